@@ -1,0 +1,1 @@
+//! The agent: the user's files and the command line.

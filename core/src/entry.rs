@@ -1,0 +1,228 @@
+//! One path as one snapshot sees it: its name, its metadata and where its content is.
+//!
+//! Names are raw bytes. [`Name`] is the only door: whatever comes from a repository or a disk becomes a `Name` or an
+//! error, so that no name with a `/`, a NUL, or `.` and `..` can reach a restore or a mount.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::id::{BlockId, NodeId};
+use crate::limits;
+use crate::wire::DecodeError;
+
+/// The name of an entry in its directory: 1 to 255 bytes, no `/`, no NUL, neither `.` nor `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Box<[u8]>);
+
+impl Name {
+    /// Checks `bytes`.
+    pub fn new(bytes: &[u8]) -> Result<Name, DecodeError> {
+        let bad = bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.iter().any(|b| *b == b'/' || *b == 0);
+        if bad {
+            return Err(DecodeError::Invalid("an entry's name"));
+        }
+        if bytes.len() > limits::NAME_BYTES_MAX {
+            return Err(DecodeError::Limit("an entry's name"));
+        }
+        Ok(Name(bytes.into()))
+    }
+
+    /// The raw bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", printable(&self.0))
+    }
+}
+
+/// `bytes` as text that is safe on a terminal: control characters and what is not UTF-8 become `\xNN`, `\` becomes `\\`.
+pub fn printable(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                c if c.is_control() => c.to_string().bytes().for_each(|b| text.push_str(&format!("\\x{b:02x}"))),
+                c => text.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|b| text.push_str(&format!("\\x{b:02x}")));
+    }
+    text
+}
+
+/// A point in time: seconds since 1970 (negative before) and nanoseconds after that second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Seconds since 1970-01-01 00:00:00 UTC.
+    pub secs: i64,
+    /// 0 to 999,999,999, always forward.
+    pub nanos: u32,
+}
+
+/// Who owns an entry, by number and by name (the name is empty where the system knew none).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Owner {
+    /// Numeric user.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// User name, raw bytes.
+    pub user: Vec<u8>,
+    /// Group name, raw bytes.
+    pub group: Vec<u8>,
+}
+
+/// One extended attribute; POSIX ACLs and file capabilities are attributes like any other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Xattr {
+    /// Full name with its namespace, such as `user.comment`.
+    pub name: Vec<u8>,
+    /// Raw value.
+    pub value: Vec<u8>,
+}
+
+/// What an entry has whatever its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Meta {
+    /// Permission bits with set-uid, set-gid and sticky: the low 12 bits of `st_mode`.
+    pub mode: u16,
+    /// User and group.
+    pub owner: Arc<Owner>,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode, for change detection; it cannot be restored.
+    pub ctime: Time,
+    /// `st_size`: bytes of a file, length of a symbolic link's target, 0 for all else.
+    pub size: u64,
+    /// Number of hard links when it was read.
+    pub nlink: u32,
+    /// Device it lay on; with `inode` it tells which names are one file.
+    pub device: u64,
+    /// Inode number it had.
+    pub inode: u64,
+    /// Inode flags as `FS_IOC_GETFLAGS` gave them, 0 where unreadable.
+    pub flags: u32,
+    /// Extended attributes, sorted by name.
+    pub xattrs: Vec<Xattr>,
+}
+
+/// A stretch of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// Bytes that are a stored block, whole.
+    Block {
+        /// The block's name.
+        id: BlockId,
+        /// Its length in bytes, never 0.
+        length: u32,
+    },
+    /// Bytes that are zero because nothing was ever written there.
+    Hole {
+        /// Its length in bytes, never 0.
+        length: u64,
+    },
+}
+
+impl Extent {
+    /// Length in bytes.
+    pub fn length(&self) -> u64 {
+        match self {
+            Extent::Block { length, .. } => u64::from(*length),
+            Extent::Hole { length } => *length,
+        }
+    }
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// Right here (also the empty file).
+    Inline(Vec<u8>),
+    /// In a few extents.
+    Extents(Vec<Extent>),
+    /// In more extents than an entry holds: the root node of a block list.
+    List(NodeId),
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A regular file.
+    File(Content),
+    /// A directory: its root node.
+    Directory(NodeId),
+    /// A symbolic link: its target, raw.
+    Symlink(Vec<u8>),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharDevice {
+        /// `st_rdev` as Linux encodes it in 64 bits.
+        rdev: u64,
+    },
+    /// A block device.
+    BlockDevice {
+        /// `st_rdev` as Linux encodes it in 64 bits.
+        rdev: u64,
+    },
+}
+
+/// One path in one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// Its name in its directory.
+    pub name: Name,
+    /// Its metadata.
+    pub meta: Meta,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl Entry {
+    /// The node of a directory, `None` for anything else.
+    pub fn directory(&self) -> Option<NodeId> {
+        match self.kind {
+            Kind::Directory(node) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// True for a regular file.
+    pub fn is_file(&self) -> bool {
+        matches!(self.kind, Kind::File(_))
+    }
+
+    /// True if this name may be one of several of the same file.
+    pub fn is_hard_linked(&self) -> bool {
+        self.meta.nlink > 1 && self.directory().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_their_directory_are_refused() {
+        for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0b", &[b'x'; 256]] {
+            assert!(Name::new(bad).is_err(), "{bad:?}");
+        }
+        for good in [&b"..."[..], b"\xff\xfe", b"a\nb", b" ", b"-rf", &[b'x'; 255]] {
+            assert!(Name::new(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_printable_controls_a_terminal() {
+        assert_eq!(printable(b"a\x1b[2J\xff\\\n\xc3\xa9"), "a\\x1b[2J\\xff\\\\\\n\u{e9}");
+    }
+}

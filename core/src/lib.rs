@@ -1,0 +1,13 @@
+//! The repository of bygone: its format, its cryptography, the stores it lies in, the catalog that knows it, and the
+//! two rivers by which data enters and leaves it.
+//!
+//! The modules are floors, lowest first; a module uses only floors below its own (`tests/tidy.rs` enforces it).
+//! Nothing here touches the user's files, the terminal, the environment or the clock.
+
+// Words.
+pub mod entry;
+pub mod error;
+pub mod id;
+pub mod limits;
+pub mod snapshot;
+pub mod wire;

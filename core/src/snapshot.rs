@@ -1,0 +1,48 @@
+//! One committed backup as a value.
+
+use crate::entry::{Meta, Time};
+use crate::id::{NodeId, SnapshotId};
+
+/// What a backup counted, kept with its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Regular files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Everything else: symbolic links, devices, pipes, sockets.
+    pub others: u64,
+    /// Bytes of all regular files.
+    pub bytes: u64,
+    /// Bytes that were new to the repository, before compression.
+    pub bytes_new: u64,
+    /// Entries that could not be read and are missing.
+    pub unreadable: u64,
+}
+
+/// One committed backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name.
+    pub id: SnapshotId,
+    /// When the backup began, by the clock of the machine that made it.
+    pub time: Time,
+    /// Name of that machine.
+    pub host: String,
+    /// Name of the user who ran the backup.
+    pub user: String,
+    /// The absolute paths that were asked for, raw bytes.
+    pub paths: Vec<Vec<u8>>,
+    /// Labels given by the user.
+    pub tags: Vec<String>,
+    /// The snapshot that was compared with, if any.
+    pub parent: Option<SnapshotId>,
+    /// Version of the program that made it.
+    pub program: String,
+    /// Metadata of the root directory.
+    pub root_meta: Meta,
+    /// The root directory.
+    pub root: NodeId,
+    /// Counts.
+    pub totals: Totals,
+}

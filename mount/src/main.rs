@@ -1,0 +1,2 @@
+//! The `bygone` program.
+fn main() {}
