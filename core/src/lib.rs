@@ -10,4 +10,11 @@ pub mod error;
 pub mod id;
 pub mod limits;
 pub mod snapshot;
+pub mod watch;
 pub mod wire;
+
+// Transforms.
+pub mod compress;
+pub mod crypto;
+pub mod hash;
+pub mod split;

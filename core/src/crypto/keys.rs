@@ -1,0 +1,157 @@
+//! The master key, and every key that is derived from it.
+//!
+//! Derivation is HKDF-SHA-256: salt = the repository's id, input = the master key, info = `bygone/1 ` and the purpose,
+//! followed where there is one by the fixed-length name of the thing. So two repositories never share a key even if
+//! they share a master key, and no purpose's key says anything about another's.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::crypto::siv::SealKey;
+use crate::error::Error;
+use crate::error::Result;
+use crate::hash::IdKeys;
+use crate::hash::IdSecrets;
+use crate::hash::KeyedHash;
+use crate::id::ClientId;
+use crate::id::RepositoryId;
+use crate::id::hex;
+
+/// `N` bytes from the operating system's random source.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Local {
+        doing: "take random bytes from",
+        path: "the operating system".into(),
+        source: io::Error::other(error.to_string()),
+    })?;
+    Ok(bytes)
+}
+
+/// The root of a repository's keys: 32 random bytes, wiped when dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct MasterKey([u8; 32]);
+
+impl MasterKey {
+    /// Bytes of a master key.
+    pub const BYTES: usize = 32;
+
+    /// A new one.
+    pub fn generate() -> Result<MasterKey> {
+        random().map(MasterKey)
+    }
+
+    /// One that was unwrapped.
+    pub fn from_bytes(bytes: [u8; 32]) -> MasterKey {
+        MasterKey(bytes)
+    }
+
+    /// The secret itself, for wrapping.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(hidden)")
+    }
+}
+
+/// All keys of one open repository; clones share them.
+#[derive(Clone)]
+pub struct Keys(Arc<Inner>);
+
+struct Inner {
+    repository: RepositoryId,
+    root: Hkdf<Sha256>,
+    ids: IdKeys,
+    config: KeyedHash,
+}
+
+impl Keys {
+    /// The keys that follow from `master` in `repository`.
+    pub fn derive(master: &MasterKey, repository: RepositoryId) -> Keys {
+        let root = Hkdf::new(Some(&repository.0), &master.0);
+        let ids = IdKeys::new(&IdSecrets {
+            block: expand(&root, &[b"bygone/1 block id"]),
+            node: expand(&root, &[b"bygone/1 node id"]),
+            row_check: expand(&root, &[b"bygone/1 row check"]),
+            version: expand(&root, &[b"bygone/1 version id"]),
+        });
+        let config = KeyedHash::new(&Zeroizing::new(expand(&root, &[b"bygone/1 config mac"])));
+        Keys(Arc::new(Inner { repository, root, ids, config }))
+    }
+
+    /// The repository that the keys belong to.
+    pub fn repository(&self) -> RepositoryId {
+        self.0.repository
+    }
+
+    /// The keyed hashes.
+    pub fn ids(&self) -> &IdKeys {
+        &self.0.ids
+    }
+
+    /// The key of the volume whose clear header holds `salt`.
+    pub fn volume(&self, salt: &[u8; 32]) -> SealKey {
+        SealKey::new(self.expand(&[b"bygone/1 volume", salt]))
+    }
+
+    /// The key of one commit in a client's chain.
+    pub fn commit(&self, client: ClientId, seq: u64) -> SealKey {
+        SealKey::new(self.expand(&[b"bygone/1 commit", &client.0, &seq.to_le_bytes()]))
+    }
+
+    /// Authenticates the repository's clear description.
+    pub fn config_mac(&self, bytes: &[u8]) -> [u8; 32] {
+        self.0.config.of(bytes)
+    }
+
+    /// The key of what a slot says about itself.
+    pub fn slot_info(&self) -> SealKey {
+        SealKey::new(self.expand(&[b"bygone/1 slot info"]))
+    }
+
+    /// Twenty digits by which people can tell that two machines hold the same key; they help nobody to find it.
+    pub fn fingerprint(&self) -> String {
+        hex(&self.expand::<10>(&[b"bygone/1 fingerprint"]))
+    }
+
+    fn expand<const N: usize>(&self, info: &[&[u8]]) -> [u8; N] {
+        expand(&self.0.root, info)
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys(of {}, hidden)", self.0.repository)
+    }
+}
+
+/// `N` bytes for the purpose that the strings of `info`, laid end to end, name.
+pub(crate) fn expand<const N: usize>(root: &Hkdf<Sha256>, info: &[&[u8]]) -> [u8; N] {
+    const { assert!(N <= 255 * 32, "HKDF-SHA-256 gives no more") }
+    let mut bytes = [0; N];
+    #[allow(clippy::expect_used)]
+    root.expand_multi_info(info, &mut bytes).expect("the length was checked when this was compiled");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_hidden_from_debug_output() {
+        let master = MasterKey::from_bytes([0x5a; 32]);
+        let keys = Keys::derive(&master, RepositoryId([1; 16]));
+        let shown = format!("{master:?} {keys:?} {:?} {:?}", keys.volume(&[0; 32]), keys.ids());
+        assert!(!shown.contains("5a") && !shown.contains("90"), "{shown}");
+    }
+}

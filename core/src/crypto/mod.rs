@@ -1,0 +1,11 @@
+//! Keys, and sealing with them.
+//!
+//! One random master key is the root of everything; slots wrap it for people, HKDF derives every other key
+//! from it ([`keys`]), and whatever leaves the machine is sealed by AES-256-SIV ([`siv`]). SIV needs no nonce: two
+//! machines that share a key, a virtual machine that was cloned, or a retry can at worst show that two pieces are equal.
+
+pub mod keys;
+pub mod siv;
+
+pub use keys::{Keys, MasterKey, random};
+pub use siv::{OpenError, SealKey};
