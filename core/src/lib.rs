@@ -18,3 +18,10 @@ pub mod compress;
 pub mod crypto;
 pub mod hash;
 pub mod split;
+
+// Codecs.
+pub mod commit;
+pub mod config;
+pub mod frame;
+pub mod tree;
+pub mod volume;

@@ -1,0 +1,320 @@
+//! A commit: the sealed, chained record by which snapshots come to exist.
+//!
+//! Each client (one catalog on one machine) writes its own chain, numbered from 1. A commit names the hash of the one
+//! before it and the heads of all other chains it has seen, so that a store that forgets, replaces or forks commits
+//! contradicts itself. The seal binds a commit to its client and number. docs/FORMAT.md draws the bytes.
+
+use crate::crypto::SealKey;
+use crate::entry::Entry;
+use crate::entry::Kind;
+use crate::entry::Name;
+use crate::entry::Time;
+use crate::frame::VolumeKind;
+use crate::id::ClientId;
+use crate::id::CommitHash;
+use crate::id::SnapshotId;
+use crate::id::VolumeName;
+use crate::limits;
+use crate::snapshot::Snapshot;
+use crate::snapshot::Totals;
+use crate::tree::decode_leaf;
+use crate::tree::encode_leaf;
+use crate::wire::DecodeError;
+use crate::wire::Decoder;
+use crate::wire::Encoder;
+
+const MAGIC: &[u8; 8] = b"BYGNCOMM";
+const SUITE_AES_256_SIV: u8 = 1;
+const KEY_MODE_MASTER: u8 = 1;
+const HEADER_BYTES: usize = 16;
+const ROOT_NAME: &[u8] = b"root";
+
+/// A volume as a commit announces it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeAdded {
+    /// SHA-256 of the object.
+    pub name: VolumeName,
+    /// What it holds.
+    pub kind: VolumeKind,
+    /// Length of the object.
+    pub bytes: u64,
+    /// What the store called this version of the object, if it said anything.
+    pub etag: Option<String>,
+}
+
+/// The newest commit seen of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Head {
+    /// Whose chain.
+    pub client: ClientId,
+    /// Its number.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: CommitHash,
+}
+
+/// One commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Hash of the commit before, none for number 1.
+    pub previous: Option<CommitHash>,
+    /// When it was made; informative, no decision rests on it.
+    pub time: Time,
+    /// Snapshots that exist from now on.
+    pub snapshots_added: Vec<Snapshot>,
+    /// Snapshots that exist no more.
+    pub snapshots_removed: Vec<SnapshotId>,
+    /// Volumes stored since the commit before.
+    pub volumes_added: Vec<VolumeAdded>,
+    /// Volumes that nothing may refer to any more.
+    pub volumes_retired: Vec<VolumeName>,
+    /// Newest commits seen of all other chains, sorted by client.
+    pub heads: Vec<Head>,
+}
+
+impl Commit {
+    /// The object's bytes, for number `seq` of `client`'s chain.
+    pub fn seal(&self, key: &SealKey, client: ClientId, seq: u64) -> Vec<u8> {
+        let header = header();
+        let sealed = key.seal(&associated_data(&header, client, seq), &self.encode());
+        [header.as_slice(), &sealed].concat()
+    }
+
+    /// Opens the object that should be number `seq` of `client`'s chain.
+    pub fn open(object: &[u8], key: &SealKey, client: ClientId, seq: u64) -> Result<Commit, DecodeError> {
+        let (found, sealed) = object.split_at_checked(HEADER_BYTES).ok_or(DecodeError::Short)?;
+        match found.get(8) {
+            Some(version) if found.starts_with(MAGIC) && *version > limits::FORMAT_VERSION => {
+                return Err(DecodeError::TooNew(*version));
+            }
+            _ if found == header() => {}
+            _ => return Err(DecodeError::Invalid("the header")),
+        }
+        let plain =
+            key.open(&associated_data(found, client, seq), sealed).map_err(|_| DecodeError::Invalid("the seal"))?;
+        Commit::decode(&plain)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::new();
+        out.string(self.previous.as_ref().map_or(&[], |hash| hash.0.as_slice()));
+        encode_time(&mut out, self.time);
+        out.varint(self.snapshots_added.len() as u64);
+        self.snapshots_added.iter().for_each(|snapshot| encode_snapshot(&mut out, snapshot));
+        out.varint(self.snapshots_removed.len() as u64);
+        self.snapshots_removed.iter().for_each(|id| out.raw(&id.0));
+        out.varint(self.volumes_added.len() as u64);
+        for volume in &self.volumes_added {
+            out.raw(&volume.name.0);
+            out.u8(volume.kind.code());
+            out.varint(volume.bytes);
+            out.string(volume.etag.as_deref().unwrap_or("").as_bytes());
+        }
+        out.varint(self.volumes_retired.len() as u64);
+        self.volumes_retired.iter().for_each(|name| out.raw(&name.0));
+        out.varint(self.heads.len() as u64);
+        for head in &self.heads {
+            out.raw(&head.client.0);
+            out.varint(head.seq);
+            out.raw(&head.hash.0);
+        }
+        out.finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
+        let mut input = Decoder::new(bytes);
+        let previous = match input.string(CommitHash::BYTES, "the hash before")? {
+            [] => None,
+            hash => Some(CommitHash::from_bytes(hash).ok_or(DecodeError::Invalid("the hash before"))?),
+        };
+        let commit = Commit {
+            previous,
+            time: decode_time(&mut input)?,
+            snapshots_added: items(&mut input, "the number of snapshots", decode_snapshot)?,
+            snapshots_removed: items(&mut input, "the number of snapshots", |i| Ok(SnapshotId(i.array()?)))?,
+            volumes_added: items(&mut input, "the number of volumes", decode_volume)?,
+            volumes_retired: items(&mut input, "the number of volumes", |i| Ok(VolumeName(i.array()?)))?,
+            heads: items(&mut input, "the number of heads", |i| {
+                Ok(Head { client: ClientId(i.array()?), seq: i.varint()?, hash: CommitHash(i.array()?) })
+            })?,
+        };
+        input.end()?;
+        Ok(commit)
+    }
+}
+
+fn header() -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    let fields = MAGIC.iter().copied().chain([limits::FORMAT_VERSION, SUITE_AES_256_SIV, KEY_MODE_MASTER]);
+    bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+    bytes
+}
+
+fn associated_data(header: &[u8], client: ClientId, seq: u64) -> Vec<u8> {
+    [b"bygone/1 commit".as_slice(), header, &client.0, &seq.to_le_bytes()].concat()
+}
+
+fn items<T>(
+    input: &mut Decoder<'_>,
+    what: &'static str,
+    item: impl Fn(&mut Decoder<'_>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    (0..input.count(limits::COMMIT_ITEMS_MAX, what)?).map(|_| item(input)).collect()
+}
+
+fn encode_time(out: &mut Encoder, time: Time) {
+    out.signed(time.secs);
+    out.varint(u64::from(time.nanos));
+}
+
+fn decode_time(input: &mut Decoder<'_>) -> Result<Time, DecodeError> {
+    let (secs, nanos) = (input.signed()?, input.varint32("a time")?);
+    if nanos < 1_000_000_000 { Ok(Time { secs, nanos }) } else { Err(DecodeError::Invalid("a time")) }
+}
+
+fn label(input: &mut Decoder<'_>) -> Result<String, DecodeError> {
+    let bytes = input.string(limits::LABEL_BYTES_MAX, "a label")?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Invalid("a label"))
+}
+
+fn decode_volume(input: &mut Decoder<'_>) -> Result<VolumeAdded, DecodeError> {
+    let name = VolumeName(input.array()?);
+    let kind = VolumeKind::from_code(input.u8()?).ok_or(DecodeError::Invalid("the kind of a volume"))?;
+    let bytes = input.varint()?;
+    let etag = Some(label(input)?).filter(|etag| !etag.is_empty());
+    Ok(VolumeAdded { name, kind, bytes, etag })
+}
+
+fn encode_snapshot(out: &mut Encoder, snapshot: &Snapshot) {
+    out.raw(&snapshot.id.0);
+    encode_time(out, snapshot.time);
+    out.string(snapshot.host.as_bytes());
+    out.string(snapshot.user.as_bytes());
+    out.varint(snapshot.paths.len() as u64);
+    snapshot.paths.iter().for_each(|path| out.string(path));
+    out.varint(snapshot.tags.len() as u64);
+    snapshot.tags.iter().for_each(|tag| out.string(tag.as_bytes()));
+    out.string(snapshot.parent.as_ref().map_or(&[], |id| id.0.as_slice()));
+    out.string(snapshot.program.as_bytes());
+    // The root directory has metadata like any other, so it is written as a leaf of one entry.
+    if let Ok(name) = Name::new(ROOT_NAME) {
+        let root = Entry { name, meta: snapshot.root_meta.clone(), kind: Kind::Directory(snapshot.root) };
+        out.string(&encode_leaf(&[root]));
+    }
+    let totals = &snapshot.totals;
+    [totals.files, totals.directories, totals.others, totals.bytes, totals.bytes_new, totals.unreadable]
+        .into_iter()
+        .for_each(|count| out.varint(count));
+}
+
+fn decode_snapshot(input: &mut Decoder<'_>) -> Result<Snapshot, DecodeError> {
+    let id = SnapshotId(input.array()?);
+    let time = decode_time(input)?;
+    let (host, user) = (label(input)?, label(input)?);
+    let path = |input: &mut Decoder<'_>| Ok(input.string(limits::PATH_BYTES_MAX, "a path")?.to_vec());
+    let count = input.count(limits::SNAPSHOT_PATHS_MAX, "the number of paths")?;
+    let paths = (0..count).map(|_| path(input)).collect::<Result<_, DecodeError>>()?;
+    let count = input.count(limits::SNAPSHOT_PATHS_MAX, "the number of tags")?;
+    let tags = (0..count).map(|_| label(input)).collect::<Result<_, _>>()?;
+    let parent = match input.string(SnapshotId::BYTES, "the parent")? {
+        [] => None,
+        id => Some(SnapshotId::from_bytes(id).ok_or(DecodeError::Invalid("the parent"))?),
+    };
+    let program = label(input)?;
+    let leaf = decode_leaf(input.string(limits::NODE_BYTES_MAX, "the root")?)?;
+    let [Entry { kind: Kind::Directory(root), meta: root_meta, .. }] = leaf.as_slice() else {
+        return Err(DecodeError::Invalid("the root"));
+    };
+    let (root, root_meta) = (*root, root_meta.clone());
+    let totals = Totals {
+        files: input.varint()?,
+        directories: input.varint()?,
+        others: input.varint()?,
+        bytes: input.varint()?,
+        bytes_new: input.varint()?,
+        unreadable: input.varint()?,
+    };
+    Ok(Snapshot { id, time, host, user, paths, tags, parent, program, root_meta, root, totals })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Keys;
+    use crate::crypto::MasterKey;
+    use crate::entry::Meta;
+    use crate::id::NodeId;
+    use crate::id::RepositoryId;
+    use std::sync::Arc;
+
+    fn sample() -> Commit {
+        let root_meta = Meta {
+            mode: 0o755,
+            owner: Arc::default(),
+            mtime: Time { secs: -5, nanos: 999_999_999 },
+            ctime: Time { secs: 1, nanos: 0 },
+            size: 0,
+            nlink: 3,
+            device: 9,
+            inode: 2,
+            flags: 0,
+            xattrs: vec![],
+        };
+        let snapshot = Snapshot {
+            id: SnapshotId([3; 16]),
+            time: Time { secs: 1_700_000_000, nanos: 5 },
+            host: "host".into(),
+            user: "me".into(),
+            paths: vec![b"/a/\xff".to_vec()],
+            tags: vec!["t".into()],
+            parent: Some(SnapshotId([2; 16])),
+            program: "bygone 0".into(),
+            root_meta,
+            root: NodeId([8; 32]),
+            totals: Totals { files: 1, directories: 2, others: 3, bytes: 4, bytes_new: 5, unreadable: 6 },
+        };
+        let volume = |etag: Option<&str>| VolumeAdded {
+            name: VolumeName([4; 32]),
+            kind: VolumeKind::Meta,
+            bytes: 77,
+            etag: etag.map(String::from),
+        };
+        Commit {
+            previous: Some(CommitHash([1; 32])),
+            time: Time { secs: 9, nanos: 1 },
+            snapshots_added: vec![snapshot],
+            snapshots_removed: vec![SnapshotId([7; 16])],
+            volumes_added: vec![volume(None), volume(Some("\"abc\""))],
+            volumes_retired: vec![VolumeName([6; 32])],
+            heads: vec![Head { client: ClientId([5; 16]), seq: 12, hash: CommitHash([2; 32]) }],
+        }
+    }
+
+    fn keys() -> Keys {
+        Keys::derive(&MasterKey::from_bytes([7; 32]), RepositoryId([1; 16]))
+    }
+
+    #[test]
+    fn a_commit_opens_as_what_it_was() {
+        let (client, commit) = (ClientId([1; 16]), sample());
+        let object = commit.seal(&keys().commit(client, 4), client, 4);
+        assert_eq!(Commit::open(&object, &keys().commit(client, 4), client, 4), Ok(commit));
+    }
+
+    #[test]
+    fn a_commit_is_bound_to_its_client_its_number_and_every_bit() {
+        let client = ClientId([1; 16]);
+        let object = sample().seal(&keys().commit(client, 4), client, 4);
+        assert!(Commit::open(&object, &keys().commit(client, 5), client, 5).is_err());
+        let other = ClientId([2; 16]);
+        assert!(Commit::open(&object, &keys().commit(other, 4), other, 4).is_err());
+        for bit in 0..object.len() * 8 {
+            let mut flipped = object.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Commit::open(&flipped, &keys().commit(client, 4), client, 4).is_err(), "bit {bit}");
+        }
+        for length in 0..object.len() {
+            assert!(Commit::open(&object[..length], &keys().commit(client, 4), client, 4).is_err());
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A frame: 128 KiB of consecutive new blocks, compressed and sealed on its own.
+//!
+//! The frame is the smallest thing that is fetched and opened: one flipped bit loses one frame, a mount opens 128 KiB
+//! out of 64 MiB, and threads open frames side by side. The seal binds a frame to its volume (by the key), to its kind
+//! and place (by the associated data) and to its plaintext length, so that no frame can stand for another.
+
+use crate::compress::Codec;
+use crate::compress::DecompressError;
+use crate::compress::Decompressor;
+use crate::crypto::OpenError;
+use crate::crypto::SealKey;
+
+/// Bytes that sealing adds: the synthetic IV.
+pub const SEAL_BYTES: u32 = 16;
+
+/// What a volume holds. It is part of every seal in the volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VolumeKind {
+    /// Blocks of file content.
+    Data,
+    /// Tree nodes.
+    Meta,
+}
+
+impl VolumeKind {
+    /// The byte that stands for it in associated data and in the catalog.
+    pub fn code(self) -> u8 {
+        match self {
+            VolumeKind::Data => 0,
+            VolumeKind::Meta => 1,
+        }
+    }
+
+    /// The kind that a byte stands for.
+    pub fn from_code(code: u8) -> Option<VolumeKind> {
+        match code {
+            0 => Some(VolumeKind::Data),
+            1 => Some(VolumeKind::Meta),
+            _ => None,
+        }
+    }
+
+    /// The folder of the store that volumes of this kind lie in.
+    pub fn folder(self) -> &'static str {
+        match self {
+            VolumeKind::Data => "data",
+            VolumeKind::Meta => "meta",
+        }
+    }
+}
+
+/// Why a frame does not give its plaintext.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The seal is broken: these are not the bytes that were stored here.
+    #[error("its seal is broken")]
+    Seal(#[from] OpenError),
+    /// The seal is whole and yet the content does not decompress.
+    #[error("it does not decompress: {0}")]
+    Decompress(#[from] DecompressError),
+}
+
+fn associated_data(kind: VolumeKind, ordinal: u32, plain_bytes: u32) -> [u8; 23] {
+    let mut ad = *b"bygone/1 frame\0........";
+    let fields = [kind.code()].into_iter().chain(ordinal.to_le_bytes()).chain(plain_bytes.to_le_bytes());
+    ad.iter_mut().skip(14).zip(fields).for_each(|(to, from)| *to = from);
+    ad
+}
+
+/// Seals what the compressor made of a frame's `plain_bytes`.
+pub fn seal(key: &SealKey, kind: VolumeKind, ordinal: u32, plain_bytes: u32, compressed: &[u8]) -> Vec<u8> {
+    key.seal(&associated_data(kind, ordinal, plain_bytes), compressed)
+}
+
+/// Opens and decompresses a frame into exactly `plain_bytes` bytes.
+pub fn open(
+    key: &SealKey,
+    kind: VolumeKind,
+    ordinal: u32,
+    plain_bytes: u32,
+    codec: Codec,
+    sealed: &[u8],
+    decompressor: &mut Decompressor,
+) -> Result<Vec<u8>, FrameError> {
+    let compressed = key.open(&associated_data(kind, ordinal, plain_bytes), sealed)?;
+    Ok(decompressor.decompress(codec, &compressed, plain_bytes as usize)?)
+}

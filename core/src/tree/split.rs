@@ -1,0 +1,210 @@
+//! Cutting a large directory into leaves.
+//!
+//! A directory of up to 256 entries (and 1 MiB of encoded bytes) is one leaf. A larger one is cut after every entry
+//! whose name hashes to a multiple of 256, but leaves of fewer than 64 entries are not made, and none has more than
+//! 1,024 entries or 1 MiB beyond its last entry. The cuts depend on names nearby and on nothing else, so a change
+//! touches one leaf or two. Branches are cut in the same way by the ids of their children.
+
+use super::branch::Branch;
+use super::branch::Child;
+use super::leaf::encode_leaf;
+use crate::entry::Content;
+use crate::entry::Entry;
+use crate::entry::Kind;
+use crate::entry::Name;
+use crate::hash::sha256;
+use crate::id::NodeId;
+use crate::limits;
+
+const LEAF_ENTRIES_MIN: usize = 64;
+const LEAF_BYTES_TARGET: usize = 1 << 20;
+const BRANCH_CHILDREN_MIN: usize = 16;
+
+/// Takes the entries of one directory in byte order of their names and makes its nodes.
+#[derive(Debug, Default)]
+pub struct DirectoryBuilder {
+    pending: Vec<Entry>,
+    pending_bytes: usize,
+    is_split: bool,
+    children: Vec<Child>,
+    last: Option<Name>,
+}
+
+impl DirectoryBuilder {
+    /// An empty directory.
+    pub fn new() -> DirectoryBuilder {
+        DirectoryBuilder::default()
+    }
+
+    /// The name added last.
+    pub fn last(&self) -> Option<&Name> {
+        self.last.as_ref()
+    }
+
+    /// Adds the next entry. `put` takes a finished node's bytes and answers with its id.
+    pub fn push<E>(&mut self, entry: Entry, put: &mut impl FnMut(Vec<u8>) -> Result<NodeId, E>) -> Result<(), E> {
+        self.last = Some(entry.name.clone());
+        self.pending_bytes += bytes_estimate(&entry);
+        self.pending.push(entry);
+        if self.is_split {
+            return if self.cuts_after_last() { self.flush(put) } else { Ok(()) };
+        }
+        if self.pending.len() > limits::NODE_ENTRIES_WHOLE || self.pending_bytes > LEAF_BYTES_TARGET {
+            // What was held back as one leaf is now cut as if the directory had been known to be large from the start.
+            self.is_split = true;
+            self.pending_bytes = 0;
+            for entry in std::mem::take(&mut self.pending) {
+                self.push(entry, put)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the directory: the id of its root node.
+    pub fn finish<E>(mut self, put: &mut impl FnMut(Vec<u8>) -> Result<NodeId, E>) -> Result<NodeId, E> {
+        if !self.pending.is_empty() || self.children.is_empty() {
+            self.flush(put)?;
+        }
+        let mut level = 1;
+        let mut children = self.children;
+        loop {
+            if let [root] = children.as_slice() {
+                return Ok(root.id);
+            }
+            children = raise(children, level, put)?;
+            level += 1;
+        }
+    }
+
+    fn cuts_after_last(&self) -> bool {
+        let is_marked = self.last.as_ref().is_some_and(|name| sha256(name.as_bytes()).first() == Some(&0));
+        self.pending.len() >= LEAF_ENTRIES_MIN && is_marked
+            || self.pending.len() >= limits::NODE_ENTRIES_MAX
+            || self.pending_bytes > LEAF_BYTES_TARGET
+    }
+
+    fn flush<E>(&mut self, put: &mut impl FnMut(Vec<u8>) -> Result<NodeId, E>) -> Result<(), E> {
+        let entries = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let id = put(encode_leaf(&entries))?;
+        // Only the root of an empty directory has no last name, and it never gets a branch above it.
+        let count = entries.len() as u64;
+        let last = entries.into_iter().next_back().map(|entry| entry.name);
+        if let Some(last) = last.or_else(|| Name::new(b"empty").ok()) {
+            self.children.push(Child { last, id, entries: count });
+        }
+        Ok(())
+    }
+}
+
+/// One level of branches above `children`.
+fn raise<E>(
+    children: Vec<Child>,
+    level: u8,
+    put: &mut impl FnMut(Vec<u8>) -> Result<NodeId, E>,
+) -> Result<Vec<Child>, E> {
+    let mut parents = Vec::new();
+    let mut group: Vec<Child> = Vec::new();
+    let mut left = children.len();
+    for child in children {
+        let is_marked = child.id.0.first().is_some_and(|byte| byte & 0x7f == 0);
+        group.push(child);
+        left -= 1;
+        let is_full = group.len() >= BRANCH_CHILDREN_MIN && is_marked || group.len() >= limits::NODE_ENTRIES_MAX;
+        if let Some(last) = group.last().map(|child| child.last.clone()).filter(|_| is_full || left == 0) {
+            let branch = Branch { level, children: std::mem::take(&mut group) };
+            parents.push(Child { last, entries: branch.entries(), id: put(branch.encode())? });
+        }
+    }
+    Ok(parents)
+}
+
+/// About how many bytes an entry takes in its leaf.
+fn bytes_estimate(entry: &Entry) -> usize {
+    let attributes: usize = entry.meta.xattrs.iter().map(|x| x.name.len() + x.value.len() + 5).sum();
+    let body = match &entry.kind {
+        Kind::File(Content::Inline(bytes)) | Kind::Symlink(bytes) => bytes.len(),
+        Kind::File(Content::Extents(extents)) => extents.len() * 36,
+        _ => 32,
+    };
+    40 + entry.name.as_bytes().len() + attributes + body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Node;
+    use super::*;
+    use crate::entry::Meta;
+    use crate::entry::Time;
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    fn entry(name: &str) -> Entry {
+        let meta = Meta {
+            mode: 0o644,
+            owner: Arc::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            size: 0,
+            nlink: 1,
+            device: 1,
+            inode: 1,
+            flags: 0,
+            xattrs: vec![],
+        };
+        Entry { name: Name::new(name.as_bytes()).unwrap(), meta, kind: Kind::Fifo }
+    }
+
+    fn build(names: impl IntoIterator<Item = String>) -> (NodeId, BTreeMap<NodeId, Vec<u8>>) {
+        let mut nodes = BTreeMap::new();
+        let mut put = |bytes: Vec<u8>| {
+            let id = NodeId(sha256(&bytes));
+            nodes.insert(id, bytes);
+            Ok::<_, Infallible>(id)
+        };
+        let mut builder = DirectoryBuilder::new();
+        for name in names {
+            builder.push(entry(&name), &mut put).unwrap();
+        }
+        let root = builder.finish(&mut put).unwrap();
+        (root, nodes)
+    }
+
+    fn names(id: NodeId, nodes: &BTreeMap<NodeId, Vec<u8>>) -> Vec<Vec<u8>> {
+        match Node::decode(&nodes[&id]).unwrap() {
+            Node::Leaf(entries) => entries.into_iter().map(|e| e.name.as_bytes().to_vec()).collect(),
+            Node::Branch(branch) => branch
+                .children
+                .iter()
+                .flat_map(|child| {
+                    let below = names(child.id, nodes);
+                    assert_eq!(below.len() as u64, child.entries);
+                    assert_eq!(below.last().map(Vec::as_slice), Some(child.last.as_bytes()));
+                    below
+                })
+                .collect(),
+            Node::List(_) => panic!("a block list in a directory"),
+        }
+    }
+
+    #[test]
+    fn directories_of_any_size_read_back() {
+        for count in [0usize, 1, 256, 257, 5_000, 100_000] {
+            let all: Vec<String> = (0..count).map(|n| format!("{n:08}")).collect();
+            let (root, nodes) = build(all.clone());
+            assert_eq!(names(root, &nodes), all.iter().map(|n| n.as_bytes().to_vec()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn one_more_entry_changes_few_nodes_of_a_large_directory() {
+        let all: Vec<String> = (0..50_000).map(|n| format!("{n:08}")).collect();
+        let (_, before) = build(all.clone());
+        let mut more = all;
+        more.insert(25_000, "00024999x".into());
+        let (_, after) = build(more);
+        let new = after.keys().filter(|id| !before.contains_key(id)).count();
+        assert!(new <= 6, "{new} of {} nodes are new", after.len());
+    }
+}
