@@ -237,6 +237,21 @@ fn decode_snapshot(input: &mut Decoder<'_>) -> Result<Snapshot, DecodeError> {
     Ok(Snapshot { id, time, host, user, paths, tags, parent, program, root_meta, root, totals })
 }
 
+/// A snapshot's record on its own, as a commit holds it; the catalog keeps it in this form.
+pub fn encode_snapshot_record(snapshot: &Snapshot) -> Vec<u8> {
+    let mut out = Encoder::new();
+    encode_snapshot(&mut out, snapshot);
+    out.finish()
+}
+
+/// Reads what [`encode_snapshot_record`] wrote.
+pub fn decode_snapshot_record(bytes: &[u8]) -> Result<Snapshot, DecodeError> {
+    let mut input = Decoder::new(bytes);
+    let snapshot = decode_snapshot(&mut input)?;
+    input.end()?;
+    Ok(snapshot)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

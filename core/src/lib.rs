@@ -25,3 +25,6 @@ pub mod config;
 pub mod frame;
 pub mod tree;
 pub mod volume;
+
+// Places.
+pub mod catalog;

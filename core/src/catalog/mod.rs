@@ -1,0 +1,214 @@
+//! The catalog: what this machine knows of a repository, in one SQLite file, so that a backup downloads nothing.
+//!
+//! Everything in it can be rebuilt from the store. One process writes (it holds a lock, see `repo`); any number read,
+//! each thread through a connection of its own. Tree nodes are kept whole and once, so the file grows with what
+//! changes and not with files times snapshots. Rows that locate data carry a keyed check and nodes are verified
+//! against their id, so a bit that rots here is found before it does harm.
+//!
+//! This is the only folder with SQL in it.
+
+mod dump;
+mod nodes;
+mod schema;
+mod snapshots;
+mod volumes;
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use rusqlite::OpenFlags;
+use rusqlite::OptionalExtension;
+use rusqlite::config::DbConfig;
+
+use crate::error::Diagnosis;
+use crate::error::Error;
+use crate::error::Result;
+use crate::hash::IdKeys;
+use crate::id::ClientId;
+use crate::id::RepositoryId;
+
+pub use nodes::NodeRow;
+pub use snapshots::SnapshotRow;
+pub use volumes::Location;
+pub use volumes::NewVolume;
+pub use volumes::VolumeRow;
+pub use volumes::VolumeState;
+
+/// Oldest SQLite that may be used: earlier ones can corrupt a database in WAL mode (fixed in 3.51.3).
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+const BUSY_TIMEOUT_MS: u64 = 30_000;
+const SETTING_REPOSITORY: &str = "repository";
+const SETTING_CLIENT: &str = "client";
+
+/// A connection that reads.
+pub struct Catalog {
+    conn: Connection,
+    path: PathBuf,
+    ids: IdKeys,
+}
+
+/// The one connection that writes.
+pub struct CatalogWriter {
+    catalog: Catalog,
+}
+
+impl Catalog {
+    /// Opens an existing catalog for reading. `Error::NotFound` if there is none.
+    pub fn open(path: &Path, ids: &IdKeys) -> Result<Catalog> {
+        let catalog = connect(path, ids, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let found = catalog.run(schema::version)?;
+        match found {
+            0 => Err(absent(path)),
+            found if found > schema::VERSION => Err(too_new(path, found)),
+            // An older one is read as it is: every migration so far only adds.
+            _ => Ok(catalog),
+        }
+    }
+
+    /// Starts (or restarts) a held read transaction: what is read from now on is one consistent state, and point
+    /// queries cost a sixth of what they cost without (measured: 1.7 against 11 microseconds).
+    pub fn renew(&self) -> Result<()> {
+        self.run(|conn| {
+            if !conn.is_autocommit() {
+                conn.execute_batch("COMMIT")?;
+            }
+            // A deferred transaction takes its snapshot at the first read, which is therefore made here.
+            conn.execute_batch("BEGIN")?;
+            schema::version(conn).map(|_| ())
+        })
+    }
+
+    /// A number that changes when another connection has committed something.
+    pub fn data_version(&self) -> Result<i64> {
+        self.run(|conn| conn.query_row("PRAGMA data_version", [], |row| row.get(0)))
+    }
+
+    /// The repository that this is the catalog of, and the client whose chain it writes.
+    pub fn identity(&self) -> Result<(RepositoryId, ClientId)> {
+        let blob = |key: &str| {
+            self.run(|conn| {
+                conn.query_row("SELECT value FROM setting WHERE key = ?1", [key], |row| row.get::<_, Vec<u8>>(0))
+                    .optional()
+            })
+        };
+        let repository = blob(SETTING_REPOSITORY)?.and_then(|bytes| RepositoryId::from_bytes(&bytes));
+        let client = blob(SETTING_CLIENT)?.and_then(|bytes| ClientId::from_bytes(&bytes));
+        repository.zip(client).ok_or_else(|| self.damaged("it does not say what it belongs to"))
+    }
+
+    /// SQLite's own check of the file's structure: what it complains of, nothing if all is well.
+    pub fn quick_check(&self) -> Result<Vec<String>> {
+        self.run(|conn| {
+            let mut statement = conn.prepare("PRAGMA quick_check")?;
+            let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(lines.into_iter().filter(|line| line != "ok").collect())
+        })
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        work(&self.conn).map_err(|e| failed(&self.path, &e))
+    }
+
+    fn damaged(&self, detail: &str) -> Error {
+        let hint = "rebuild the catalog with `bygone recover --force`";
+        Error::disagree(Diagnosis::LocalCorrupt, self.path.display(), format!("{detail}: {hint}"))
+    }
+}
+
+impl CatalogWriter {
+    /// Opens the catalog for writing, making or migrating it if needed. The caller holds the repository's lock.
+    pub fn open(path: &Path, ids: &IdKeys, repository: RepositoryId, new_client: ClientId) -> Result<CatalogWriter> {
+        let mut catalog = connect(path, ids, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let found = catalog.run(schema::version)?;
+        if found > schema::VERSION {
+            return Err(too_new(path, found));
+        }
+        let prepare = |conn: &mut Connection| {
+            conn.pragma_update(None, "journal_mode", "wal")?;
+            conn.pragma_update(None, "synchronous", "full")?;
+            schema::migrate(conn)?;
+            let mut insert = conn.prepare("INSERT OR IGNORE INTO setting (key, value) VALUES (?1, ?2)")?;
+            insert.execute((SETTING_REPOSITORY, &repository.0))?;
+            insert.execute((SETTING_CLIENT, &new_client.0))?;
+            conn.execute("INSERT OR IGNORE INTO path (id, parent, name) VALUES (1, 0, x'')", [])
+        };
+        prepare(&mut catalog.conn).map_err(|e| failed(path, &e))?;
+        if catalog.identity()?.0 != repository {
+            return Err(catalog.damaged("it belongs to another repository"));
+        }
+        Ok(CatalogWriter { catalog })
+    }
+
+    /// The reading half.
+    pub fn read(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Moves the write-ahead log into the database file.
+    pub fn checkpoint(&self) -> Result<()> {
+        // A reader may hold an older state; then the log stays, which costs space and nothing else.
+        self.catalog.run(|conn| conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    }
+
+    /// Runs `work` in one transaction that is durable when this returns.
+    fn transact<T>(&mut self, work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let path = self.catalog.path.clone();
+        let run = |conn: &mut Connection| {
+            let transaction = conn.transaction()?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        run(&mut self.catalog.conn).map_err(|e| failed(&path, &e))
+    }
+}
+
+fn connect(path: &Path, ids: &IdKeys, flags: OpenFlags) -> Result<Catalog> {
+    if rusqlite::version_number() < SQLITE_VERSION_MIN {
+        let detail = format!("SQLite {} can corrupt it, 3.51.3 or later is needed", rusqlite::version());
+        return Err(Error::Catalog { path: path.display().to_string(), detail });
+    }
+    if !flags.contains(OpenFlags::SQLITE_OPEN_CREATE) && !path.exists() {
+        return Err(absent(path));
+    }
+    let open = || {
+        let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        conn.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        conn.pragma_update(None, "trusted_schema", false)?;
+        conn.pragma_update(None, "cell_size_check", true)?;
+        conn.pragma_update(None, "mmap_size", 0)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        Ok(conn)
+    };
+    let conn = open().map_err(|e| failed(path, &e))?;
+    Ok(Catalog { conn, path: path.to_path_buf(), ids: ids.clone() })
+}
+
+fn absent(path: &Path) -> Error {
+    Error::NotFound { what: format!("the catalog {}", path.display()), hint: "make it with `bygone recover`" }
+}
+
+fn too_new(path: &Path, found: u32) -> Error {
+    Error::TooNew { what: format!("the catalog {}", path.display()), found, known: schema::VERSION }
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    let hint = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => " (make room on its disk and run the command again, nothing is lost)",
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => " (rebuild it with `bygone recover --force`)",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => " (another process has held it for too long)",
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            " (check the owner and permissions of its directory)"
+        }
+        _ => "",
+    };
+    Error::Catalog { path: path.display().to_string(), detail: format!("{error}{hint}") }
+}

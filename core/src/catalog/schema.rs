@@ -1,0 +1,66 @@
+//! The tables, as an append-only list of migrations counted by `user_version`.
+//!
+//! A migration is never edited once released: a new one is appended. Hashes are blobs, kept once and indexed once.
+
+use rusqlite::Connection;
+
+/// SQL of each migration, oldest first.
+const MIGRATIONS: &[&str] = &["
+    -- What this catalog is: the repository, and the client whose commits it writes.
+    CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+
+    -- state: 0 intended, 1 stored, 2 retired, 3 deleted, 4 lost; each durable before the store is touched.
+    -- frames: four bytes a frame, little-endian: codec << 28 | stored length.
+    -- announced: 1 once a commit has named the volume.
+    CREATE TABLE volume (
+        id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, kind INTEGER NOT NULL, state INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, etag TEXT, salt BLOB NOT NULL, plain_bytes INTEGER NOT NULL, frames BLOB NOT NULL,
+        announced INTEGER NOT NULL DEFAULT 0);
+
+    -- Where each block and each tree node lies. row_check: 8 bytes of a keyed hash over the row.
+    CREATE TABLE block (
+        id BLOB PRIMARY KEY, volume INTEGER NOT NULL, position INTEGER NOT NULL, length INTEGER NOT NULL,
+        checksum INTEGER, row_check BLOB NOT NULL) WITHOUT ROWID;
+
+    -- Every tree node, whole; versions: the id of each entry of a leaf (see version), 0 for directories.
+    CREATE TABLE node (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, body BLOB NOT NULL, versions BLOB NOT NULL);
+
+    -- A file version: metadata and content that may stand in many nodes. Its id is an inode number in the mount.
+    CREATE TABLE version (id INTEGER PRIMARY KEY, node INTEGER NOT NULL, ordinal INTEGER NOT NULL);
+    CREATE TABLE version_key (key BLOB PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
+
+    -- Every directory path that any snapshot has; 1 is the root.
+    CREATE TABLE path (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, UNIQUE (parent, name));
+
+    -- Names of extended attributes that occur anywhere.
+    CREATE TABLE xattr_name (name BLOB PRIMARY KEY) WITHOUT ROWID;
+
+    -- Commits of all chains, as this machine has seen them.
+    CREATE TABLE commit_seen (
+        client BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (client, seq)) WITHOUT ROWID;
+
+    -- Snapshots; record is the snapshot as its commit holds it. Numbers are never used twice.
+    CREATE TABLE snapshot (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, time INTEGER NOT NULL,
+        record BLOB NOT NULL);
+"];
+
+/// Version of the schema that this program writes.
+pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// The version that a database has.
+pub(super) fn version(conn: &Connection) -> rusqlite::Result<u32> {
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Brings a database up to date, each step in a transaction of its own.
+pub(super) fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
+    let done = version(conn)? as usize;
+    for (number, sql) in MIGRATIONS.iter().enumerate().skip(done) {
+        let transaction = conn.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", number as i64 + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! Snapshots, the commits that made them, and the numbering of directory paths.
+
+use rusqlite::Connection;
+use rusqlite::OptionalExtension;
+
+use super::Catalog;
+use super::CatalogWriter;
+use crate::commit::Commit;
+use crate::commit::Head;
+use crate::commit::decode_snapshot_record;
+use crate::commit::encode_snapshot_record;
+use crate::entry::Name;
+use crate::error::Error;
+use crate::error::Result;
+use crate::id::ClientId;
+use crate::id::CommitHash;
+use crate::id::NodeId;
+use crate::id::SnapshotId;
+use crate::snapshot::Snapshot;
+use crate::tree::Node;
+
+/// A snapshot with its number in this catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// Small, given once and never again.
+    pub number: u64,
+    /// The snapshot.
+    pub snapshot: Snapshot,
+}
+
+impl Catalog {
+    /// All snapshots, oldest first.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotRow>> {
+        let rows: Vec<(i64, Vec<u8>)> = self.run(|conn| {
+            conn.prepare_cached("SELECT number, record FROM snapshot ORDER BY time, number")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        rows.into_iter()
+            .map(|(number, record)| match decode_snapshot_record(&record) {
+                Ok(snapshot) => Ok(SnapshotRow { number: number.cast_unsigned(), snapshot }),
+                Err(_) => Err(self.damaged("the record of a snapshot does not decode")),
+            })
+            .collect()
+    }
+
+    /// The newest commit seen of every chain, sorted by client.
+    pub fn heads(&self) -> Result<Vec<Head>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT client, max(seq), hash FROM commit_seen GROUP BY client ORDER BY client")?
+                .query_map([], |row| {
+                    let seq = row.get::<_, i64>(1)?.cast_unsigned();
+                    Ok(Head { client: ClientId(row.get(0)?), seq, hash: CommitHash(row.get(2)?) })
+                })?
+                .collect()
+        })
+    }
+
+    /// The hash of a commit, if it was seen.
+    pub fn commit_hash(&self, client: ClientId, seq: u64) -> Result<Option<CommitHash>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT hash FROM commit_seen WHERE client = ?1 AND seq = ?2")?
+                .query_row((&client.0, seq.cast_signed()), |row| row.get(0).map(CommitHash))
+                .optional()
+        })
+    }
+}
+
+impl CatalogWriter {
+    /// Adopts a commit that is in the store: its snapshots exist from now on, its volumes are announced, and its hash
+    /// is pinned. One durable transaction. The nodes of its snapshots must be in the catalog already.
+    pub fn commit_adopt(&mut self, client: ClientId, seq: u64, hash: CommitHash, commit: &Commit) -> Result<()> {
+        let mut problem = Ok(());
+        self.transact(|conn| {
+            conn.prepare_cached("INSERT OR IGNORE INTO commit_seen (client, seq, hash) VALUES (?1, ?2, ?3)")?
+                .execute((&client.0, seq.cast_signed(), &hash.0))?;
+            for snapshot in &commit.snapshots_added {
+                let base = newest_root(conn)?;
+                let SnapshotId(id) = &snapshot.id;
+                conn.prepare_cached("INSERT OR IGNORE INTO snapshot (id, time, record) VALUES (?1, ?2, ?3)")?
+                    .execute((id, snapshot.time.secs, encode_snapshot_record(snapshot)))?;
+                problem = number_paths(conn, snapshot.root, base)?;
+                if problem.is_err() {
+                    return Err(rusqlite::Error::QueryReturnedNoRows);
+                }
+            }
+            for id in &commit.snapshots_removed {
+                conn.prepare_cached("DELETE FROM snapshot WHERE id = ?1")?.execute([&id.0])?;
+            }
+            for volume in &commit.volumes_added {
+                conn.prepare_cached("UPDATE volume SET announced = 1 WHERE name = ?1")?.execute([&volume.name.0])?;
+            }
+            for name in &commit.volumes_retired {
+                conn.prepare_cached("UPDATE volume SET state = 2 WHERE name = ?1 AND state IN (0, 1)")?
+                    .execute([&name.0])?;
+            }
+            Ok(())
+        })
+        .map_err(|error| problem.err().unwrap_or(error))
+    }
+}
+
+/// Root of the snapshot that was added last, to compare with.
+fn newest_root(conn: &Connection) -> rusqlite::Result<Option<NodeId>> {
+    let record = conn
+        .prepare_cached("SELECT record FROM snapshot ORDER BY number DESC LIMIT 1")?
+        .query_row([], |row| row.get::<_, Vec<u8>>(0))
+        .optional()?;
+    Ok(record.and_then(|record| decode_snapshot_record(&record).ok()).map(|snapshot| snapshot.root))
+}
+
+/// Gives a number to every directory path below `root` that has none. Where a directory is the same node as in the
+/// snapshot compared with, everything below has its numbers already: the cost is that of what changed.
+fn number_paths(conn: &Connection, root: NodeId, base: Option<NodeId>) -> rusqlite::Result<Result<()>> {
+    let mut find = conn.prepare_cached("SELECT id FROM path WHERE parent = ?1 AND name = ?2")?;
+    let mut add = conn.prepare_cached("INSERT INTO path (parent, name) VALUES (?1, ?2)")?;
+    let mut stack = vec![(1i64, root, base)];
+    while let Some((path, node, base)) = stack.pop() {
+        if base == Some(node) {
+            continue;
+        }
+        let children = match subdirectories(conn, node)? {
+            Ok(children) => children,
+            Err(error) => return Ok(Err(error)),
+        };
+        let before = match base.map(|base| subdirectories(conn, base)).transpose()? {
+            Some(Ok(before)) => before,
+            _ => Vec::new(),
+        };
+        for (name, child) in children {
+            let known = find.query_row((path, name.as_bytes()), |row| row.get::<_, i64>(0)).optional()?;
+            let id = match known {
+                Some(id) => id,
+                None => {
+                    add.execute((path, name.as_bytes()))?;
+                    conn.last_insert_rowid()
+                }
+            };
+            let at = before.binary_search_by(|(other, _)| other.cmp(&name)).ok();
+            stack.push((id, child, at.and_then(|at| before.get(at)).map(|(_, node)| *node)));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// The directories in a directory, in byte order of their names.
+fn subdirectories(conn: &Connection, root: NodeId) -> rusqlite::Result<Result<Vec<(Name, NodeId)>>> {
+    let mut read = conn.prepare_cached("SELECT body FROM node WHERE name = ?1")?;
+    let mut found = Vec::new();
+    let mut stack = vec![root];
+    while let Some(id) = stack.pop() {
+        let body = read.query_row([&id.0], |row| row.get::<_, Vec<u8>>(0)).optional()?;
+        match body.map(|body| Node::decode(&body)) {
+            Some(Ok(Node::Leaf(entries))) => {
+                found.extend(entries.into_iter().filter_map(|entry| Some((entry.name.clone(), entry.directory()?))));
+            }
+            Some(Ok(Node::Branch(branch))) => stack.extend(branch.children.iter().rev().map(|child| child.id)),
+            _ => return Ok(Err(Error::corrupt(format!("tree node {id}"), "it is missing or not a directory"))),
+        }
+    }
+    Ok(Ok(found))
+}

@@ -1,0 +1,307 @@
+//! Volumes and the blocks in them: where data is, and in which state the object that holds it is.
+
+use rusqlite::OptionalExtension;
+use rusqlite::Row;
+
+use super::Catalog;
+use super::CatalogWriter;
+use crate::compress::Codec;
+use crate::error::Result;
+use crate::frame::VolumeKind;
+use crate::hash::IdKeys;
+use crate::id::NodeId;
+use crate::id::VolumeName;
+use crate::volume::BlockInfo;
+use crate::volume::FrameInfo;
+use crate::volume::HEADER_BYTES;
+use crate::volume::Index;
+use crate::volume::Salt;
+
+/// In which state a volume is. The row is durable before the store is touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeState {
+    /// About to be put; the object may or may not be there.
+    Intended,
+    /// Put and durable.
+    Stored,
+    /// Announced as no longer to be referred to.
+    Retired,
+    /// About to be deleted, or deleted.
+    Deleted,
+    /// Known to be missing or damaged in the store.
+    Lost,
+}
+
+impl VolumeState {
+    fn code(self) -> i64 {
+        match self {
+            VolumeState::Intended => 0,
+            VolumeState::Stored => 1,
+            VolumeState::Retired => 2,
+            VolumeState::Deleted => 3,
+            VolumeState::Lost => 4,
+        }
+    }
+
+    /// An unknown code is taken for the state that promises least.
+    fn from_code(code: i64) -> VolumeState {
+        match code {
+            0 => VolumeState::Intended,
+            1 => VolumeState::Stored,
+            2 => VolumeState::Retired,
+            3 => VolumeState::Deleted,
+            _ => VolumeState::Lost,
+        }
+    }
+
+    /// A word for people and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            VolumeState::Intended => "intended",
+            VolumeState::Stored => "stored",
+            VolumeState::Retired => "retired",
+            VolumeState::Deleted => "deleted",
+            VolumeState::Lost => "lost",
+        }
+    }
+}
+
+/// A volume that is about to be put, or was found in the store.
+#[derive(Debug)]
+pub struct NewVolume<'a> {
+    /// SHA-256 of the object.
+    pub name: VolumeName,
+    /// What it holds.
+    pub kind: VolumeKind,
+    /// Length of the object.
+    pub bytes: u64,
+    /// From which its key is derived.
+    pub salt: Salt,
+    /// Its frames and blocks.
+    pub index: &'a Index,
+    /// The tree nodes of a meta volume, with their bytes, in any order.
+    pub nodes: &'a [(NodeId, Vec<u8>)],
+}
+
+/// A volume as the catalog knows it.
+#[derive(Debug, Clone)]
+pub struct VolumeRow {
+    /// Row number, used to refer to it inside this catalog.
+    pub id: i64,
+    /// SHA-256 of the object.
+    pub name: VolumeName,
+    /// What it holds.
+    pub kind: VolumeKind,
+    /// Its state.
+    pub state: VolumeState,
+    /// Length of the object.
+    pub bytes: u64,
+    /// What the store called this version of it.
+    pub etag: Option<String>,
+    /// From which its key is derived.
+    pub salt: Salt,
+    /// Length of its plaintext.
+    pub plain_bytes: u64,
+    /// Its frames with the offset of each in the object.
+    pub frames: Vec<(u64, FrameInfo)>,
+    /// True once a commit has named it.
+    pub is_announced: bool,
+}
+
+/// Where a block lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// Row number of its volume.
+    pub volume: i64,
+    /// Offset in the volume's plaintext.
+    pub position: u64,
+    /// Its length.
+    pub length: u32,
+}
+
+const VOLUME_COLUMNS: &str = "id, name, kind, state, bytes, etag, salt, plain_bytes, frames, announced";
+
+impl Catalog {
+    /// Where a block or node lies and in which state its volume is, if it was ever stored.
+    pub fn locate(&self, id: &[u8; 32]) -> Result<Option<(Location, VolumeState)>> {
+        let row = self.run(|conn| {
+            conn.prepare_cached(
+                "SELECT b.volume, b.position, b.length, b.checksum, b.row_check, v.state
+                 FROM block b JOIN volume v ON v.id = b.volume WHERE b.id = ?1",
+            )?
+            .query_row([id], |row| {
+                let location = Location {
+                    volume: row.get(0)?,
+                    position: row.get::<_, i64>(1)?.cast_unsigned(),
+                    length: row.get(2)?,
+                };
+                let checksum = row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned);
+                Ok((location, checksum, row.get::<_, Vec<u8>>(4)?, VolumeState::from_code(row.get(5)?)))
+            })
+            .optional()
+        })?;
+        let Some((location, checksum, check, state)) = row else { return Ok(None) };
+        if check != row_check(&self.ids, id, &location, checksum) {
+            return Err(self.damaged("a row that locates a block has changed by itself"));
+        }
+        Ok(Some((location, state)))
+    }
+
+    /// The volume with this row number.
+    pub fn volume(&self, id: i64) -> Result<Option<VolumeRow>> {
+        self.run(|conn| {
+            conn.prepare_cached(&format!("SELECT {VOLUME_COLUMNS} FROM volume WHERE id = ?1"))?
+                .query_row([id], volume_row)
+                .optional()
+        })
+    }
+
+    /// All volumes, in the order in which they were made.
+    pub fn volumes(&self) -> Result<Vec<VolumeRow>> {
+        self.run(|conn| {
+            conn.prepare_cached(&format!("SELECT {VOLUME_COLUMNS} FROM volume ORDER BY id"))?
+                .query_map([], volume_row)?
+                .collect()
+        })
+    }
+
+    /// Stored bytes of all volumes that are there.
+    pub fn stored_bytes(&self) -> Result<u64> {
+        self.run(|conn| {
+            conn.query_row("SELECT coalesce(sum(bytes), 0) FROM volume WHERE state = 1", [], |row| row.get::<_, i64>(0))
+        })
+        .map(i64::cast_unsigned)
+    }
+
+    /// Every block of a volume: its id, its place and its checksum, in order of place.
+    pub fn blocks_of(&self, volume: i64) -> Result<Vec<([u8; 32], Location, Option<u64>)>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT id, position, length, checksum FROM block WHERE volume = ?1 ORDER BY position")?
+                .query_map([volume], |row| {
+                    let location =
+                        Location { volume, position: row.get::<_, i64>(1)?.cast_unsigned(), length: row.get(2)? };
+                    Ok((row.get(0)?, location, row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned)))
+                })?
+                .collect()
+        })
+    }
+}
+
+impl CatalogWriter {
+    /// Records a volume that is about to be put (or, with `VolumeState::Stored`, one found in the store) with its
+    /// blocks and nodes, in one durable transaction. Blocks whose volume was lost are moved to this one.
+    pub fn volume_add(&mut self, volume: &NewVolume<'_>, state: VolumeState) -> Result<i64> {
+        let ids = self.catalog.ids.clone();
+        self.transact(|conn| {
+            let frames: Vec<u8> = volume.index.frames.iter().flat_map(pack_frame).collect();
+            conn.prepare_cached(
+                "INSERT INTO volume (name, kind, state, bytes, salt, plain_bytes, frames)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute((
+                &volume.name.0,
+                volume.kind.code(),
+                state.code(),
+                volume.bytes.cast_signed(),
+                &volume.salt,
+                volume.index.plain_bytes().cast_signed(),
+                &frames,
+            ))?;
+            let row = conn.last_insert_rowid();
+            insert_blocks(conn, &ids, row, &volume.index.blocks)?;
+            super::nodes::insert_nodes(conn, &ids, volume.nodes)?;
+            Ok(row)
+        })
+    }
+
+    /// Records that a volume was put and is durable.
+    pub fn volume_stored(&mut self, id: i64, etag: Option<&str>) -> Result<()> {
+        self.transact(|conn| {
+            conn.execute("UPDATE volume SET state = 1, etag = ?2 WHERE id = ?1", (id, etag)).map(|_| ())
+        })
+    }
+
+    /// Records a volume's state.
+    pub fn volume_state(&mut self, id: i64, state: VolumeState) -> Result<()> {
+        self.transact(|conn| conn.execute("UPDATE volume SET state = ?2 WHERE id = ?1", (id, state.code())).map(|_| ()))
+    }
+
+    /// Forgets a volume that was intended and never came to be, with its blocks.
+    pub fn volume_void(&mut self, id: i64) -> Result<()> {
+        self.transact(|conn| {
+            conn.execute("DELETE FROM block WHERE volume = ?1", [id])?;
+            conn.execute("DELETE FROM volume WHERE id = ?1", [id]).map(|_| ())
+        })
+    }
+}
+
+/// Inserts in order of id, so that the pages of a first backup are filled and not split.
+fn insert_blocks(conn: &rusqlite::Connection, ids: &IdKeys, volume: i64, blocks: &[BlockInfo]) -> rusqlite::Result<()> {
+    let mut position = 0;
+    let mut rows = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        rows.push((block, Location { volume, position, length: block.length }));
+        position += u64::from(block.length);
+    }
+    rows.sort_unstable_by_key(|(block, _)| block.id);
+    // A block that is stored twice keeps its first place, unless that place is lost.
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO block (id, volume, position, length, checksum, row_check) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (id) DO UPDATE SET volume = excluded.volume, position = excluded.position,
+             length = excluded.length, checksum = excluded.checksum, row_check = excluded.row_check
+         WHERE (SELECT state FROM volume WHERE id = block.volume) NOT IN (0, 1)",
+    )?;
+    for (block, at) in rows {
+        let check = row_check(ids, &block.id, &at, block.checksum);
+        let checksum = block.checksum.map(u64::cast_signed);
+        insert.execute((&block.id, volume, at.position.cast_signed(), at.length, checksum, &check))?;
+    }
+    Ok(())
+}
+
+/// The keyed check of a row that locates a block.
+fn row_check(ids: &IdKeys, id: &[u8; 32], at: &Location, checksum: Option<u64>) -> [u8; 8] {
+    let checksum = checksum.map_or([0; 9], |sum| {
+        let mut coded = [1; 9];
+        coded.iter_mut().skip(1).zip(sum.to_le_bytes()).for_each(|(to, from)| *to = from);
+        coded
+    });
+    let fields: [&[u8]; 5] =
+        [id, &at.volume.to_le_bytes(), &at.position.to_le_bytes(), &at.length.to_le_bytes(), &checksum];
+    ids.row_check(&fields.concat())
+}
+
+fn pack_frame(frame: &FrameInfo) -> [u8; 4] {
+    (u32::from(frame.codec.to_u8()) << 28 | frame.stored_bytes).to_le_bytes()
+}
+
+fn unpack_frames(bytes: &[u8]) -> Option<Vec<(u64, FrameInfo)>> {
+    let mut offset = HEADER_BYTES;
+    bytes
+        .chunks(4)
+        .map(|packed| {
+            let packed = u32::from_le_bytes(packed.try_into().ok()?);
+            let codec = Codec::from_u8(u8::try_from(packed >> 28).ok()?)?;
+            let frame = FrameInfo { codec, stored_bytes: packed & 0x0fff_ffff };
+            let at = offset;
+            offset += u64::from(frame.stored_bytes);
+            Some((at, frame))
+        })
+        .collect()
+}
+
+fn volume_row(row: &Row<'_>) -> rusqlite::Result<VolumeRow> {
+    let bad = |column| rusqlite::Error::InvalidColumnType(column, "volume".into(), rusqlite::types::Type::Blob);
+    Ok(VolumeRow {
+        id: row.get(0)?,
+        name: VolumeName(row.get(1)?),
+        kind: VolumeKind::from_code(row.get(2)?).ok_or_else(|| bad(2))?,
+        state: VolumeState::from_code(row.get(3)?),
+        bytes: row.get::<_, i64>(4)?.cast_unsigned(),
+        etag: row.get(5)?,
+        salt: row.get(6)?,
+        plain_bytes: row.get::<_, i64>(7)?.cast_unsigned(),
+        frames: unpack_frames(&row.get::<_, Vec<u8>>(8)?).ok_or_else(|| bad(8))?,
+        is_announced: row.get(9)?,
+    })
+}
