@@ -11,3 +11,6 @@ pub mod id;
 pub mod limits;
 pub mod snapshot;
 pub mod wire;
+
+// Places.
+pub mod store;
