@@ -28,3 +28,4 @@ pub mod volume;
 
 // Places.
 pub mod catalog;
+pub mod store;

@@ -1,0 +1,103 @@
+//! How people name a store.
+//!
+//! A path is a directory on this machine. Text that begins like `word:` names another kind of store, so that an address
+//! with a misspelt kind is refused and not made into a directory of that name; `./word:` is the way to say that a
+//! directory is meant.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Store;
+use super::local::LocalStore;
+use crate::error::Error;
+use crate::error::Result;
+
+/// Which kind of store, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A directory on this machine.
+    Local(PathBuf),
+}
+
+impl Address {
+    /// Opens the store that lies there.
+    pub fn open(&self) -> Result<Arc<dyn Store>> {
+        match self {
+            Address::Local(path) => Ok(Arc::new(LocalStore::open(path)?)),
+        }
+    }
+
+    /// Makes a new and empty store there.
+    pub fn create(&self) -> Result<Arc<dyn Store>> {
+        match self {
+            Address::Local(path) => Ok(Arc::new(LocalStore::create(path)?)),
+        }
+    }
+}
+
+/// Reads an address: a path, `file:PATH` or `file:///PATH`.
+pub fn parse_address(text: &str) -> Result<Address> {
+    let path = match kind(text) {
+        None => text,
+        Some(("file", rest)) => match rest.strip_prefix("//") {
+            None => rest,
+            Some(path) if path.starts_with('/') => path,
+            Some(_) => {
+                let what = format!("{text}: a file: address names no host, write file:PATH or file:///PATH");
+                return Err(Error::Invalid { what });
+            }
+        },
+        Some((kind @ ("s3" | "rclone"), _)) => {
+            let what = format!("{text}: this version does not have the {kind} store yet, use a directory");
+            return Err(Error::Invalid { what });
+        }
+        Some((kind, _)) => {
+            let what = format!("{text}: there is no store of kind {kind}: if a directory is meant, write ./{text}");
+            return Err(Error::Invalid { what });
+        }
+    };
+    if path.is_empty() || path.contains('\0') {
+        return Err(Error::Invalid { what: format!("{text:?} does not name a store: give the path of a directory") });
+    }
+    Ok(Address::Local(PathBuf::from(path)))
+}
+
+/// The word before the first colon and what follows it, if `text` begins with such a word.
+fn kind(text: &str) -> Option<(&str, &str)> {
+    let (word, rest) = text.split_once(':')?;
+    let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'_'));
+    (plain && word.starts_with(|first: char| first.is_ascii_alphabetic())).then_some((word, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_or_a_file_address_is_a_directory() {
+        let cases = [
+            ("/a/b", "/a/b"),
+            ("a", "a"),
+            ("./s3:x", "./s3:x"),
+            ("/x/s3:y", "/x/s3:y"),
+            ("a b:c", "a b:c"),
+            ("file:/a", "/a"),
+            ("file:a/b", "a/b"),
+            ("file:///a:b", "/a:b"),
+        ];
+        for (text, path) in cases {
+            assert_eq!(parse_address(text).ok(), Some(Address::Local(path.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_kinds_are_refused_and_never_taken_for_a_directory() {
+        for text in ["s3://bucket/x", "rclone:remote:x", "s3:x"] {
+            let told = parse_address(text).unwrap_err();
+            assert!(matches!(&told, Error::Invalid { what } if what.contains("does not have")), "{text}: {told}");
+        }
+        for text in ["", "file:", "file://host/a", "sftp:host:/a", "http://x", "FILE:x", "a\0b"] {
+            assert!(matches!(parse_address(text), Err(Error::Invalid { .. })), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A store in memory, for tests: it counts what it is asked for, so that a test can state how many requests a command
+//! costs, and it can be damaged behind the back of whoever uses it.
+
+use std::collections::BTreeMap;
+use std::hash::DefaultHasher;
+use std::hash::Hasher;
+use std::io;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use super::ByteRange;
+use super::Listed;
+use super::ObjectName;
+use super::Source;
+use super::Store;
+use super::Stored;
+use crate::error::Error;
+use crate::error::Result;
+
+/// What a [`MemoryStore`] was asked for since it was made or since [`MemoryStore::forget_counts`]. Calls that failed are
+/// counted, their bytes are not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Calls of GET.
+    pub gets: u64,
+    /// Calls of PUT.
+    pub puts: u64,
+    /// Calls of LIST.
+    pub lists: u64,
+    /// Calls of DELETE.
+    pub deletes: u64,
+    /// Bytes that GETs have returned.
+    pub bytes_got: u64,
+    /// Bytes that PUTs have stored; those of objects that were there already are not among them.
+    pub bytes_put: u64,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<ObjectName, Arc<[u8]>>,
+    counts: Counts,
+    deleted: Vec<ObjectName>,
+}
+
+/// Objects in memory.
+#[derive(Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// A store of its own with the same objects: a rolled-back or forked store is made by keeping one.
+    pub fn fork(&self) -> MemoryStore {
+        let objects = self.state().objects.clone();
+        MemoryStore { state: Mutex::new(State { objects, ..State::default() }) }
+    }
+
+    /// What was asked for.
+    pub fn counts(&self) -> Counts {
+        self.state().counts
+    }
+
+    /// Starts counting anew, and the list of deleted names too.
+    pub fn forget_counts(&self) {
+        let mut state = self.state();
+        state.counts = Counts::default();
+        state.deleted.clear();
+    }
+
+    /// The names of all DELETEs, in order, also of names that were not there.
+    pub fn deleted(&self) -> Vec<ObjectName> {
+        self.state().deleted.clone()
+    }
+
+    /// All objects, without counting.
+    pub fn objects(&self) -> BTreeMap<ObjectName, Arc<[u8]>> {
+        self.state().objects.clone()
+    }
+
+    /// Puts these bytes there, or nothing, whatever was there before, without counting: damage.
+    pub fn tamper(&self, name: &ObjectName, bytes: Option<Vec<u8>>) {
+        let mut state = self.state();
+        match bytes {
+            Some(bytes) => state.objects.insert(name.clone(), bytes.into()),
+            None => state.objects.remove(name),
+        };
+    }
+
+    /// A panic in another thread leaves the objects as they were: each change is one insertion or one removal.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn address(&self) -> String {
+        "memory".into()
+    }
+
+    fn connections(&self) -> usize {
+        4
+    }
+
+    fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
+        let mut state = self.state();
+        state.counts.gets += 1;
+        range.check()?;
+        let absent = || Error::store("read", name, io::ErrorKind::NotFound.into());
+        let object = state.objects.get(name).cloned().ok_or_else(absent)?;
+        let wanted = range.within(name, object.len() as u64)?;
+        let part = usize::try_from(wanted.start).ok().zip(usize::try_from(wanted.end).ok());
+        let part = part.and_then(|(start, end)| object.get(start..end)).ok_or_else(absent)?.to_vec();
+        state.counts.bytes_got += part.len() as u64;
+        Ok(part)
+    }
+
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
+        let read = source.to_vec();
+        let mut state = self.state();
+        state.counts.puts += 1;
+        let bytes = read.map_err(|cause| Error::store("write", name, cause))?;
+        let stored = Stored { etag: Some(etag(&bytes)) };
+        match state.objects.get(name) {
+            Some(there) if **there == *bytes => {}
+            Some(_) => return Err(super::already_there(name)),
+            None => {
+                state.counts.bytes_put += bytes.len() as u64;
+                state.objects.insert(name.clone(), bytes.into());
+            }
+        }
+        Ok(stored)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let mut state = self.state();
+        state.counts.lists += 1;
+        super::check_prefix(prefix)?;
+        let within = state.objects.iter().filter(|(name, _)| name.as_str().starts_with(prefix));
+        let listed = |(name, bytes): (&ObjectName, &Arc<[u8]>)| Listed {
+            name: name.clone(),
+            bytes: bytes.len() as u64,
+            etag: Some(etag(bytes)),
+        };
+        Ok(within.map(listed).collect())
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        let mut state = self.state();
+        state.counts.deletes += 1;
+        state.deleted.push(name.clone());
+        state.objects.remove(name);
+        Ok(())
+    }
+}
+
+/// Some stores mark the bytes of each object; so does this one, in order that tests see such marks.
+fn etag(bytes: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    format!("{:016x}", hasher.finish())
+}

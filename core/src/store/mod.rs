@@ -1,0 +1,204 @@
+//! Where objects lie: a place that knows GET, PUT, LIST and DELETE, and is trusted with nothing.
+//!
+//! Stores differ in everything but the contract of [`Store`], which is written there and tested, sentence by sentence,
+//! by [`contract::contract`]. Whatever is written above this floor may rely on the contract and on nothing else.
+//! What a store hands back is not believed: the floors above authenticate each byte.
+
+pub mod contract;
+pub mod faulty;
+pub mod local;
+pub mod memory;
+
+mod address;
+mod beneath;
+mod name;
+mod temporary;
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use crate::error::Error;
+use crate::error::Result;
+
+pub use address::Address;
+pub use address::parse_address;
+pub use name::ObjectName;
+
+/// The object that says that a store holds a repository; a directory without it is not opened as a store.
+pub const CONFIG_NAME: &str = "bygone.json";
+
+/// Which bytes of an object are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteRange {
+    /// All of them, if there are no more than this; else [`Error::Limit`], before anything is allocated.
+    Whole {
+        /// The longest object that is welcome.
+        bytes_max: u64,
+    },
+    /// Exactly these bytes or an error: an object that ends sooner is an error, and so is a part of no bytes.
+    Part {
+        /// Position of the first byte.
+        offset: u64,
+        /// How many, at least one.
+        bytes: u64,
+    },
+}
+
+impl ByteRange {
+    /// The positions wanted of `name`, which has `object_bytes` bytes, or why they cannot be had. For stores that know
+    /// an object's size before they read it.
+    pub fn within(self, name: &ObjectName, object_bytes: u64) -> Result<Range<u64>> {
+        self.check()?;
+        match self {
+            ByteRange::Whole { bytes_max } if object_bytes > bytes_max => {
+                Err(Error::Limit { what: "the size of a stored object", found: object_bytes, max: bytes_max })
+            }
+            ByteRange::Whole { .. } => Ok(0..object_bytes),
+            ByteRange::Part { offset, bytes } => match offset.checked_add(bytes) {
+                Some(end) if end <= object_bytes => Ok(offset..end),
+                _ => {
+                    let cause = format!("{bytes} bytes from {offset} were asked for, the object has {object_bytes}");
+                    Err(Error::store("read", name, io::Error::new(io::ErrorKind::UnexpectedEof, cause)))
+                }
+            },
+        }
+    }
+
+    /// Refuses the ranges that no store answers: a ranged request of no bytes cannot be said in HTTP, so that a store
+    /// which answered it would differ from one which cannot.
+    pub fn check(self) -> Result<()> {
+        match self {
+            ByteRange::Part { bytes: 0, .. } => Err(Error::Invalid { what: "a part of no bytes was asked for".into() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The bytes of an object to be.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// In memory.
+    Bytes(&'a [u8]),
+    /// The first `bytes` bytes of a file, wherever its cursor stands; the cursor is neither used nor moved. A file that
+    /// ends sooner is an error.
+    File {
+        /// The file, open for reading.
+        file: &'a File,
+        /// Length of the object.
+        bytes: u64,
+    },
+}
+
+impl Source<'_> {
+    /// Length of the object.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Source::Bytes(bytes) => bytes.len() as u64,
+            Source::File { bytes, .. } => *bytes,
+        }
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on, or fails: there is no short answer.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.bytes());
+        let Some(end) = end else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        match self {
+            Source::Bytes(bytes) => {
+                let part = usize::try_from(offset).ok().zip(usize::try_from(end).ok());
+                let part = part.and_then(|(start, end)| bytes.get(start..end)).ok_or(io::ErrorKind::UnexpectedEof)?;
+                buffer.copy_from_slice(part);
+                Ok(())
+            }
+            Source::File { file, .. } => file.read_exact_at(buffer, offset),
+        }
+    }
+
+    /// All of it, in memory.
+    pub fn to_vec(&self) -> io::Result<Vec<u8>> {
+        let mut all = vec![0; usize::try_from(self.bytes()).map_err(|_| io::ErrorKind::OutOfMemory)?];
+        self.read_exact_at(&mut all, 0)?;
+        Ok(all)
+    }
+}
+
+/// What a store says of an object that it has just taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stored {
+    /// The store's own mark of these very bytes, if it keeps such marks: the same one that [`Listed`] shows.
+    pub etag: Option<String>,
+}
+
+/// What a store says of an object in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The object's name.
+    pub name: ObjectName,
+    /// Its size.
+    pub bytes: u64,
+    /// The store's own mark of its bytes, if it keeps such marks.
+    pub etag: Option<String>,
+}
+
+/// A place for objects. All methods may be called from many threads at once.
+///
+/// The contract, of which each sentence is a test in [`contract::contract`]:
+///
+/// 1. **Whole or not at all.** A PUT makes the object visible with all its bytes at once. When it returns, the object
+///    is durable: it survives a loss of power of the store. When it fails, the object is there whole or not at all,
+///    and nothing else is left that a LIST would show; the same PUT may be tried again.
+/// 2. **Never overwritten.** A PUT of a name that is there succeeds if the bytes are the same (and then they are
+///    durable), and is [`Error::Exists`] if they differ, with the old bytes untouched. Of several writers of one name
+///    at once, one kind of bytes wins. Whoever wants to heal an object deletes it first.
+/// 3. **Exact reads.** A GET returns exactly the bytes asked for, or an error; see [`ByteRange`].
+/// 4. **Absence is told apart.** A GET of a name that is not there is an [`Error::Store`] for which
+///    [`Error::is_absent`] holds, and no other error passes for it. The beginning of a name (`data` of `data/00`) is
+///    not a name that is there.
+/// 5. **A list is whole.** A LIST returns every object whose name starts with the prefix, each once, in order of
+///    names, or it is an error; it is never a part of the list. A prefix is empty or ends with `/`, all else is
+///    [`Error::Invalid`]. It shows also what others put there under valid names; it passes over what has no valid name.
+/// 6. **Gone is gone.** A DELETE of a name that is not there succeeds. When it returns, the object is durably gone, and
+///    its name may be used again.
+/// 7. **It reads its own writes.** What a PUT or DELETE that has returned did is seen by every GET and LIST that
+///    begins afterwards, in any thread and any process.
+/// 8. **A store that is gone is an error.** If the place itself has vanished (an unmounted disk, a deleted bucket),
+///    every call fails, and not as absence; a vanished store is never an empty one.
+///
+/// Left open: what happens if one object's name is the beginning of another's (`a` and `a/b`), beyond that no object
+/// is damaged by it. No bygone makes such names.
+pub trait Store: Send + Sync {
+    /// Where this is, as a person would write it in a command.
+    fn address(&self) -> String;
+
+    /// How many requests at a time serve this store best.
+    fn connections(&self) -> usize;
+
+    /// The bytes of an object, or of a part of it.
+    fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>>;
+
+    /// Makes an object.
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored>;
+
+    /// All objects whose names start with `prefix`, in order of their names.
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
+
+    /// Removes an object.
+    fn delete(&self, name: &ObjectName) -> Result<()>;
+}
+
+/// Refuses a prefix that is neither empty nor ends with `/`: in a directory tree and in a bucket only whole segments
+/// mean the same.
+pub fn check_prefix(prefix: &str) -> Result<()> {
+    let directory = prefix.strip_suffix('/');
+    if prefix.is_empty() || directory.is_some_and(|directory| ObjectName::new(directory).is_some()) {
+        return Ok(());
+    }
+    Err(Error::Invalid { what: format!("{prefix:?} is not a prefix of object names: it must end with a slash") })
+}
+
+/// The refusal of a PUT that would replace an object by another.
+pub(crate) fn already_there(name: &ObjectName) -> Error {
+    let hint = "its bytes are not those that were to be stored, and no object is ever replaced";
+    Error::Exists { what: format!("the object {name}"), hint }
+}
