@@ -4,10 +4,11 @@
 //! was compressed is decompressed again and compared; if it differs the frame is stored raw and the difference counted.
 //! A frame that does not shrink by a thirty-second part (3 %) is stored raw too: it would cost time at each read.
 //!
-//! Hopeless data (media, archives, ciphertext) is spotted by a sample from the frame's middle: if LZ4 makes it no
-//! shorter and its bytes are nearly evenly spread, the frame is not tried. Both must hold, because binaries with
-//! stretches of text have samples without repetitions, but uneven ones. What such a sample hides (a frame that is noise
-//! in its middle only) costs some space, never data.
+//! Hopeless data (media, archives, ciphertext) needs no care in general: measured on noise, LZ4 runs at 9 GB/s and zstd
+//! at 7 to 0.5 GB/s up to level 12, faster than either reads text, and a probe of a sample would cost repositories of
+//! small compressed files 3 % of their size. Only from level 13 zstd labours over noise (0.02 to 0.05 GB/s); there a
+//! frame is not tried if LZ4 makes it no shorter and its bytes are evenly spread. Both must hold: base64 has no
+//! repetitions, but uneven bytes.
 //!
 //! A compressed frame is always shorter than its plaintext, and the decoder holds it to that before it allocates.
 
@@ -18,13 +19,8 @@ use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, 
 use zstd::bulk::Compressor as ZstdCompressor;
 use zstd::bulk::Decompressor as ZstdDecompressor;
 
-/// Length of the sample by which hopeless data is spotted.
-const SAMPLE_BYTES: usize = 4096;
-/// Shorter frames are tried without a sample: there is nothing to save.
-const SAMPLED_FROM_BYTES: usize = 4 * SAMPLE_BYTES;
-/// The sum of the squares of the 256 byte counts of a sample, up to which its bytes count as evenly spread. Noise has
-/// 69,600 +- 350; at 80,000 an ideal entropy coder would save 1.5 %, half of what makes a frame worth compressing.
-const EVEN_SQUARES_MAX: u64 = 80_000;
+/// From this level on, zstd is slow on data that cannot be compressed.
+const ZSTD_LEVEL_SLOW_ON_NOISE: i32 = 13;
 
 /// How new frames are to be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,6 +130,7 @@ enum Engine {
 /// Compresses frames; one a thread, as it keeps its tables between calls.
 pub struct Compressor {
     engine: Engine,
+    is_slow_on_noise: bool,
     lz4_table: CompressTable,
     decompressor: Decompressor,
     packed: Vec<u8>,
@@ -144,17 +141,20 @@ pub struct Compressor {
 impl Compressor {
     /// Makes ready. A zstd level out of range is brought into it.
     pub fn new(compression: Compression) -> Compressor {
+        let mut is_slow_on_noise = false;
         let engine = match compression {
             Compression::None => Engine::Raw,
             Compression::Lz4 => Engine::Lz4,
             Compression::Zstd(level) => {
                 let level = level.clamp(Compression::ZSTD_LEVEL_MIN, Compression::ZSTD_LEVEL_MAX);
+                is_slow_on_noise = level >= ZSTD_LEVEL_SLOW_ON_NOISE;
                 // Without an encoder the frames are stored raw: larger, but safe.
                 ZstdCompressor::new(level).map_or(Engine::Raw, Engine::Zstd)
             }
         };
         Compressor {
             engine,
+            is_slow_on_noise,
             lz4_table: CompressTable::large(),
             decompressor: Decompressor::new(),
             packed: Vec::new(),
@@ -181,7 +181,7 @@ impl Compressor {
 
     /// Compresses into `self.packed`; `None` if that does not pay.
     fn pack(&mut self, plain: &[u8]) -> Option<(Codec, usize)> {
-        if matches!(self.engine, Engine::Raw) || plain.len() >= SAMPLED_FROM_BYTES && self.is_hopeless(plain) {
+        if self.is_slow_on_noise && self.is_hopeless(plain) {
             return None;
         }
         let (codec, packed_bytes) = match &mut self.engine {
@@ -196,12 +196,10 @@ impl Compressor {
         pays.then_some((codec, packed_bytes))
     }
 
-    /// True if a sample says that compressing `plain` would be in vain.
+    /// True if `plain` has neither repetitions nor bytes that are more frequent than others.
     fn is_hopeless(&mut self, plain: &[u8]) -> bool {
-        let start = (plain.len() - SAMPLE_BYTES) / 2;
-        let sample = &plain[start..start + SAMPLE_BYTES];
-        lz4(sample, &mut self.packed, &mut self.lz4_table).is_none_or(|bytes| bytes >= SAMPLE_BYTES)
-            && is_evenly_spread(sample)
+        let lz4_bytes = lz4(plain, &mut self.packed, &mut self.lz4_table);
+        lz4_bytes.is_none_or(|bytes| bytes >= plain.len()) && is_evenly_spread(plain)
     }
 
     /// True if the first `packed_bytes` of `self.packed` decompress to `plain`; counts it if not.
@@ -288,12 +286,19 @@ fn reserve(buffer: &mut Vec<u8>, bytes: usize) {
     }
 }
 
-fn is_evenly_spread(sample: &[u8]) -> bool {
+/// True if an ideal entropy coder would save less than 1.5 % of `bytes`, half of what makes compression pay.
+///
+/// The sum of the squared counts of `n` bytes is `n^2 / 256` if all are equally frequent, `n` more by chance if they are
+/// random, and about `n^2 / 256 * 2 ln(2) * b` more if a coder saves `b` bits a byte; 1.5 % is 0.12 bits, which makes
+/// a sixth.
+fn is_evenly_spread(bytes: &[u8]) -> bool {
     let mut counts = [0u64; 256];
-    for byte in sample {
+    for byte in bytes {
         counts[usize::from(*byte)] += 1;
     }
-    counts.iter().map(|count| count * count).sum::<u64>() <= EVEN_SQUARES_MAX
+    let squares: u64 = counts.iter().map(|count| count * count).sum();
+    let n = bytes.len() as u64;
+    squares * 256 <= n * n + n * n / 6 + n * 256
 }
 
 #[cfg(test)]

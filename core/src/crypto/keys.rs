@@ -147,6 +147,54 @@ pub(crate) fn expand<const N: usize>(root: &Hkdf<Sha256>, info: &[&[u8]]) -> [u8
 mod tests {
     use super::*;
 
+    fn counting<const N: usize>(from: u8) -> [u8; N] {
+        std::array::from_fn(|i| from + i as u8)
+    }
+
+    #[test]
+    fn derivation_agrees_with_another_implementation() {
+        // Master key 0 to 31, repository 0x10 to 0x1f, by Python's `cryptography`; each key is used once on "abc".
+        // They never change: a repository that was written with other keys cannot be read.
+        let keys = Keys::derive(&MasterKey::from_bytes(counting(0)), RepositoryId(counting(0x10)));
+        let ids = keys.ids();
+        assert_eq!(ids.block(b"abc").to_hex(), "382e67191a3f352009f5d902c12d828c2fe67475a64b1a736c101b39ca22801d");
+        assert_eq!(ids.node(b"abc").to_hex(), "613bfde30507599428e92192f362561dac0b0498efdc13881ac4cef040ba8ed1");
+        assert_eq!(hex(&ids.row_check(b"abc")), "c352b944c67d9522");
+        assert_eq!(hex(&ids.version(b"abc")), "64765581abf4a24b205cada79422a3d5");
+        let config = "a4bdcd912a87ed9f811b1a09cea4d29a2eba4e672528f2eddf7cc9a508c835dd";
+        assert_eq!(hex(&keys.config_mac(b"abc")), config);
+        let volume = keys.volume(&counting(0x40)).seal(b"", b"abc");
+        assert_eq!(hex(&volume), "4cc29666e4397e859d285dc53de184374f5e83");
+        let commit = keys.commit(ClientId(counting(0x60)), 0x0102_0304_0506_0708).seal(b"", b"abc");
+        assert_eq!(hex(&commit), "c4c880b278f8644f065f01eeb064245a44e93b");
+        assert_eq!(hex(&keys.slot_info().seal(b"", b"abc")), "960da3d90eec81eab234eb7862bcec7ffb0f19");
+        assert_eq!(keys.fingerprint(), "3eaf2f7af37fbdd0dfc0");
+        assert_eq!(keys.repository(), RepositoryId(counting(0x10)));
+    }
+
+    #[test]
+    fn another_repository_volume_client_or_number_has_another_key() {
+        let master = MasterKey::from_bytes([3; 32]);
+        let (one, two) = (RepositoryId([1; 16]), RepositoryId([2; 16]));
+        let (keys, others) = (Keys::derive(&master, one), Keys::derive(&master, two));
+        assert_ne!(keys.ids().block(b"x"), others.ids().block(b"x"), "the same block in two repositories");
+        assert_ne!(keys.fingerprint(), others.fingerprint());
+        let sealed = keys.volume(&[0; 32]).seal(b"", b"x");
+        assert!(keys.clone().volume(&[0; 32]).open(b"", &sealed).is_ok());
+        assert!(keys.volume(&[1; 32]).open(b"", &sealed).is_err());
+        assert!(others.volume(&[0; 32]).open(b"", &sealed).is_err());
+        let sealed = keys.commit(ClientId([1; 16]), 7).seal(b"", b"x");
+        assert!(keys.commit(ClientId([1; 16]), 7).open(b"", &sealed).is_ok());
+        assert!(keys.commit(ClientId([1; 16]), 8).open(b"", &sealed).is_err());
+        assert!(keys.commit(ClientId([2; 16]), 7).open(b"", &sealed).is_err());
+    }
+
+    #[test]
+    fn random_bytes_are_not_the_same_twice() {
+        assert_ne!(random::<32>().unwrap(), random::<32>().unwrap());
+        assert_ne!(MasterKey::generate().unwrap().expose(), MasterKey::generate().unwrap().expose());
+    }
+
     #[test]
     fn keys_are_hidden_from_debug_output() {
         let master = MasterKey::from_bytes([0x5a; 32]);
