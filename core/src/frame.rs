@@ -9,6 +9,7 @@ use crate::compress::DecompressError;
 use crate::compress::Decompressor;
 use crate::crypto::OpenError;
 use crate::crypto::SealKey;
+use crate::id::VolumeName;
 
 /// Bytes that sealing adds: the synthetic IV.
 pub const SEAL_BYTES: u32 = 16;
@@ -47,6 +48,12 @@ impl VolumeKind {
             VolumeKind::Meta => "meta",
         }
     }
+}
+
+/// Name of the object that a volume is.
+pub fn volume_object(kind: VolumeKind, name: VolumeName) -> String {
+    let hex = name.to_hex();
+    format!("{}/{}/{hex}", kind.folder(), hex.get(..2).unwrap_or_default())
 }
 
 /// Why a frame does not give its plaintext.

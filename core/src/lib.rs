@@ -29,3 +29,9 @@ pub mod volume;
 // Places.
 pub mod catalog;
 pub mod store;
+
+// The handle.
+pub mod repo;
+
+// Rivers.
+pub mod write;

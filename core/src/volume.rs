@@ -98,7 +98,7 @@ impl Index {
         for _ in 0..input.count(limits::VOLUME_FRAMES_MAX as usize, "the number of frames")? {
             let codec = Codec::from_u8(input.u8()?).ok_or(DecodeError::Invalid("a frame's codec"))?;
             let stored_bytes = input.varint32("a frame's length")?;
-            if stored_bytes < SEAL_BYTES || stored_bytes > limits::FRAME_BYTES + SEAL_BYTES {
+            if !(SEAL_BYTES..=limits::FRAME_BYTES + SEAL_BYTES).contains(&stored_bytes) {
                 return Err(DecodeError::Invalid("a frame's length"));
             }
             index.frames.push(FrameInfo { codec, stored_bytes });

@@ -101,7 +101,8 @@ impl Catalog {
     pub fn quick_check(&self) -> Result<Vec<String>> {
         self.run(|conn| {
             let mut statement = conn.prepare("PRAGMA quick_check")?;
-            let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+            let lines =
+                statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
             Ok(lines.into_iter().filter(|line| line != "ok").collect())
         })
     }

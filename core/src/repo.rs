@@ -1,0 +1,324 @@
+//! A repository as one machine holds it: keys, store and catalog, opened together.
+//!
+//! Opening needs two small objects from the store (`bygone.json` and the key slots) and the passphrase. Reading takes
+//! no lock. Writing takes a lock on this machine's catalog directory, so that a second agent here waits its turn or
+//! says why not; agents elsewhere have catalogs and commit chains of their own and need no lock at all.
+
+use std::fs;
+use std::fs::File;
+use std::fs::TryLockError;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::catalog::Catalog;
+use crate::catalog::CatalogWriter;
+use crate::compress::Compression;
+use crate::config::CONFIG_NAME;
+use crate::config::Config;
+use crate::crypto::KdfCost;
+use crate::crypto::Keys;
+use crate::crypto::MasterKey;
+use crate::crypto::Slot;
+use crate::crypto::SlotInfo;
+use crate::crypto::random;
+use crate::crypto::slot::SLOT_BYTES;
+use crate::entry::Time;
+use crate::error::Error;
+use crate::error::Result;
+use crate::id::ClientId;
+use crate::id::RepositoryId;
+use crate::id::SlotId;
+use crate::limits;
+use crate::store::ByteRange;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+
+const README_NAME: &str = "README-RECOVER.txt";
+const README_TEXT: &str = include_str!("readme_recover.txt");
+const CATALOG_FILE: &str = "catalog.sqlite";
+const LOCK_FILE: &str = "lock";
+
+/// A passphrase, raw bytes, wiped when dropped.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes the passphrase over.
+    pub fn new(passphrase: Vec<u8>) -> Secret {
+        Secret(Zeroizing::new(passphrase))
+    }
+
+    fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Where a repository is.
+#[derive(Clone)]
+pub struct Place {
+    /// Its objects.
+    pub store: Arc<dyn Store>,
+    /// The directory under which this machine keeps one catalog directory for each repository.
+    pub catalog_base: PathBuf,
+}
+
+/// How to make a repository.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// Size of a full block.
+    pub block_bytes: u32,
+    /// Stored size at which a volume is closed.
+    pub volume_bytes: u64,
+    /// How frames are compressed.
+    pub compression: Compression,
+    /// What deriving a key from the passphrase costs.
+    pub kdf: KdfCost,
+    /// What to call the first key slot.
+    pub label: String,
+    /// Now.
+    pub time: Time,
+}
+
+/// A key slot as a person sees it.
+#[derive(Debug, Clone)]
+pub struct SlotRow {
+    /// Its name.
+    pub id: SlotId,
+    /// What its maker called it, and when it was made; `None` if that does not authenticate.
+    pub info: Option<SlotInfo>,
+    /// True if it is the one that opened the repository this time.
+    pub is_current: bool,
+}
+
+/// An open repository, for reading.
+pub struct Repository {
+    place: Place,
+    config: Config,
+    keys: Keys,
+    master: MasterKey,
+    slot: SlotId,
+    catalog_dir: PathBuf,
+}
+
+impl Repository {
+    /// Makes a repository in an empty store. `bygone.json` is put last: without it there is no repository.
+    pub fn init(place: &Place, secret: &Secret, options: &InitOptions) -> Result<Repository> {
+        if !place.store.list("")?.is_empty() {
+            let what = format!("something at {}", place.store.address());
+            return Err(Error::Exists { what, hint: "choose an empty place, or use the repository that is there" });
+        }
+        let repository = RepositoryId(random()?);
+        let config = Config {
+            repository,
+            block_bytes: options.block_bytes,
+            volume_bytes: options.volume_bytes,
+            compression: options.compression,
+        };
+        config.validate()?;
+        let master = MasterKey::generate()?;
+        let keys = Keys::derive(&master, repository);
+        let catalog_dir = place.catalog_base.join(repository.to_hex());
+        let mut made = Repository { place: place.clone(), config, keys, master, slot: SlotId([0; 16]), catalog_dir };
+        made.slot = made.slot_add(secret, &options.label, options.time, options.kdf)?;
+        made.put(README_NAME, README_TEXT.as_bytes())?;
+        made.put(CONFIG_NAME, &made.config.encode(&made.keys)?)?;
+        Ok(made)
+    }
+
+    /// Opens a repository with a passphrase.
+    pub fn open(place: &Place, secret: &Secret) -> Result<Repository> {
+        let store = &place.store;
+        let range = ByteRange::Whole { bytes_max: limits::CONFIG_BYTES_MAX };
+        let unproven = match store.get(&object_name(CONFIG_NAME)?, range) {
+            Ok(bytes) => Config::decode(&bytes)?,
+            Err(error) if error.is_absent() => return Err(Error::NoRepository { store: store.address() }),
+            Err(error) => return Err(error),
+        };
+        let repository = unproven.repository();
+        let slots = slots(store, repository)?;
+        let opened = slots.iter().find_map(|slot| Some((slot.id(), slot.open(secret.expose()).ok()?)));
+        let Some((slot, master)) = opened else {
+            return Err(Error::WrongKey { store: store.address(), slots: slots.len() });
+        };
+        let keys = Keys::derive(&master, repository);
+        let config = unproven.prove(&keys)?;
+        let catalog_dir = place.catalog_base.join(repository.to_hex());
+        Ok(Repository { place: place.clone(), config, keys, master, slot, catalog_dir })
+    }
+
+    /// Takes this machine's lock and opens the catalog for writing, making it if there is none.
+    pub fn lock(self) -> Result<LockedRepository> {
+        let local = |doing, path: &Path| {
+            let path = path.display().to_string();
+            move |source| Error::Local { doing, path, source }
+        };
+        fs::create_dir_all(&self.catalog_dir).map_err(local("make the catalog directory", &self.catalog_dir))?;
+        let lock_path = self.catalog_dir.join(LOCK_FILE);
+        let open = File::options().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = open.map_err(local("open the lock", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: lock_path.display().to_string() }),
+            Err(TryLockError::Error(source)) => return Err(local("take the lock", &lock_path)(source)),
+        }
+        let client = ClientId(random()?);
+        let catalog = CatalogWriter::open(&self.catalog_path(), self.keys.ids(), self.config.repository, client)?;
+        let (_, client) = catalog.read().identity()?;
+        Ok(LockedRepository { repository: self, catalog, client, _lock: lock })
+    }
+
+    /// Opens the catalog for reading; each thread opens its own.
+    pub fn catalog(&self) -> Result<Catalog> {
+        Catalog::open(&self.catalog_path(), self.keys.ids())
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.place.store
+    }
+
+    /// This machine's directory for this repository.
+    pub fn catalog_dir(&self) -> &Path {
+        &self.catalog_dir
+    }
+
+    /// The catalog's database file.
+    pub fn catalog_path(&self) -> PathBuf {
+        self.catalog_dir.join(CATALOG_FILE)
+    }
+
+    /// All key slots.
+    pub fn slots(&self) -> Result<Vec<SlotRow>> {
+        let row = |slot: &Slot| SlotRow {
+            id: slot.id(),
+            info: slot.info(&self.keys).ok(),
+            is_current: slot.id() == self.slot,
+        };
+        Ok(slots(&self.place.store, self.config.repository)?.iter().map(row).collect())
+    }
+
+    /// Adds a key slot that opens with `secret`.
+    pub fn slot_add(&self, secret: &Secret, label: &str, time: Time, kdf: KdfCost) -> Result<SlotId> {
+        let id = SlotId(random()?);
+        let bytes = Slot::create(&self.master, &self.keys, id, secret.expose(), label, time, kdf)?;
+        self.put(&slot_object(id), &bytes)?;
+        Ok(id)
+    }
+
+    /// Removes a key slot; never the last one.
+    pub fn slot_remove(&self, id: SlotId) -> Result<()> {
+        let all = slots(&self.place.store, self.config.repository)?;
+        if !all.iter().any(|slot| slot.id() == id) {
+            return Err(Error::NotFound { what: format!("key slot {id}"), hint: "list them with `bygone key list`" });
+        }
+        if all.len() == 1 {
+            let what = "this is the only key slot: without it nobody could open the repository".into();
+            return Err(Error::Invalid { what });
+        }
+        self.place.store.delete(&object_name(&slot_object(id))?)
+    }
+
+    /// Changes the passphrase of the slot that opened the repository: the new slot is durable before the old one goes.
+    pub fn slot_replace(&self, secret: &Secret, time: Time, kdf: KdfCost) -> Result<SlotId> {
+        let current = self.slots()?.into_iter().find(|slot| slot.is_current);
+        let label = current.and_then(|slot| slot.info).map(|info| info.label).unwrap_or_default();
+        let id = self.slot_add(secret, &label, time, kdf)?;
+        self.slot_remove(self.slot)?;
+        Ok(id)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.place.store.put(&object_name(name)?, Source::Bytes(bytes)).map(|_| ())
+    }
+}
+
+/// An open repository that this process may write to.
+pub struct LockedRepository {
+    repository: Repository,
+    catalog: CatalogWriter,
+    client: ClientId,
+    // Dropped last: the lock outlives the connection that it guards.
+    _lock: File,
+}
+
+impl LockedRepository {
+    /// The reading half.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The catalog's one writing connection.
+    pub fn catalog(&mut self) -> &mut CatalogWriter {
+        &mut self.catalog
+    }
+
+    /// Both at once.
+    pub fn parts(&mut self) -> (&Repository, &mut CatalogWriter) {
+        (&self.repository, &mut self.catalog)
+    }
+
+    /// The client whose chain of commits this machine writes.
+    pub fn client(&self) -> ClientId {
+        self.client
+    }
+
+    /// Deletes the catalog, so that it can be rebuilt from the store.
+    pub fn discard_catalog(self) -> Result<LockedRepository> {
+        let LockedRepository { repository, catalog, _lock, .. } = self;
+        drop(catalog);
+        for suffix in ["", "-wal", "-shm"] {
+            let path = repository.catalog_dir.join(format!("{CATALOG_FILE}{suffix}"));
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    let path = path.display().to_string();
+                    return Err(Error::Local { doing: "remove the old catalog", path, source });
+                }
+                _ => {}
+            }
+        }
+        drop(_lock);
+        repository.lock()
+    }
+}
+
+/// The object name that `text` is.
+pub fn object_name(text: &str) -> Result<ObjectName> {
+    ObjectName::new(text).ok_or_else(|| Error::Invalid { what: format!("{text:?} is not the name of an object") })
+}
+
+fn slot_object(id: SlotId) -> String {
+    format!("keys/{id}")
+}
+
+/// Every slot that belongs to this repository. Damaged ones are passed over: any whole slot is enough.
+fn slots(store: &Arc<dyn Store>, repository: RepositoryId) -> Result<Vec<Slot>> {
+    let listed = store.list("keys/")?;
+    if listed.len() > limits::SLOTS_MAX {
+        let (found, max) = (listed.len() as u64, limits::SLOTS_MAX as u64);
+        return Err(Error::Limit { what: "the number of key slots", found, max });
+    }
+    let mut slots = Vec::new();
+    for object in listed.iter().filter(|object| object.bytes == SLOT_BYTES as u64) {
+        let bytes = store.get(&object.name, ByteRange::Whole { bytes_max: SLOT_BYTES as u64 })?;
+        slots.extend(Slot::parse(&bytes).ok().filter(|slot| slot.repository() == repository));
+    }
+    if slots.is_empty() {
+        return Err(Error::corrupt("keys/", "the store holds no key slot of this repository that is whole"));
+    }
+    Ok(slots)
+}

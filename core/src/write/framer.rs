@@ -1,0 +1,177 @@
+//! The front of the pipeline: blocks are laid end to end and cut into frames; frames are compressed and sealed by
+//! whichever thread is free.
+//!
+//! A volume must be closed before it grows beyond its size, but its frames are still being compressed when the next
+//! one is cut. So each volume keeps an upper bound of its final size: a frame is counted at its plaintext size when it
+//! is cut, and the packer gives back what compression saved. The bound is never below the truth.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use crossbeam_channel::bounded;
+
+use crate::compress::Compression;
+use crate::compress::Compressor;
+use crate::crypto::Keys;
+use crate::crypto::SealKey;
+use crate::crypto::random;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frame;
+use crate::frame::SEAL_BYTES;
+use crate::frame::VolumeKind;
+use crate::id::NodeId;
+use crate::limits;
+use crate::volume::BlockInfo;
+use crate::volume::FrameInfo;
+use crate::volume::HEADER_BYTES;
+use crate::volume::Salt;
+use crate::volume::TRAILER_BYTES;
+
+/// About what a block costs in the index.
+const BLOCK_INDEX_BYTES: u64 = 44;
+
+/// A volume that is being filled.
+pub(super) struct OpenVolume {
+    pub salt: Salt,
+    pub kind: VolumeKind,
+    pub key: SealKey,
+    /// Never less than the length that the object will have.
+    pub bytes_bound: AtomicU64,
+}
+
+/// A frame's plaintext on its way to a sealer.
+pub(super) struct SealJob {
+    volume: Arc<OpenVolume>,
+    ordinal: u32,
+    plain: Vec<u8>,
+    reply: Sender<SealedFrame>,
+}
+
+/// A frame on its way to the packer.
+pub(super) struct SealedFrame {
+    pub info: FrameInfo,
+    pub plain_bytes: u32,
+    pub bytes: Vec<u8>,
+}
+
+/// What the packer is told, in the order of the volumes' bytes.
+pub(super) enum Order {
+    /// The next frame of a volume will come from here.
+    Frame(Arc<OpenVolume>, Receiver<SealedFrame>),
+    /// A volume is complete: its blocks, and for a meta volume the nodes themselves.
+    End(Arc<OpenVolume>, Vec<BlockInfo>, Vec<(NodeId, Vec<u8>)>),
+}
+
+/// Lays blocks of one kind end to end.
+pub(super) struct Framer {
+    kind: VolumeKind,
+    keys: Keys,
+    volume_bytes_max: u64,
+    jobs: Sender<SealJob>,
+    order: Sender<Order>,
+    volume: Option<Arc<OpenVolume>>,
+    frames: u32,
+    plain: Vec<u8>,
+    blocks: Vec<BlockInfo>,
+    nodes: Vec<(NodeId, Vec<u8>)>,
+}
+
+impl Framer {
+    pub fn new(
+        kind: VolumeKind,
+        keys: &Keys,
+        volume_bytes_max: u64,
+        jobs: Sender<SealJob>,
+        order: Sender<Order>,
+    ) -> Framer {
+        let keys = keys.clone();
+        let (volume, frames, plain, blocks, nodes) = (None, 0, Vec::new(), Vec::new(), Vec::new());
+        Framer { kind, keys, volume_bytes_max, jobs, order, volume, frames, plain, blocks, nodes }
+    }
+
+    /// Adds a block. True if it was the last one of its volume: the next goes into a new one.
+    pub fn add(&mut self, info: BlockInfo, mut bytes: &[u8]) -> Result<bool> {
+        let volume = self.volume()?;
+        volume.bytes_bound.fetch_add(BLOCK_INDEX_BYTES, Ordering::Relaxed);
+        self.blocks.push(info);
+        while !bytes.is_empty() {
+            let room = limits::FRAME_BYTES as usize - self.plain.len();
+            let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+            self.plain.extend_from_slice(now);
+            bytes = later;
+            if self.plain.len() == limits::FRAME_BYTES as usize {
+                self.cut(&volume)?;
+            }
+        }
+        // Closed while the next block is still sure to fit.
+        let next = u64::from(limits::FRAME_BYTES) * 2 + (256 << 10) + TRAILER_BYTES;
+        let is_full = volume.bytes_bound.load(Ordering::Relaxed) + next > self.volume_bytes_max
+            || self.frames + 1 + limits::BLOCK_BYTES_MAX / limits::FRAME_BYTES >= limits::VOLUME_FRAMES_MAX
+            || self.blocks.len() >= limits::VOLUME_BLOCKS_MAX as usize;
+        if is_full {
+            self.end()?;
+        }
+        Ok(is_full)
+    }
+
+    /// Adds a tree node. True if it was the last one of its volume.
+    pub fn add_node(&mut self, id: NodeId, body: Vec<u8>) -> Result<bool> {
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let info = BlockInfo { id: id.0, length, checksum: None };
+        // The node travels with its volume, so it must be in place before the volume may end.
+        self.nodes.push((id, body.clone()));
+        self.add(info, &body)
+    }
+
+    /// Ends the volume that is being filled, if there is one.
+    pub fn end(&mut self) -> Result<()> {
+        let Some(volume) = self.volume.clone() else { return Ok(()) };
+        if !self.plain.is_empty() {
+            self.cut(&volume)?;
+        }
+        self.volume = None;
+        self.frames = 0;
+        let (blocks, nodes) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.nodes));
+        self.order.send(Order::End(volume, blocks, nodes)).map_err(|_| Error::Cancelled)
+    }
+
+    fn volume(&mut self) -> Result<Arc<OpenVolume>> {
+        if let Some(volume) = &self.volume {
+            return Ok(Arc::clone(volume));
+        }
+        let salt = random()?;
+        let key = self.keys.volume(&salt);
+        let bytes_bound = AtomicU64::new(HEADER_BYTES + TRAILER_BYTES);
+        let volume = Arc::new(OpenVolume { salt, kind: self.kind, key, bytes_bound });
+        self.volume = Some(Arc::clone(&volume));
+        Ok(volume)
+    }
+
+    fn cut(&mut self, volume: &Arc<OpenVolume>) -> Result<()> {
+        let plain = std::mem::replace(&mut self.plain, Vec::with_capacity(limits::FRAME_BYTES as usize));
+        volume.bytes_bound.fetch_add(plain.len() as u64 + u64::from(SEAL_BYTES), Ordering::Relaxed);
+        let (reply, sealed) = bounded(1);
+        let job = SealJob { volume: Arc::clone(volume), ordinal: self.frames, plain, reply };
+        self.frames += 1;
+        // The packer hears of the frame first, so that it never waits for one that nobody will seal.
+        self.order.send(Order::Frame(Arc::clone(volume), sealed)).map_err(|_| Error::Cancelled)?;
+        self.jobs.send(job).map_err(|_| Error::Cancelled)
+    }
+}
+
+/// A sealer: compresses and seals frames until there are no more.
+pub(super) fn seal_frames(compression: Compression, jobs: &Receiver<SealJob>) {
+    let mut compressor = Compressor::new(compression);
+    for SealJob { volume, ordinal, plain, reply } in jobs {
+        let plain_bytes = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+        let (codec, compressed) = compressor.compress(&plain);
+        let bytes = frame::seal(&volume.key, volume.kind, ordinal, plain_bytes, &compressed);
+        let stored_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        // Nobody waits for the answer if the backup was abandoned.
+        let _ = reply.send(SealedFrame { info: FrameInfo { codec, stored_bytes }, plain_bytes, bytes });
+    }
+}

@@ -1,0 +1,214 @@
+//! The river that writes: entries and blocks go in at one end in tree order, volumes and a commit come out at the other.
+//!
+//! ```text
+//! Writer (caller's thread): tree, dedup, frames ─▶ sealers (N) ─▶ packer (1): volumes ─▶ keeper (1): catalog ─▶ putters (M)
+//! ```
+//!
+//! The order of truth, from which every crash is survived:
+//! 1. A volume's row, with all its blocks, is durable in the catalog as *intended*;
+//! 2. the volume is put, and the store says that it is durable;
+//! 3. the row says *stored*;
+//! 4. when all volumes of the backup are stored, the commit is put: now the snapshot exists;
+//! 5. the catalog adopts the commit.
+//!
+//! A crash between 1 and 3 leaves an intended volume, which the next run finds in the store and keeps, or does not find
+//! and forgets ([`settle`]). A crash between 4 and 5 leaves a commit, which the next run adopts as it adopts those of
+//! other machines. Blocks of volumes that came to be stored are reused by the next run whatever happened afterwards.
+
+mod cutter;
+mod framer;
+mod keeper;
+mod packer;
+mod settle;
+mod writer;
+
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::thread;
+
+use crossbeam_channel::bounded;
+use crossbeam_channel::unbounded;
+
+use crate::commit::Commit;
+use crate::commit::VolumeAdded;
+use crate::crypto::random;
+use crate::entry::Time;
+use crate::error::Diagnosis;
+use crate::error::Error;
+use crate::error::Result;
+use crate::hash::sha256;
+use crate::id::CommitHash;
+use crate::id::SnapshotId;
+use crate::repo::LockedRepository;
+use crate::repo::object_name;
+use crate::snapshot::Snapshot;
+use crate::store::Source;
+use crate::watch::Watch;
+
+pub use cutter::Block;
+pub use cutter::Cutter;
+pub use cutter::Piece;
+pub use settle::settle;
+pub use writer::Writer;
+
+/// What a backup is called; the tree comes through the [`Writer`].
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// When the backup began.
+    pub time: Time,
+    /// Name of this machine.
+    pub host: String,
+    /// Name of the user.
+    pub user: String,
+    /// Absolute paths that were asked for.
+    pub paths: Vec<Vec<u8>>,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// The snapshot that is compared with.
+    pub parent: Option<SnapshotId>,
+    /// Name and version of the program.
+    pub program: String,
+}
+
+/// The first error of any stage; it is the one that the caller gets, for those after it are its consequences.
+#[derive(Default)]
+struct FirstError(Mutex<Option<Error>>);
+
+impl FirstError {
+    fn set(&self, error: Error) {
+        if let Ok(mut first) = self.0.lock() {
+            first.get_or_insert(error);
+        }
+    }
+
+    fn take(&self) -> Option<Error> {
+        self.0.lock().ok().and_then(|mut first| first.take())
+    }
+}
+
+/// Makes a snapshot of the tree that `body` gives to the writer. If `body` fails, nothing is committed; volumes that
+/// were stored by then are found and reused by the next backup.
+///
+/// `body`'s last word is the number of entries that could not be read, which the snapshot records.
+pub fn backup<T>(
+    locked: &mut LockedRepository,
+    options: BackupOptions,
+    watch: &Watch,
+    body: impl FnOnce(&mut Writer<'_>) -> Result<(T, u64)>,
+) -> Result<(T, Snapshot)> {
+    let marker = object_name(&format!("running/{}", locked.client()))?;
+    locked.repository().store().put(&marker, Source::Bytes(b"a backup is running\n"))?;
+    settle(locked)?;
+    let (result, unreadable, tree) = run_stages(locked, watch, body)?;
+    let snapshot = Snapshot {
+        id: SnapshotId(random()?),
+        time: options.time,
+        host: options.host,
+        user: options.user,
+        paths: options.paths,
+        tags: options.tags,
+        parent: options.parent,
+        program: options.program,
+        root_meta: tree.root_meta,
+        root: tree.root,
+        totals: crate::snapshot::Totals { unreadable, ..tree.totals },
+    };
+    commit(locked, options.time, vec![snapshot.clone()], vec![])?;
+    locked.repository().store().delete(&marker)?;
+    locked.catalog().checkpoint()?;
+    Ok((result, snapshot))
+}
+
+/// Starts the stages, lets `body` write, and waits until everything is stored.
+fn run_stages<T>(
+    locked: &mut LockedRepository,
+    watch: &Watch,
+    body: impl FnOnce(&mut Writer<'_>) -> Result<(T, u64)>,
+) -> Result<(T, u64, writer::Tree)> {
+    let cores = thread::available_parallelism().map_or(2, NonZero::get);
+    let (repository, catalog) = locked.parts();
+    let reading = repository.catalog()?;
+    let connections = repository.store().connections().clamp(1, 32);
+    let first_error = FirstError::default();
+    let progress = keeper::Intended::default();
+    let (job_in, job_out) = bounded(cores * 4);
+    let (order_in, order_out) = bounded(cores * 8);
+    let (volume_in, volume_out) = bounded(1);
+    let (put_in, put_out) = bounded(connections);
+    let (done_in, done_out) = unbounded();
+    let outcome = thread::scope(|scope| {
+        for _ in 0..cores {
+            let jobs = job_out.clone();
+            scope.spawn(move || framer::seal_frames(repository.config().compression, &jobs));
+        }
+        drop(job_out);
+        let guard = &first_error;
+        scope.spawn(move || packer::pack(repository, &order_out, &volume_in).unwrap_or_else(|error| guard.set(error)));
+        for _ in 0..connections {
+            let (puts, done) = (put_out.clone(), done_in.clone());
+            scope.spawn(move || keeper::put_volumes(repository, &puts, &done, watch));
+        }
+        drop((put_out, done_in));
+        let progress = &progress;
+        scope.spawn(move || {
+            keeper::keep(catalog, &volume_out, put_in, &done_out, progress).unwrap_or_else(|error| guard.set(error));
+        });
+        let stages = writer::Stages { jobs: job_in, order: order_in, intended: progress };
+        let mut writer = Writer::new(repository, reading, stages, watch)?;
+        // Dropping the writer closes the channels from the top; each stage ends when its input does.
+        let (result, unreadable) = body(&mut writer)?;
+        Ok((result, unreadable, writer.finish()?))
+    });
+    match first_error.take() {
+        Some(error) => Err(error),
+        None => outcome,
+    }
+}
+
+/// Puts the next commit of this client's chain and adopts it.
+fn commit(
+    locked: &mut LockedRepository,
+    time: Time,
+    snapshots_added: Vec<Snapshot>,
+    snapshots_removed: Vec<SnapshotId>,
+) -> Result<()> {
+    let client = locked.client();
+    let (repository, catalog) = locked.parts();
+    let (own, others): (Vec<_>, Vec<_>) = catalog.read().heads()?.into_iter().partition(|head| head.client == client);
+    let own = own.first();
+    let announced = |volume: &crate::catalog::VolumeRow| {
+        let is_new = volume.state == crate::catalog::VolumeState::Stored && !volume.is_announced;
+        is_new.then(|| VolumeAdded {
+            name: volume.name,
+            kind: volume.kind,
+            bytes: volume.bytes,
+            etag: volume.etag.clone(),
+        })
+    };
+    let commit = Commit {
+        previous: own.map(|head| head.hash),
+        time,
+        snapshots_added,
+        snapshots_removed,
+        volumes_added: catalog.read().volumes()?.iter().filter_map(announced).collect(),
+        volumes_retired: Vec::new(),
+        heads: others,
+    };
+    let seq = own.map_or(0, |head| head.seq) + 1;
+    let object = commit.seal(&repository.keys().commit(client, seq), client, seq);
+    let name = object_name(&commit_object(client, seq))?;
+    match repository.store().put(&name, Source::Bytes(&object)) {
+        Err(Error::Exists { .. }) => {
+            let detail = "another machine wrote it with a copy of this machine's catalog: run `bygone recover --force` \
+                          on this machine to give it a chain of its own";
+            return Err(Error::disagree(Diagnosis::RemoteForked, name, detail));
+        }
+        other => other.map(|_| ())?,
+    }
+    catalog.commit_adopt(client, seq, CommitHash(sha256(&object)), &commit)
+}
+
+/// Name of the object that holds a commit: the number is padded so that names sort as numbers do.
+pub fn commit_object(client: crate::id::ClientId, seq: u64) -> String {
+    format!("commits/{client}/{seq:016}")
+}

@@ -1,0 +1,144 @@
+//! The packer: lays sealed frames end to end in a spool file, hashing as it goes, and closes volumes.
+//!
+//! A volume is spooled to disk and not held in memory, because many may wait for a slow link. The spool has no name,
+//! so nothing of it is left after a crash.
+
+use std::collections::HashMap;
+use std::fs;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+
+use super::framer::OpenVolume;
+use super::framer::Order;
+use super::framer::SealedFrame;
+use crate::crypto::random;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frame::SEAL_BYTES;
+use crate::frame::VolumeKind;
+use crate::hash::Sha256Stream;
+use crate::id::NodeId;
+use crate::id::VolumeName;
+use crate::id::hex;
+use crate::limits;
+use crate::repo::Repository;
+use crate::volume;
+use crate::volume::BlockInfo;
+use crate::volume::Index;
+use crate::volume::Salt;
+
+/// A volume that is complete and lies in the spool.
+pub(super) struct PackedVolume {
+    pub name: VolumeName,
+    pub kind: VolumeKind,
+    pub bytes: u64,
+    pub salt: Salt,
+    pub index: Index,
+    pub nodes: Vec<(NodeId, Vec<u8>)>,
+    pub spool: File,
+}
+
+/// A volume that is being filled, as the packer sees it.
+struct Spool {
+    file: File,
+    hash: Sha256Stream,
+    bytes: u64,
+    index: Index,
+}
+
+impl Spool {
+    fn create(dir: &Path, salt: &Salt) -> Result<Spool> {
+        let path = dir.join(format!("spool-{}", hex(&random::<8>()?)));
+        let local = |doing| {
+            let path = path.display().to_string();
+            move |source| Error::Local { doing, path, source }
+        };
+        let open = File::options().create_new(true).read(true).write(true).open(&path);
+        let file = open.map_err(local("make the spool file"))?;
+        fs::remove_file(&path).map_err(local("unlink the spool file"))?;
+        let mut spool = Spool { file, hash: Sha256Stream::new(), bytes: 0, index: Index::default() };
+        spool.write(&volume::header(salt), dir)?;
+        Ok(spool)
+    }
+
+    fn write(&mut self, bytes: &[u8], dir: &Path) -> Result<()> {
+        let failed = |source| {
+            let path = dir.display().to_string();
+            Error::Local { doing: "write a volume into the spool in", path, source }
+        };
+        self.file.write_all(bytes).map_err(failed)?;
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn append(&mut self, volume: &OpenVolume, frame: &SealedFrame, dir: &Path) -> Result<()> {
+        self.write(&frame.bytes, dir)?;
+        self.index.frames.push(frame.info);
+        let saved = (frame.plain_bytes + SEAL_BYTES).saturating_sub(frame.info.stored_bytes);
+        volume.bytes_bound.fetch_sub(u64::from(saved), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn close(
+        mut self,
+        volume: &OpenVolume,
+        block_bytes: u32,
+        blocks: Vec<BlockInfo>,
+        nodes: Vec<(NodeId, Vec<u8>)>,
+        dir: &Path,
+    ) -> Result<PackedVolume> {
+        self.index.blocks = blocks;
+        let tail = volume::seal_tail(&volume.key, volume.kind, &volume.salt, block_bytes, &self.index);
+        self.write(&tail, dir)?;
+        if self.bytes > limits::VOLUME_BYTES_MAX {
+            return Err(Error::Limit {
+                what: "the size of a volume",
+                found: self.bytes,
+                max: limits::VOLUME_BYTES_MAX,
+            });
+        }
+        let Spool { file: spool, hash, bytes, index } = self;
+        let name = VolumeName(hash.finish());
+        Ok(PackedVolume { name, kind: volume.kind, bytes, salt: volume.salt, index, nodes, spool })
+    }
+}
+
+/// Packs until there are no more frames.
+pub(super) fn pack(repository: &Repository, order: &Receiver<Order>, volumes: &Sender<PackedVolume>) -> Result<()> {
+    let dir = repository.catalog_dir();
+    let mut spools: HashMap<Salt, Spool> = HashMap::new();
+    for message in order {
+        match message {
+            Order::Frame(volume, sealed) => {
+                let frame = sealed.recv().map_err(|_| Error::Cancelled)?;
+                spool_of(&mut spools, &volume, dir)?.append(&volume, &frame, dir)?;
+            }
+            Order::End(volume, blocks, nodes) => {
+                let Some(spool) = spools.remove(&volume.salt) else { continue };
+                // Full-size blocks are those of file content only.
+                let block_bytes = match volume.kind {
+                    VolumeKind::Data => repository.config().block_bytes,
+                    VolumeKind::Meta => 0,
+                };
+                let packed = spool.close(&volume, block_bytes, blocks, nodes, dir)?;
+                volumes.send(packed).map_err(|_| Error::Cancelled)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn spool_of<'a>(spools: &'a mut HashMap<Salt, Spool>, volume: &Arc<OpenVolume>, dir: &Path) -> Result<&'a mut Spool> {
+    use std::collections::hash_map::Entry;
+    match spools.entry(volume.salt) {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => Ok(entry.insert(Spool::create(dir, &volume.salt)?)),
+    }
+}

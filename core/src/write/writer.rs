@@ -1,0 +1,355 @@
+//! The writer: takes a tree in order, keeps what is new of it, and builds its nodes.
+//!
+//! It is called depth first, with the names of each directory in byte order, so blocks come to lie in their volumes in
+//! the order in which a listing would read them. Whether a block is new is decided here and nowhere else: it is known if
+//! an open volume of this run has it, or if the catalog locates it in a volume that is stored or about to be.
+
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Sender;
+
+use super::cutter::Block;
+use super::cutter::Cutter;
+use super::cutter::Piece;
+use super::framer::Framer;
+use super::framer::Order;
+use super::framer::SealJob;
+use super::keeper::Intended;
+use crate::catalog::Catalog;
+use crate::catalog::VolumeState;
+use crate::entry::Content;
+use crate::entry::Entry;
+use crate::entry::Extent;
+use crate::entry::Kind;
+use crate::entry::Meta;
+use crate::entry::Name;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frame::VolumeKind;
+use crate::hash::IdKeys;
+use crate::id::NodeId;
+use crate::limits;
+use crate::repo::Repository;
+use crate::snapshot::Totals;
+use crate::tree::DirectoryBuilder;
+use crate::tree::ListNode;
+use crate::tree::build_list;
+use crate::volume::BlockInfo;
+use crate::watch::Watch;
+
+/// The ends of the channels that lead into the pipeline.
+pub(super) struct Stages<'a> {
+    pub jobs: Sender<SealJob>,
+    pub order: Sender<Order>,
+    pub intended: &'a Intended,
+}
+
+/// A finished tree.
+pub(super) struct Tree {
+    pub root: NodeId,
+    pub root_meta: Meta,
+    pub totals: Totals,
+}
+
+/// What of this run cannot be looked up in the catalog yet: ids by the volume that they went into.
+struct Claims<'a> {
+    intended: &'a Intended,
+    /// Volumes that were ended and are not known to be in the catalog, oldest first, with their place in the order.
+    ended: VecDeque<(u64, HashSet<[u8; 32]>)>,
+    ended_count: u64,
+    open: [HashSet<[u8; 32]>; 2],
+}
+
+impl Claims<'_> {
+    fn contains(&self, id: &[u8; 32]) -> bool {
+        self.open.iter().any(|set| set.contains(id)) || self.ended.iter().any(|(_, set)| set.contains(id))
+    }
+
+    fn open(&mut self, kind: VolumeKind) -> &mut HashSet<[u8; 32]> {
+        let [data, meta] = &mut self.open;
+        match kind {
+            VolumeKind::Data => data,
+            VolumeKind::Meta => meta,
+        }
+    }
+
+    fn volume_ended(&mut self, kind: VolumeKind) {
+        let set = std::mem::take(self.open(kind));
+        self.ended_count += 1;
+        self.ended.push_back((self.ended_count, set));
+    }
+
+    /// Forgets volumes that the catalog has by now. True if there were any.
+    fn trim(&mut self) -> bool {
+        let count = self.intended.count();
+        let before = self.ended.len();
+        while self.ended.front().is_some_and(|(place, _)| *place <= count) {
+            self.ended.pop_front();
+        }
+        self.ended.len() < before
+    }
+}
+
+/// Takes a tree in order. Made by [`super::backup`].
+pub struct Writer<'a> {
+    ids: IdKeys,
+    block_bytes: u32,
+    catalog: Catalog,
+    /// True if blocks of earlier snapshots may be gone, so that even unchanged files are checked.
+    is_damaged: bool,
+    claims: Claims<'a>,
+    data: Framer,
+    meta: Framer,
+    directories: Vec<DirectoryBuilder>,
+    file: FileSoFar,
+    root: Option<(NodeId, Meta)>,
+    totals: Totals,
+    watch: &'a Watch,
+}
+
+/// The extents of the file whose pieces are coming in; small content is held back, for it may be kept inline.
+#[derive(Default)]
+struct FileSoFar {
+    extents: Vec<Extent>,
+    small: Option<Block>,
+    bytes: u64,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(
+        repository: &Repository,
+        catalog: Catalog,
+        stages: Stages<'a>,
+        watch: &'a Watch,
+    ) -> Result<Writer<'a>> {
+        catalog.renew()?;
+        let is_damaged = catalog.volumes()?.iter().any(|volume| volume.state != VolumeState::Stored);
+        let Stages { jobs, order, intended } = stages;
+        let (keys, config) = (repository.keys(), repository.config());
+        let claims = Claims { intended, ended: VecDeque::new(), ended_count: 0, open: Default::default() };
+        Ok(Writer {
+            ids: keys.ids().clone(),
+            block_bytes: config.block_bytes,
+            catalog,
+            is_damaged,
+            claims,
+            data: Framer::new(VolumeKind::Data, keys, config.volume_bytes, jobs.clone(), order.clone()),
+            meta: Framer::new(VolumeKind::Meta, keys, config.volume_bytes, jobs, order),
+            directories: Vec::new(),
+            file: FileSoFar::default(),
+            root: None,
+            totals: Totals::default(),
+            watch,
+        })
+    }
+
+    /// What cuts and names blocks, for the threads that read files.
+    pub fn cutter(&self) -> Cutter {
+        Cutter { ids: self.ids.clone(), block_bytes: self.block_bytes }
+    }
+
+    /// Begins a directory inside the one begun before; the first one is the root.
+    pub fn directory_begin(&mut self) -> Result<()> {
+        self.watch.check()?;
+        if self.root.is_some() {
+            return Err(misuse("a directory was begun after the root was ended"));
+        }
+        self.directories.push(DirectoryBuilder::new());
+        Ok(())
+    }
+
+    /// Ends the directory begun last. Its name is `None` for the root only.
+    pub fn directory_end(&mut self, name: Option<Name>, meta: Meta) -> Result<()> {
+        let builder = self.directories.pop().ok_or_else(|| misuse("a directory was ended that was not begun"))?;
+        let root = builder.finish(&mut |bytes| self.store_node(bytes))?;
+        self.totals.directories += 1;
+        match name {
+            Some(name) => self.push(Entry { name, meta, kind: Kind::Directory(root) }),
+            None if self.directories.is_empty() => {
+                self.root = Some((root, meta));
+                Ok(())
+            }
+            None => Err(misuse("a directory without a name is not the root")),
+        }
+    }
+
+    /// Adds an entry of the parent snapshot whose content did not change. False if part of that content is not stored
+    /// any more: then the file must be read.
+    pub fn unchanged(&mut self, entry: &Entry) -> Result<bool> {
+        if self.is_damaged && !self.content_is_stored(entry)? {
+            return Ok(false);
+        }
+        if entry.is_file() {
+            self.totals.files += 1;
+            self.totals.bytes += entry.meta.size;
+        } else {
+            self.totals.others += 1;
+        }
+        self.push(entry.clone())?;
+        Ok(true)
+    }
+
+    /// Adds an entry that is neither a directory nor a regular file.
+    pub fn add(&mut self, entry: Entry) -> Result<()> {
+        self.totals.others += 1;
+        self.push(entry)
+    }
+
+    /// Takes the next piece of a file.
+    pub fn file_piece(&mut self, piece: Piece) -> Result<()> {
+        self.flush_small()?;
+        match piece {
+            Piece::Hole(0) => {}
+            Piece::Hole(length) => {
+                self.file.bytes += length;
+                match self.file.extents.last_mut() {
+                    Some(Extent::Hole { length: before }) => *before += length,
+                    _ => self.file.extents.push(Extent::Hole { length }),
+                }
+            }
+            Piece::Block(block) => {
+                self.file.bytes += block.bytes.len() as u64;
+                let is_first = self.file.extents.is_empty();
+                if is_first && block.bytes.len() <= limits::INLINE_BYTES_MAX {
+                    self.file.small = Some(block);
+                } else {
+                    self.store_block(block)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the pieces of a file that turned out to be unreadable. Blocks already stored are not lost: they may
+    /// serve another file or a later backup.
+    pub fn file_abandon(&mut self) {
+        self.file = FileSoFar::default();
+    }
+
+    /// Ends a file whose pieces were given; `meta.size` is the sum of their lengths.
+    pub fn file_end(&mut self, name: Name, meta: Meta) -> Result<()> {
+        let FileSoFar { extents, small, bytes } = std::mem::take(&mut self.file);
+        if bytes != meta.size {
+            return Err(misuse("the pieces of a file do not add up to its size"));
+        }
+        let content = match small {
+            Some(block) => Content::Inline(block.bytes),
+            None if extents.is_empty() => Content::Inline(Vec::new()),
+            None if extents.len() <= limits::INLINE_EXTENTS_MAX => Content::Extents(extents),
+            None => Content::List(build_list(&extents, |bytes| self.store_node(bytes))?),
+        };
+        self.totals.files += 1;
+        self.totals.bytes += bytes;
+        self.push(Entry { name, meta, kind: Kind::File(content) })
+    }
+
+    /// Ends the volumes and hands out the tree.
+    pub(super) fn finish(mut self) -> Result<Tree> {
+        let (root, root_meta) = self.root.take().ok_or_else(|| misuse("the root was not ended"))?;
+        self.data.end()?;
+        self.meta.end()?;
+        Ok(Tree { root, root_meta, totals: self.totals })
+    }
+
+    fn push(&mut self, entry: Entry) -> Result<()> {
+        let mut builder = self.directories.pop().ok_or_else(|| misuse("an entry stands outside of the root"))?;
+        if builder.last().is_some_and(|before| *before >= entry.name) {
+            return Err(misuse("entries are not in byte order of their names"));
+        }
+        builder.push(entry, &mut |bytes| self.store_node(bytes))?;
+        self.directories.push(builder);
+        Ok(())
+    }
+
+    fn flush_small(&mut self) -> Result<()> {
+        match self.file.small.take() {
+            Some(block) => self.store_block(block),
+            None => Ok(()),
+        }
+    }
+
+    fn store_block(&mut self, block: Block) -> Result<()> {
+        let length = u32::try_from(block.bytes.len()).unwrap_or(u32::MAX);
+        self.file.extents.push(Extent::Block { id: block.id, length });
+        if self.is_known(&block.id.0)? {
+            return Ok(());
+        }
+        self.totals.bytes_new += u64::from(length);
+        self.watch.bytes_new.fetch_add(u64::from(length), Ordering::Relaxed);
+        self.claims.open(VolumeKind::Data).insert(block.id.0);
+        let info = BlockInfo { id: block.id.0, length, checksum: block.checksum };
+        if self.data.add(info, &block.bytes)? {
+            self.claims.volume_ended(VolumeKind::Data);
+        }
+        Ok(())
+    }
+
+    fn store_node(&mut self, bytes: Vec<u8>) -> Result<NodeId> {
+        if bytes.len() > limits::NODE_BYTES_MAX {
+            let (found, max) = (bytes.len() as u64, limits::NODE_BYTES_MAX as u64);
+            return Err(Error::Limit { what: "the size of a tree node", found, max });
+        }
+        let id = self.ids.node(&bytes);
+        if !self.is_known(&id.0)? {
+            self.claims.open(VolumeKind::Meta).insert(id.0);
+            if self.meta.add_node(id, bytes)? {
+                self.claims.volume_ended(VolumeKind::Meta);
+            }
+        }
+        Ok(id)
+    }
+
+    fn is_known(&mut self, id: &[u8; 32]) -> Result<bool> {
+        if self.claims.trim() {
+            // The catalog's newest rows become visible to this connection only now.
+            self.catalog.renew()?;
+        }
+        if self.claims.contains(id) {
+            return Ok(true);
+        }
+        self.is_in_catalog(id)
+    }
+
+    fn is_in_catalog(&self, id: &[u8; 32]) -> Result<bool> {
+        let state = self.catalog.locate(id)?.map(|(_, state)| state);
+        Ok(matches!(state, Some(VolumeState::Stored | VolumeState::Intended)))
+    }
+
+    fn content_is_stored(&self, entry: &Entry) -> Result<bool> {
+        let mut lists = Vec::new();
+        match &entry.kind {
+            Kind::File(Content::Extents(extents)) => return self.extents_are_stored(extents),
+            Kind::File(Content::List(root)) => lists.push(*root),
+            _ => {}
+        }
+        while let Some(id) = lists.pop() {
+            let row = self.catalog.node(id)?;
+            match row.map(|row| ListNode::decode(&row.body)) {
+                Some(Ok(ListNode::Extents(extents))) if self.extents_are_stored(&extents)? => {}
+                Some(Ok(ListNode::Branch { children, .. })) => lists.extend(children.iter().map(|child| child.id)),
+                _ => return Ok(false),
+            }
+            if !self.is_in_catalog(&id.0)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn extents_are_stored(&self, extents: &[Extent]) -> Result<bool> {
+        for extent in extents {
+            match extent {
+                Extent::Block { id, .. } if !self.is_in_catalog(&id.0)? => return Ok(false),
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The caller broke the rules of the writer: a fault of this program, said so that nothing wrong is stored.
+fn misuse(what: &str) -> Error {
+    Error::Invalid { what: format!("internal error: {what}") }
+}
