@@ -288,9 +288,9 @@ fn reserve(buffer: &mut Vec<u8>, bytes: usize) {
 
 /// True if an ideal entropy coder would save less than 1.5 % of `bytes`, half of what makes compression pay.
 ///
-/// The sum of the squared counts of `n` bytes is `n^2 / 256` if all are equally frequent, `n` more by chance if they are
-/// random, and about `n^2 / 256 * 2 ln(2) * b` more if a coder saves `b` bits a byte; 1.5 % is 0.12 bits, which makes
-/// a sixth.
+/// The sum of the squared counts of `n` bytes is `n^2 / 256` if all are equally frequent, `n` more by chance if they
+/// are random, and about `n^2 / 256 * 2 ln(2) * b` more if a coder saves `b` bits a byte; 1.5 % is 0.12 bits, which
+/// makes a sixth.
 fn is_evenly_spread(bytes: &[u8]) -> bool {
     let mut counts = [0u64; 256];
     for byte in bytes {
