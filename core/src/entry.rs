@@ -147,8 +147,29 @@ pub enum Content {
     Inline(Vec<u8>),
     /// In a few extents.
     Extents(Vec<Extent>),
-    /// In more extents than an entry holds: the root node of a block list.
-    List(NodeId),
+    /// In more extents than an entry holds.
+    List {
+        /// The root node of the block list.
+        root: NodeId,
+        /// Bytes that are not holes.
+        allocated: u64,
+    },
+}
+
+impl Content {
+    /// Bytes that are not holes.
+    pub fn allocated(&self) -> u64 {
+        match self {
+            Content::Inline(bytes) => bytes.len() as u64,
+            Content::Extents(extents) => extents_allocated(extents),
+            Content::List { allocated, .. } => *allocated,
+        }
+    }
+}
+
+/// Bytes of extents that are not holes.
+pub fn extents_allocated(extents: &[Extent]) -> u64 {
+    extents.iter().filter(|extent| matches!(extent, Extent::Block { .. })).map(Extent::length).sum()
 }
 
 /// What an entry is.

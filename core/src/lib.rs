@@ -34,4 +34,5 @@ pub mod store;
 pub mod repo;
 
 // Rivers.
+pub mod read;
 pub mod write;

@@ -30,6 +30,7 @@ use crate::id::RepositoryId;
 
 pub use nodes::NodeRow;
 pub use snapshots::SnapshotRow;
+pub use volumes::BlockRow;
 pub use volumes::Location;
 pub use volumes::NewVolume;
 pub use volumes::VolumeRow;

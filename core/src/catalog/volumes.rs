@@ -119,6 +119,17 @@ pub struct Location {
     pub length: u32,
 }
 
+/// A block with its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockRow {
+    /// The bytes of its `BlockId` or `NodeId`.
+    pub id: [u8; 32],
+    /// Where it lies.
+    pub location: Location,
+    /// The rolling checksum of a full-size block of file content.
+    pub checksum: Option<u64>,
+}
+
 const VOLUME_COLUMNS: &str = "id, name, kind, state, bytes, etag, salt, plain_bytes, frames, announced";
 
 impl Catalog {
@@ -173,14 +184,19 @@ impl Catalog {
         .map(i64::cast_unsigned)
     }
 
-    /// Every block of a volume: its id, its place and its checksum, in order of place.
-    pub fn blocks_of(&self, volume: i64) -> Result<Vec<([u8; 32], Location, Option<u64>)>> {
+    /// Every block that the catalog locates in a volume, in order of place. A block that is stored twice is located in
+    /// one volume only.
+    pub fn blocks_of(&self, volume: i64) -> Result<Vec<BlockRow>> {
         self.run(|conn| {
             conn.prepare_cached("SELECT id, position, length, checksum FROM block WHERE volume = ?1 ORDER BY position")?
                 .query_map([volume], |row| {
                     let location =
                         Location { volume, position: row.get::<_, i64>(1)?.cast_unsigned(), length: row.get(2)? };
-                    Ok((row.get(0)?, location, row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned)))
+                    Ok(BlockRow {
+                        id: row.get(0)?,
+                        location,
+                        checksum: row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned),
+                    })
                 })?
                 .collect()
         })

@@ -96,9 +96,10 @@ fn encode_entry(out: &mut Encoder, entry: &Entry, owner: u64, device: u64, inode
     match &entry.kind {
         Kind::File(Content::Inline(bytes)) => out.string(bytes),
         Kind::File(Content::Extents(extents)) => encode_extents(out, extents),
-        Kind::File(Content::List(id)) => {
+        Kind::File(Content::List { root, allocated }) => {
             out.varint(meta.size);
-            out.raw(&id.0);
+            out.varint(*allocated);
+            out.raw(&root.0);
         }
         Kind::Directory(id) => out.raw(&id.0),
         Kind::Symlink(target) => out.string(target),
@@ -111,7 +112,7 @@ fn kind_code(kind: &Kind) -> u8 {
     match kind {
         Kind::File(Content::Inline(_)) => KIND_INLINE,
         Kind::File(Content::Extents(_)) => KIND_EXTENTS,
-        Kind::File(Content::List(_)) => KIND_LIST,
+        Kind::File(Content::List { .. }) => KIND_LIST,
         Kind::Directory(_) => KIND_DIRECTORY,
         Kind::Symlink(_) => KIND_SYMLINK,
         Kind::Fifo => KIND_FIFO,
@@ -291,7 +292,11 @@ fn decode_kind(input: &mut Decoder<'_>, kind_byte: u8, size: &mut u64) -> Result
         }
         KIND_LIST => {
             *size = input.varint()?;
-            Kind::File(Content::List(NodeId(input.array()?)))
+            let allocated = input.varint()?;
+            if allocated > *size {
+                return Err(DecodeError::Invalid("the allocated bytes of a file"));
+            }
+            Kind::File(Content::List { root: NodeId(input.array()?), allocated })
         }
         KIND_DIRECTORY => Kind::Directory(NodeId(input.array()?)),
         KIND_SYMLINK => {
@@ -333,7 +338,7 @@ pub(super) mod tests {
                 .prop_map(|bytes| Kind::File(Content::Inline(bytes))),
             prop::collection::vec(extent(), 1..=limits::INLINE_EXTENTS_MAX)
                 .prop_map(|extents| Kind::File(Content::Extents(extents))),
-            any::<[u8; 32]>().prop_map(|id| Kind::File(Content::List(NodeId(id)))),
+            any::<[u8; 32]>().prop_map(|id| Kind::File(Content::List { root: NodeId(id), allocated: 0 })),
             any::<[u8; 32]>().prop_map(|id| Kind::Directory(NodeId(id))),
             prop::collection::vec(1u8.., 1..80).prop_map(Kind::Symlink),
             Just(Kind::Fifo),
@@ -365,7 +370,7 @@ pub(super) mod tests {
                 meta.size = match &kind {
                     Kind::File(Content::Inline(bytes)) => bytes.len() as u64,
                     Kind::File(Content::Extents(extents)) => extents_bytes(extents).ok()?,
-                    Kind::File(Content::List(_)) => meta.inode,
+                    Kind::File(Content::List { .. }) => meta.inode,
                     Kind::Symlink(target) => target.len() as u64,
                     _ => 0,
                 };

@@ -25,6 +25,7 @@ use crate::entry::Extent;
 use crate::entry::Kind;
 use crate::entry::Meta;
 use crate::entry::Name;
+use crate::entry::extents_allocated;
 use crate::error::Error;
 use crate::error::Result;
 use crate::frame::VolumeKind;
@@ -238,7 +239,10 @@ impl<'a> Writer<'a> {
             Some(block) => Content::Inline(block.bytes),
             None if extents.is_empty() => Content::Inline(Vec::new()),
             None if extents.len() <= limits::INLINE_EXTENTS_MAX => Content::Extents(extents),
-            None => Content::List(build_list(&extents, |bytes| self.store_node(bytes))?),
+            None => {
+                let root = build_list(&extents, |bytes| self.store_node(bytes))?;
+                Content::List { root, allocated: extents_allocated(&extents) }
+            }
         };
         self.totals.files += 1;
         self.totals.bytes += bytes;
@@ -321,7 +325,7 @@ impl<'a> Writer<'a> {
         let mut lists = Vec::new();
         match &entry.kind {
             Kind::File(Content::Extents(extents)) => return self.extents_are_stored(extents),
-            Kind::File(Content::List(root)) => lists.push(*root),
+            Kind::File(Content::List { root, .. }) => lists.push(*root),
             _ => {}
         }
         while let Some(id) = lists.pop() {

@@ -1,0 +1,211 @@
+//! The river that reads: from a path to its bytes.
+//!
+//! ```text
+//! path → catalog (View, Directory) → extents (FileMap) → frames: fetch → open → decompress → cache → bytes
+//! ```
+//!
+//! Metadata comes from the catalog alone and never touches the store. Data comes frame by frame; a frame that several
+//! threads want at once is fetched and opened once, and a bounded cache keeps the last ones. A [`Reader`] is shared by
+//! all threads, a [`View`] belongs to one.
+
+mod directory;
+mod frames;
+mod map;
+mod view;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::error::Result;
+use crate::hash::IdKeys;
+use crate::id::hex;
+use crate::repo::Repository;
+
+pub use directory::Directory;
+pub use directory::Item;
+pub use frames::FrameAt;
+pub use frames::Frames;
+pub use map::FileMap;
+pub use view::Totals;
+pub use view::View;
+
+use map::Page;
+use map::Segment;
+
+/// Whether blocks are held against their ids as they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Every block that lies wholly in the range is hashed and compared: what restore does.
+    Blocks,
+    /// The seals of the frames are enough: what a mount does, which reads pieces of blocks.
+    Seals,
+}
+
+/// Reads files of a repository. Shared by all threads.
+pub struct Reader {
+    frames: Frames,
+    ids: IdKeys,
+    catalog_path: PathBuf,
+    /// For the extents of very long files, which are looked up while they are read.
+    catalog: Mutex<Catalog>,
+}
+
+impl Reader {
+    /// A reader whose cache of decoded frames holds up to `cache_bytes_max` bytes.
+    pub fn new(repository: &Repository, cache_bytes_max: usize) -> Result<Reader> {
+        Ok(Reader {
+            frames: Frames::new(repository, cache_bytes_max)?,
+            ids: repository.keys().ids().clone(),
+            catalog_path: repository.catalog_path(),
+            catalog: Mutex::new(repository.catalog()?),
+        })
+    }
+
+    /// A view of the catalog for the calling thread.
+    pub fn view(&self) -> Result<View> {
+        View::open(&self.catalog_path, &self.ids)
+    }
+
+    /// The frames, for those who read ahead.
+    pub fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    /// Up to `length` bytes of a file from `offset` on: fewer only at its end.
+    pub fn read(&self, file: &FileMap, offset: u64, length: usize, verify: Verify) -> Result<Vec<u8>> {
+        let end = file.length().min(offset.saturating_add(length as u64));
+        let mut out = Vec::with_capacity(usize::try_from(end.saturating_sub(offset)).unwrap_or(0));
+        if let Some(inline) = file.inline() {
+            let range = usize::try_from(offset).ok().zip(usize::try_from(end).ok());
+            let bytes = range.and_then(|(start, end)| inline.get(start..end));
+            out.extend_from_slice(bytes.unwrap_or_default());
+            return Ok(out);
+        }
+        self.for_segments(file, offset..end, |segment, range| {
+            let (start, is_whole) = (out.len(), range == (0..segment.length));
+            self.read_segment(segment, range, &mut out)?;
+            if verify == Verify::Blocks && is_whole {
+                self.verify(segment, out.get(start..).unwrap_or_default())?;
+            }
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// The same bytes, if everything they take is in memory: never waits for the store or for a decoder.
+    pub fn read_cached(&self, file: &FileMap, offset: u64, length: usize) -> Option<Vec<u8>> {
+        let end = file.length().min(offset.saturating_add(length as u64));
+        if offset < end && file.inline().is_none() {
+            file.loaded_page(offset).filter(|page| page.end() >= end)?;
+            let frames = self.frames_of(file, offset..end).ok()?;
+            if !frames.iter().all(|frame| self.frames.is_cached(*frame)) {
+                return None;
+            }
+        }
+        // A frame may be evicted between the look and the read; then this decodes, which is rare and right.
+        self.read(file, offset, length, Verify::Seals).ok()
+    }
+
+    /// The frames that a range of a file takes, in order, for reading ahead.
+    pub fn frames_of(&self, file: &FileMap, range: Range<u64>) -> Result<Vec<FrameAt>> {
+        let mut found = Vec::new();
+        if file.inline().is_none() {
+            let range = range.start..range.end.min(file.length());
+            self.for_segments(file, range, |segment, range| {
+                found.extend(segment.frames(range));
+                Ok(())
+            })?;
+        }
+        found.dedup();
+        Ok(found)
+    }
+
+    /// The first offset not before `offset` that lies in data; `None` if there is none.
+    pub fn data_from(&self, file: &FileMap, offset: u64) -> Result<Option<u64>> {
+        self.scan(file, offset, |segment| segment.at.is_some())
+    }
+
+    /// The first offset not before `offset` that lies in a hole; the end of the file counts as one. `None` if `offset`
+    /// is not in the file.
+    pub fn hole_from(&self, file: &FileMap, offset: u64) -> Result<Option<u64>> {
+        let end = (offset < file.length()).then_some(file.length());
+        Ok(self.scan(file, offset, |segment| segment.at.is_none())?.or(end))
+    }
+
+    fn scan(&self, file: &FileMap, offset: u64, is_wanted: impl Fn(&Segment) -> bool) -> Result<Option<u64>> {
+        if file.inline().is_some() {
+            return Ok((offset < file.length() && is_wanted(&Segment::inline(file.length()))).then_some(offset));
+        }
+        let mut at = offset;
+        while at < file.length() {
+            let page = self.page(file, at)?;
+            for segment in page.segments_from(at) {
+                if is_wanted(segment) {
+                    return Ok(Some(at));
+                }
+                at = segment.end();
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls `each` with every segment of a range and the part of it that lies in the range.
+    fn for_segments(
+        &self,
+        file: &FileMap,
+        range: Range<u64>,
+        mut each: impl FnMut(&Segment, Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let page = self.page(file, at)?;
+            for segment in page.segments_from(at) {
+                if at >= range.end {
+                    break;
+                }
+                let until = segment.end().min(range.end);
+                each(segment, at - segment.start..until - segment.start)?;
+                at = until;
+            }
+        }
+        Ok(())
+    }
+
+    /// The page that holds `offset`; its segments from there on are not none.
+    fn page(&self, file: &FileMap, offset: u64) -> Result<Arc<Page>> {
+        if let Some(page) = file.loaded_page(offset) {
+            return Ok(page);
+        }
+        let catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        file.load_page(&catalog, offset)
+    }
+
+    /// Appends a range of a segment to `out`.
+    fn read_segment(&self, segment: &Segment, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+        let Some(place) = segment.place(range.clone()) else {
+            out.resize(out.len() + usize::try_from(range.end - range.start).unwrap_or(0), 0);
+            return Ok(());
+        };
+        for (frame, part) in place {
+            let plain = self.frames.get(frame)?;
+            let bytes = plain.get(part).ok_or_else(|| {
+                Error::corrupt(format!("block {}", hex(&segment.id)), "the catalog places it beyond its volume's end")
+            })?;
+            out.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn verify(&self, segment: &Segment, bytes: &[u8]) -> Result<()> {
+        if segment.at.is_none() || self.ids.block(bytes).0 == segment.id {
+            return Ok(());
+        }
+        let block = format!("block {}", hex(&segment.id));
+        Err(Error::corrupt(block, "its bytes are not the ones that were backed up"))
+    }
+}

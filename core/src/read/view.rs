@@ -1,0 +1,152 @@
+//! One thread's view of the metadata: a catalog connection with a held read transaction, and the nodes decoded last.
+//!
+//! What a view shows is one consistent state until [`View::renew`]. Nothing here touches the store.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::directory::Directory;
+use super::map::FileMap;
+use crate::catalog::Catalog;
+use crate::catalog::SnapshotRow;
+use crate::entry::Content;
+use crate::entry::Entry;
+use crate::entry::Name;
+use crate::error::Error;
+use crate::error::Result;
+use crate::hash::IdKeys;
+use crate::id::NodeId;
+use crate::tree::Branch;
+use crate::tree::Node;
+
+/// Entries of all decoded nodes that a view keeps.
+const ENTRIES_KEPT_MAX: usize = 16 << 10;
+
+/// A node of a directory.
+pub(super) enum Decoded {
+    Leaf(Vec<(Arc<Entry>, u64)>),
+    Branch(Branch),
+}
+
+impl Decoded {
+    fn weight(&self) -> usize {
+        match self {
+            Decoded::Leaf(items) => items.len() + 1,
+            Decoded::Branch(branch) => branch.children.len() + 1,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    nodes: HashMap<NodeId, Arc<Decoded>>,
+    order: VecDeque<NodeId>,
+    weight: usize,
+}
+
+/// Sums for statfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of all stored volumes.
+    pub bytes_stored: u64,
+    /// File versions.
+    pub versions: u64,
+}
+
+/// The metadata of a repository, for one thread.
+pub struct View {
+    catalog: Catalog,
+    kept: RefCell<Kept>,
+}
+
+impl View {
+    pub(super) fn open(path: &Path, ids: &IdKeys) -> Result<View> {
+        let catalog = Catalog::open(path, ids)?;
+        catalog.renew()?;
+        Ok(View { catalog, kept: RefCell::default() })
+    }
+
+    /// Goes on to the newest state.
+    pub fn renew(&mut self) -> Result<()> {
+        self.catalog.renew()
+    }
+
+    /// All snapshots, oldest first.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotRow>> {
+        self.catalog.snapshots()
+    }
+
+    /// The directory with this root node.
+    pub fn directory(&self, root: NodeId) -> Result<Directory> {
+        Directory::open(self, root)
+    }
+
+    /// Where the bytes of a file are.
+    pub fn file(&self, content: &Content) -> Result<FileMap> {
+        FileMap::new(&self.catalog, content)
+    }
+
+    /// The entry of a file version, under one of its names.
+    pub fn version(&self, version: u64) -> Result<Option<Entry>> {
+        self.catalog.version(version)
+    }
+
+    /// The number of a directory's path, from the number of its parent's; the root is 1.
+    pub fn path_id(&self, parent: u64, name: &Name) -> Result<Option<u64>> {
+        self.catalog.path_id(parent, name.as_bytes())
+    }
+
+    /// Parent and name of a numbered directory path; `None` for the root and for unknown numbers.
+    pub fn path(&self, path_id: u64) -> Result<Option<(u64, Name)>> {
+        self.catalog.path_of(path_id)
+    }
+
+    /// Names of all extended attributes that occur, sorted.
+    pub fn xattr_names(&self) -> Result<Vec<Vec<u8>>> {
+        self.catalog.xattr_names()
+    }
+
+    /// Sums for statfs.
+    pub fn totals(&self) -> Result<Totals> {
+        Ok(Totals { bytes_stored: self.catalog.stored_bytes()?, versions: self.catalog.versions_count()? })
+    }
+
+    /// A number that changes when somebody else has committed to the catalog and this view was renewed since.
+    pub fn data_version(&self) -> Result<i64> {
+        self.catalog.data_version()
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> Result<Arc<Decoded>> {
+        if let Some(node) = self.kept.borrow().nodes.get(&id) {
+            return Ok(Arc::clone(node));
+        }
+        let row = self.catalog.node(id)?.ok_or_else(|| {
+            Error::corrupt(format!("directory {id}"), "it is not in the catalog: run `bygone recover --force`")
+        })?;
+        let decoded = Arc::new(match Node::decode(&row.body) {
+            Ok(Node::Leaf(entries)) => {
+                let versions = row.versions.into_iter().chain(std::iter::repeat(0));
+                Decoded::Leaf(entries.into_iter().map(Arc::new).zip(versions).collect())
+            }
+            Ok(Node::Branch(branch)) => Decoded::Branch(branch),
+            Ok(Node::List(_)) => return Err(Error::corrupt(format!("directory {id}"), "it is a block list")),
+            Err(e) => return Err(Error::corrupt(format!("directory {id}"), e)),
+        });
+        self.keep(id, &decoded);
+        Ok(decoded)
+    }
+
+    fn keep(&self, id: NodeId, node: &Arc<Decoded>) {
+        let mut kept = self.kept.borrow_mut();
+        kept.weight += node.weight();
+        kept.nodes.insert(id, Arc::clone(node));
+        kept.order.push_back(id);
+        while kept.weight > ENTRIES_KEPT_MAX && kept.order.len() > 1 {
+            let oldest = kept.order.pop_front().and_then(|oldest| kept.nodes.remove(&oldest));
+            kept.weight -= oldest.map_or(0, |node| node.weight());
+        }
+    }
+}

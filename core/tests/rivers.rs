@@ -1,0 +1,225 @@
+//! What goes in at one river comes out at the other: backup through the writer, reading through views and readers.
+
+use std::sync::Arc;
+
+use bygone_core::catalog::VolumeState;
+use bygone_core::compress::Compression;
+use bygone_core::crypto::KdfCost;
+use bygone_core::entry::{Content, Entry, Kind, Meta, Name, Time};
+use bygone_core::error::{Error, Result};
+use bygone_core::read::{Reader, Verify};
+use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
+use bygone_core::snapshot::Snapshot;
+use bygone_core::store::Store;
+use bygone_core::store::faulty::FaultyStore;
+use bygone_core::store::memory::MemoryStore;
+use bygone_core::watch::Watch;
+use bygone_core::write::{self, BackupOptions, Piece, Writer};
+
+fn meta(size: u64) -> Meta {
+    let time = Time { secs: 1_700_000_000, nanos: 1 };
+    let owner = Arc::default();
+    Meta {
+        mode: 0o644,
+        owner,
+        mtime: time,
+        ctime: time,
+        size,
+        nlink: 1,
+        device: 1,
+        inode: size,
+        flags: 0,
+        xattrs: vec![],
+    }
+}
+
+fn place(store: Arc<dyn Store>) -> (tempfile::TempDir, Place) {
+    let dir = tempfile::tempdir().unwrap();
+    let place = Place { store, catalog_base: dir.path().to_path_buf() };
+    (dir, place)
+}
+
+fn secret() -> Secret {
+    Secret::new(b"correct horse".to_vec())
+}
+
+fn init(place: &Place) {
+    let options = InitOptions {
+        block_bytes: 1 << 16,
+        volume_bytes: 1 << 20,
+        compression: Compression::Lz4,
+        kdf: KdfCost::for_tests(),
+        label: "first".into(),
+        time: Time::default(),
+    };
+    Repository::init(place, &secret(), &options).unwrap();
+}
+
+fn open(place: &Place) -> LockedRepository {
+    Repository::open(place, &secret()).unwrap().lock().unwrap()
+}
+
+fn options() -> BackupOptions {
+    let (host, user, program) = ("h".into(), "u".into(), "test".into());
+    BackupOptions { time: Time::default(), host, user, paths: vec![], tags: vec![], parent: None, program }
+}
+
+/// Bytes that do not compress and differ by `seed`.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    })
+    .take(length)
+    .collect()
+}
+
+fn file(writer: &mut Writer<'_>, name: &str, bytes: &[u8]) -> Result<()> {
+    let cutter = writer.cutter();
+    for part in bytes.chunks(cutter.block_bytes()) {
+        writer.file_piece(Piece::Block(cutter.block(part.to_vec())))?;
+    }
+    writer.file_end(Name::new(name.as_bytes()).unwrap(), meta(bytes.len() as u64))
+}
+
+fn backup(locked: &mut LockedRepository, files: &[(&str, Vec<u8>)]) -> Result<Snapshot> {
+    let body = |writer: &mut Writer<'_>| {
+        writer.directory_begin()?;
+        for (name, bytes) in files {
+            file(writer, name, bytes)?;
+        }
+        writer.directory_end(None, meta(0))?;
+        Ok(((), 0))
+    };
+    write::backup(locked, options(), &Watch::new(), body).map(|(_, snapshot)| snapshot)
+}
+
+fn contents(place: &Place, snapshot: &Snapshot) -> Vec<(String, Vec<u8>)> {
+    let repository = Repository::open(place, &secret()).unwrap();
+    let reader = Reader::new(&repository, 1 << 20).unwrap();
+    let view = reader.view().unwrap();
+    let directory = view.directory(snapshot.root).unwrap();
+    let read = |entry: &Entry| {
+        let Kind::File(content) = &entry.kind else { panic!("{:?} is not a file", entry.name) };
+        let map = view.file(content).unwrap();
+        let bytes = reader.read(&map, 0, usize::MAX >> 1, Verify::Blocks).unwrap();
+        assert_eq!(bytes.len() as u64, entry.meta.size);
+        (String::from_utf8(entry.name.as_bytes().to_vec()).unwrap(), bytes)
+    };
+    directory.from(&view, 0, usize::MAX).unwrap().iter().map(|item| read(&item.entry)).collect()
+}
+
+fn sample() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("a-empty", vec![]),
+        ("b-inline", b"hello".to_vec()),
+        ("c-small", noise(1, 65)),
+        ("d-block", noise(2, 1 << 16)),
+        ("e-more", noise(3, (1 << 16) + 1)),
+        ("f-list", noise(4, 3 << 20)),
+        ("g-same", noise(4, 3 << 20)),
+        ("h-zeros", vec![0; 1 << 20]),
+    ]
+}
+
+fn owned(files: &[(&str, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
+    files.iter().map(|(name, bytes)| (String::from(*name), bytes.clone())).collect()
+}
+
+#[test]
+fn what_goes_in_comes_out_and_a_second_time_costs_nothing() {
+    let store = Arc::new(MemoryStore::new());
+    let (_dir, place) = place(store.clone());
+    init(&place);
+    let first = backup(&mut open(&place), &sample()).unwrap();
+    assert_eq!(contents(&place, &first), owned(&sample()));
+    let volumes = store.list("data/").unwrap().len();
+    assert!(volumes >= 3, "3 MiB of noise in volumes of 1 MiB make several, not {volumes}");
+    for object in store.list("data/").unwrap() {
+        assert!(object.bytes <= 1 << 20, "{} has {} bytes", object.name, object.bytes);
+    }
+    let second = backup(&mut open(&place), &sample()).unwrap();
+    assert_eq!(second.root, first.root);
+    assert_eq!(second.totals.bytes_new, 0);
+    assert_eq!(store.list("data/").unwrap().len(), volumes);
+    assert_eq!(store.list("running/").unwrap(), []);
+}
+
+#[test]
+fn holes_are_recorded_and_never_stored() {
+    let (_dir, place) = place(Arc::new(MemoryStore::new()));
+    init(&place);
+    let mut locked = open(&place);
+    let body = |writer: &mut Writer<'_>| {
+        let cutter = writer.cutter();
+        writer.directory_begin()?;
+        writer.file_piece(Piece::Hole(1 << 40))?;
+        writer.file_piece(Piece::Block(cutter.block(b"end".to_vec())))?;
+        writer.file_end(Name::new(b"sparse").unwrap(), meta((1 << 40) + 3))?;
+        writer.directory_end(None, meta(0))?;
+        Ok(((), 0))
+    };
+    let (_, snapshot) = write::backup(&mut locked, options(), &Watch::new(), body).unwrap();
+    let reader = Reader::new(locked.repository(), 1 << 20).unwrap();
+    let view = reader.view().unwrap();
+    let item = view.directory(snapshot.root).unwrap().find(&view, b"sparse").unwrap().unwrap();
+    let Kind::File(content) = &item.entry.kind else { panic!("not a file") };
+    assert!(matches!(content, Content::Extents(extents) if extents.len() == 2));
+    let map = view.file(content).unwrap();
+    assert_eq!(reader.read(&map, (1 << 40) - 2, 100, Verify::Blocks).unwrap(), b"\0\0end");
+    assert_eq!(reader.data_from(&map, 0).unwrap(), Some(1 << 40));
+    assert_eq!(reader.hole_from(&map, 0).unwrap(), Some(0));
+    assert_eq!(reader.hole_from(&map, 1 << 40).unwrap(), Some((1 << 40) + 3));
+    assert_eq!(view.version(item.version).unwrap().as_ref(), Some(&*item.entry));
+}
+
+#[test]
+fn a_backup_that_fails_commits_nothing_and_the_next_one_reuses_its_volumes() {
+    let memory = Arc::new(MemoryStore::new());
+    let (_dir, place) = place(memory.clone());
+    init(&place);
+    let puts_before = memory.counts().puts;
+    let whole = {
+        let (_dir, other) = self::place(Arc::new(MemoryStore::new()));
+        init(&other);
+        backup(&mut open(&other), &sample()).unwrap();
+        other.store.list("").unwrap().len()
+    };
+    for survives in 0..whole as u64 {
+        let faulty = FaultyStore::new(memory.clone());
+        faulty.die_after_puts(survives);
+        let broken = Place { store: Arc::new(faulty), catalog_base: place.catalog_base.clone() };
+        // Every call fails from that put on; whether the backup got through by then is for the next assertions.
+        let result = Repository::open(&broken, &secret()).and_then(Repository::lock);
+        let _ = result.and_then(|mut locked| backup(&mut locked, &sample()));
+    }
+    assert!(memory.counts().puts > puts_before);
+    let last = backup(&mut open(&place), &sample()).unwrap();
+    assert_eq!(contents(&place, &last), owned(&sample()));
+    let mut locked = open(&place);
+    let states: Vec<_> = locked.catalog().read().volumes().unwrap().iter().map(|v| v.state).collect();
+    assert!(states.iter().all(|state| *state == VolumeState::Stored), "{states:?}");
+    let blocks: usize = states.len();
+    assert!(blocks <= whole, "blocks that were stored are not stored again");
+}
+
+#[test]
+fn a_second_writer_on_one_machine_is_told_to_wait() {
+    let (_dir, place) = place(Arc::new(MemoryStore::new()));
+    init(&place);
+    let _first = open(&place);
+    let second = Repository::open(&place, &secret()).unwrap().lock();
+    assert!(matches!(second, Err(Error::Locked { .. })));
+}
+
+#[test]
+fn a_wrong_passphrase_is_told_from_no_repository() {
+    let (_dir, place) = place(Arc::new(MemoryStore::new()));
+    assert!(matches!(Repository::open(&place, &secret()), Err(Error::NoRepository { .. })));
+    init(&place);
+    let wrong = Repository::open(&place, &Secret::new(b"wrong".to_vec()));
+    assert!(matches!(wrong, Err(Error::WrongKey { slots: 1, .. })));
+}
