@@ -222,26 +222,27 @@ impl LocalStore {
         let failed = |cause| Error::store("write", name, cause);
         let (directory, leaf) = name.split();
         let directory = self.directory_made(directory).map_err(failed)?;
-        let there = match open_object(directory.as_fd(), leaf).map_err(failed)? {
-            Some(there) => Some(there),
-            None => match self.write_new(directory.as_fd(), leaf, source).map_err(failed)? {
-                Published::New => None,
-                Published::NameTaken => match open_object(directory.as_fd(), leaf).map_err(failed)? {
-                    Some(there) => Some(there),
-                    None => return Err(super::already_there(name)),
+        loop {
+            if let Some(there) = open_object(directory.as_fd(), leaf).map_err(failed)? {
+                if !is_same(&there, source).map_err(failed)? {
+                    return Err(super::already_there(name));
+                }
+                // Whoever wrote it may have been killed before it was durable.
+                there.sync_all().map_err(failed)?;
+                break;
+            }
+            match self.write_new(directory.as_fd(), leaf, source).map_err(failed)? {
+                Published::New => break,
+                // A directory of that name, or another writer's object, to be looked at, or already deleted again.
+                Published::NameTaken => match stat(directory.as_fd(), leaf).map_err(failed)?.as_ref().map(kind) {
+                    Some(SFlag::S_IFDIR) => return Err(super::already_there(name)),
+                    _ => continue,
                 },
                 Published::Unsupported => {
                     let cause = "the filesystem has neither hard links nor a rename that replaces nothing";
                     return Err(failed(io::Error::new(io::ErrorKind::Unsupported, cause)));
                 }
-            },
-        };
-        if let Some(there) = there {
-            if !is_same(&there, source).map_err(failed)? {
-                return Err(super::already_there(name));
             }
-            // Whoever wrote it may have been killed before it was durable.
-            there.sync_all().map_err(failed)?;
         }
         uninterrupted(|| fsync(&directory)).map_err(|error| failed(error.into()))?;
         Ok(Stored::default())
@@ -251,7 +252,8 @@ impl LocalStore {
         let mut listed = Vec::new();
         let mut pending = vec![prefix.trim_end_matches('/').to_owned()];
         while let Some(path) = pending.pop() {
-            let failed = |cause| Error::store("list", if path.is_empty() { "the store" } else { &path }, cause);
+            let shown = if path.is_empty() { self.address() } else { path.clone() };
+            let failed = |cause| Error::store("list", &shown, cause);
             let Some(directory) = self.directory(&path).map_err(failed)? else { continue };
             let mut directory = Dir::from_fd(directory).map_err(|error| failed(error.into()))?;
             let mut names = Vec::new();
@@ -308,7 +310,7 @@ impl Store for LocalStore {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         super::check_prefix(prefix)?;
-        self.guarded("list", if prefix.is_empty() { "the store" } else { prefix }, || self.list_in_place(prefix))
+        self.guarded("list", &self.address(), || self.list_in_place(prefix))
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
@@ -357,3 +359,6 @@ fn make_root(path: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,3 +166,47 @@ fn etag(bytes: &[u8]) -> String {
     hasher.write(bytes);
     format!("{:016x}", hasher.finish())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract::contract;
+    use super::*;
+
+    fn name(text: &str) -> ObjectName {
+        ObjectName::new(text).unwrap()
+    }
+
+    #[test]
+    fn the_contract_holds() {
+        contract(|| Arc::new(MemoryStore::new()));
+    }
+
+    #[test]
+    fn requests_are_counted_and_deletes_remembered() {
+        let store = MemoryStore::new();
+        for _ in 0..2 {
+            store.put(&name("a"), Source::Bytes(b"four")).unwrap();
+        }
+        store.get(&name("a"), ByteRange::Part { offset: 1, bytes: 2 }).unwrap();
+        store.get(&name("b"), ByteRange::Whole { bytes_max: 9 }).unwrap_err();
+        store.list("").unwrap();
+        store.delete(&name("b")).unwrap();
+        let expected = Counts { gets: 2, puts: 2, lists: 1, deletes: 1, bytes_got: 2, bytes_put: 4 };
+        assert_eq!(store.counts(), expected);
+        assert_eq!(store.deleted(), [name("b")]);
+        store.forget_counts();
+        assert_eq!((store.counts(), store.deleted()), (Counts::default(), vec![]));
+    }
+
+    #[test]
+    fn a_fork_goes_its_own_way_and_damage_is_not_counted() {
+        let store = MemoryStore::new();
+        store.put(&name("a"), Source::Bytes(b"old")).unwrap();
+        let fork = store.fork();
+        store.tamper(&name("a"), Some(b"new".to_vec()));
+        store.tamper(&name("b"), None);
+        assert_eq!(fork.get(&name("a"), ByteRange::Whole { bytes_max: 9 }).unwrap(), b"old");
+        assert_eq!(store.get(&name("a"), ByteRange::Whole { bytes_max: 9 }).unwrap(), b"new");
+        assert_eq!((store.counts().puts, fork.counts().gets), (1, 1));
+    }
+}

@@ -143,7 +143,8 @@ pub struct Listed {
 
 /// A place for objects. All methods may be called from many threads at once.
 ///
-/// The contract, of which each sentence is a test in [`contract::contract`]:
+/// The contract, of which [`contract::contract`] tests each sentence that can be tested from outside (a loss of power and
+/// a vanished place are tested with the store that they happen to):
 ///
 /// 1. **Whole or not at all.** A PUT makes the object visible with all its bytes at once. When it returns, the object
 ///    is durable: it survives a loss of power of the store. When it fails, the object is there whole or not at all,
