@@ -108,7 +108,7 @@ fn a_file_is_read_from_its_start_and_its_cursor_left_alone(store: &dyn Store) {
     store.put(&name("begin"), Source::File { file: &file, bytes: 70_000 }).unwrap();
     assert!(whole(store, "begin") == bytes[..70_000], "of a longer file as many bytes as were named are stored");
     store.put(&name("empty"), Source::File { file: &file, bytes: 0 }).unwrap();
-    assert_eq!(whole(store, "empty"), [0u8; 0]);
+    assert_eq!(whole(store, "empty"), [0_u8; 0]);
     assert_eq!(file.stream_position().unwrap(), 12_345, "the cursor is not moved");
     store.put(&name("whole"), Source::Bytes(&bytes)).unwrap();
     store.put(&name("begin"), Source::File { file: &file, bytes: 70_000 }).unwrap();
@@ -172,7 +172,7 @@ fn whole_objects_are_bounded(store: &dyn Store) {
         assert!(matches!(refused, Err(Error::Limit { max, .. }) if max == too_little), "{refused:?}");
     }
     put(store, "empty", b"");
-    assert_eq!(store.get(&name("empty"), ByteRange::Whole { bytes_max: 0 }).unwrap(), [0u8; 0]);
+    assert_eq!(store.get(&name("empty"), ByteRange::Whole { bytes_max: 0 }).unwrap(), [0_u8; 0]);
 }
 
 fn parts_are_exact(store: &dyn Store) {

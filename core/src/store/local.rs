@@ -39,7 +39,6 @@ use nix::unistd::fsync;
 use nix::unistd::unlinkat;
 
 use super::ByteRange;
-use super::CONFIG_NAME;
 use super::Listed;
 use super::ObjectName;
 use super::Source;
@@ -54,6 +53,7 @@ use super::beneath::stat;
 use super::beneath::uninterrupted;
 use super::temporary::Published;
 use super::temporary::Temporary;
+use crate::config::CONFIG_NAME;
 use crate::error::Error;
 use crate::error::Result;
 

@@ -26,9 +26,6 @@ pub use address::Address;
 pub use address::parse_address;
 pub use name::ObjectName;
 
-/// The object that says that a store holds a repository; a directory without it is not opened as a store.
-pub const CONFIG_NAME: &str = "bygone.json";
-
 /// Which bytes of an object are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ByteRange {
