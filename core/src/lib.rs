@@ -36,3 +36,7 @@ pub mod repo;
 // Rivers.
 pub mod read;
 pub mod write;
+
+// Upkeep.
+pub mod check;
+pub mod recover;

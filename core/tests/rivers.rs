@@ -1,18 +1,22 @@
 //! What goes in at one river comes out at the other: backup through the writer, reading through views and readers.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use bygone_core::catalog::VolumeState;
+use bygone_core::check::{self, ReadData};
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
 use bygone_core::entry::{Content, Entry, Kind, Meta, Name, Time};
 use bygone_core::error::{Error, Result};
 use bygone_core::read::{Reader, Verify};
+use bygone_core::recover;
 use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
 use bygone_core::snapshot::Snapshot;
-use bygone_core::store::Store;
-use bygone_core::store::faulty::FaultyStore;
+use bygone_core::store::faulty::{Call, FaultyStore};
 use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::{ByteRange, Store};
 use bygone_core::watch::Watch;
 use bygone_core::write::{self, BackupOptions, Piece, Writer};
 
@@ -222,4 +226,95 @@ fn a_wrong_passphrase_is_told_from_no_repository() {
     init(&place);
     let wrong = Repository::open(&place, &Secret::new(b"wrong".to_vec()));
     assert!(matches!(wrong, Err(Error::WrongKey { slots: 1, .. })));
+}
+
+fn dump(locked: &mut LockedRepository) -> Vec<String> {
+    let mut lines = Vec::new();
+    let push = |line: &str| {
+        lines.push(line.to_owned());
+        Ok(())
+    };
+    locked.catalog().read().dump(push).unwrap();
+    lines
+}
+
+#[test]
+fn a_lost_catalog_is_rebuilt_from_the_store_alone_without_reading_data() {
+    let memory = Arc::new(MemoryStore::new());
+    let (dir, place) = place(memory.clone());
+    init(&place);
+    backup(&mut open(&place), &sample()).unwrap();
+    let mut changed = sample();
+    changed.push(("z-new", noise(9, 200_000)));
+    let last = backup(&mut open(&place), &changed).unwrap();
+    let before = dump(&mut open(&place));
+    drop(dir);
+    let watched = Arc::new(FaultyStore::new(memory.clone()));
+    let (_dir, place) = self::place(watched.clone());
+    let mut locked = open(&place);
+    let learnt = recover::recover(&mut locked, &Watch::new()).unwrap();
+    assert_eq!((learnt.commits, learnt.snapshots), (2, 2));
+    assert_eq!(dump(&mut locked), before);
+    let read = |call: &Call| match (call.object.starts_with("data/"), call.range) {
+        (true, Some(ByteRange::Part { bytes, .. })) => bytes,
+        (true, Some(ByteRange::Whole { .. })) => panic!("a data volume was read whole"),
+        _ => 0,
+    };
+    let data_bytes: u64 = watched.calls().iter().map(read).sum();
+    let tails = memory.list("data/").unwrap().len() as u64 * (64 << 10);
+    assert!(data_bytes <= tails, "{data_bytes} bytes were read of data volumes, their tails have {tails}");
+    drop(locked);
+    assert_eq!(contents(&place, &last), owned(&changed));
+}
+
+#[test]
+fn a_check_names_what_is_lost_and_the_next_backup_heals_it() {
+    let memory = Arc::new(MemoryStore::new());
+    let (_dir, place) = place(memory.clone());
+    init(&place);
+    backup(&mut open(&place), &sample()).unwrap();
+    let clean = check::check(&mut open(&place), ReadData::All, &Watch::new()).unwrap();
+    assert!(clean.is_clean(), "{clean:?}");
+    let victim = memory.list("data/").unwrap().swap_remove(0).name;
+    let mut bytes = memory.objects()[&victim].to_vec();
+    bytes[100] ^= 1;
+    memory.tamper(&victim, Some(bytes));
+    let damaged = check::check(&mut open(&place), ReadData::All, &Watch::new()).unwrap();
+    assert_eq!(damaged.findings.len(), 1, "{damaged:?}");
+    assert_eq!(damaged.findings[0].object, victim.as_str());
+    assert!(damaged.has_damage());
+    // Only files with a block in that frame are affected, and they are named.
+    assert!((1..=4).contains(&damaged.affected_count), "{:?}", damaged.affected);
+    backup(&mut open(&place), &sample()).unwrap();
+    let healed = check::check(&mut open(&place), ReadData::No, &Watch::new()).unwrap();
+    assert!(healed.is_clean(), "{healed:?}");
+}
+
+#[test]
+fn a_store_that_forgets_a_commit_is_named() {
+    let memory = Arc::new(MemoryStore::new());
+    let (_dir, place) = place(memory.clone());
+    init(&place);
+    backup(&mut open(&place), &sample()).unwrap();
+    let commit = memory.list("commits/").unwrap().swap_remove(0).name;
+    memory.tamper(&commit, None);
+    let error = recover::sync(&mut open(&place), &Watch::new()).unwrap_err();
+    assert!(error.to_string().starts_with("REMOTE_ROLLED_BACK"), "{error}");
+}
+
+#[test]
+fn two_machines_share_a_repository_and_each_others_blocks() {
+    let memory = Arc::new(MemoryStore::new());
+    let (_here_dir, here) = place(memory.clone());
+    let (_there_dir, there) = place(memory.clone());
+    init(&here);
+    backup(&mut open(&here), &sample()).unwrap();
+    let mut locked = open(&there);
+    recover::sync(&mut locked, &Watch::new()).unwrap();
+    let second = backup(&mut locked, &sample()).unwrap();
+    assert_eq!(second.totals.bytes_new, 0);
+    drop(locked);
+    let mut locked = open(&here);
+    assert_eq!(recover::sync(&mut locked, &Watch::new()).unwrap().snapshots, 1);
+    assert_eq!(locked.catalog().read().snapshots().unwrap().len(), 2);
 }

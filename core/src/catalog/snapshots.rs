@@ -10,7 +10,6 @@ use crate::commit::Head;
 use crate::commit::decode_snapshot_record;
 use crate::commit::encode_snapshot_record;
 use crate::entry::Name;
-use crate::error::Error;
 use crate::error::Result;
 use crate::id::ClientId;
 use crate::id::CommitHash;
@@ -68,9 +67,8 @@ impl Catalog {
 
 impl CatalogWriter {
     /// Adopts a commit that is in the store: its snapshots exist from now on, its volumes are announced, and its hash
-    /// is pinned. One durable transaction. The nodes of its snapshots must be in the catalog already.
+    /// is pinned. One durable transaction. The nodes of its snapshots should be in the catalog already.
     pub fn commit_adopt(&mut self, client: ClientId, seq: u64, hash: CommitHash, commit: &Commit) -> Result<()> {
-        let mut problem = Ok(());
         self.transact(|conn| {
             conn.prepare_cached("INSERT OR IGNORE INTO commit_seen (client, seq, hash) VALUES (?1, ?2, ?3)")?
                 .execute((&client.0, seq.cast_signed(), &hash.0))?;
@@ -79,10 +77,7 @@ impl CatalogWriter {
                 let SnapshotId(id) = &snapshot.id;
                 conn.prepare_cached("INSERT OR IGNORE INTO snapshot (id, time, record) VALUES (?1, ?2, ?3)")?
                     .execute((id, snapshot.time.secs, encode_snapshot_record(snapshot)))?;
-                problem = number_paths(conn, snapshot.root, base)?;
-                if problem.is_err() {
-                    return Err(rusqlite::Error::QueryReturnedNoRows);
-                }
+                number_paths(conn, snapshot.root, base)?;
             }
             for id in &commit.snapshots_removed {
                 conn.prepare_cached("DELETE FROM snapshot WHERE id = ?1")?.execute([&id.0])?;
@@ -96,7 +91,6 @@ impl CatalogWriter {
             }
             Ok(())
         })
-        .map_err(|error| problem.err().unwrap_or(error))
     }
 }
 
@@ -111,7 +105,7 @@ fn newest_root(conn: &Connection) -> rusqlite::Result<Option<NodeId>> {
 
 /// Gives a number to every directory path below `root` that has none. Where a directory is the same node as in the
 /// snapshot compared with, everything below has its numbers already: the cost is that of what changed.
-fn number_paths(conn: &Connection, root: NodeId, base: Option<NodeId>) -> rusqlite::Result<Result<()>> {
+fn number_paths(conn: &Connection, root: NodeId, base: Option<NodeId>) -> rusqlite::Result<()> {
     let mut find = conn.prepare_cached("SELECT id FROM path WHERE parent = ?1 AND name = ?2")?;
     let mut add = conn.prepare_cached("INSERT INTO path (parent, name) VALUES (?1, ?2)")?;
     let mut stack = vec![(1i64, root, base)];
@@ -119,14 +113,8 @@ fn number_paths(conn: &Connection, root: NodeId, base: Option<NodeId>) -> rusqli
         if base == Some(node) {
             continue;
         }
-        let children = match subdirectories(conn, node)? {
-            Ok(children) => children,
-            Err(error) => return Ok(Err(error)),
-        };
-        let before = match base.map(|base| subdirectories(conn, base)).transpose()? {
-            Some(Ok(before)) => before,
-            _ => Vec::new(),
-        };
+        let children = subdirectories(conn, node)?;
+        let before = base.map(|base| subdirectories(conn, base)).transpose()?.unwrap_or_default();
         for (name, child) in children {
             let known = find.query_row((path, name.as_bytes()), |row| row.get::<_, i64>(0)).optional()?;
             let id = match known {
@@ -140,11 +128,12 @@ fn number_paths(conn: &Connection, root: NodeId, base: Option<NodeId>) -> rusqli
             stack.push((id, child, at.and_then(|at| before.get(at)).map(|(_, node)| *node)));
         }
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
-/// The directories in a directory, in byte order of their names.
-fn subdirectories(conn: &Connection, root: NodeId) -> rusqlite::Result<Result<Vec<(Name, NodeId)>>> {
+/// The directories in a directory, in byte order of their names. Nodes that are missing or damaged are passed over:
+/// whatever else the snapshot has stays readable, and `check` names what it has not.
+fn subdirectories(conn: &Connection, root: NodeId) -> rusqlite::Result<Vec<(Name, NodeId)>> {
     let mut read = conn.prepare_cached("SELECT body FROM node WHERE name = ?1")?;
     let mut found = Vec::new();
     let mut stack = vec![root];
@@ -155,8 +144,8 @@ fn subdirectories(conn: &Connection, root: NodeId) -> rusqlite::Result<Result<Ve
                 found.extend(entries.into_iter().filter_map(|entry| Some((entry.name.clone(), entry.directory()?))));
             }
             Some(Ok(Node::Branch(branch))) => stack.extend(branch.children.iter().rev().map(|child| child.id)),
-            _ => return Ok(Err(Error::corrupt(format!("tree node {id}"), "it is missing or not a directory"))),
+            _ => {}
         }
     }
-    Ok(Ok(found))
+    Ok(found)
 }

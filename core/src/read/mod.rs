@@ -12,6 +12,7 @@ mod directory;
 mod frames;
 mod map;
 mod view;
+mod volume;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub use frames::Frames;
 pub use map::FileMap;
 pub use view::Totals;
 pub use view::View;
+pub use volume::VolumeFile;
 
 use map::Page;
 use map::Segment;

@@ -34,6 +34,9 @@ use crate::volume::TRAILER_BYTES;
 /// About what a block costs in the index.
 const BLOCK_INDEX_BYTES: u64 = 44;
 
+/// Plaintext of tree nodes at which a meta volume is ended.
+const NODES_BYTES_MAX: usize = 16 << 20;
+
 /// A volume that is being filled.
 pub(super) struct OpenVolume {
     pub salt: Salt,
@@ -78,6 +81,7 @@ pub(super) struct Framer {
     plain: Vec<u8>,
     blocks: Vec<BlockInfo>,
     nodes: Vec<(NodeId, Vec<u8>)>,
+    nodes_bytes: usize,
 }
 
 impl Framer {
@@ -90,7 +94,7 @@ impl Framer {
     ) -> Framer {
         let keys = keys.clone();
         let (volume, frames, plain, blocks, nodes) = (None, 0, Vec::new(), Vec::new(), Vec::new());
-        Framer { kind, keys, volume_bytes_max, jobs, order, volume, frames, plain, blocks, nodes }
+        Framer { kind, keys, volume_bytes_max, jobs, order, volume, frames, plain, blocks, nodes, nodes_bytes: 0 }
     }
 
     /// Adds a block. True if it was the last one of its volume: the next goes into a new one.
@@ -118,13 +122,19 @@ impl Framer {
         Ok(is_full)
     }
 
-    /// Adds a tree node. True if it was the last one of its volume.
+    /// Adds a tree node. True if it was the last one of its volume. Nodes travel in memory with their volume, so a
+    /// volume takes only so many.
     pub fn add_node(&mut self, id: NodeId, body: Vec<u8>) -> Result<bool> {
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let info = BlockInfo { id: id.0, length, checksum: None };
-        // The node travels with its volume, so it must be in place before the volume may end.
+        self.nodes_bytes += body.len();
         self.nodes.push((id, body.clone()));
-        self.add(info, &body)
+        let is_full = self.add(info, &body)?;
+        if !is_full && self.nodes_bytes >= NODES_BYTES_MAX {
+            self.end()?;
+            return Ok(true);
+        }
+        Ok(is_full)
     }
 
     /// Ends the volume that is being filled, if there is one.
@@ -135,6 +145,7 @@ impl Framer {
         }
         self.volume = None;
         self.frames = 0;
+        self.nodes_bytes = 0;
         let (blocks, nodes) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.nodes));
         self.order.send(Order::End(volume, blocks, nodes)).map_err(|_| Error::Cancelled)
     }

@@ -42,6 +42,7 @@ use crate::id::SnapshotId;
 use crate::repo::LockedRepository;
 use crate::repo::object_name;
 use crate::snapshot::Snapshot;
+use crate::store::ObjectName;
 use crate::store::Source;
 use crate::watch::Watch;
 
@@ -86,6 +87,17 @@ impl FirstError {
     }
 }
 
+/// Puts the marker that says that this client is about to write. It comes before the catalog is synced with the store,
+/// and goes when the backup is committed; after a crash it stays until the next backup of this client.
+pub fn announce(locked: &LockedRepository) -> Result<()> {
+    let marker = running_marker(locked)?;
+    locked.repository().store().put(&marker, Source::Bytes(b"a backup is running\n")).map(|_| ())
+}
+
+fn running_marker(locked: &LockedRepository) -> Result<ObjectName> {
+    object_name(&format!("running/{}", locked.client()))
+}
+
 /// Makes a snapshot of the tree that `body` gives to the writer. If `body` fails, nothing is committed; volumes that
 /// were stored by then are found and reused by the next backup.
 ///
@@ -96,8 +108,6 @@ pub fn backup<T>(
     watch: &Watch,
     body: impl FnOnce(&mut Writer<'_>) -> Result<(T, u64)>,
 ) -> Result<(T, Snapshot)> {
-    let marker = object_name(&format!("running/{}", locked.client()))?;
-    locked.repository().store().put(&marker, Source::Bytes(b"a backup is running\n"))?;
     settle(locked)?;
     let (result, unreadable, tree) = run_stages(locked, watch, body)?;
     let snapshot = Snapshot {
@@ -114,6 +124,7 @@ pub fn backup<T>(
         totals: crate::snapshot::Totals { unreadable, ..tree.totals },
     };
     commit(locked, options.time, vec![snapshot.clone()], vec![])?;
+    let marker = running_marker(locked)?;
     locked.repository().store().delete(&marker)?;
     locked.catalog().checkpoint()?;
     Ok((result, snapshot))

@@ -1,0 +1,128 @@
+//! Reading volumes in full: each byte against the volume's name, each frame against its seal, each block against its id.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use super::Lost;
+use super::Report;
+use crate::catalog::VolumeRow;
+use crate::catalog::VolumeState;
+use crate::error::Diagnosis;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frame::VolumeKind;
+use crate::frame::volume_object;
+use crate::hash::Sha256Stream;
+use crate::read::VolumeFile;
+use crate::repo::LockedRepository;
+use crate::repo::Repository;
+use crate::watch::Watch;
+
+/// What reading one volume showed.
+struct Read {
+    volume: usize,
+    /// What is wrong with it, if anything.
+    trouble: Option<String>,
+    /// Ids of the blocks that did not come out right.
+    lost: Vec<[u8; 32]>,
+    /// True if every block of it did.
+    is_usable: bool,
+}
+
+/// Reads all of `wanted` with as many threads as there are cores.
+pub(super) fn read_all(
+    locked: &mut LockedRepository,
+    wanted: &[VolumeRow],
+    watch: &Watch,
+    report: &mut Report,
+    lost: &mut Lost,
+) -> Result<()> {
+    let repository = locked.repository();
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Result<Read>>> = Mutex::default();
+    let threads = thread::available_parallelism().map_or(2, std::num::NonZero::get).min(wanted.len());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((number, volume)) = take(&next, wanted) {
+                    let result = watch.check().and_then(|()| read_one(repository, number, volume, watch));
+                    let is_failed = result.is_err();
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+                    if is_failed {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for result in results {
+        let read = result?;
+        let Some(volume) = wanted.get(read.volume) else { continue };
+        report.volumes_read += 1;
+        report.bytes_read += volume.bytes;
+        let state = if read.is_usable { VolumeState::Stored } else { VolumeState::Lost };
+        if let Some(trouble) = read.trouble {
+            report.find(Diagnosis::RemoteCorrupt, volume_object(volume.kind, volume.name), trouble);
+        }
+        lost.0.extend(read.lost);
+        let is_settled = matches!(volume.state, VolumeState::Stored | VolumeState::Lost);
+        if is_settled && volume.state != state {
+            locked.catalog().volume_state(volume.id, state)?;
+        }
+    }
+    Ok(())
+}
+
+fn take<'a>(next: &AtomicUsize, wanted: &'a [VolumeRow]) -> Option<(usize, &'a VolumeRow)> {
+    let number = next.fetch_add(1, Ordering::Relaxed);
+    wanted.get(number).map(|volume| (number, volume))
+}
+
+fn read_one(repository: &Repository, number: usize, row: &VolumeRow, watch: &Watch) -> Result<Read> {
+    let mut read = Read { volume: number, trouble: None, lost: Vec::new(), is_usable: true };
+    let damaged = |mut read: Read, detail: String| {
+        read.trouble = Some(detail);
+        read.is_usable = false;
+        Ok(read)
+    };
+    let file = match VolumeFile::open(repository.store(), repository.keys(), row.kind, row.name, row.bytes) {
+        Ok(file) => file,
+        Err(Error::Corrupt { detail, .. }) => return damaged(read, detail),
+        Err(error) if error.is_absent() => return damaged(read, "it vanished while it was being checked".into()),
+        Err(error) => return Err(error),
+    };
+    if file.salt() != &row.salt || file.index().frames.iter().ne(row.frames.iter().map(|(_, frame)| frame)) {
+        return damaged(read, "it is another volume than the catalog says".into());
+    }
+    let ids = repository.keys().ids();
+    let mut hash = Sha256Stream::new();
+    let mut lost = Vec::new();
+    file.pass(
+        |bytes| {
+            hash.update(bytes);
+            watch.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        },
+        |block, bytes| {
+            let is_right = bytes.is_some_and(|bytes| match row.kind {
+                VolumeKind::Data => ids.block(bytes).0 == block.id,
+                VolumeKind::Meta => ids.node(bytes).0 == block.id,
+            });
+            if !is_right {
+                lost.push(block.id);
+            }
+        },
+    )?;
+    watch.objects.fetch_add(1, Ordering::Relaxed);
+    read.is_usable = lost.is_empty();
+    if !lost.is_empty() {
+        read.trouble = Some(format!("{} of its {} blocks do not open", lost.len(), file.index().blocks.len()));
+    } else if hash.finish() != row.name.0 {
+        read.trouble = Some("its bytes have changed where no block lies; every block in it is whole".into());
+    }
+    read.lost = lost;
+    Ok(read)
+}
