@@ -318,3 +318,53 @@ fn two_machines_share_a_repository_and_each_others_blocks() {
     assert_eq!(recover::sync(&mut locked, &Watch::new()).unwrap().snapshots, 1);
     assert_eq!(locked.catalog().read().snapshots().unwrap().len(), 2);
 }
+
+#[test]
+fn a_frame_that_many_threads_want_is_fetched_once() {
+    let memory = Arc::new(MemoryStore::new());
+    let (_dir, place) = place(memory.clone());
+    init(&place);
+    let last = backup(&mut open(&place), &sample()).unwrap();
+    let watched = Arc::new(FaultyStore::new(memory));
+    let place = Place { store: watched.clone(), catalog_base: place.catalog_base.clone() };
+    let repository = Repository::open(&place, &secret()).unwrap();
+    let reader = Reader::new(&repository, 64 << 20).unwrap();
+    watched.forget_calls();
+    let whole = noise(4, 3 << 20);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let view = reader.view().unwrap();
+                let item = view.directory(last.root).unwrap().find(&view, b"f-list").unwrap().unwrap();
+                let Kind::File(content) = &item.entry.kind else { panic!("not a file") };
+                let map = view.file(content).unwrap();
+                for offset in (0..map.length()).step_by(100_000) {
+                    let bytes = reader.read(&map, offset, 100_000, Verify::Seals).unwrap();
+                    let start = usize::try_from(offset).unwrap();
+                    let expected = &whole[start..start + bytes.len()];
+                    assert!(bytes == expected, "at {offset}");
+                    assert_eq!(reader.read_cached(&map, offset, 100_000).as_deref(), Some(expected));
+                }
+            });
+        }
+    });
+    let mut ranges: Vec<_> = watched.calls().iter().map(|call| format!("{} {:?}", call.object, call.range)).collect();
+    let all = ranges.len();
+    ranges.sort();
+    ranges.dedup();
+    assert_eq!(ranges.len(), all, "some range was fetched twice");
+}
+
+#[test]
+fn a_small_cache_slows_reading_down_and_changes_nothing() {
+    let (_dir, place) = place(Arc::new(MemoryStore::new()));
+    init(&place);
+    let last = backup(&mut open(&place), &sample()).unwrap();
+    let repository = Repository::open(&place, &secret()).unwrap();
+    let reader = Reader::new(&repository, 0).unwrap();
+    let view = reader.view().unwrap();
+    let item = view.directory(last.root).unwrap().find(&view, b"f-list").unwrap().unwrap();
+    let Kind::File(content) = &item.entry.kind else { panic!("not a file") };
+    let map = view.file(content).unwrap();
+    assert!(reader.read(&map, 0, 4 << 20, Verify::Blocks).unwrap() == noise(4, 3 << 20));
+}
