@@ -1,1 +1,12 @@
 //! The agent: the user's files and the command line.
+
+pub mod commands;
+pub mod exit;
+pub mod output;
+pub mod passphrase;
+pub mod settings;
+pub mod signals;
+pub mod time;
+pub mod when;
+
+pub use commands::main_entry;

@@ -1,2 +1,5 @@
 //! The `bygone` program.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    bygone_agent::main_entry()
+}

@@ -1,0 +1,141 @@
+//! `bygone init`: makes a repository.
+
+use serde_json::json;
+
+use bygone_core::compress::Compression;
+use bygone_core::crypto::KdfCost;
+use bygone_core::error::Error;
+use bygone_core::limits;
+use bygone_core::repo::InitOptions;
+use bygone_core::repo::Repository;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::passphrase::Purpose;
+use crate::settings;
+use crate::settings::parse_size;
+
+/// Make a repository
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Cut files into blocks of this size, a power of two from 64KiB to 16MiB
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
+    block_size: u64,
+    /// Gather blocks into volumes of about this size, 1MiB to 256MiB
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+    volume_size: u64,
+    /// How volumes are compressed: lz4, zstd, zstd:LEVEL (1 to 19) or none
+    #[arg(long, value_name = "HOW", default_value_t = Compression::Lz4)]
+    compression: Compression,
+    #[command(flatten)]
+    kdf: Kdf,
+}
+
+/// What a new key slot costs to open.
+#[derive(Debug, clap::Args)]
+pub(super) struct Kdf {
+    /// Memory that opening the key slot takes
+    #[arg(long, value_name = "SIZE", hide = true, value_parser = parse_size)]
+    kdf_memory: Option<u64>,
+}
+
+impl Kdf {
+    /// The cost. 8 MiB stands for the cost of tests, which protects nothing.
+    pub(super) fn cost(&self) -> Result<KdfCost> {
+        let Some(bytes) = self.kdf_memory else { return Ok(KdfCost::default()) };
+        let memory_kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+        match memory_kib {
+            KdfCost::MEMORY_KIB_MIN => Ok(KdfCost::for_tests()),
+            KdfCost::NEW_MEMORY_KIB_MIN..=KdfCost::MEMORY_KIB_MAX => Ok(KdfCost { memory_kib, ..KdfCost::default() }),
+            _ => Err(Failure::Usage("--kdf-memory must be 19MiB to 1GiB (or 8MiB, for tests)".into())),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let block_bytes = u32::try_from(args.block_size).unwrap_or(u32::MAX);
+    check_sizes(block_bytes, args.volume_size)?;
+    let options = InitOptions {
+        block_bytes,
+        volume_bytes: args.volume_size,
+        compression: args.compression,
+        kdf: args.kdf.cost()?,
+        label: format!("{}@{}", settings::user(), settings::host()),
+        time: context.now,
+    };
+    // Nobody should type a passphrase only to hear that there is a repository already; and a directory must not come to
+    // be because somebody thought better of it at the prompt.
+    match context.globals.place() {
+        Err(Failure::Repository(Error::NoRepository { .. })) => {}
+        Err(failure) => return Err(failure),
+        Ok(place) => {
+            let what = format!("the repository at {}", place.store.address());
+            return Err(Error::Exists { what, hint: "use it, or choose another place" }.into());
+        }
+    }
+    let secret = context.globals.passphrase(Purpose::Create, &context.watch)?;
+    let place = context.globals.new_place()?;
+    let made = Repository::init(&place, &secret, &options)?.lock()?;
+    let repository = made.repository();
+    let (id, fingerprint) = (repository.config().repository.to_hex(), repository.keys().fingerprint());
+    let (address, catalog) = (repository.store().address(), repository.catalog_dir().display().to_string());
+    if context.globals.json {
+        let value = json!({
+            "repository": id,
+            "fingerprint": fingerprint,
+            "store": address,
+            "catalog": catalog,
+            "block_bytes": block_bytes,
+            "volume_bytes": args.volume_size,
+            "compression": args.compression.to_string(),
+        });
+        context.output.value(&value)?;
+        return Ok(Exit::Complete);
+    }
+    context.say(&format!("made repository {id} at {address}"))?;
+    context.say(&format!("fingerprint of its key: {fingerprint}"))?;
+    context.say(&format!("catalog on this machine: {catalog}"))?;
+    context
+        .say("Keep the passphrase safe: without it nobody, neither you nor anyone else, can read what is in there.")?;
+    Ok(Exit::Complete)
+}
+
+/// The same limits as the format's, but before a directory is made and a passphrase asked for.
+fn check_sizes(block_bytes: u32, volume_bytes: u64) -> Result<()> {
+    let blocks = limits::BLOCK_BYTES_MIN..=limits::BLOCK_BYTES_MAX;
+    if !blocks.contains(&block_bytes) || !block_bytes.is_power_of_two() {
+        return Err(Failure::Usage("--block-size must be a power of two from 64KiB to 16MiB".into()));
+    }
+    if !(limits::VOLUME_BYTES_MIN..=limits::VOLUME_BYTES_MAX).contains(&volume_bytes) {
+        return Err(Failure::Usage("--volume-size must be 1MiB to 256MiB".into()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_outside_the_format_are_mistakes_in_usage() {
+        assert!(check_sizes(1 << 20, 64 << 20).is_ok());
+        for (block, volume) in
+            [(1 << 15, 64 << 20), (3 << 19, 64 << 20), (1 << 25, 64 << 20), (1 << 20, 1), (1 << 20, 1 << 40)]
+        {
+            assert!(matches!(check_sizes(block, volume), Err(Failure::Usage(_))), "{block} {volume}");
+        }
+    }
+
+    #[test]
+    fn the_cost_of_tests_has_to_be_asked_for() {
+        let cost = |kdf_memory| Kdf { kdf_memory }.cost();
+        assert_eq!(cost(None).unwrap(), KdfCost::default());
+        assert_eq!(cost(Some(8 << 20)).unwrap(), KdfCost::for_tests());
+        assert_eq!(cost(Some(32 << 20)).unwrap().memory_kib, 32 << 10);
+        for bad in [0, 1 << 20, 16 << 20, 2 << 30, u64::MAX] {
+            assert!(cost(Some(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line of `bygone`: what may be said, and who does it.
+
+mod init;
+mod snapshots;
+
+use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use clap::Subcommand;
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
+
+use bygone_core::entry::Time;
+use bygone_core::repo::Repository;
+use bygone_core::watch::Watch;
+
+use crate::exit::Exit;
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::output;
+use crate::output::Output;
+use crate::settings;
+use crate::settings::Globals;
+use crate::signals;
+
+/// Every past version of your files, in a directory.
+///
+/// A repository is a directory of sealed volumes; a catalog on this machine knows what is in them. All times are UTC,
+/// both those shown and those given.
+#[derive(Debug, Parser)]
+#[command(name = "bygone", version, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 complete; 1 failed; 2 usage; 3 snapshot made but some sources could not be read;
+10 no such repository; 11 locked; 12 wrong key; 13 the store disagrees with the catalog; 14 damaged data found;
+130 interrupted.")]
+struct Arguments {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Args),
+    Snapshots(snapshots::Args),
+}
+
+/// What every command is given.
+pub(crate) struct Context {
+    /// Options of every command.
+    pub(crate) globals: Globals,
+    /// Where results go.
+    pub(crate) output: Output,
+    /// Progress, and the wish to stop.
+    pub(crate) watch: Arc<Watch>,
+    /// When the command began.
+    pub(crate) now: Time,
+}
+
+impl Context {
+    /// Opens the repository for reading.
+    fn open(&self) -> Result<Repository> {
+        self.globals.open(&self.watch)
+    }
+
+    /// Tells a person, who did not ask for quiet or JSON, how things stand.
+    fn say(&mut self, text: &str) -> Result<()> {
+        if self.globals.quiet || self.globals.json { Ok(()) } else { self.output.line(text) }
+    }
+}
+
+/// The program: reads the command line of this process and runs it.
+pub fn main_entry() -> ExitCode {
+    ExitCode::from(run(env::args_os()).code())
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let parsed = match Arguments::try_parse_from(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) if error.use_stderr() => {
+            if json {
+                let text = error.render().to_string();
+                let line = text.lines().next().unwrap_or_default();
+                output::fail(json, Exit::Usage, line.strip_prefix("error: ").unwrap_or(line));
+            } else {
+                let _ = error.print();
+            }
+            return Exit::Usage;
+        }
+        Err(help) => {
+            // Whoever does not want to read the help to its end need not.
+            let _ = help.print();
+            return Exit::Complete;
+        }
+    };
+    let watch = Arc::new(Watch::new());
+    let prepared = signals::cancel_on_signal(&watch).map_err(Failure::machine("wait for", "signals"));
+    raise_descriptor_limit();
+    let json = parsed.globals.json;
+    let mut context = Context { output: Output::new(json), globals: parsed.globals, watch, now: settings::now() };
+    let done = prepared.and_then(|()| parsed.command.run(&mut context));
+    let flushed = context.output.flush();
+    match done.and_then(|exit| flushed.map(|()| exit)) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            output::fail(json, failure.exit(), &failure.to_string());
+            failure.exit()
+        }
+    }
+}
+
+impl Command {
+    fn run(&self, context: &mut Context) -> Result<Exit> {
+        match self {
+            Command::Init(args) => init::run(args, context),
+            Command::Snapshots(args) => snapshots::run(args, context),
+        }
+    }
+}
+
+/// Allows this process as many open files as the system lets it have; a shell's default may be very low.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Refused means that it stays as it is.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_every_command_stand_before_and_after_its_name() {
+        for line in [["bygone", "-r", "/r", "snapshots"], ["bygone", "snapshots", "-r", "/r"]] {
+            let parsed = Arguments::try_parse_from(line).unwrap();
+            assert_eq!(parsed.globals.repo, Some("/r".into()));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `bygone snapshots`: lists what there is.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use bygone_core::entry::printable;
+use bygone_core::id::hex;
+use bygone_core::snapshot::Snapshot;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::exit::Result;
+use crate::output::Align;
+use crate::output::Table;
+use crate::output::number;
+use crate::output::size;
+use crate::time::utc;
+
+/// List the snapshots, oldest first
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only those of this machine
+    #[arg(long)]
+    host: Option<String>,
+    /// Only those with this tag; repeated: with all of them
+    #[arg(long)]
+    tag: Vec<String>,
+    /// Only those that hold this path
+    #[arg(long)]
+    path: Option<OsString>,
+    /// Only the newest N
+    #[arg(long, value_name = "N")]
+    latest: Option<usize>,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let catalog = context.open()?.catalog()?;
+    let all = catalog.snapshots()?.into_iter().map(|row| row.snapshot);
+    let mut wanted: Vec<Snapshot> = all.filter(|snapshot| is_wanted(args, snapshot)).collect();
+    if let Some(latest) = args.latest {
+        wanted.drain(..wanted.len().saturating_sub(latest));
+    }
+    if context.globals.json {
+        context.output.value(&wanted.iter().map(value).collect::<Vec<_>>())?;
+        return Ok(Exit::Complete);
+    }
+    for line in table(&wanted).lines() {
+        context.output.line(&line)?;
+    }
+    Ok(Exit::Complete)
+}
+
+fn is_wanted(args: &Args, snapshot: &Snapshot) -> bool {
+    let holds = |path: &OsString| snapshot.paths.iter().any(|of| is_below(path.as_bytes(), of));
+    args.host.as_ref().is_none_or(|host| *host == snapshot.host)
+        && args.tag.iter().all(|tag| snapshot.tags.contains(tag))
+        && args.path.as_ref().is_none_or(holds)
+}
+
+/// True if `path` is `folder` or below it; a slash at the end means nothing.
+pub(super) fn is_below(path: &[u8], folder: &[u8]) -> bool {
+    let trim = |path| -> &[u8] {
+        let mut path: &[u8] = path;
+        while let Some(shorter) = path.strip_suffix(b"/") {
+            path = shorter;
+        }
+        path
+    };
+    trim(path).strip_prefix(trim(folder)).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+fn table(snapshots: &[Snapshot]) -> Table {
+    let left = Align::Left;
+    let mut table = Table::new(&[
+        ("ID", left),
+        ("TIME", left),
+        ("HOST", left),
+        ("TAGS", left),
+        ("PATHS", left),
+        ("FILES", Align::Right),
+        ("SIZE", Align::Right),
+    ]);
+    for snapshot in snapshots {
+        let paths: Vec<String> = snapshot.paths.iter().map(|path| printable(path)).collect();
+        table.row(vec![
+            short_id(snapshot),
+            utc(snapshot.time),
+            printable(snapshot.host.as_bytes()),
+            printable(snapshot.tags.join(",").as_bytes()),
+            paths.join(" "),
+            number(snapshot.totals.files),
+            size(snapshot.totals.bytes),
+        ]);
+    }
+    table
+}
+
+/// The first digits of a snapshot's id, enough for people.
+pub(super) fn short_id(snapshot: &Snapshot) -> String {
+    snapshot.id.to_hex().chars().take(8).collect()
+}
+
+/// A snapshot in JSON.
+fn value(snapshot: &Snapshot) -> Value {
+    let totals = &snapshot.totals;
+    let mut object = Map::new();
+    let mut add = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    add("id", json!(snapshot.id.to_hex()));
+    add("short_id", json!(short_id(snapshot)));
+    add("time", json!(utc(snapshot.time)));
+    add("host", json!(snapshot.host));
+    add("user", json!(snapshot.user));
+    add("tags", json!(snapshot.tags));
+    add("paths", snapshot.paths.iter().map(|path| String::from_utf8_lossy(path)).collect());
+    if snapshot.paths.iter().any(|path| std::str::from_utf8(path).is_err()) {
+        add("paths_hex", snapshot.paths.iter().map(|path| hex(path)).collect());
+    }
+    add("parent", json!(snapshot.parent.map(|id| id.to_hex())));
+    add("program", json!(snapshot.program));
+    add("files", json!(totals.files));
+    add("directories", json!(totals.directories));
+    add("others", json!(totals.others));
+    add("bytes", json!(totals.bytes));
+    add("bytes_new", json!(totals.bytes_new));
+    add("unreadable", json!(totals.unreadable));
+    Value::Object(object)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use bygone_core::entry::Meta;
+    use bygone_core::entry::Time;
+    use bygone_core::id::NodeId;
+    use bygone_core::id::SnapshotId;
+    use bygone_core::snapshot::Totals;
+    use std::sync::Arc;
+
+    /// A snapshot with this id, made at this second.
+    pub(crate) fn snapshot(id: [u8; 16], secs: i64, host: &str, paths: &[&str]) -> Snapshot {
+        let root_meta = Meta {
+            mode: 0o755,
+            owner: Arc::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            size: 0,
+            nlink: 1,
+            device: 0,
+            inode: 0,
+            flags: 0,
+            xattrs: Vec::new(),
+        };
+        Snapshot {
+            id: SnapshotId(id),
+            time: Time { secs, nanos: 0 },
+            host: host.into(),
+            user: "u".into(),
+            paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
+            tags: vec!["daily".into()],
+            parent: None,
+            program: "bygone 0".into(),
+            root_meta,
+            root: NodeId([0; 32]),
+            totals: Totals { files: 1_234, bytes: 5 << 20, ..Totals::default() },
+        }
+    }
+
+    #[test]
+    fn a_row_says_what_people_need_and_nothing_that_moves_a_terminal() {
+        let mut one = snapshot([0xab; 16], 0, "h\x1b", &["/home", "/etc"]);
+        one.paths.push(b"/\xff".to_vec());
+        let lines = table(&[one]).lines();
+        assert_eq!(lines[1], "abababab  1970-01-01T00:00:00Z  h\\x1b  daily  /home /etc /\\xff  1,234  5.0 MiB");
+    }
+
+    #[test]
+    fn json_has_full_ids_and_exact_paths() {
+        let mut one = snapshot([0xab; 16], 0, "h", &["/a"]);
+        let object = value(&one);
+        assert_eq!(object["id"], "ab".repeat(16));
+        assert_eq!(object["time"], "1970-01-01T00:00:00Z");
+        assert_eq!((&object["paths"], &object["parent"]), (&json!(["/a"]), &Value::Null));
+        assert!(object.get("paths_hex").is_none(), "text is exact");
+        one.paths = vec![b"/\xff".to_vec()];
+        assert_eq!(value(&one)["paths_hex"], json!(["2fff"]));
+    }
+
+    #[test]
+    fn a_path_is_held_by_its_folders_and_by_no_namesake() {
+        assert!(is_below(b"/home/u", b"/home"));
+        assert!(is_below(b"/home/", b"/home"));
+        assert!(is_below(b"/x", b"/"));
+        assert!(!is_below(b"/homes", b"/home"));
+        assert!(!is_below(b"/", b"/home"));
+    }
+}

@@ -1,0 +1,207 @@
+//! How a command ends: exit codes are a contract with scripts, given in one place by total matches.
+//!
+//! An [`Error`] says what went wrong in the repository; a [`Failure`] adds what only the program around it can meet: a
+//! command line that makes no sense, or a file named there that cannot be read. Trouble with single files of the user is
+//! neither: a backup goes on and ends with [`Exit::Unreadable`].
+
+use std::fmt;
+use std::io;
+
+use bygone_core::error::Diagnosis;
+use bygone_core::error::Error;
+
+/// The end of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All of it was done.
+    Complete,
+    /// It failed.
+    Failed,
+    /// The command line makes no sense.
+    Usage,
+    /// A snapshot was made, but some sources could not be read.
+    Unreadable,
+    /// There is no repository at that place.
+    NoRepository,
+    /// Another process is at work.
+    Locked,
+    /// The passphrase opens no key slot.
+    WrongKey,
+    /// The store disagrees with the catalog.
+    Disagree,
+    /// Damaged data was found.
+    Damaged,
+    /// It was interrupted.
+    Interrupted,
+}
+
+impl Exit {
+    /// The exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Complete => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unreadable => 3,
+            Exit::NoRepository => 10,
+            Exit::Locked => 11,
+            Exit::WrongKey => 12,
+            Exit::Disagree => 13,
+            Exit::Damaged => 14,
+            Exit::Interrupted => 130,
+        }
+    }
+
+    /// The word for it in JSON, as stable as the code.
+    pub fn word(self) -> &'static str {
+        match self {
+            Exit::Complete => "complete",
+            Exit::Failed => "failed",
+            Exit::Usage => "usage",
+            Exit::Unreadable => "unreadable",
+            Exit::NoRepository => "no-repository",
+            Exit::Locked => "locked",
+            Exit::WrongKey => "wrong-key",
+            Exit::Disagree => "disagree",
+            Exit::Damaged => "damaged",
+            Exit::Interrupted => "interrupted",
+        }
+    }
+
+    /// The end that an error of the repository makes.
+    pub fn of(error: &Error) -> Exit {
+        match error {
+            Error::NoRepository { .. } => Exit::NoRepository,
+            Error::WrongKey { .. } => Exit::WrongKey,
+            Error::Locked { .. } => Exit::Locked,
+            Error::Disagree { diagnosis, .. } => Exit::of_diagnosis(*diagnosis),
+            Error::Corrupt { .. } => Exit::Damaged,
+            Error::Invalid { .. } => Exit::Usage,
+            Error::Cancelled => Exit::Interrupted,
+            Error::Exists { .. }
+            | Error::NotFound { .. }
+            | Error::Store { .. }
+            | Error::Catalog { .. }
+            | Error::Local { .. }
+            | Error::TooNew { .. }
+            | Error::Limit { .. } => Exit::Failed,
+        }
+    }
+
+    /// The end that a finding makes: bytes that are wrong are damage, objects that are not what was expected are
+    /// disagreement.
+    pub fn of_diagnosis(diagnosis: Diagnosis) -> Exit {
+        match diagnosis {
+            Diagnosis::RemoteMissing
+            | Diagnosis::RemoteTruncated
+            | Diagnosis::RemoteUnknownObject
+            | Diagnosis::RemoteRolledBack
+            | Diagnosis::RemoteForked => Exit::Disagree,
+            Diagnosis::RemoteCorrupt | Diagnosis::LocalCorrupt => Exit::Damaged,
+        }
+    }
+}
+
+/// Why a command did not reach its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The repository: its store, its catalog, its keys.
+    #[error(transparent)]
+    Repository(#[from] Error),
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// Something of this machine that the command needs: a file named on the command line, the terminal, a signal.
+    #[error("cannot {doing} {what}: {source}")]
+    Machine {
+        /// What was tried.
+        doing: &'static str,
+        /// With what, printable.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl Failure {
+    /// For `map_err`: `doing` was tried with `what`.
+    pub fn machine<E: Into<io::Error>>(doing: &'static str, what: impl fmt::Display) -> impl FnOnce(E) -> Failure {
+        move |source| Failure::Machine { doing, what: what.to_string(), source: source.into() }
+    }
+
+    /// How the command ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Failure::Repository(error) => Exit::of(error),
+            Failure::Usage(_) => Exit::Usage,
+            Failure::Machine { .. } => Exit::Failed,
+        }
+    }
+}
+
+/// The result of everything in the command line that can fail.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [(Exit, u8); 10] = [
+        (Exit::Complete, 0),
+        (Exit::Failed, 1),
+        (Exit::Usage, 2),
+        (Exit::Unreadable, 3),
+        (Exit::NoRepository, 10),
+        (Exit::Locked, 11),
+        (Exit::WrongKey, 12),
+        (Exit::Disagree, 13),
+        (Exit::Damaged, 14),
+        (Exit::Interrupted, 130),
+    ];
+
+    #[test]
+    fn codes_are_those_that_scripts_rely_on_and_words_are_distinct() {
+        for (exit, code) in ALL {
+            assert_eq!(exit.code(), code, "{exit:?}");
+        }
+        let mut words: Vec<_> = ALL.iter().map(|(exit, _)| exit.word()).collect();
+        words.sort();
+        words.dedup();
+        assert_eq!(words.len(), ALL.len());
+    }
+
+    #[test]
+    fn every_kind_of_error_has_its_exit() {
+        let store = || "/r".to_owned();
+        let io = || io::Error::from(io::ErrorKind::StorageFull);
+        let disagree = |diagnosis| Error::disagree(diagnosis, "data/x", "detail");
+        let cases = [
+            (Error::NoRepository { store: store() }, Exit::NoRepository),
+            (Error::Exists { what: store(), hint: "" }, Exit::Failed),
+            (Error::NotFound { what: store(), hint: "" }, Exit::Failed),
+            (Error::WrongKey { store: store(), slots: 1 }, Exit::WrongKey),
+            (Error::Locked { path: store() }, Exit::Locked),
+            (disagree(Diagnosis::RemoteMissing), Exit::Disagree),
+            (disagree(Diagnosis::RemoteTruncated), Exit::Disagree),
+            (disagree(Diagnosis::RemoteUnknownObject), Exit::Disagree),
+            (disagree(Diagnosis::RemoteRolledBack), Exit::Disagree),
+            (disagree(Diagnosis::RemoteForked), Exit::Disagree),
+            (disagree(Diagnosis::RemoteCorrupt), Exit::Damaged),
+            (disagree(Diagnosis::LocalCorrupt), Exit::Damaged),
+            (Error::corrupt("data/x", "detail"), Exit::Damaged),
+            (Error::store("put", "data/x", io()), Exit::Failed),
+            (Error::Catalog { path: store(), detail: String::new() }, Exit::Failed),
+            (Error::Local { doing: "open", path: store(), source: io() }, Exit::Failed),
+            (Error::TooNew { what: store(), found: 2, known: 1 }, Exit::Failed),
+            (Error::Limit { what: "x", found: 2, max: 1 }, Exit::Failed),
+            (Error::Invalid { what: store() }, Exit::Usage),
+            (Error::Cancelled, Exit::Interrupted),
+        ];
+        for (error, exit) in cases {
+            let text = error.to_string();
+            assert_eq!(Failure::from(error).exit(), exit, "{text}");
+        }
+        assert_eq!(Failure::Usage(String::new()).exit(), Exit::Usage);
+        assert_eq!(Failure::machine("read", "/x")(io()).exit(), Exit::Failed);
+    }
+}

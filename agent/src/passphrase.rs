@@ -1,0 +1,250 @@
+//! Where a passphrase comes from: a file, a command, a variable, or the person at the terminal.
+//!
+//! - The first source that is given is the one: a file that cannot be read is an error, never a reason to try the next.
+//! - One final line end is not part of the passphrase, because editors and `echo` add one; all else is.
+//! - An empty passphrase is refused: it comes from an accident in a script.
+//! - A prompt goes to the terminal and not to standard input and output, which may be pipes. While it waits it looks for
+//!   signals, so that Ctrl-C leaves a terminal that echoes.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
+use nix::sys::termios::LocalFlags;
+use nix::sys::termios::SetArg;
+use nix::sys::termios::Termios;
+use nix::sys::termios::tcgetattr;
+use nix::sys::termios::tcsetattr;
+
+use bygone_core::error::Error;
+use bygone_core::repo::Secret;
+use bygone_core::watch::Watch;
+
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::output;
+use crate::signals;
+
+/// No passphrase is longer.
+const PASSPHRASE_BYTES_MAX: usize = 64 << 10;
+/// How often a prompt looks whether the user wants to stop.
+const PATIENCE_MS: u16 = 100;
+
+/// What the passphrase is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To open a repository: asked for once, the key slots tell whether it is right.
+    Open,
+    /// To make a key slot: asked for twice, because a slip would lock everybody out.
+    Create,
+}
+
+/// What was said about the passphrase; the first that is there counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// A file that holds it.
+    pub file: Option<PathBuf>,
+    /// A shell command that prints it.
+    pub command: Option<OsString>,
+    /// Itself.
+    pub value: Option<OsString>,
+}
+
+/// The passphrase.
+pub fn obtain(sources: &Sources, purpose: Purpose, watch: &Watch, json: bool) -> Result<Secret> {
+    let bytes = match sources {
+        Sources { file: Some(file), .. } => from_file(file, json)?,
+        Sources { command: Some(command), .. } => from_command(command, watch)?,
+        Sources { value: Some(value), .. } => value.clone().into_vec(),
+        _ => prompt(purpose, watch)?,
+    };
+    if bytes.is_empty() {
+        return Err(Failure::Usage("the passphrase is empty: give one with at least one character".into()));
+    }
+    Ok(Secret::new(bytes))
+}
+
+fn from_file(path: &Path, json: bool) -> Result<Vec<u8>> {
+    let failed = |source| Failure::machine("read the passphrase file", path.display())(source);
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
+        let path = path.display();
+        output::warn(json, &format!("everybody on this machine can read {path}: run `chmod 600 {path}`"));
+    }
+    without_line_end(read_bounded(file).map_err(failed)?)
+}
+
+fn from_command(command: &OsString, watch: &Watch) -> Result<Vec<u8>> {
+    let name = command.to_string_lossy();
+    let failed = |source| Failure::machine("run the passphrase command", &name)(source);
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).stdout(Stdio::piped());
+    // Ctrl-C is for the command too, which may be asking something itself.
+    let mut child = signals::let_through(|| shell.spawn()).map_err(failed)?;
+    let bytes = child.stdout.take().map_or(Ok(Vec::new()), read_bounded).map_err(failed)?;
+    let status = child.wait().map_err(failed)?;
+    watch.check()?;
+    if !status.success() {
+        let cause = io::Error::other(format!("it ended with {status}"));
+        return Err(failed(cause));
+    }
+    without_line_end(bytes)
+}
+
+fn read_bounded(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(PASSPHRASE_BYTES_MAX as u64 + 2).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// `bytes` less one line end.
+fn without_line_end(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+    bytes.pop_if(|last| *last == b'\n');
+    if bytes.len() > PASSPHRASE_BYTES_MAX {
+        return Err(Failure::Usage(format!("the passphrase is longer than {PASSPHRASE_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn prompt(purpose: Purpose, watch: &Watch) -> Result<Vec<u8>> {
+    let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| {
+        let ways = "--passphrase-file, --passphrase-command, or the variable BYGONE_PASSPHRASE";
+        Failure::Usage(format!("there is no terminal to ask for the passphrase: give it by {ways}"))
+    })?;
+    match purpose {
+        Purpose::Open => ask(&terminal, "Passphrase: ", watch),
+        Purpose::Create => {
+            let first = ask(&terminal, "New passphrase: ", watch)?;
+            if first != ask(&terminal, "The same again: ", watch)? {
+                return Err(Failure::Usage("the two passphrases are not the same: try again".into()));
+            }
+            Ok(first)
+        }
+    }
+}
+
+/// Gives the terminal back as it was, whatever happens.
+struct Quiet<'a> {
+    terminal: &'a File,
+    before: Termios,
+}
+
+impl Quiet<'_> {
+    fn new(terminal: &File) -> nix::Result<Quiet<'_>> {
+        let before = tcgetattr(terminal)?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO);
+        quiet.local_flags.insert(LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
+        // What was typed before the prompt was there is not meant for it.
+        tcsetattr(terminal, SetArg::TCSAFLUSH, &quiet)?;
+        Ok(Quiet { terminal, before })
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        // Nothing can be done if the terminal has gone.
+        let _ = tcsetattr(self.terminal, SetArg::TCSAFLUSH, &self.before);
+    }
+}
+
+fn ask(mut terminal: &File, question: &str, watch: &Watch) -> Result<Vec<u8>> {
+    let failed = |source: io::Error| Failure::machine("ask for the passphrase on", "the terminal")(source);
+    let signals = signals::Held::new().map_err(failed)?;
+    let quiet = Quiet::new(terminal).map_err(|errno| failed(errno.into()))?;
+    terminal.write_all(question.as_bytes()).map_err(failed)?;
+    let mut answer = vec![0; PASSPHRASE_BYTES_MAX + 2];
+    loop {
+        let mut ready = [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, PollTimeout::from(PATIENCE_MS)).map_err(|errno| failed(errno.into()))?;
+        if watch.is_cancelled() || signals.arrived() {
+            drop(quiet);
+            let _ = terminal.write_all(b"\n");
+            return Err(Error::Cancelled.into());
+        }
+        if ready.iter().any(|fd| fd.any() == Some(true)) {
+            break;
+        }
+    }
+    // A terminal gives one line at a time.
+    let length = terminal.read(&mut answer).map_err(failed)?;
+    answer.truncate(length);
+    without_line_end(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn file(content: &[u8]) -> (tempfile::TempDir, Sources) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("passphrase");
+        fs::write(&path, content).unwrap();
+        (directory, Sources { file: Some(path), ..Sources::default() })
+    }
+
+    #[test]
+    fn one_line_end_is_not_part_of_a_passphrase() {
+        for (content, passphrase) in [
+            (&b"secret"[..], &b"secret"[..]),
+            (b"secret\n", b"secret"),
+            (b"secret\n\n", b"secret\n"),
+            (b" two\nlines \n", b" two\nlines "),
+            (b"\xff\0", b"\xff\0"),
+        ] {
+            assert_eq!(without_line_end(content.to_vec()).unwrap(), passphrase);
+            let (_directory, sources) = file(content);
+            assert_eq!(from_file(sources.file.as_ref().unwrap(), false).unwrap(), passphrase);
+        }
+    }
+
+    #[test]
+    fn an_empty_passphrase_is_refused_wherever_it_comes_from() {
+        let watch = Watch::new();
+        let (_directory, empty_file) = file(b"\n");
+        let command = Sources { command: Some("true".into()), ..Sources::default() };
+        let value = Sources { value: Some("".into()), ..Sources::default() };
+        for sources in [empty_file, command, value] {
+            let told = obtain(&sources, Purpose::Open, &watch, false).err().unwrap();
+            assert!(matches!(told, Failure::Usage(_)), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_is_an_error_and_the_next_is_not_tried() {
+        let value = Some("value".into());
+        let file = Sources { file: Some("/nonexistent/x".into()), value: value.clone(), ..Sources::default() };
+        let command = Sources { command: Some("echo x; exit 3".into()), value, ..Sources::default() };
+        for sources in [file, command] {
+            let told = obtain(&sources, Purpose::Open, &Watch::new(), false).err().unwrap();
+            assert!(matches!(told, Failure::Machine { .. }), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_command_s_output_is_the_passphrase() {
+        let command = OsString::from("printf 'a b\\n'");
+        assert_eq!(from_command(&command, &Watch::new()).unwrap(), b"a b");
+    }
+
+    #[test]
+    fn what_has_no_end_is_not_read_for_ever() {
+        let sources = Sources { file: Some("/dev/zero".into()), ..Sources::default() };
+        assert!(matches!(obtain(&sources, Purpose::Open, &Watch::new(), false), Err(Failure::Usage(_))));
+    }
+}

@@ -1,0 +1,116 @@
+//! Ctrl-C and its like: the first asks the command to end in order, the second ends it.
+//!
+//! The signals are blocked before the program has a second thread, so that every thread inherits the mask, and one
+//! thread waits for them. No code runs inside a signal handler. What was ignored when the program was started
+//! (`nohup`, a background job of a script) stays ignored: a blocked signal would be delivered all the same.
+
+use std::fs;
+use std::io;
+use std::process;
+use std::sync::Arc;
+use std::thread;
+
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SfdFlags;
+use nix::sys::signalfd::SignalFd;
+
+use bygone_core::watch::Watch;
+
+use crate::exit::Exit;
+
+/// Signals that ask the program to end.
+const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// The signals that end us and are not ignored.
+fn ending() -> SigSet {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut set = SigSet::empty();
+    ENDING.into_iter().filter(|signal| !is_ignored(&status, *signal)).for_each(|signal| set.add(signal));
+    set
+}
+
+/// Whether `/proc/PID/status` says that a signal is ignored.
+fn is_ignored(status: &str, signal: Signal) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal as i32 - 1) & 1 == 1
+}
+
+/// From now on, the first signal that asks to end cancels `watch`, and the second ends the process. Call it before any
+/// thread is started.
+pub fn cancel_on_signal(watch: &Arc<Watch>) -> io::Result<()> {
+    let set = ending();
+    set.thread_block()?;
+    let watch = Arc::clone(watch);
+    let wait = move || {
+        while set.wait().is_ok() {
+            if watch.is_cancelled() {
+                process::exit(Exit::Interrupted.code().into());
+            }
+            watch.cancel();
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait).map(|_| ())
+}
+
+/// Runs `start` with the signals unblocked in this thread, for a child that inherits the mask.
+pub fn let_through<T>(start: impl FnOnce() -> T) -> T {
+    let before = SigSet::thread_get_mask();
+    let unblocked = ending().thread_unblock();
+    let started = start();
+    if let (Ok(before), Ok(())) = (before, unblocked) {
+        let _ = before.thread_set_mask();
+    }
+    started
+}
+
+/// Signals that ask to end, held back from this thread while a terminal is in a state that must not be left behind.
+pub struct Held {
+    arrived: SignalFd,
+    before: SigSet,
+}
+
+impl Held {
+    /// Holds them until it is dropped.
+    pub fn new() -> io::Result<Held> {
+        let set = ending();
+        let before = SigSet::thread_get_mask()?;
+        let arrived = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        set.thread_block()?;
+        Ok(Held { arrived, before })
+    }
+
+    /// True if one has arrived since.
+    pub fn arrived(&self) -> bool {
+        matches!(self.arrived.read_signal(), Ok(Some(_)))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_process_status() {
+        let status = "Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n";
+        assert!(is_ignored(status, Signal::SIGHUP), "signal 1 is the lowest bit");
+        assert!(!is_ignored(status, Signal::SIGINT));
+        assert!(!is_ignored("", Signal::SIGHUP));
+    }
+
+    #[test]
+    fn a_child_can_be_interrupted_although_we_hold_signals() {
+        let held = Held::new().unwrap();
+        let sees = || process::Command::new("grep").args(["SigBlk", "/proc/self/status"]).output().unwrap().stdout;
+        let through = String::from_utf8(let_through(sees)).unwrap();
+        assert_eq!(through.trim(), "SigBlk:\t0000000000000000");
+        drop(held);
+    }
+}
