@@ -177,7 +177,7 @@ fn holes_are_recorded_and_never_stored() {
     assert_eq!(reader.data_from(&map, 0).unwrap(), Some(1 << 40));
     assert_eq!(reader.hole_from(&map, 0).unwrap(), Some(0));
     assert_eq!(reader.hole_from(&map, 1 << 40).unwrap(), Some((1 << 40) + 3));
-    assert_eq!(view.version(item.version).unwrap().as_ref(), Some(&*item.entry));
+    assert_eq!(view.version(item.version).unwrap().as_deref(), Some(&*item.entry));
 }
 
 #[test]

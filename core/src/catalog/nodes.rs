@@ -13,7 +13,6 @@ use crate::error::Result;
 use crate::hash::IdKeys;
 use crate::id::NodeId;
 use crate::tree::Node;
-use crate::tree::decode_leaf;
 use crate::tree::encode_leaf;
 use crate::wire::Decoder;
 use crate::wire::Encoder;
@@ -43,23 +42,13 @@ impl Catalog {
         Ok(Some(NodeRow { body, versions }))
     }
 
-    /// The entry of a file version, under one of its names.
-    pub fn version(&self, version: u64) -> Result<Option<Entry>> {
-        let row = self.run(|conn| {
-            conn.prepare_cached(
-                "SELECT n.name, n.body, v.ordinal FROM version v JOIN node n ON n.id = v.node WHERE v.id = ?1",
-            )?
-            .query_row([version.cast_signed()], |row| {
-                Ok((NodeId(row.get(0)?), row.get::<_, Vec<u8>>(1)?, row.get::<_, u32>(2)?))
-            })
-            .optional()
-        })?;
-        let Some((id, body, ordinal)) = row else { return Ok(None) };
-        if self.ids.node(&body) != id {
-            return Err(self.damaged("a tree node has changed by itself"));
-        }
-        let entries = decode_leaf(&body).map_err(|_| self.damaged("a tree node does not decode"))?;
-        Ok(entries.into_iter().nth(ordinal as usize))
+    /// A leaf that holds a file version, and the number of its entry there.
+    pub fn version_place(&self, version: u64) -> Result<Option<(NodeId, u32)>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT n.name, v.ordinal FROM version v JOIN node n ON n.id = v.node WHERE v.id = ?1")?
+                .query_row([version.cast_signed()], |row| Ok((NodeId(row.get(0)?), row.get(1)?)))
+                .optional()
+        })
     }
 
     /// Number of file versions.

@@ -89,9 +89,14 @@ impl View {
         FileMap::new(&self.catalog, content)
     }
 
-    /// The entry of a file version, under one of its names.
-    pub fn version(&self, version: u64) -> Result<Option<Entry>> {
-        self.catalog.version(version)
+    /// The entry of a file version, under one of its names. The whole leaf is decoded and kept: whoever asks for one
+    /// file of a directory asks for the next ones too.
+    pub fn version(&self, version: u64) -> Result<Option<Arc<Entry>>> {
+        let Some((id, ordinal)) = self.catalog.version_place(version)? else { return Ok(None) };
+        Ok(match &*self.node(id)? {
+            Decoded::Leaf(items) => items.get(ordinal as usize).map(|(entry, _)| Arc::clone(entry)),
+            Decoded::Branch(_) => None,
+        })
     }
 
     /// The number of a directory's path, from the number of its parent's; the root is 1.
