@@ -1,5 +1,7 @@
 //! Volumes and the blocks in them: where data is, and in which state the object that holds it is.
 
+use std::collections::HashSet;
+
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
 
@@ -169,8 +171,34 @@ impl Catalog {
 
     /// All volumes, in the order in which they were made.
     pub fn volumes(&self) -> Result<Vec<VolumeRow>> {
+        self.volumes_where("true")
+    }
+
+    /// Volumes of which it is not known whether they came to be stored.
+    pub fn volumes_intended(&self) -> Result<Vec<VolumeRow>> {
+        self.volumes_where("state = 0")
+    }
+
+    /// Volumes that are stored and that no commit has named yet.
+    pub fn volumes_unannounced(&self) -> Result<Vec<VolumeRow>> {
+        self.volumes_where("state = 1 AND announced = 0")
+    }
+
+    /// Names of all volumes, whatever their state.
+    pub fn volume_names(&self) -> Result<HashSet<VolumeName>> {
         self.run(|conn| {
-            conn.prepare_cached(&format!("SELECT {VOLUME_COLUMNS} FROM volume ORDER BY id"))?
+            conn.prepare_cached("SELECT name FROM volume")?.query_map([], |row| row.get(0).map(VolumeName))?.collect()
+        })
+    }
+
+    /// True if some volume is not, or not surely, in the store, so that a known block may be gone.
+    pub fn has_volumes_not_stored(&self) -> Result<bool> {
+        self.run(|conn| conn.query_row("SELECT EXISTS (SELECT 1 FROM volume WHERE state <> 1)", [], |row| row.get(0)))
+    }
+
+    fn volumes_where(&self, condition: &'static str) -> Result<Vec<VolumeRow>> {
+        self.run(|conn| {
+            conn.prepare_cached(&format!("SELECT {VOLUME_COLUMNS} FROM volume WHERE {condition} ORDER BY id"))?
                 .query_map([], volume_row)?
                 .collect()
         })

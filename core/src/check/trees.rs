@@ -2,7 +2,6 @@
 //! there. A node is looked at once, however many snapshots share it; where trouble lies below it, every snapshot that
 //! has it is named.
 
-use std::collections::HashMap;
 use std::collections::HashSet;
 
 use super::AFFECTED_NAMED_MAX;
@@ -41,7 +40,7 @@ pub(super) fn walk(
     watch: &Watch,
     report: &mut Report,
 ) -> Result<()> {
-    let mut walker = Walker { catalog, lost, clean: HashSet::new(), present: HashMap::new() };
+    let mut walker = Walker { catalog, lost, clean: HashSet::new() };
     for snapshot in snapshots {
         watch.check()?;
         walker.snapshot(snapshot, watch, report)?;
@@ -54,8 +53,6 @@ struct Walker<'a> {
     lost: &'a Lost,
     /// Directories below which everything is there: they are not walked again.
     clean: HashSet<NodeId>,
-    /// Whether a block or node is there, for those that were looked up.
-    present: HashMap<[u8; 32], bool>,
 }
 
 /// A directory on the way down.
@@ -94,7 +91,7 @@ impl Walker<'_> {
     }
 
     /// Looks at the entries of a directory; its subdirectories are left for later.
-    fn enter(&mut self, snapshot: SnapshotId, node: NodeId, path: Vec<u8>, report: &mut Report) -> Result<Level> {
+    fn enter(&self, snapshot: SnapshotId, node: NodeId, path: Vec<u8>, report: &mut Report) -> Result<Level> {
         let mut level = Level { node, path, directories: Vec::new(), is_clean: true };
         let mut nodes = vec![node];
         let mut troubles = Vec::new();
@@ -133,7 +130,7 @@ impl Walker<'_> {
     }
 
     /// What is missing of a file, if anything.
-    fn content(&mut self, content: &Content) -> Result<Option<String>> {
+    fn content(&self, content: &Content) -> Result<Option<String>> {
         let (mut missing, mut lists) = (0u64, Vec::new());
         match content {
             Content::Inline(_) => {}
@@ -151,7 +148,7 @@ impl Walker<'_> {
         Ok((missing > 0).then(|| format!("{missing} bytes of it are in blocks that are lost")))
     }
 
-    fn missing_bytes(&mut self, extents: &[Extent]) -> Result<u64> {
+    fn missing_bytes(&self, extents: &[Extent]) -> Result<u64> {
         let mut missing = 0;
         for extent in extents {
             if let Extent::Block { id, length } = extent {
@@ -164,7 +161,7 @@ impl Walker<'_> {
 
     /// A node, or why it cannot be had. A node that is in the catalog and not in the store is lost to everybody else,
     /// so it counts as lost.
-    fn node(&mut self, id: NodeId) -> Result<std::result::Result<Node, String>> {
+    fn node(&self, id: NodeId) -> Result<std::result::Result<Node, String>> {
         let row = match self.catalog.node(id) {
             Err(Error::Disagree { detail, .. }) => return Ok(Err(detail)),
             other => other?,
@@ -176,20 +173,17 @@ impl Walker<'_> {
         Ok(Node::decode(&row.body).map_err(|e| format!("tree node {id} does not decode: {e}")))
     }
 
-    fn is_there(&mut self, id: &[u8; 32], length: Option<u32>) -> Result<bool> {
-        if let Some(known) = self.present.get(id) {
-            return Ok(*known);
+    fn is_there(&self, id: &[u8; 32], length: Option<u32>) -> Result<bool> {
+        if self.lost.0.contains(id) {
+            return Ok(false);
         }
-        let is_there = !self.lost.0.contains(id)
-            && match self.catalog.locate(id) {
-                // What is lost of a lost volume stands in the list of lost blocks: the rest of it can be read.
-                Ok(Some((at, VolumeState::Stored | VolumeState::Lost))) => {
-                    length.is_none_or(|length| length == at.length)
-                }
-                Ok(_) | Err(Error::Disagree { .. }) => false,
-                Err(error) => return Err(error),
-            };
-        self.present.insert(*id, is_there);
-        Ok(is_there)
+        match self.catalog.locate(id) {
+            // What is lost of a lost volume stands in the list of lost blocks: the rest of it can be read.
+            Ok(Some((at, VolumeState::Stored | VolumeState::Lost))) => {
+                Ok(length.is_none_or(|length| length == at.length))
+            }
+            Ok(_) | Err(Error::Disagree { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }

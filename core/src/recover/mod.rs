@@ -11,7 +11,6 @@
 mod chains;
 
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -54,7 +53,7 @@ pub fn sync(locked: &mut LockedRepository, watch: &Watch) -> Result<Learnt> {
     let (repository, catalog) = locked.parts();
     let commits = chains::unseen(repository, catalog.read())?;
     let mut learnt = Learnt::default();
-    let known: HashSet<VolumeName> = catalog.read().volumes()?.iter().map(|volume| volume.name).collect();
+    let known = catalog.read().volume_names()?;
     for added in commits.iter().flat_map(|unseen| &unseen.commit.volumes_added) {
         if !known.contains(&added.name) {
             watch.check()?;
@@ -76,7 +75,7 @@ pub fn sync(locked: &mut LockedRepository, watch: &Watch) -> Result<Learnt> {
 pub fn recover(locked: &mut LockedRepository, watch: &Watch) -> Result<Learnt> {
     let mut learnt = sync(locked, watch)?;
     let (repository, catalog) = locked.parts();
-    let known: HashSet<VolumeName> = catalog.read().volumes()?.iter().map(|volume| volume.name).collect();
+    let known = catalog.read().volume_names()?;
     for (kind, object) in list_volumes(repository)? {
         let Some(name) = volume_name(&object) else { continue };
         if known.contains(&name) {

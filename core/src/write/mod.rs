@@ -187,21 +187,19 @@ fn commit(
     let (repository, catalog) = locked.parts();
     let (own, others): (Vec<_>, Vec<_>) = catalog.read().heads()?.into_iter().partition(|head| head.client == client);
     let own = own.first();
-    let announced = |volume: &crate::catalog::VolumeRow| {
-        let is_new = volume.state == crate::catalog::VolumeState::Stored && !volume.is_announced;
-        is_new.then(|| VolumeAdded {
-            name: volume.name,
-            kind: volume.kind,
-            bytes: volume.bytes,
-            etag: volume.etag.clone(),
-        })
-    };
+    let unannounced = catalog.read().volumes_unannounced()?;
+    let added = unannounced.into_iter().map(|volume| VolumeAdded {
+        name: volume.name,
+        kind: volume.kind,
+        bytes: volume.bytes,
+        etag: volume.etag,
+    });
     let commit = Commit {
         previous: own.map(|head| head.hash),
         time,
         snapshots_added,
         snapshots_removed,
-        volumes_added: catalog.read().volumes()?.iter().filter_map(announced).collect(),
+        volumes_added: added.collect(),
         volumes_retired: Vec::new(),
         heads: others,
     };

@@ -4,7 +4,6 @@
 //! A store shows an object whole or not at all, and its name is the hash of its bytes: so if it is listed with the right
 //! size it is stored, and its blocks are used; if not, the intent is forgotten. Nothing is deleted from the store.
 
-use crate::catalog::VolumeState;
 use crate::error::Result;
 use crate::frame::volume_object;
 use crate::repo::LockedRepository;
@@ -13,7 +12,7 @@ use crate::repo::LockedRepository;
 pub fn settle(locked: &mut LockedRepository) -> Result<u64> {
     let (repository, catalog) = locked.parts();
     let mut found = 0;
-    for volume in catalog.read().volumes()?.into_iter().filter(|v| v.state == VolumeState::Intended) {
+    for volume in catalog.read().volumes_intended()? {
         let name = volume_object(volume.kind, volume.name);
         let folder: String = name.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
         let listed = repository.store().list(&folder)?;

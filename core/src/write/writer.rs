@@ -126,7 +126,7 @@ impl<'a> Writer<'a> {
         watch: &'a Watch,
     ) -> Result<Writer<'a>> {
         catalog.renew()?;
-        let is_damaged = catalog.volumes()?.iter().any(|volume| volume.state != VolumeState::Stored);
+        let is_damaged = catalog.has_volumes_not_stored()?;
         let Stages { jobs, order, intended } = stages;
         let (keys, config) = (repository.keys(), repository.config());
         let claims = Claims { intended, ended: VecDeque::new(), ended_count: 0, open: Default::default() };
