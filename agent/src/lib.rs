@@ -4,6 +4,8 @@ pub mod commands;
 pub mod exit;
 pub mod output;
 pub mod passphrase;
+pub mod progress;
+pub mod select;
 pub mod settings;
 pub mod signals;
 pub mod time;

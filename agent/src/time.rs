@@ -53,6 +53,11 @@ pub fn utc(time: Time) -> String {
     format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", c.year, c.month, c.day, c.hour, c.minute, c.second)
 }
 
+/// `time` as RFC 3339 writes it, to the nanosecond.
+pub fn utc_exact(time: Time) -> String {
+    utc(time).replace('Z', &format!(".{:09}Z", time.nanos))
+}
+
 /// `time` as a file name that needs no quoting anywhere, in an order that is the order of time:
 /// `2026-11-22T23-50-01Z`.
 pub fn utc_name(time: Time) -> String {

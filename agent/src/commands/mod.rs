@@ -1,12 +1,21 @@
 //! The command line of `bygone`: what may be said, and who does it.
 
+mod cat;
+mod check;
+mod dump;
 mod init;
+mod key;
+mod ls;
+mod recover;
 mod snapshots;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 use clap::Parser;
 use clap::Subcommand;
@@ -15,7 +24,9 @@ use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 
 use bygone_core::entry::Time;
+use bygone_core::read::View;
 use bygone_core::repo::Repository;
+use bygone_core::snapshot::Snapshot;
 use bygone_core::watch::Watch;
 
 use crate::exit::Exit;
@@ -23,9 +34,13 @@ use crate::exit::Failure;
 use crate::exit::Result;
 use crate::output;
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::settings;
 use crate::settings::Globals;
 use crate::signals;
+
+/// Decoded frames that restore and cat keep: blocks that are read in order need few, hard links and copies profit.
+const READ_CACHE_BYTES: usize = 64 << 20;
 
 /// Every past version of your files, in a directory.
 ///
@@ -47,6 +62,12 @@ struct Arguments {
 enum Command {
     Init(init::Args),
     Snapshots(snapshots::Args),
+    Ls(ls::Args),
+    Cat(cat::Args),
+    Check(check::Args),
+    Recover(recover::Args),
+    Key(key::Args),
+    CatalogDump(dump::Args),
 }
 
 /// What every command is given.
@@ -59,6 +80,8 @@ pub(crate) struct Context {
     pub(crate) watch: Arc<Watch>,
     /// When the command began.
     pub(crate) now: Time,
+    /// The same, to measure by.
+    pub(crate) began: Instant,
 }
 
 impl Context {
@@ -67,10 +90,32 @@ impl Context {
         self.globals.open(&self.watch)
     }
 
+    /// Shows progress until the answer is dropped.
+    fn progress(&self) -> Progress {
+        let Globals { quiet, json, no_progress, .. } = self.globals;
+        Progress::show(&self.watch, !quiet && !json && !no_progress)
+    }
+
+    /// How long the command has been running.
+    fn seconds(&self) -> f64 {
+        // To the millisecond: more digits say nothing.
+        (self.began.elapsed().as_secs_f64() * 1_000.0).round() / 1_000.0
+    }
+
+    /// Tells of something that stops nothing.
+    fn warn(&self, text: &str) {
+        output::warn(self.globals.json, text);
+    }
+
     /// Tells a person, who did not ask for quiet or JSON, how things stand.
     fn say(&mut self, text: &str) -> Result<()> {
         if self.globals.quiet || self.globals.json { Ok(()) } else { self.output.line(text) }
     }
+}
+
+/// All snapshots, oldest first.
+fn snapshots_of(view: &View) -> Result<Vec<Snapshot>> {
+    Ok(view.snapshots()?.into_iter().map(|row| row.snapshot).collect())
 }
 
 /// The program: reads the command line of this process and runs it.
@@ -103,7 +148,8 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let prepared = signals::cancel_on_signal(&watch).map_err(Failure::machine("wait for", "signals"));
     raise_descriptor_limit();
     let json = parsed.globals.json;
-    let mut context = Context { output: Output::new(json), globals: parsed.globals, watch, now: settings::now() };
+    let (now, began) = (settings::now(), Instant::now());
+    let mut context = Context { output: Output::new(json), globals: parsed.globals, watch, now, began };
     let done = prepared.and_then(|()| parsed.command.run(&mut context));
     let flushed = context.output.flush();
     match done.and_then(|exit| flushed.map(|()| exit)) {
@@ -120,6 +166,12 @@ impl Command {
         match self {
             Command::Init(args) => init::run(args, context),
             Command::Snapshots(args) => snapshots::run(args, context),
+            Command::Ls(args) => ls::run(args, context),
+            Command::Cat(args) => cat::run(args, context),
+            Command::Check(args) => check::run(args, context),
+            Command::Recover(args) => recover::run(args, context),
+            Command::Key(args) => key::run(args, context),
+            Command::CatalogDump(args) => dump::run(args, context),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::output::Align;
 use crate::output::Table;
 use crate::output::number;
 use crate::output::size;
+use crate::select::short_id;
 use crate::time::utc;
 
 /// List the snapshots, oldest first
@@ -99,11 +100,6 @@ fn table(snapshots: &[Snapshot]) -> Table {
     table
 }
 
-/// The first digits of a snapshot's id, enough for people.
-pub(super) fn short_id(snapshot: &Snapshot) -> String {
-    snapshot.id.to_hex().chars().take(8).collect()
-}
-
 /// A snapshot in JSON.
 fn value(snapshot: &Snapshot) -> Value {
     let totals = &snapshot.totals;
@@ -131,43 +127,9 @@ fn value(snapshot: &Snapshot) -> Value {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use bygone_core::entry::Meta;
-    use bygone_core::entry::Time;
-    use bygone_core::id::NodeId;
-    use bygone_core::id::SnapshotId;
-    use bygone_core::snapshot::Totals;
-    use std::sync::Arc;
-
-    /// A snapshot with this id, made at this second.
-    pub(crate) fn snapshot(id: [u8; 16], secs: i64, host: &str, paths: &[&str]) -> Snapshot {
-        let root_meta = Meta {
-            mode: 0o755,
-            owner: Arc::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            size: 0,
-            nlink: 1,
-            device: 0,
-            inode: 0,
-            flags: 0,
-            xattrs: Vec::new(),
-        };
-        Snapshot {
-            id: SnapshotId(id),
-            time: Time { secs, nanos: 0 },
-            host: host.into(),
-            user: "u".into(),
-            paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
-            tags: vec!["daily".into()],
-            parent: None,
-            program: "bygone 0".into(),
-            root_meta,
-            root: NodeId([0; 32]),
-            totals: Totals { files: 1_234, bytes: 5 << 20, ..Totals::default() },
-        }
-    }
+    use crate::commands::testing::snapshot;
 
     #[test]
     fn a_row_says_what_people_need_and_nothing_that_moves_a_terminal() {

@@ -1,0 +1,56 @@
+//! `bygone cat`: writes a file to standard output.
+
+use std::ffi::OsString;
+
+use bygone_core::entry::Kind;
+use bygone_core::entry::printable;
+use bygone_core::read::Reader;
+use bygone_core::read::Verify;
+
+use super::Context;
+use super::READ_CACHE_BYTES;
+use crate::exit::Exit;
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::select::Found;
+use crate::select::Selector;
+
+/// Bytes that are read at once: a multiple of every block size up to this, so that blocks are read, and verified, whole.
+const PIECE_BYTES: usize = 8 << 20;
+
+/// Write a file of a snapshot to standard output
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Which file: latest:/etc/fstab, an id and a path, or a time and a path
+    #[arg(value_name = "SNAP:PATH")]
+    file: OsString,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let selector = Selector::parse(&args.file)?;
+    let repository = context.open()?;
+    let reader = Reader::new(&repository, READ_CACHE_BYTES)?;
+    let view = reader.view()?;
+    let snapshot = selector.snapshot(super::snapshots_of(&view)?, context.now)?;
+    let what = || printable(&selector.path_bytes());
+    let entry = match selector.find(&view, &snapshot)? {
+        Found::Entry(entry) => entry,
+        Found::Directory { .. } => {
+            let path = if selector.path.is_empty() { "/".to_owned() } else { what() };
+            return Err(Failure::Usage(format!("{path} is a directory: list it with `bygone ls`")));
+        }
+    };
+    let Kind::File(content) = &entry.kind else {
+        return Err(Failure::Usage(format!("{} is not a regular file: see `bygone ls -l`", what())));
+    };
+    let file = view.file(content)?;
+    let step = PIECE_BYTES.max(usize::try_from(repository.config().block_bytes).unwrap_or(PIECE_BYTES));
+    let mut offset = 0;
+    while offset < file.length() && !context.output.is_closed() {
+        context.watch.check()?;
+        let piece = reader.read(&file, offset, step, Verify::Blocks)?;
+        context.output.bytes(&piece)?;
+        offset += piece.len() as u64;
+    }
+    Ok(Exit::Complete)
+}

@@ -1,0 +1,254 @@
+//! `bygone check`: is everything there, and is it what was stored?
+
+use std::str::FromStr;
+
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::check::Report;
+use bygone_core::entry::Time;
+use bygone_core::entry::printable;
+use bygone_core::error::Error;
+use bygone_core::recover;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::exit::Result;
+use crate::output::duration;
+use crate::output::insert_bytes;
+use crate::output::number;
+use crate::output::size;
+use crate::settings::parse_size;
+
+/// Check that the store holds everything that the snapshots need
+///
+/// Without options, names and sizes are compared and every block of every snapshot is looked up. With --read-data, every
+/// byte is read and authenticated too. What is found damaged is stored again by the next backup, as far as the source
+/// still has it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Read and authenticate all data
+    #[arg(long, conflicts_with = "read_data_subset")]
+    read_data: bool,
+    /// Read some of the data: a share (5%) or an amount (500M), chosen anew each time, or a part (1/7: the first of 7)
+    #[arg(long, value_name = "WHICH")]
+    read_data_subset: Option<Subset>,
+}
+
+/// A part of all volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subset {
+    /// So many thousandths of a percent.
+    Share(u64),
+    Bytes(u64),
+    Part {
+        part: u64,
+        parts: u64,
+    },
+}
+
+const SHARE_WHOLE: u64 = 100_000;
+
+impl FromStr for Subset {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Subset, String> {
+        let subset = match (text.strip_suffix('%'), text.split_once('/')) {
+            (Some(percent), _) => share(percent).map(Subset::Share),
+            (None, Some((part, parts))) => {
+                let numbers = part.parse().ok().zip(parts.parse().ok());
+                numbers
+                    .filter(|(part, parts)| (1..=*parts).contains(part))
+                    .map(|(part, parts)| Subset::Part { part, parts })
+            }
+            (None, None) => parse_size(text).ok().filter(|bytes| *bytes > 0).map(Subset::Bytes),
+        };
+        subset.ok_or_else(|| {
+            format!("{text:?} is none of a share such as 5%, an amount such as 500M, a part such as 1/7")
+        })
+    }
+}
+
+/// Thousandths of a percent: more than 0, at most all.
+fn share(percent: &str) -> Option<u64> {
+    let (whole, fraction) = percent.split_once('.').unwrap_or((percent, "0"));
+    let plain = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = plain(whole) && plain(fraction) && fraction.len() <= 3;
+    let thousandths = format!("{whole}{fraction:0<3}").parse::<u64>().ok().filter(|_| fits)?;
+    (1..=SHARE_WHOLE).contains(&thousandths).then_some(thousandths)
+}
+
+impl Subset {
+    /// What to read, of so many stored bytes. The time chooses which.
+    fn read_data(self, stored_bytes: u64, now: Time) -> ReadData {
+        let seed = now.secs.cast_unsigned().rotate_left(32) ^ u64::from(now.nanos);
+        match self {
+            Subset::Share(share) => {
+                let bytes = u128::from(stored_bytes) * u128::from(share) / u128::from(SHARE_WHOLE);
+                ReadData::Sample { seed, bytes: u64::try_from(bytes).unwrap_or(u64::MAX).max(1) }
+            }
+            Subset::Bytes(bytes) => ReadData::Sample { seed, bytes },
+            Subset::Part { part, parts } => ReadData::Part { part, parts },
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let mut locked = context.open()?.lock()?;
+    let progress = context.progress();
+    match recover::sync(&mut locked, &context.watch) {
+        // The check itself finds it again, and tells more.
+        Ok(_) | Err(Error::Disagree { .. } | Error::Corrupt { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let stored_bytes = locked.catalog().read().stored_bytes()?;
+    let read_data = match (args.read_data, args.read_data_subset) {
+        (true, _) => ReadData::All,
+        (false, Some(subset)) => subset.read_data(stored_bytes, context.now),
+        (false, None) => ReadData::No,
+    };
+    let report = check::check(&mut locked, read_data, &context.watch);
+    drop(progress);
+    let report = report?;
+    let seconds = context.seconds();
+    if context.globals.json {
+        context.output.value(&value(&report, seconds))?;
+    } else {
+        for line in lines(&report, seconds, context.globals.quiet, context.globals.verbose) {
+            context.output.line(&line)?;
+        }
+    }
+    Ok(exit(&report))
+}
+
+fn exit(report: &Report) -> Exit {
+    match (report.has_damage(), report.is_clean()) {
+        (true, _) => Exit::Damaged,
+        (false, false) => Exit::Disagree,
+        (false, true) => Exit::Complete,
+    }
+}
+
+fn lines(report: &Report, seconds: f64, quiet: bool, verbose: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    for finding in &report.findings {
+        let text = format!("{}: {}: {}", finding.diagnosis, finding.object, finding.detail);
+        lines.push(crate::output::one_line(&text));
+    }
+    for affected in &report.affected {
+        let snapshot: String = affected.snapshot.to_hex().chars().take(8).collect();
+        lines.push(format!("lost: {snapshot}:{}: {}", printable(&affected.path), affected.reason));
+    }
+    let omitted = report.affected_count.saturating_sub(report.affected.len() as u64);
+    if omitted > 0 {
+        lines.push(format!("lost: {} more", number(omitted)));
+    }
+    if verbose || !report.is_clean() {
+        lines.extend(report.notes.iter().map(|note| format!("note: {}", crate::output::one_line(note))));
+    }
+    if quiet && report.is_clean() {
+        return lines;
+    }
+    let read = match report.volumes_read {
+        0 => String::new(),
+        volumes => format!(", read {} volumes ({})", number(volumes), size(report.bytes_read)),
+    };
+    let (snapshots, volumes) = (number(report.snapshots), number(report.volumes));
+    let took = duration(seconds);
+    let end = match exit(report) {
+        Exit::Complete => "everything is there".to_owned(),
+        Exit::Damaged => {
+            format!("DAMAGE: {} files or directories are lost in whole or in part", number(report.affected_count))
+        }
+        _ => "no data of a snapshot is lost, but the store is not as it should be".to_owned(),
+    };
+    lines.push(format!("checked {snapshots} snapshots and {volumes} volumes{read} in {took}: {end}"));
+    lines
+}
+
+fn value(report: &Report, seconds: f64) -> Value {
+    let findings = report.findings.iter().map(
+        |finding| json!({ "diagnosis": finding.diagnosis.code(), "object": finding.object, "detail": finding.detail }),
+    );
+    let affected = report.affected.iter().map(|affected| {
+        let mut object = Map::new();
+        object.insert("snapshot".to_owned(), json!(affected.snapshot.to_hex()));
+        insert_bytes(&mut object, "path", &affected.path);
+        object.insert("reason".to_owned(), json!(affected.reason));
+        Value::Object(object)
+    });
+    json!({
+        "result": exit(report).word(),
+        "findings": findings.collect::<Vec<_>>(),
+        "affected": affected.collect::<Vec<_>>(),
+        "affected_count": report.affected_count,
+        "notes": report.notes,
+        "snapshots": report.snapshots,
+        "volumes": report.volumes,
+        "volumes_read": report.volumes_read,
+        "bytes_read": report.bytes_read,
+        "seconds": seconds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bygone_core::check::Affected;
+    use bygone_core::check::Finding;
+    use bygone_core::error::Diagnosis;
+    use bygone_core::id::SnapshotId;
+
+    #[test]
+    fn a_subset_is_a_share_an_amount_or_a_part() {
+        let good = [
+            ("5%", Subset::Share(5_000)),
+            ("0.5%", Subset::Share(500)),
+            ("100%", Subset::Share(SHARE_WHOLE)),
+            ("500M", Subset::Bytes(500 << 20)),
+            ("1/7", Subset::Part { part: 1, parts: 7 }),
+            ("7/7", Subset::Part { part: 7, parts: 7 }),
+        ];
+        for (text, subset) in good {
+            assert_eq!(text.parse(), Ok(subset), "{text}");
+        }
+        for bad in ["", "%", "0%", "101%", "5.%", "0.0001%", "-1%", "0", "0/7", "8/7", "1/0", "1/", "x/y", "5 %"] {
+            assert!(bad.parse::<Subset>().is_err(), "{bad:?}");
+        }
+        let now = Time { secs: 1, nanos: 2 };
+        let share = Subset::Share(5_000).read_data(1_000, now);
+        assert!(matches!(share, ReadData::Sample { bytes: 50, .. }), "{share:?}");
+        assert!(matches!(Subset::Share(1).read_data(u64::MAX, now), ReadData::Sample { bytes, .. } if bytes > 1 << 40));
+    }
+
+    fn finding(diagnosis: Diagnosis) -> Report {
+        let findings = vec![Finding { diagnosis, object: "data/aa/x".into(), detail: "d".into() }];
+        Report { findings, ..Report::default() }
+    }
+
+    #[test]
+    fn damage_is_told_from_disagreement_by_the_exit_code() {
+        assert_eq!(exit(&Report::default()), Exit::Complete);
+        assert_eq!(exit(&finding(Diagnosis::RemoteCorrupt)), Exit::Damaged);
+        assert_eq!(exit(&finding(Diagnosis::RemoteRolledBack)), Exit::Disagree);
+        assert_eq!(exit(&Report { affected_count: 1, ..Report::default() }), Exit::Damaged);
+    }
+
+    #[test]
+    fn every_lost_file_is_named_with_its_snapshot() {
+        let path = b"/a\xff".to_vec();
+        let affected = vec![Affected { snapshot: SnapshotId([0xab; 16]), path, reason: "gone".into() }];
+        let report = Report { affected, affected_count: 3, ..finding(Diagnosis::RemoteMissing) };
+        let text = lines(&report, 1.0, true, false);
+        assert_eq!(text[0], "REMOTE_MISSING: data/aa/x: d");
+        assert_eq!(text[1], "lost: abababab:/a\\xff: gone");
+        assert_eq!(text[2], "lost: 2 more");
+        assert!(text[3].contains("DAMAGE: 3 files"), "{text:?}");
+        let json = value(&report, 1.0);
+        assert_eq!((&json["result"], &json["affected"][0]["path_hex"]), (&json!("damaged"), &json!("2f61ff")));
+        assert_eq!(json["findings"][0]["diagnosis"], "REMOTE_MISSING");
+    }
+}

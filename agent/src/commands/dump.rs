@@ -1,0 +1,34 @@
+//! `bygone catalog-dump`: the catalog as canonical text, by which two catalogs are compared.
+
+use bygone_core::error::Error;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::exit::Result;
+
+/// Write the catalog as canonical text: equal catalogs give equal text
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_: &Args, context: &mut Context) -> Result<Exit> {
+    let catalog = context.open()?.catalog()?;
+    catalog.renew()?;
+    let mut failed = None;
+    let dumped = catalog.dump(|line| {
+        let written = context.output.line(line);
+        context.watch.check()?;
+        match written {
+            Ok(()) if !context.output.is_closed() => Ok(()),
+            // The error itself is told below; here it only ends the dump.
+            other => {
+                failed = Some(other);
+                Err(Error::Cancelled)
+            }
+        }
+    });
+    match failed {
+        Some(written) => written?,
+        None => dumped?,
+    }
+    Ok(Exit::Complete)
+}

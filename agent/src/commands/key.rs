@@ -1,0 +1,170 @@
+//! `bygone key`: the key slots, each of which opens the repository with a passphrase of its own.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use serde_json::json;
+
+use bygone_core::entry::printable;
+use bygone_core::error::Error;
+use bygone_core::id::SlotId;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
+use bygone_core::repo::SlotRow;
+
+use super::Context;
+use super::init::Kdf;
+use crate::exit::Exit;
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::output::Align;
+use crate::output::Table;
+use crate::passphrase;
+use crate::passphrase::Purpose;
+use crate::passphrase::Sources;
+use crate::settings;
+use crate::settings::Environment;
+use crate::time::utc;
+
+/// List, add and remove passphrases
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the key slots
+    List,
+    /// Add a key slot with a passphrase of its own
+    Add {
+        /// What to call it (default: user@host)
+        #[arg(long)]
+        label: Option<String>,
+        #[command(flatten)]
+        new: New,
+    },
+    /// Remove a key slot: its passphrase opens the repository no more
+    Remove {
+        /// Beginning of the slot's id
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Change the passphrase that opened the repository this time
+    Passwd {
+        #[command(flatten)]
+        new: New,
+    },
+}
+
+/// Where a new passphrase comes from.
+#[derive(Debug, clap::Args)]
+struct New {
+    /// Take the new passphrase from a file (default: the variable BYGONE_NEW_PASSPHRASE, else it is asked for)
+    #[arg(long, value_name = "FILE")]
+    new_passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    kdf: Kdf,
+}
+
+impl New {
+    fn passphrase(&self, context: &Context) -> Result<Secret> {
+        let value = Environment::of_this_process().new_passphrase;
+        let sources = Sources { file: self.new_passphrase_file.clone(), command: None, value };
+        passphrase::obtain(&sources, Purpose::Create, &context.watch, context.globals.json)
+    }
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let repository = context.open()?;
+    match &args.command {
+        Command::List => list(&repository, context)?,
+        Command::Add { label, new } => {
+            let label = label.clone().unwrap_or_else(|| format!("{}@{}", settings::user(), settings::host()));
+            let cost = new.kdf.cost()?;
+            let id = repository.slot_add(&new.passphrase(context)?, &label, context.now, cost)?;
+            done(context, "added", id)?;
+        }
+        Command::Remove { id } => {
+            let id = find(id, &repository.slots()?)?;
+            repository.slot_remove(id)?;
+            done(context, "removed", id)?;
+        }
+        Command::Passwd { new } => {
+            let cost = new.kdf.cost()?;
+            let id = repository.slot_replace(&new.passphrase(context)?, context.now, cost)?;
+            done(context, "added", id)?;
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+fn done(context: &mut Context, verb: &str, id: SlotId) -> Result<()> {
+    if context.globals.json {
+        return context.output.value(&json!({ verb: id.to_hex() }));
+    }
+    context.say(&format!("{verb} key slot {id}"))
+}
+
+fn list(repository: &Repository, context: &mut Context) -> Result<()> {
+    let slots = repository.slots()?;
+    let fingerprint = repository.keys().fingerprint();
+    if context.globals.json {
+        let slots = slots.iter().map(|slot| {
+            json!({
+                "id": slot.id.to_hex(),
+                "label": slot.info.as_ref().map(|info| &info.label),
+                "created": slot.info.as_ref().map(|info| utc(info.created)),
+                "current": slot.is_current,
+            })
+        });
+        return context.output.value(&json!({ "fingerprint": fingerprint, "slots": slots.collect::<Vec<_>>() }));
+    }
+    let mut table =
+        Table::new(&[("", Align::Left), ("ID", Align::Left), ("CREATED", Align::Left), ("LABEL", Align::Left)]);
+    for slot in &slots {
+        let (created, label) = match &slot.info {
+            Some(info) => (utc(info.created), printable(info.label.as_bytes())),
+            None => ("?".to_owned(), "(does not authenticate)".to_owned()),
+        };
+        table.row(vec![if slot.is_current { "*" } else { "" }.to_owned(), slot.id.to_hex(), created, label]);
+    }
+    for line in table.lines() {
+        context.output.line(&line)?;
+    }
+    context.say(&format!("fingerprint of the repository's key: {fingerprint}"))
+}
+
+/// The slot whose id begins with `text`.
+fn find(text: &str, slots: &[SlotRow]) -> Result<SlotId> {
+    let digits = text.to_ascii_lowercase();
+    let fitting: Vec<SlotId> = slots.iter().map(|slot| slot.id).filter(|id| id.to_hex().starts_with(&digits)).collect();
+    match fitting.as_slice() {
+        [id] => Ok(*id),
+        [] => {
+            let what = format!("a key slot {}", printable(text.as_bytes()));
+            Err(Error::NotFound { what, hint: "list them with `bygone key list`" }.into())
+        }
+        _ => Err(Failure::Usage(format!("{text} is the beginning of several key slots' ids: give more digits"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_found_by_as_much_of_its_id_as_tells_it_apart() {
+        let row = |first: u8| {
+            let mut id = [0xaa; 16];
+            id[1] = first;
+            SlotRow { id: SlotId(id), info: None, is_current: false }
+        };
+        let slots = [row(1), row(2)];
+        assert_eq!(find("aa02", &slots).unwrap(), slots[1].id);
+        assert_eq!(find("AA01", &slots).unwrap(), slots[0].id);
+        assert!(matches!(find("aa", &slots), Err(Failure::Usage(_))));
+        assert!(matches!(find("bb", &slots), Err(Failure::Repository(Error::NotFound { .. }))));
+    }
+}

@@ -1,0 +1,60 @@
+//! `bygone recover`: the catalog from the store alone.
+
+use serde_json::json;
+
+use bygone_core::recover;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::exit::Result;
+use crate::output::duration;
+use crate::output::number;
+
+/// Rebuild this machine's catalog from the store, or bring it up to date
+///
+/// Reads commits, the ends of volumes and tree nodes, never file content. An interrupted run is resumed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Throw the catalog away first: for one that is damaged, or was copied from another machine
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let mut locked = context.open()?.lock()?;
+    if args.force {
+        locked = locked.discard_catalog()?;
+    }
+    let progress = context.progress();
+    let learnt = recover::recover(&mut locked, &context.watch);
+    drop(progress);
+    let learnt = learnt?;
+    let catalog = locked.repository().catalog_path().display().to_string();
+    let seconds = context.seconds();
+    if context.globals.json {
+        let damaged = learnt.damaged.iter().map(|(object, detail)| json!({ "object": object, "detail": detail }));
+        context.output.value(&json!({
+            "catalog": catalog,
+            "commits": learnt.commits,
+            "snapshots": learnt.snapshots,
+            "volumes": learnt.volumes,
+            "nodes": learnt.nodes,
+            "damaged": damaged.collect::<Vec<_>>(),
+            "seconds": seconds,
+        }))?;
+    } else {
+        context.say(&format!(
+            "learnt {} snapshots, {} commits, {} volumes and {} tree nodes in {}",
+            number(learnt.snapshots),
+            number(learnt.commits),
+            number(learnt.volumes),
+            number(learnt.nodes),
+            duration(seconds),
+        ))?;
+        context.say(&format!("catalog: {catalog}"))?;
+        for (object, detail) in &learnt.damaged {
+            context.warn(&format!("{object} cannot be read: {detail}: `bygone check` tells what it costs"));
+        }
+    }
+    Ok(if learnt.damaged.is_empty() { Exit::Complete } else { Exit::Damaged })
+}

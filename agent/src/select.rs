@@ -1,0 +1,284 @@
+//! Which snapshot, and which path in it: `SNAP` and `SNAP:PATH` on the command line.
+//!
+//! SNAP is the beginning of an id (four digits at least), `latest`, `latest~N`, or a time, which stands for the newest
+//! snapshot not later than that. A time may hold colons itself, so the path is what follows the first `:/`; only where
+//! there is none, and the whole is no time, does a path begin after the first colon.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use bygone_core::entry::Entry;
+use bygone_core::entry::Meta;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
+use bygone_core::entry::printable;
+use bygone_core::error::Error;
+use bygone_core::id::NodeId;
+use bygone_core::read::View;
+use bygone_core::snapshot::Snapshot;
+
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::time::utc;
+use crate::when::parse_moment;
+
+/// Fewer digits of an id are too easily a slip.
+const ID_DIGITS_MIN: usize = 4;
+/// Candidates that are listed if the beginning of an id fits several.
+const CANDIDATES_MAX: usize = 8;
+
+/// What was said on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// Which snapshot, as said.
+    pub snapshot: String,
+    /// Which path in it, name by name; none for its root.
+    pub path: Vec<Name>,
+}
+
+impl Selector {
+    /// Reads `SNAP` or `SNAP:PATH`.
+    pub fn parse(text: &OsStr) -> Result<Selector> {
+        let bytes = text.as_bytes();
+        let first = bytes.windows(2).position(|pair| pair == b":/");
+        let is_time = || text.to_str().is_some_and(|text| parse_moment(text, Time::default()).is_some());
+        let colon = first.or_else(|| bytes.iter().position(|byte| *byte == b':').filter(|_| !is_time()));
+        let (snapshot, path) = match colon {
+            Some(colon) => (bytes.get(..colon), bytes.get(colon + 1..)),
+            None => (Some(bytes), None),
+        };
+        let snapshot = snapshot.and_then(|snapshot| std::str::from_utf8(snapshot).ok()).filter(|text| !text.is_empty());
+        let snapshot = snapshot.ok_or_else(|| {
+            Failure::Usage(format!("{}: name a snapshot, such as latest or latest:/etc", printable(bytes)))
+        })?;
+        Ok(Selector { snapshot: snapshot.to_owned(), path: names(path.unwrap_or_default())? })
+    }
+
+    /// The path as raw bytes, each name after a slash; empty for the root.
+    pub fn path_bytes(&self) -> Vec<u8> {
+        self.path.iter().flat_map(|name| [b"/", name.as_bytes()].concat()).collect()
+    }
+
+    /// The snapshot that is meant, among all there are (oldest first).
+    pub fn snapshot(&self, all: Vec<Snapshot>, now: Time) -> Result<Snapshot> {
+        choose(&self.snapshot, all, now)
+    }
+
+    /// What the path leads to in this snapshot.
+    pub fn find(&self, view: &View, snapshot: &Snapshot) -> Result<Found> {
+        let Some((last, above)) = self.path.split_last() else {
+            let (node, meta) = (snapshot.root, snapshot.root_meta.clone());
+            return Ok(Found::Directory { node, meta: Box::new(meta) });
+        };
+        let mut node = snapshot.root;
+        for name in above {
+            node = entry(view, node, name)?.and_then(|entry| entry.directory()).ok_or_else(|| self.absent(snapshot))?;
+        }
+        let entry = entry(view, node, last)?.ok_or_else(|| self.absent(snapshot))?;
+        Ok(match entry.directory() {
+            Some(node) => Found::Directory { node, meta: Box::new(entry.meta.clone()) },
+            None => Found::Entry(entry),
+        })
+    }
+
+    fn absent(&self, snapshot: &Snapshot) -> Failure {
+        let path = printable(&self.path_bytes());
+        let what = format!("{path} in the snapshot {} of {}", short_id(snapshot), utc(snapshot.time));
+        Error::NotFound { what, hint: "see what there is with `bygone ls`" }.into()
+    }
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// A directory.
+    Directory {
+        /// Its root node.
+        node: NodeId,
+        /// Its metadata.
+        meta: Box<Meta>,
+    },
+    /// Anything else.
+    Entry(Arc<Entry>),
+}
+
+fn entry(view: &View, node: NodeId, name: &Name) -> Result<Option<Arc<Entry>>> {
+    Ok(view.directory(node)?.find(view, name.as_bytes())?.map(|item| item.entry))
+}
+
+/// The names of a path; `.` and doubled slashes mean nothing, `..` is refused, because it would mean something else than
+/// on a disk with links.
+fn names(path: &[u8]) -> Result<Vec<Name>> {
+    path.split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
+        .map(|name| Name::new(name).map_err(|e| Failure::Usage(format!("{}: {e}", printable(path)))))
+        .collect()
+}
+
+/// The first digits of a snapshot's id, enough for people.
+pub fn short_id(snapshot: &Snapshot) -> String {
+    snapshot.id.to_hex().chars().take(8).collect()
+}
+
+/// The snapshot that `text` means.
+pub fn choose(text: &str, mut all: Vec<Snapshot>, now: Time) -> Result<Snapshot> {
+    if all.is_empty() {
+        return Err(Error::NotFound { what: "a snapshot".into(), hint: "make one with `bygone backup`" }.into());
+    }
+    if let Some(back) = latest(text) {
+        let count = all.len();
+        let place = usize::try_from(back).ok().and_then(|back| count.checked_sub(back)?.checked_sub(1));
+        return match place {
+            Some(place) => Ok(all.swap_remove(place)),
+            None => Err(not_found(format!("{text}: there are {count} snapshots"))),
+        };
+    }
+    let is_id = text.len() >= ID_DIGITS_MIN && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id {
+        let digits = text.to_ascii_lowercase();
+        let fits = |snapshot: &Snapshot| snapshot.id.to_hex().starts_with(&digits);
+        let mut fitting: Vec<Snapshot> = all.iter().filter(|snapshot| fits(snapshot)).cloned().collect();
+        match fitting.len() {
+            0 => {}
+            1 => return Ok(fitting.swap_remove(0)),
+            _ => return Err(ambiguous(text, &fitting)),
+        }
+    }
+    match parse_moment(text, now) {
+        Some(moment) => {
+            let newest =
+                all.into_iter().filter(|snapshot| snapshot.time <= moment).max_by_key(|snapshot| snapshot.time);
+            newest.ok_or_else(|| not_found(format!("a snapshot of {} or earlier", utc(moment))))
+        }
+        None if is_id => Err(not_found(format!("a snapshot whose id begins with {text}"))),
+        None => Err(Failure::Usage(format!(
+            "{}: not a snapshot: give four digits of its id or more, latest, latest~N, a time such as 2026-03-01 or \
+             2026-03-01T10:20, or an age such as 3d",
+            printable(text.as_bytes())
+        ))),
+    }
+}
+
+/// How many snapshots before the newest, if `text` is of that form.
+fn latest(text: &str) -> Option<u64> {
+    match text.strip_prefix("latest")? {
+        "" => Some(0),
+        rest => rest.strip_prefix('~').filter(|n| n.bytes().all(|b| b.is_ascii_digit())).and_then(|n| n.parse().ok()),
+    }
+}
+
+fn not_found(what: String) -> Failure {
+    Error::NotFound { what, hint: "list them with `bygone snapshots`" }.into()
+}
+
+fn ambiguous(text: &str, fitting: &[Snapshot]) -> Failure {
+    // As many digits as tell them apart, so that one of them can be copied.
+    let ids: Vec<String> = fitting.iter().map(|snapshot| snapshot.id.to_hex()).collect();
+    let length = (text.len()..32).find(|length| {
+        let mut starts: Vec<_> = ids.iter().filter_map(|id| id.get(..*length)).collect();
+        starts.sort();
+        starts.dedup();
+        starts.len() == ids.len()
+    });
+    let length = length.unwrap_or(32).max(8);
+    let shown = ids.iter().zip(fitting).take(CANDIDATES_MAX);
+    let shown = shown.map(|(id, snapshot)| format!("{} of {}", id.get(..length).unwrap_or(id), utc(snapshot.time)));
+    let mut list = shown.collect::<Vec<_>>().join(", ");
+    if ids.len() > CANDIDATES_MAX {
+        list.push_str(&format!(" and {} more", ids.len() - CANDIDATES_MAX));
+    }
+    Failure::Usage(format!("{text} is the beginning of several ids: give more digits: {list}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::testing::snapshot;
+
+    fn parse(text: &str) -> (String, String) {
+        let selector = Selector::parse(OsStr::new(text)).unwrap();
+        let path = String::from_utf8(selector.path_bytes()).unwrap();
+        (selector.snapshot, path)
+    }
+
+    #[test]
+    fn a_path_begins_after_the_colon_that_does_not_belong_to_a_time() {
+        let cases = [
+            ("latest", "latest", ""),
+            ("latest:", "latest", ""),
+            ("latest:/", "latest", ""),
+            ("latest:/etc//./x/", "latest", "/etc/x"),
+            ("latest:etc", "latest", "/etc"),
+            ("latest~2:/a:/b", "latest~2", "/a:/b"),
+            ("2026-03-01T10:20", "2026-03-01T10:20", ""),
+            ("2026-03-01T10:20:30:/etc", "2026-03-01T10:20:30", "/etc"),
+            ("2026-03-01:etc", "2026-03-01", "/etc"),
+        ];
+        for (text, snapshot, path) in cases {
+            assert_eq!(parse(text), (snapshot.to_owned(), path.to_owned()), "{text}");
+        }
+        let raw = Selector::parse(OsStr::from_bytes(b"latest:/\xff")).unwrap();
+        assert_eq!(raw.path_bytes(), b"/\xff", "paths are bytes");
+        for bad in [&b""[..], b":/etc", b"\xff:/etc", b"latest:/a/../b"] {
+            assert!(matches!(Selector::parse(OsStr::from_bytes(bad)), Err(Failure::Usage(_))), "{bad:?}");
+        }
+    }
+
+    fn all() -> Vec<Snapshot> {
+        let id = |start: [u8; 3]| {
+            let mut id = [0; 16];
+            id[..3].copy_from_slice(&start);
+            id
+        };
+        vec![
+            snapshot(id([0xab, 0xcd, 0x01]), 86_400, "h", &["/a"]),
+            snapshot(id([0xab, 0xcd, 0x02]), 2 * 86_400, "h", &["/a"]),
+            snapshot(id([0x20, 0x26, 0x00]), 3 * 86_400, "h", &["/a"]),
+        ]
+    }
+
+    fn chosen(text: &str) -> Result<i64> {
+        choose(text, all(), Time { secs: 5 * 86_400, nanos: 0 }).map(|snapshot| snapshot.time.secs / 86_400)
+    }
+
+    #[test]
+    fn ids_latest_times_and_ages_choose_a_snapshot() {
+        let cases = [
+            ("latest", 3),
+            ("latest~0", 3),
+            ("latest~2", 1),
+            ("abcd01", 1),
+            ("ABCD02", 2),
+            ("2026", 3),
+            ("1970-01-03", 2),
+            ("1970-01-03T00:00", 2),
+            ("1970-01-02T23:59:59Z", 1),
+            ("2026-01-01", 3),
+            ("3d", 2),
+            ("50h", 2),
+        ];
+        for (text, day) in cases {
+            assert_eq!(chosen(text).unwrap(), day, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_fits_several_snapshots_lists_them() {
+        let told = chosen("abcd").unwrap_err().to_string();
+        assert!(told.contains("abcd0100 of 1970-01-02") && told.contains("abcd0200 of 1970-01-03"), "{told}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found_and_what_is_nothing_is_a_mistake() {
+        for text in ["latest~3", "latest~99999999999", "1969-12-31", "1970-01-01", "ffff", "10d"] {
+            let told = chosen(text).unwrap_err();
+            assert!(matches!(told, Failure::Repository(Error::NotFound { .. })), "{text}: {told}");
+        }
+        for text in ["abc", "latest~", "latest~x", "newest", "2026-13-01"] {
+            let told = chosen(text).unwrap_err();
+            assert!(matches!(told, Failure::Usage(_)), "{text}: {told}");
+        }
+        assert!(choose("latest", Vec::new(), Time::default()).is_err());
+    }
+}
