@@ -369,7 +369,7 @@ class Repository:
         try:
             pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs)
             config = dict(pairs)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise Damaged("bygone.json is not a JSON object") from None
         need(config.get("format") == 1, f"bygone.json has format {config.get('format')}, this program reads 1")
         names = ["format", "repository", "block_bytes", "frame_bytes", "volume_bytes", "compression"]
@@ -381,7 +381,7 @@ class Repository:
         config["compression"] = {"zstd": "zstd:3"}.get(config["compression"], config["compression"])
         message = ";".join(f"{name}={config[name]}" for name in names).encode()
         expected = mac(self.derive(b"bygone/1 config mac", 32), message).hex()
-        need(hmac.compare_digest(expected, str(config["mac"])), "bygone.json was changed: its MAC does not fit")
+        need(hmac.compare_digest(expected.encode(), str(config["mac"]).encode()), "bygone.json was changed: its MAC does not fit")
         self.commits, self.snapshots = {}, {}
         self.read_commits()
 
