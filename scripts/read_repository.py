@@ -381,7 +381,8 @@ class Repository:
         config["compression"] = {"zstd": "zstd:3"}.get(config["compression"], config["compression"])
         message = ";".join(f"{name}={config[name]}" for name in names).encode()
         expected = mac(self.derive(b"bygone/1 config mac", 32), message).hex()
-        need(hmac.compare_digest(expected.encode(), str(config["mac"]).encode()), "bygone.json was changed: its MAC does not fit")
+        is_ours = hmac.compare_digest(expected.encode(), str(config["mac"]).encode())
+        need(is_ours, "bygone.json was changed: its MAC does not fit")
         self.commits, self.snapshots = {}, {}
         self.read_commits()
 
