@@ -1,0 +1,638 @@
+#!/usr/bin/env python3
+"""Lists and restores the snapshots of a bygone repository, without bygone.
+
+    read_repository.py REPOSITORY --passphrase-file FILE list
+    read_repository.py REPOSITORY --passphrase-file FILE restore SNAPSHOT TARGET
+
+REPOSITORY is a directory, SNAPSHOT `latest` or the beginning of an id, TARGET a new or empty directory.
+
+Written from docs/FORMAT.md alone, to show that the page is enough, and for the day when no bygone runs any more. It is
+slow and simple: every volume is hashed and its index read before the first file is restored. Whatever is read is
+checked; what fails is named, the rest is restored, and the exit code is then 1. Inode flags are not restored; owners
+and devices only if this runs as root.
+
+Needs the package `cryptography` and, where that is older than 44, `argon2-cffi`; for zstd repositories `zstandard`.
+On Debian: python3-cryptography python3-argon2 python3-zstandard.
+"""
+
+import argparse
+import functools
+import hashlib
+import hmac
+import itertools
+import json
+import os
+import re
+import resource
+import stat
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+try:
+    from argon2.low_level import Type, hash_secret_raw
+except ImportError:
+    hash_secret_raw = None
+    try:
+        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+    except ImportError:
+        sys.exit("Argon2 is missing: install argon2-cffi (Debian: python3-argon2)")
+try:
+    import zstandard
+except ImportError:
+    zstandard = None
+
+FRAME = 131_072
+BLOCK_MAX = NODE_MAX = 1 << 24
+VOLUME_MAX, INDEX_MAX, COMMIT_MAX = 256 << 20, 64 << 20, 64 << 20
+ITEMS_MAX = 1 << 20
+DIRECTORY = 3
+
+Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts")
+Commit = namedtuple("Commit", "hash added removed volumes retired heads")
+Entry = namedtuple("Entry", "name kind mode owner mtime ctime device inode links flags attributes size body")
+Extent = namedtuple("Extent", "id length")  # The id of a hole is None.
+Location = namedtuple("Location", "volume position length checksum")
+
+
+class Damaged(Exception):
+    """What was read breaks a rule of docs/FORMAT.md."""
+
+
+def need(condition, what):
+    if not condition:
+        raise Damaged(what)
+
+
+class Wire:
+    """Takes fields from the front of a record (section 2.1)."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def raw(self, count):
+        need(count <= len(self.data) - self.at, "a record ends too early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def fixed(self, count):
+        return int.from_bytes(self.raw(count), "little")
+
+    def varint(self, max=2**64 - 1):
+        value = shift = 0
+        while True:
+            byte = self.fixed(1)
+            need((byte or not shift) and (byte == 1 or shift < 63), "an integer is not in its shortest form")
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                need(value <= max, "a number is over its limit")
+                return value
+
+    def signed(self):
+        coded = self.varint()
+        return (coded >> 1) ^ -(coded & 1)
+
+    def count(self, max):
+        count = self.varint(max)
+        need(count <= len(self.data) - self.at, "a record ends too early")
+        return count
+
+    def string(self, max):
+        return self.raw(self.count(max))
+
+    def text(self):
+        try:
+            return self.string(255).decode()
+        except UnicodeDecodeError:
+            raise Damaged("a text is not UTF-8") from None
+
+    def time(self):
+        return self.signed(), self.varint(999_999_999)
+
+    def list(self, max, item):
+        return [item() for _ in range(self.count(max))]
+
+    def end(self):
+        need(self.at == len(self.data), "a record has bytes left over")
+
+
+def u(value, count):
+    return value.to_bytes(count, "little")
+
+
+def mac(key, data):
+    return hmac.new(key, data, hashlib.sha256).digest()
+
+
+def hkdf(salt, secret, info, length):
+    key, out, last = mac(salt, secret), b"", b""
+    for number in itertools.count(1):
+        if len(out) >= length:
+            return out[:length]
+        last = mac(key, last + info + bytes([number]))
+        out += last
+
+
+def open_sealed(key, associated_data, sealed, what):
+    need(len(sealed) > 16, f"{what} is too short")
+    try:
+        return AESSIV(key).decrypt(bytes(sealed), [associated_data])
+    except InvalidTag:
+        raise Damaged(f"the seal of {what} is broken") from None
+
+
+def argon2id(passphrase, salt, memory_kib, passes, lanes):
+    if hash_secret_raw:
+        return hash_secret_raw(passphrase, salt, passes, memory_kib, lanes, 96, Type.ID, 0x13)
+    return Argon2id(salt=salt, length=96, iterations=passes, lanes=lanes, memory_cost=memory_kib).derive(passphrase)
+
+
+def master_key_of_slot(slot, repository, name, passphrase):
+    """The master key, or None if this slot is not ours or not opened by this passphrase (section 6)."""
+    if len(slot) != 400 or slot[:12] != b"BYGNSLOT\1\1\1\0" or slot[56:72] != repository or slot[72:88].hex() != name:
+        return None
+    memory_kib, passes, lanes = (int.from_bytes(slot[at : at + 4], "little") for at in (12, 16, 20))
+    in_limits = 8_192 <= memory_kib <= 1_048_576 and 1 <= passes <= 16 and 1 <= lanes <= 16
+    if not in_limits or slot[88:96] != u(1, 4) + u(0, 4):
+        return None
+    wrapping = argon2id(passphrase, slot[24:56], memory_kib, passes, lanes)
+    if not hmac.compare_digest(mac(wrapping[64:], slot[:368]), slot[368:]):
+        return None
+    return open_sealed(wrapping[:64], slot[:96], slot[96:144], f"key slot {name}")
+
+
+def lz4_block(data, length):
+    """Decompresses the LZ4 block format."""
+    out, wire = bytearray(), Wire(data)
+
+    def long_form(value):
+        more = 255 if value == 15 else 0
+        while more == 255:
+            more = wire.fixed(1)
+            value += more
+        return value
+
+    while True:
+        token = wire.fixed(1)
+        out += wire.raw(long_form(token >> 4))
+        if wire.at == len(data):
+            return bytes(out)
+        distance, match = wire.fixed(2), long_form(token & 15) + 4
+        need(0 < distance <= len(out) and len(out) + match <= length, "an LZ4 match is out of bounds")
+        piece = out[-distance:][:match]
+        out += (piece * (match // len(piece) + 1))[:match]
+
+
+def zstd_frame(data, length):
+    if not zstandard:
+        sys.exit("this repository is compressed with zstd: install zstandard (Debian: python3-zstandard)")
+    try:
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=length)
+    except zstandard.ZstdError as error:
+        raise Damaged(f"a zstd frame does not decompress: {error}") from None
+
+
+def decompress(codec, data, length):
+    need(len(data) == length if codec == 0 else len(data) < length, "a frame has an impossible length")
+    plain = data if codec == 0 else lz4_block(data, length) if codec == 1 else zstd_frame(data, length)
+    need(len(plain) == length, "a frame decompresses to another length")
+    return plain
+
+
+class Volume:
+    """One volume (section 7): its index, and its frames when they are wanted."""
+
+    def __init__(self, path, kind, derive):
+        self.path, self.kind = path, u(kind, 1)
+        size = path.stat().st_size
+        need(128 < size <= VOLUME_MAX, "its length is impossible")
+        self.file = path.open("rb")
+        digest = hashlib.sha256()
+        while piece := self.file.read(1 << 20):
+            digest.update(piece)
+        need(digest.hexdigest() == path.name and path.parent.name == path.name[:2], "its name is not its SHA-256")
+        header, trailer = self.read(0, 48), self.read(size - 80, 80)
+        need(header[:8] == b"BYGNVOLU", "it has no header")
+        need(header[8] <= 1, "it is of a later version")
+        need(header[8:16] == b"\1\1\1\0" + u(0, 4) and header == trailer[:48], "its header is not valid")
+        self.key = derive(b"bygone/1 volume" + header[16:], 64)
+        associated_data = b"bygone/1 locator" + self.kind + header + u(size, 8)
+        locator = Wire(open_sealed(self.key, associated_data, trailer[48:], "its locator"))
+        offset, length = locator.fixed(8), locator.fixed(8)
+        locator.end()
+        need(offset + length + 80 == size and length <= INDEX_MAX, "its locator is not valid")
+        associated_data = b"bygone/1 index" + self.kind + header + u(offset, 8)
+        self.read_index(Wire(open_sealed(self.key, associated_data, self.read(offset, length), "its index")))
+        need(self.offsets[-1] == offset, "its index lies elsewhere")
+
+    def read(self, offset, length):
+        self.file.seek(offset)
+        return self.file.read(length)
+
+    def read_index(self, wire):
+        full = wire.varint(2**32 - 1)
+        self.frames = wire.list(65_536, lambda: (wire.fixed(1), wire.varint(FRAME + 16)))
+        need(all(codec <= 2 and stored >= 16 for codec, stored in self.frames), "a frame in its index is not valid")
+        self.offsets = list(itertools.accumulate((stored for _, stored in self.frames), initial=48))
+        self.blocks, position = [], 0
+        for _ in range(wire.count(ITEMS_MAX)):
+            id, length = wire.raw(32), wire.varint(BLOCK_MAX)
+            need(length > 0, "a block in its index is empty")
+            self.blocks.append((id, Location(self, position, length, wire.fixed(8) if length == full else None)))
+            position += length
+        need(not any(wire.data[wire.at :]), "the padding of its index is not zero")
+        need(len(self.frames) == -(-position // FRAME), "its frames do not fit its blocks")
+        self.plain_length = position
+
+    @functools.lru_cache(maxsize=64)  # Of all volumes together, 8 MiB.
+    def frame(self, ordinal):
+        codec, stored = self.frames[ordinal]
+        length = min(FRAME, self.plain_length - ordinal * FRAME)
+        associated_data = b"bygone/1 frame" + self.kind + u(ordinal, 4) + u(length, 4)
+        sealed = self.read(self.offsets[ordinal], stored)
+        what = f"frame {ordinal} of {self.path}"
+        return decompress(codec, open_sealed(self.key, associated_data, sealed, what), length)
+
+    def plain(self, position, length):
+        first, last = position // FRAME, (position + length - 1) // FRAME
+        joined = b"".join(self.frame(ordinal) for ordinal in range(first, last + 1))
+        return joined[position - first * FRAME :][:length]
+
+
+def decode_extents(wire, max):
+    def extent():
+        coded = wire.varint()
+        length, is_hole = coded >> 1, coded & 1
+        need(0 < length and (is_hole or length <= BLOCK_MAX), "the length of an extent is not valid")
+        return Extent(None if is_hole else wire.raw(32), length)
+
+    return wire.list(max, extent)
+
+
+def decode_name(wire):
+    name = wire.string(255)
+    need(name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name, f"{name!r} is not a name")
+    return name
+
+
+def ascending(items, what):
+    need(all(a < b for a, b in zip(items, items[1:])), f"{what} are not in order")
+
+
+def decode_leaf(wire):
+    """The entries of a leaf (section 9.1), of which the first byte was taken."""
+    number = 2**32 - 1
+    owners = wire.list(1_024, lambda: (wire.varint(number), wire.varint(number), wire.string(255), wire.string(255)))
+    devices = wire.list(1_024, wire.varint)
+    entries = []
+    for _ in range(wire.count(1_024)):
+        entries.append(decode_entry(wire, owners, devices, entries[-1].inode if entries else 0))
+    wire.end()
+    ascending(owners, "owners")
+    ascending(devices, "devices")
+    ascending([entry.name for entry in entries], "entries")
+    used = {entry.owner for entry in entries} == set(owners) and {entry.device for entry in entries} == set(devices)
+    need(used, "a leaf has owners or devices that no entry has")
+    return entries
+
+
+def decode_entry(wire, owners, devices, inode_before):
+    name, bits = decode_name(wire), wire.fixed(1)
+    kind = bits & 15
+    need(kind <= 8 and not bits & 0x80, "the kind of an entry is unknown")
+    mode = wire.varint(0o7777)
+    owner = owners[wire.varint(len(owners) - 1)]
+    mtime = wire.time()
+    ctime = wire.time()
+    ctime = ((ctime[0] + mtime[0] + 2**63) % 2**64 - 2**63, ctime[1])
+    device = devices[wire.varint(len(devices) - 1)]
+    inode = (inode_before + wire.signed()) % 2**64
+    links = wire.varint(2**32 - 1) if bits & 0x10 else 1
+    flags = wire.varint(2**32 - 1) if bits & 0x20 else 0
+    attributes = wire.list(32_768, lambda: (wire.string(255), wire.string(65_536))) if bits & 0x40 else []
+    given = (bool(bits & 0x10), bool(bits & 0x20), bool(bits & 0x40))
+    need(given == (links != 1, flags != 0, attributes != []), "an entry has a field that it should not have")
+    ascending([attribute for attribute, _ in attributes], "attributes")
+    need(all(attribute and b"\0" not in attribute for attribute, _ in attributes), "an attribute has no valid name")
+    body, size = decode_body(wire, kind)
+    need(size < 2**63, "a file is too long")
+    return Entry(name, kind, mode, owner, mtime, ctime, device, inode, links, flags, tuple(attributes), size, body)
+
+
+def decode_body(wire, kind):
+    """What an entry's kind adds to it, and its size (section 9.2)."""
+    if kind == 0:
+        content = wire.string(64)
+        return content, len(content)
+    if kind == 1:
+        extents = decode_extents(wire, 4)
+        need(extents, "a file has no extents")
+        return tuple(extents), sum(extent.length for extent in extents)
+    if kind == 2:
+        size = wire.varint()
+        return (wire.varint(size), wire.raw(32)), size
+    if kind == DIRECTORY:
+        return wire.raw(32), 0
+    if kind == 4:
+        target = wire.string(4_095)
+        need(target and b"\0" not in target, "the target of a link is not valid")
+        return target, len(target)
+    return (wire.varint() if kind >= 7 else None), 0
+
+
+def decode_snapshot(wire):
+    id, when, host, user = wire.raw(16), wire.time(), wire.text(), wire.text()
+    paths = wire.list(4_096, lambda: wire.string(65_536))
+    tags, parent, program = wire.list(4_096, wire.text), wire.string(16), wire.text()
+    root = Wire(wire.string(NODE_MAX))
+    need(root.fixed(1) == 1 and len(parent) in (0, 16), "a snapshot record is not valid")
+    root = decode_leaf(root)
+    need([(entry.name, entry.kind) for entry in root] == [(b"root", DIRECTORY)], "a snapshot has no root")
+    counts = [wire.varint() for _ in range(6)]
+    return Snapshot(id, when, host, user, paths, tags, parent, program, root[0], counts)
+
+
+class Repository:
+    def __init__(self, path, passphrase):
+        self.path = Path(path)
+        try:
+            with (self.path / "bygone.json").open("rb") as file:
+                text = file.read(65_537)
+        except FileNotFoundError:
+            sys.exit(f"{path} is not a repository: it has no bygone.json")
+        need(len(text) <= 65_536, "bygone.json is too long")
+        try:
+            pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs)
+            config = dict(pairs)
+        except (ValueError, TypeError, RecursionError):
+            raise Damaged("bygone.json is not a JSON object") from None
+        need(config.get("format") == 1, f"bygone.json has format {config.get('format')}, this program reads 1")
+        names = ["format", "repository", "block_bytes", "frame_bytes", "volume_bytes", "compression"]
+        need(sorted(key for key, _ in pairs) == sorted(names + ["mac"]), "bygone.json has other members than it should")
+        need(re.fullmatch("[0-9a-f]{32}", str(config["repository"])), "bygone.json names no repository")
+        need(config["frame_bytes"] == FRAME, "bygone.json has another size of frames")
+        self.id = bytes.fromhex(config["repository"])
+        self.master = self.find_master_key(passphrase)
+        config["compression"] = {"zstd": "zstd:3"}.get(config["compression"], config["compression"])
+        message = ";".join(f"{name}={config[name]}" for name in names).encode()
+        expected = mac(self.derive(b"bygone/1 config mac", 32), message).hex()
+        is_ours = hmac.compare_digest(expected.encode(), str(config["mac"]).encode())
+        need(is_ours, "bygone.json was changed: its MAC does not fit")
+        self.commits, self.snapshots = {}, {}
+        self.read_commits()
+
+    def derive(self, info, length):
+        return hkdf(self.id, self.master, info, length)
+
+    def objects(self, pattern, parts):
+        """The files of which the last `parts` segments of the path, joined by slashes, match `pattern`."""
+        found = sorted((self.path / pattern.split("/")[0]).glob("/".join(["*"] * (parts - 1))))
+        return [path for path in found if re.fullmatch(pattern, "/".join(path.parts[-parts:]))]
+
+    def find_master_key(self, passphrase):
+        for path in self.objects("keys/[0-9a-f]{32}", 2)[:64]:
+            if path.stat().st_size == 400:
+                master = master_key_of_slot(path.read_bytes(), self.id, path.name, passphrase)
+                if master:
+                    return master
+        sys.exit("the passphrase opens no key slot of this repository")
+
+    def read_commits(self):
+        """Opens all chains (section 10) and finds which snapshots exist."""
+        for path in self.objects("commits/[0-9a-f]{32}/[0-9]{16}", 3):
+            client, number = bytes.fromhex(path.parent.name), int(path.name)
+            need(path.stat().st_size <= COMMIT_MAX, f"commit {path} is too long")
+            data = path.read_bytes()
+            need(data[:8] == b"BYGNCOMM" and len(data) > 16, f"{path} is not a commit")
+            need(data[8] <= 1, f"commit {path} is of a later version")
+            need(data[8:16] == b"\1\1\1" + bytes(5), f"the header of commit {path} is not valid")
+            key = self.derive(b"bygone/1 commit" + client + u(number, 8), 64)
+            associated_data = b"bygone/1 commit" + data[:16] + client + u(number, 8)
+            wire = Wire(open_sealed(key, associated_data, data[16:], f"commit {path}"))
+            before = wire.string(32)
+            expected = self.commits[client, number - 1].hash if (client, number - 1) in self.commits else b""
+            need((number == 1) == (expected == b""), f"the commit before {path} is missing")
+            need(before == expected, f"commit {path} follows another commit than the one before it")
+            wire.time()
+            commit = Commit(
+                hashlib.sha256(data).digest(),
+                wire.list(ITEMS_MAX, lambda: decode_snapshot(wire)),
+                wire.list(ITEMS_MAX, lambda: wire.raw(16)),
+                wire.list(ITEMS_MAX, lambda: (wire.raw(32), wire.fixed(1), wire.varint(), wire.text())),
+                wire.list(ITEMS_MAX, lambda: wire.raw(32)),
+                wire.list(ITEMS_MAX, lambda: (wire.raw(16), wire.varint(), wire.raw(32))),
+            )
+            wire.end()
+            need(all(kind <= 1 for _, kind, _, _ in commit.volumes), f"commit {path} has a volume of no kind")
+            self.commits[client, number] = commit
+        for client, number, digest in (head for commit in self.commits.values() for head in commit.heads):
+            is_there = (client, number) in self.commits and self.commits[client, number].hash == digest
+            need(is_there, f"commit {number} of {client.hex()} was seen and is missing or was replaced")
+        removed = {id for commit in self.commits.values() for id in commit.removed}
+        added = (snapshot for commit in self.commits.values() for snapshot in commit.added)
+        self.snapshots = {snapshot.id: snapshot for snapshot in added if snapshot.id not in removed}
+
+    def snapshot(self, wanted):
+        found = sorted(self.snapshots.values(), key=lambda snapshot: (snapshot.time, snapshot.id))
+        found = found[-1:] if wanted == "latest" else [s for s in found if s.id.hex().startswith(wanted)]
+        if len(found) != 1:
+            sys.exit(f"{len(found)} snapshots are called {wanted}")
+        return found[0]
+
+    def open_volumes(self, complain):
+        """Reads the indexes of all volumes (step 4 of section 12)."""
+        self.nodes, self.blocks = {}, {}
+        for kind, folder, found in ((0, "data", self.blocks), (1, "meta", self.nodes)):
+            for path in self.objects(folder + "/[0-9a-f]{2}/[0-9a-f]{64}", 3):
+                try:
+                    found.update(Volume(path, kind, self.derive).blocks)
+                except (Damaged, OSError) as error:
+                    complain(f"volume {path}: {error}")
+        self.id_keys = {"block": self.derive(b"bygone/1 block id", 32), "node": self.derive(b"bygone/1 node id", 32)}
+        retired = {name for commit in self.commits.values() for name in commit.retired}
+        for name, kind, length, _ in (volume for commit in self.commits.values() for volume in commit.volumes):
+            path = self.path / ("data", "meta")[kind] / name.hex()[:2] / name.hex()
+            if name not in retired and not (path.exists() and path.stat().st_size == length):
+                complain(f"volume {path}: it is missing, or not {length} bytes long as it should be")
+
+    def fetch(self, what, places, id):
+        need(id in places, f"no volume holds {what} {id.hex()}")
+        place = places[id]
+        data = place.volume.plain(place.position, place.length)
+        need(mac(self.id_keys[what], data) == id, f"{what} {id.hex()} is not what its id says")
+        if place.checksum is not None:
+            s1, s2 = sum(data) % 2**32, sum(itertools.accumulate(data)) % 2**32
+            need(place.checksum == s1 | s2 << 32, f"the rolling checksum of {what} {id.hex()} is wrong")
+        return data
+
+    def walk_node(self, id, types, level=None):
+        """Walks the leaves (types 1, 2) or lists (types 3, 4) below a node: their entries or extents, in order."""
+        wire = Wire(self.fetch("node", self.nodes, id))
+        leaf_type, branch_type = types
+        type = wire.fixed(1)
+        need(type in types and (level is None or (type == leaf_type) == (level == 0)), "a node is of the wrong type")
+        if type == leaf_type:
+            items = decode_leaf(wire) if type == 1 else decode_extents(wire, 1_024)
+            wire.end()
+            need(items or type == 1 and level is None, "a node of several is empty")
+            yield from items
+            return
+        own_level = wire.fixed(1)
+        need(1 <= own_level <= 8 and level in (None, own_level), "the level of a branch is not valid")
+        if branch_type == 2:
+            children = wire.list(1_024, lambda: (decode_name(wire), wire.raw(32), wire.varint()))
+            ascending([name for name, _, _ in children], "children")
+        else:
+            children = [(None, id, n) for n, id in wire.list(1_024, lambda: (wire.varint(), wire.raw(32)))]
+        wire.end()
+        need(children, "a branch has no children")
+        before = b""
+        for last, child, amount in children:
+            sum_below, item = 0, None
+            for item in self.walk_node(child, types, own_level - 1):
+                need(branch_type == 4 or before < item.name, "entries are not in order")
+                sum_below, before = sum_below + (1 if branch_type == 2 else item.length), item[0]
+                yield item
+            need(0 < sum_below == amount and (last is None or item.name == last), "a branch counts wrongly")
+
+    def extents(self, entry):
+        if entry.kind == 1:
+            return entry.body
+        allocated, root = entry.body
+        extents = list(self.walk_node(root, (3, 4)))
+        need(sum(extent.length for extent in extents) == entry.size, "a block list has another length than its file")
+        need(sum(e.length for e in extents if e.id) == allocated, "the holes of a file are not as long as it says")
+        return extents
+
+
+class Restore:
+    """Writes a snapshot below a new directory; never follows a link, never writes over anything."""
+
+    def __init__(self, repository):
+        self.repository, self.failures, self.linked = repository, 0, {}
+
+    def complain(self, text):
+        print(text, file=sys.stderr)
+        self.failures += 1
+
+    def run(self, snapshot, target):
+        os.makedirs(target, exist_ok=True)
+        if os.listdir(target):
+            sys.exit(f"{target} is not empty")
+        self.root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        self.repository.open_volumes(self.complain)
+        self.guarded(b"", lambda: self.directory(snapshot.root, self.root, b""))
+
+    def guarded(self, path, work):
+        try:
+            work()
+        except (Damaged, OSError, OverflowError) as error:
+            self.complain(f"{b'/' + path!r}: {error}")
+
+    def directory(self, entry, fd, path):
+        def content():
+            for child in self.repository.walk_node(entry.body, (1, 2)):
+                child_path = os.path.join(path, child.name)
+                self.guarded(child_path, lambda: self.entry(child, fd, child_path))
+
+        self.guarded(path, content)
+        self.metadata(entry, fd)
+
+    def entry(self, entry, fd, path):
+        same = (entry.device, entry.inode, entry.kind, entry.body)
+        if entry.links > 1 and same in self.linked and entry.kind != DIRECTORY:
+            os.link(self.linked[same], entry.name, src_dir_fd=self.root, dst_dir_fd=fd, follow_symlinks=False)
+            return
+        if entry.kind == DIRECTORY:
+            os.mkdir(entry.name, 0o700, dir_fd=fd)
+            own = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            try:
+                self.directory(entry, own, path)
+            finally:
+                os.close(own)
+        elif entry.kind <= 2:
+            self.file(entry, fd)
+        elif entry.kind == 4:
+            os.symlink(entry.body, entry.name, dir_fd=fd)
+            self.metadata(entry, fd, entry.name)
+        else:
+            type = {5: stat.S_IFIFO, 6: stat.S_IFSOCK, 7: stat.S_IFCHR, 8: stat.S_IFBLK}[entry.kind]
+            os.mknod(entry.name, type | 0o600, entry.body or 0, dir_fd=fd)
+            self.metadata(entry, fd, entry.name)
+        self.linked[same] = path
+
+    def file(self, entry, fd):
+        own = os.open(entry.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd)
+        try:
+            at = 0
+            if entry.kind == 0:
+                at = os.write(own, entry.body)
+            else:
+                for extent in self.repository.extents(entry):
+                    if extent.id:
+                        data = self.repository.fetch("block", self.repository.blocks, extent.id)
+                        need(len(data) == extent.length, "a block has another length than its extent")
+                        os.pwrite(own, data, at)
+                    at += extent.length
+            os.ftruncate(own, entry.size)
+            need(at == entry.size, "a file was not written whole")
+            self.metadata(entry, own)
+        except (Damaged, OSError):
+            os.unlink(entry.name, dir_fd=fd)
+            raise
+        finally:
+            os.close(own)
+
+    def metadata(self, entry, fd, name=None):
+        """Of the open file `fd`, or of `name` in the directory `fd`, which is then not followed if it is a link."""
+        at = {"path": fd} if name is None else {"path": name, "dir_fd": fd, "follow_symlinks": False}
+        if os.geteuid() == 0:
+            os.chown(uid=entry.owner[0], gid=entry.owner[1], **at)
+        for attribute, value in entry.attributes if name is None else []:
+            self.guarded(entry.name + b" " + attribute, lambda: os.setxattr(fd, attribute, value))
+        if name is None:
+            os.fchmod(fd, entry.mode)
+        elif entry.kind != 4:
+            os.chmod(name, entry.mode, dir_fd=fd)
+        nanoseconds = entry.mtime[0] * 1_000_000_000 + entry.mtime[1]
+        os.utime(ns=(nanoseconds, nanoseconds), **at)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Lists and restores the snapshots of a bygone repository.")
+    parser.add_argument("repository", help="directory of the repository")
+    parser.add_argument("--passphrase-file", required=True, help="the passphrase; one line feed at its end is left out")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="list the snapshots")
+    restore = commands.add_parser("restore", help="restore a snapshot")
+    restore.add_argument("snapshot", help="`latest`, or the beginning of an id")
+    restore.add_argument("target", help="a new or empty directory")
+    arguments = parser.parse_args()
+    passphrase = Path(arguments.passphrase_file).read_bytes().removesuffix(b"\n")
+    try:
+        repository = Repository(arguments.repository, passphrase)
+    except Damaged as error:
+        sys.exit(f"{arguments.repository}: {error}")
+    if arguments.command == "list":
+        for snapshot in sorted(repository.snapshots.values(), key=lambda snapshot: (snapshot.time, snapshot.id)):
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(snapshot.time[0]))
+            paths = b" ".join(snapshot.paths).decode(errors="backslashreplace")
+            print(snapshot.id.hex(), when, ascii(snapshot.host), ascii(paths), *map(ascii, snapshot.tags))
+        return
+    # A directory is held open for each level of the tree.
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+    sys.setrecursionlimit(50_000)
+    job = Restore(repository)
+    job.run(repository.snapshot(arguments.snapshot), arguments.target)
+    if job.failures:
+        sys.exit(f"{job.failures} things could not be restored")
+
+
+if __name__ == "__main__":
+    main()
