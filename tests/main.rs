@@ -5,5 +5,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod backup_restore;
+mod cli;
+mod damage;
 mod harness_itself;
+mod kill;
+mod model;
+mod mount;
+mod recover;
+mod site;
 mod tidy;
