@@ -13,5 +13,6 @@ mod kill;
 mod model;
 mod mount;
 mod recover;
+mod semantics;
 mod site;
 mod tidy;
