@@ -14,7 +14,7 @@ const FLOORS: &[&str] = &[
     "store", "catalog", // places
     "repo",    // all of the above, opened
     "write", "read", // rivers
-    "check", "recover", // upkeep
+    "recover", "check", // upkeep
 ];
 
 /// Neighbours on one floor which do not know each other, in either direction.
