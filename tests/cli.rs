@@ -8,6 +8,8 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use bygone_tests::program::{PASSPHRASE, Ran, Site};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
@@ -294,19 +296,82 @@ fn ls_and_cat_show_what_a_snapshot_holds() {
     assert!(all.text().contains("directory") && all.text().contains("200000"), "{all}");
     let content = site.bygone(["cat", &format!("latest:{top}/directory/file")]).ok();
     assert!(content.out == prose(1, 200_000));
-    site.bygone(["cat", &format!("latest:{top}/directory")]).ended_with(1);
+    site.bygone(["cat", &format!("latest:{top}/directory")]).ended_with(2).complains_of(&["directory"]);
 }
 
 #[test]
-fn names_cannot_control_a_terminal() {
+fn names_are_exact_in_a_pipe_and_harmless_on_a_terminal() {
     let site = new_site();
     let tree = Tree::new(&site.at("source"));
     tree.file("a\x1b[2Jb", "x");
     tree.file("new\nline", "x");
     site.backup(tree.top());
-    let listed = site.bygone(["ls", "-R", "latest"]).ok();
-    assert!(!listed.out.contains(&0x1b), "{listed}");
-    assert!(listed.text().contains("new\\nline"), "{listed}");
+    let piped = site.bygone(["ls", "-R", "latest"]).ok();
+    assert!(piped.text().contains("/a\x1b[2Jb\n") && piped.text().contains("/new\nline\n"), "{piped}");
+    // script gives the command a terminal.
+    let line = format!("{} ls -R latest", programs().bygone.display());
+    let shown = site.run(site.command(Path::new("script"), ["-qec", &line, "/dev/null"])).ok();
+    assert!(!shown.out.contains(&0x1b), "{shown}");
+    assert!(shown.text().contains("new\\nline") && shown.text().contains("a\\x1b[2Jb"), "{shown}");
+}
+
+#[test]
+fn passphrases_are_added_changed_and_removed() {
+    let (site, _tree) = with_snapshot();
+    let with = |passphrase: &str, arguments: &[&str]| {
+        with_environment(&site, arguments, |command| {
+            command.env("BYGONE_PASSPHRASE", passphrase).env("BYGONE_NEW_PASSPHRASE", "second")
+        })
+    };
+    let slots = |passphrase: &str| with(passphrase, &["key", "list", "--json"]).ok().json()["slots"].clone();
+    with(PASSPHRASE, &["key", "add", "--kdf-memory", "8MiB"]).ok();
+    with(PASSPHRASE, &["snapshots"]).ok();
+    with("second", &["snapshots"]).ok();
+    assert_eq!(slots("second").as_array().unwrap().len(), 2);
+
+    fs::write(site.at("third"), "third\n").unwrap();
+    let file = site.at("third");
+    with("second", &["key", "passwd", "--kdf-memory", "8MiB", "--new-passphrase-file", file.to_str().unwrap()]).ok();
+    with("second", &["snapshots"]).ended_with(12);
+    with("third", &["snapshots"]).ok();
+    with(PASSPHRASE, &["snapshots"]).ok();
+
+    let current = |slot: &Value| slot["current"] == Value::Bool(true);
+    let own = slots(PASSPHRASE).as_array().unwrap().iter().find(|slot| current(slot)).unwrap()["id"].clone();
+    with("third", &["key", "remove", own.as_str().unwrap()]).ok();
+    with(PASSPHRASE, &["snapshots"]).ended_with(12);
+    let last = slots("third").as_array().unwrap()[0]["id"].clone();
+    let refused = with("third", &["key", "remove", last.as_str().unwrap()]);
+    assert!([1, 2].contains(&refused.code), "the last key stays: {refused}");
+    with("third", &["check", "--read-data"]).ok();
+}
+
+#[test]
+fn every_command_speaks_json() {
+    let site = Site::new(&programs());
+    let tree = Tree::new(&site.at("source"));
+    tree.file("file", prose(1, 200_000));
+    let (top, target) = (tree.top().to_str().unwrap(), site.at("target"));
+    let fields = |arguments: &[&str], fields: &[&str]| {
+        let said = site.bygone([arguments, &["--json"]].concat()).ok().json();
+        let object = said.as_array().map_or(&said, |all| &all[0]);
+        let missing: Vec<_> = fields.iter().filter(|field| object.get(**field).is_none()).collect();
+        assert!(missing.is_empty(), "{arguments:?}: {missing:?} in {object}");
+    };
+    fields(&["init", "--kdf-memory", "8MiB"], &["repository", "fingerprint", "store", "catalog", "block_bytes"]);
+    fields(&["backup", top], &[]);
+    fields(&["snapshots"], &["id", "time", "host", "user", "tags", "paths", "parent", "files", "bytes", "bytes_new"]);
+    fields(&["ls", "-R", "latest"], &["path", "kind", "mode", "uid", "gid", "size", "mtime", "nlink", "inode"]);
+    fields(&["restore", "latest", "--target", target.to_str().unwrap()], &[]);
+    fields(&["check", "--read-data"], &["result", "findings", "affected", "snapshots", "volumes", "bytes_read"]);
+    fields(&["recover"], &["catalog", "commits", "snapshots", "volumes", "nodes", "damaged", "seconds"]);
+    fields(&["key", "list"], &["fingerprint", "slots"]);
+
+    let failed = site.bygone(["--json", "ls", "latest:/no/such"]).ended_with(1);
+    let error: Value = serde_json::from_str(failed.err.trim()).unwrap();
+    assert_eq!((&error["error"]["kind"], &error["error"]["exit_code"]), (&json!("failed"), &json!(1)));
+    let usage = site.bygone(["--json", "no-such-command"]).ended_with(2);
+    assert!(serde_json::from_str::<Value>(usage.err.trim()).is_ok(), "{usage}");
 }
 
 #[test]
