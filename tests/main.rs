@@ -1,1 +1,19 @@
-//! Tests.
+//! All tests of the whole, as one binary: what the programs promise to the person who uses them.
+//!
+//! Most of them run as root and with `/dev/fuse`, because device nodes, owners, `trusted.*` attributes and mounts need
+//! it. Without root they fail and say so, unless `BYGONE_TESTS_WITHOUT_ROOT=1` allows them to leave that part out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod backup_restore;
+mod cli;
+mod damage;
+mod golden;
+mod harness_itself;
+mod kill;
+mod model;
+mod mount;
+mod recover;
+mod semantics;
+mod site;
+mod tidy;

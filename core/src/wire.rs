@@ -70,7 +70,7 @@ impl Encoder {
         self.bytes.push(value.to_le_bytes()[0]);
     }
 
-    /// A signed integer, zigzag-coded (0, -1, 1, -2 … become 0, 1, 2, 3 …), as LEB128.
+    /// A signed integer, zigzag-coded (0, -1, 1, -2 and so on become 0, 1, 2, 3), as LEB128.
     pub fn signed(&mut self, value: i64) {
         self.varint(((value << 1) ^ (value >> 63)).cast_unsigned());
     }

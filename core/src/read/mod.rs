@@ -1,7 +1,7 @@
 //! The river that reads: from a path to its bytes.
 //!
 //! ```text
-//! path → catalog (View, Directory) → extents (FileMap) → frames: fetch → open → decompress → cache → bytes
+//! path -> catalog (View, Directory) -> extents (FileMap) -> frames: fetch -> open -> decompress -> cache -> bytes
 //! ```
 //!
 //! Metadata comes from the catalog alone and never touches the store. Data comes frame by frame; a frame that several

@@ -1,7 +1,7 @@
 //! The river that writes: entries and blocks go in at one end in tree order, volumes and a commit come out at the other.
 //!
 //! ```text
-//! Writer (caller's thread): tree, dedup, frames ─▶ sealers (N) ─▶ packer (1): volumes ─▶ keeper (1): catalog ─▶ putters (M)
+//! Writer (caller's thread): tree, dedup, frames -> sealers (N) -> packer (1): volumes -> keeper (1): catalog -> putters (M)
 //! ```
 //!
 //! The order of truth, from which every crash is survived:

@@ -1,0 +1,64 @@
+//! Repositories written by earlier builds, one for each version of the format. They are never edited: what could be read
+//! once can be read for ever. `scripts/golden` makes one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bygone_tests::program::{Ran, Site};
+use bygone_tests::tool;
+
+use crate::site::programs;
+
+/// All golden repositories.
+const GOLDEN: &[&str] = &["1"];
+
+/// Writes the manifest of the directory it runs in, as `scripts/golden` does.
+const MANIFEST: &str = include_str!("../scripts/golden");
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
+
+#[test]
+fn every_golden_repository_is_listed() {
+    let mut found: Vec<_> =
+        fs::read_dir(folder()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    found.sort();
+    assert_eq!(found, GOLDEN);
+}
+
+#[test]
+fn golden_repositories_are_read_as_ever() {
+    for name in GOLDEN {
+        let golden = folder().join(name);
+        let site = Site::new(&programs());
+        // A copy: reading must not change it, but a test that fails might.
+        tool(Command::new("cp").arg("-r").arg(golden.join("repository")).arg(site.repository()));
+        let bygone = |arguments: &[&str]| -> Ran {
+            let mut command = site.bygone_command(arguments);
+            command.env("BYGONE_PASSPHRASE", "golden");
+            site.run(command).ok()
+        };
+        bygone(&["recover"]);
+        bygone(&["check", "--read-data"]);
+        for (number, snapshot) in [(1, "latest~1"), (2, "latest")] {
+            let target = site.at(format!("target-{number}"));
+            bygone(&["restore", snapshot, "--target", target.to_str().unwrap()]);
+            let found = manifest(&target.join("tmp/bygone-golden"));
+            let wanted = fs::read_to_string(golden.join(format!("snapshot-{number}"))).unwrap();
+            let differs = wanted.lines().zip(found.lines()).find(|(wanted, found)| wanted != found);
+            assert!(wanted == found, "golden {name}, snapshot {number}: {differs:?}");
+        }
+    }
+}
+
+/// The manifest of `top`, by the very function that wrote the golden one.
+fn manifest(top: &Path) -> String {
+    let from = MANIFEST.find("manifest() {").unwrap();
+    let to = from + MANIFEST[from..].find("\n}\n").unwrap() + 3;
+    let script = format!("set -euo pipefail\n{}manifest\n", &MANIFEST[from..to]);
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).current_dir(top).env("LC_ALL", "C").env("TZ", "UTC");
+    String::from_utf8(tool(&mut command)).unwrap()
+}

@@ -1,0 +1,311 @@
+//! The programs as their users run them: as processes, told everything by arguments and environment, judged by their
+//! output and exit code.
+//!
+//! A [`Site`] is one machine with one repository: its own home, catalog, cache and configuration, in a directory that
+//! goes away with it. Output goes to files and not to pipes, because a mount that stays in the background would keep a
+//! pipe open for ever. A program that does not end is killed and its test fails.
+
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The passphrase of every repository made by a [`Site`].
+pub const PASSPHRASE: &str = "correct horse battery staple";
+
+/// No program of a test may run longer.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Where the programs under test are.
+#[derive(Clone)]
+pub struct Programs {
+    /// `bygone`.
+    pub bygone: PathBuf,
+    /// `bygone-mount`.
+    pub mount: PathBuf,
+}
+
+/// One machine with one repository, both new.
+pub struct Site {
+    dir: TempDir,
+    programs: Programs,
+    runs: Cell<u32>,
+}
+
+/// What a program said, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// The command, for messages.
+    pub command: String,
+    /// Standard output.
+    pub out: Vec<u8>,
+    /// Standard error, as text.
+    pub err: String,
+    /// Exit code; 128 + the signal's number for a program that was killed.
+    pub code: i32,
+}
+
+impl Site {
+    /// A new machine, without a repository yet.
+    pub fn new(programs: &Programs) -> Site {
+        let dir = tempfile::Builder::new().prefix("bygone-").tempdir().unwrap();
+        for folder in ["home", "state", "cache", "config", "said"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        Site { dir, programs: programs.clone(), runs: Cell::new(0) }
+    }
+
+    /// A new machine with a new repository. Its key derivation is as cheap as allowed: tests derive keys all the time.
+    pub fn with_repository(programs: &Programs, options: &[&str]) -> Site {
+        let site = Site::new(programs);
+        site.bygone([&["init", "--kdf-memory", "8MiB"], options].concat()).ok();
+        site
+    }
+
+    /// A path on this machine, for fixtures and targets.
+    pub fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The repository's directory.
+    pub fn repository(&self) -> PathBuf {
+        self.at("repository")
+    }
+
+    /// The directory of catalogs, one folder for each repository.
+    pub fn catalogs(&self) -> PathBuf {
+        self.at("state/bygone")
+    }
+
+    /// `bygone ARGUMENTS`, ready to be started.
+    pub fn bygone_command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        self.command(&self.programs.bygone, arguments)
+    }
+
+    /// `program ARGUMENTS` in this machine's environment and in no other.
+    pub fn command<A: AsRef<OsStr>>(&self, program: &Path, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().current_dir(self.dir.path());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.at("home")).env("LANG", "C.UTF-8").env("RUST_BACKTRACE", "1");
+        let places = [("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")];
+        command.envs(places.map(|(name, folder)| (name, self.at(folder))));
+        command.env("BYGONE_REPO", self.repository()).env("BYGONE_PASSPHRASE", PASSPHRASE);
+        command
+    }
+
+    /// Runs `bygone ARGUMENTS` to its end.
+    pub fn bygone<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        self.run(self.bygone_command(arguments))
+    }
+
+    /// Runs `bygone-mount ARGUMENTS` until it ends or has gone to the background.
+    pub fn bygone_mount<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        self.run(self.command(&self.programs.mount, arguments))
+    }
+
+    /// Backs `path` up, which must work.
+    pub fn backup(&self, path: &Path) -> Ran {
+        self.bygone([OsStr::new("backup"), path.as_os_str()]).ok()
+    }
+
+    /// Restores `what` (a snapshot, or one and a path) to a directory that is not there yet, which must work.
+    pub fn restore(&self, what: &str, target: &Path) -> Ran {
+        self.bygone([OsStr::new("restore"), OsStr::new(what), OsStr::new("--target"), target.as_os_str()]).ok()
+    }
+
+    /// Runs `command` to its end, or kills it when it takes too long.
+    pub fn run(&self, command: Command) -> Ran {
+        let started = self.start(command);
+        started.end()
+    }
+
+    /// Starts `command` and returns at once.
+    pub fn start(&self, mut command: Command) -> Started {
+        self.runs.set(self.runs.get() + 1);
+        let [out, err] = ["out", "err"].map(|name| self.at(format!("said/{}.{name}", self.runs.get())));
+        command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let shown: Vec<OsString> = command.get_args().map(OsStr::to_os_string).collect();
+        Started { child, command: format!("{:?} {shown:?}", command.get_program()), out, err }
+    }
+
+    /// Mounts the repository on a new directory called `name`.
+    pub fn mount(&self, name: &str, options: &[&str]) -> Mounted {
+        let point = self.at(name);
+        fs::create_dir_all(&point).unwrap();
+        let mut arguments: Vec<&OsStr> = vec![OsStr::new("--foreground")];
+        arguments.extend(options.iter().map(OsStr::new));
+        arguments.push(point.as_os_str());
+        let mut started = self.start(self.command(&self.programs.mount, arguments));
+        let since = Instant::now();
+        while !is_mounted(&point) {
+            let ended = started.child.try_wait().unwrap().is_some() || since.elapsed() > PATIENCE;
+            assert!(!ended, "{} did not mount: {}", started.command, started.complaint());
+            sleep(Duration::from_millis(5));
+        }
+        Mounted { point, started: Some(started) }
+    }
+}
+
+/// A program that is running.
+pub struct Started {
+    /// The process.
+    pub child: Child,
+    command: String,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+impl Started {
+    /// Waits for its end.
+    pub fn end(mut self) -> Ran {
+        let status = wait(&mut self.child).unwrap_or_else(|| {
+            self.child.kill().unwrap();
+            panic!("{} has not ended after {PATIENCE:?}: {}", self.command, self.complaint())
+        });
+        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        let ran = Ran { command: self.command.clone(), out: fs::read(&self.out).unwrap(), err: self.complaint(), code };
+        assert!(!ran.err.contains("panicked at"), "{ran}");
+        ran
+    }
+
+    /// What it has written to its standard error so far.
+    pub fn complaint(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.err).unwrap()).into_owned()
+    }
+}
+
+/// Waits for `child`, with patience that ends.
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let since = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    while since.elapsed() < PATIENCE {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+    None
+}
+
+impl Ran {
+    /// Panics unless it ended with 0.
+    #[track_caller]
+    pub fn ok(self) -> Ran {
+        self.ended_with(0)
+    }
+
+    /// Panics unless it ended with `code`.
+    #[track_caller]
+    pub fn ended_with(self, code: i32) -> Ran {
+        assert_eq!(self.code, code, "{self}");
+        self
+    }
+
+    /// Panics unless its complaint holds each of `words`.
+    #[track_caller]
+    pub fn complains_of(self, words: &[&str]) -> Ran {
+        for word in words {
+            assert!(self.err.contains(word), "the message should speak of {word:?}: {self}");
+        }
+        self
+    }
+
+    /// Standard output as text.
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.out).unwrap_or_else(|e| panic!("{e}: {self}"))
+    }
+
+    /// Standard output as one JSON value for each line.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON: {e}: {line}: {self}"));
+        self.text().lines().map(parse).collect()
+    }
+
+    /// Standard output as the one JSON value that it must be.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.out).unwrap_or_else(|e| panic!("not JSON: {e}: {self}"))
+    }
+}
+
+impl std::fmt::Display for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let out = String::from_utf8_lossy(&self.out);
+        write!(f, "{} ended with {}\nstdout: {}\nstderr: {}", self.command, self.code, tail(&out), tail(&self.err))
+    }
+}
+
+/// The end of `text`, short enough to read.
+fn tail(text: &str) -> &str {
+    let from = text.char_indices().rev().nth(3_000).map_or(0, |(at, _)| at);
+    &text[from..]
+}
+
+/// A mount that is unmounted when it goes out of sight, whatever the test did.
+pub struct Mounted {
+    point: PathBuf,
+    started: Option<Started>,
+}
+
+impl Mounted {
+    /// The mount point.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// The path at which `source`, which was backed up, appears in the newest snapshot.
+    pub fn latest(&self, source: &Path) -> PathBuf {
+        self.point.join("latest").join(source.strip_prefix("/").unwrap())
+    }
+
+    /// The process that serves it.
+    pub fn pid(&self) -> u32 {
+        self.started.as_ref().map_or(0, |started| started.child.id())
+    }
+
+    /// Unmounts in the ordinary way and returns how the program ended.
+    pub fn unmount(mut self) -> Ran {
+        let done = Command::new("umount").arg(&self.point).output().unwrap();
+        assert!(done.status.success(), "umount: {}", String::from_utf8_lossy(&done.stderr));
+        self.started.take().unwrap().end()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let Some(mut started) = self.started.take() else { return };
+        for option in [&[][..], &["-l"][..]] {
+            if is_mounted(&self.point) {
+                drop(Command::new("umount").args(option).arg(&self.point).output());
+            }
+        }
+        for _ in 0..200 {
+            if matches!(started.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            sleep(Duration::from_millis(10));
+        }
+        drop(started.child.kill());
+        drop(started.child.wait());
+    }
+}
+
+/// True if something is mounted exactly at `point`.
+pub fn is_mounted(point: &Path) -> bool {
+    let wanted = point.as_os_str().as_encoded_bytes();
+    let table = fs::read("/proc/self/mountinfo").unwrap();
+    let mut lines = table.split(|byte| *byte == b'\n');
+    lines.any(|line| line.split(|byte| *byte == b' ').nth(4) == Some(wanted))
+}
