@@ -156,7 +156,8 @@ struct Claim<'a> {
 impl Claim<'_> {
     fn fill(self, plain: &Arc<Vec<u8>>) {
         let mut cache = self.frames.cache();
-        cache.slots.insert(self.at, Slot::Made { plain: Arc::clone(plain), was_used: false });
+        // It counts as used: else, where all others are, it would be the first to go, before its second reader came.
+        cache.slots.insert(self.at, Slot::Made { plain: Arc::clone(plain), was_used: true });
         cache.order.push_back(self.at);
         cache.bytes += plain.len();
         while cache.bytes > self.frames.bytes_max {
