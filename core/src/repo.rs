@@ -153,6 +153,28 @@ impl Repository {
 
     /// Takes this machine's lock and opens the catalog for writing, making it if there is none.
     pub fn lock(self) -> Result<LockedRepository> {
+        let lock = self.take_lock()?;
+        self.open_catalog(lock)
+    }
+
+    /// As [`Repository::lock`], but throws the catalog away first, unread, so that it can be rebuilt from the store
+    /// whatever state it is in.
+    pub fn lock_anew(self) -> Result<LockedRepository> {
+        let lock = self.take_lock()?;
+        for suffix in ["", "-wal", "-shm"] {
+            let path = self.catalog_dir.join(format!("{CATALOG_FILE}{suffix}"));
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    let path = path.display().to_string();
+                    return Err(Error::Local { doing: "remove the old catalog", path, source });
+                }
+                _ => {}
+            }
+        }
+        self.open_catalog(lock)
+    }
+
+    fn take_lock(&self) -> Result<File> {
         let local = |doing, path: &Path| {
             let path = path.display().to_string();
             move |source| Error::Local { doing, path, source }
@@ -162,10 +184,13 @@ impl Repository {
         let open = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = open.map_err(local("open the lock", &lock_path))?;
         match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: lock_path.display().to_string() }),
-            Err(TryLockError::Error(source)) => return Err(local("take the lock", &lock_path)(source)),
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: lock_path.display().to_string() }),
+            Err(TryLockError::Error(source)) => Err(local("take the lock", &lock_path)(source)),
         }
+    }
+
+    fn open_catalog(self, lock: File) -> Result<LockedRepository> {
         let client = ClientId(random()?);
         let catalog = CatalogWriter::open(&self.catalog_path(), self.keys.ids(), self.config.repository, client)?;
         let (_, client) = catalog.read().identity()?;
@@ -275,24 +300,6 @@ impl LockedRepository {
     /// The client whose chain of commits this machine writes.
     pub fn client(&self) -> ClientId {
         self.client
-    }
-
-    /// Deletes the catalog, so that it can be rebuilt from the store.
-    pub fn discard_catalog(self) -> Result<LockedRepository> {
-        let LockedRepository { repository, catalog, _lock, .. } = self;
-        drop(catalog);
-        for suffix in ["", "-wal", "-shm"] {
-            let path = repository.catalog_dir.join(format!("{CATALOG_FILE}{suffix}"));
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    let path = path.display().to_string();
-                    return Err(Error::Local { doing: "remove the old catalog", path, source });
-                }
-                _ => {}
-            }
-        }
-        drop(_lock);
-        repository.lock()
     }
 }
 

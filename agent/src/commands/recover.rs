@@ -21,10 +21,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
-    let mut locked = context.open()?.lock()?;
-    if args.force {
-        locked = locked.discard_catalog()?;
-    }
+    let repository = context.open()?;
+    let mut locked = if args.force { repository.lock_anew()? } else { repository.lock()? };
     let progress = context.progress();
     let learnt = recover::recover(&mut locked, &context.watch);
     drop(progress);
