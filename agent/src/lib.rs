@@ -8,6 +8,8 @@ pub mod progress;
 pub mod select;
 pub mod settings;
 pub mod signals;
+pub mod source;
+mod sys;
 pub mod time;
 pub mod when;
 

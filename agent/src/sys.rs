@@ -1,0 +1,162 @@
+//! The system calls that nix does not wrap, and the only unsafe code of the agent.
+//!
+//! Each function is one call with its buffer; everything that can be decided outside is decided outside. All of them
+//! report failure as an [`Errno`], never by a panic.
+
+use std::ffi::CStr;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use bygone_core::limits;
+
+/// First size of a buffer for extended attributes: nearly all lists and values fit, and the kernel clears little.
+const XATTR_BYTES_FIRST: usize = 1 << 10;
+/// Last size: Linux returns no longer list and no longer value.
+const XATTR_BYTES_LAST: usize = limits::XATTR_VALUE_BYTES_MAX;
+
+/// What extended attributes are asked of.
+#[derive(Clone, Copy)]
+pub enum XattrsOf<'a> {
+    /// Something open for reading.
+    Fd(BorrowedFd<'a>),
+    /// A path, whose last component is not followed.
+    Path(&'a CStr),
+}
+
+/// Reads directory entries as `struct linux_dirent64`s into `buffer`; 0 at the end of the directory.
+pub fn directory_entries(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`, which is borrowed mutably for the call.
+    #[allow(unsafe_code)]
+    let got = unsafe { libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) };
+    Errno::result(got).map(|got| usize::try_from(got).unwrap_or(0))
+}
+
+/// Appends up to `most` bytes of the file from `offset` on to `bytes`; 0 is the end of the file.
+pub fn read_at(fd: BorrowedFd<'_>, offset: u64, bytes: &mut Vec<u8>, most: usize) -> Result<usize, Errno> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+    bytes.reserve_exact(most);
+    let room = bytes.spare_capacity_mut();
+    let most = most.min(room.len());
+    loop {
+        // SAFETY: the kernel writes at most `most` bytes into `room`, which is that long and borrowed mutably.
+        #[allow(unsafe_code)]
+        let got = unsafe { libc::pread(fd.as_raw_fd(), room.as_mut_ptr().cast(), most, offset) };
+        match Errno::result(got) {
+            Ok(got) => {
+                let got = usize::try_from(got).unwrap_or(0).min(most);
+                let length = bytes.len() + got;
+                // SAFETY: `length` is within the capacity, and the kernel has just written the last `got` bytes of it.
+                #[allow(unsafe_code)]
+                unsafe {
+                    bytes.set_len(length);
+                }
+                return Ok(got);
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Inode flags as `chattr` knows them.
+pub fn inode_flags(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    // The request is declared with a long, but the kernel writes an unsigned int; the rest of the long stays 0.
+    let mut flags: [u32; 2] = [0; 2];
+    // SAFETY: the kernel writes 4 bytes (8 by the declaration) into `flags`, which has 8 and is borrowed mutably.
+    #[allow(unsafe_code)]
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS, flags.as_mut_ptr()) };
+    Errno::result(done).map(|_| flags[0])
+}
+
+/// The names of all extended attributes, each ended by a NUL.
+pub fn xattr_names(of: XattrsOf<'_>) -> Result<Vec<u8>, Errno> {
+    filled(|to, size| {
+        // SAFETY: the kernel writes at most `size` bytes to `to`, which `filled` promises to be that long; paths end
+        // with a NUL by their type.
+        #[allow(unsafe_code)]
+        unsafe {
+            match of {
+                XattrsOf::Fd(fd) => libc::flistxattr(fd.as_raw_fd(), to.cast(), size),
+                XattrsOf::Path(path) => libc::llistxattr(path.as_ptr(), to.cast(), size),
+            }
+        }
+    })
+}
+
+/// The value of the extended attribute `name`.
+pub fn xattr_value(of: XattrsOf<'_>, name: &CStr) -> Result<Vec<u8>, Errno> {
+    filled(|to, size| {
+        // SAFETY: the kernel writes at most `size` bytes to `to`, which `filled` promises to be that long; names and
+        // paths end with a NUL by their type.
+        #[allow(unsafe_code)]
+        unsafe {
+            match of {
+                XattrsOf::Fd(fd) => libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), to.cast(), size),
+                XattrsOf::Path(path) => libc::lgetxattr(path.as_ptr(), name.as_ptr(), to.cast(), size),
+            }
+        }
+    })
+}
+
+/// Sets the extended attribute `name`.
+#[cfg(test)]
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    // SAFETY: the kernel reads `value.len()` bytes of `value`; the name ends with a NUL by its type.
+    #[allow(unsafe_code)]
+    let set = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(set).map(drop)
+}
+
+/// Lets `call` fill a buffer (address, size) and answer how much it wrote, with a larger one if the first is too small.
+fn filled(call: impl Fn(*mut u8, usize) -> isize) -> Result<Vec<u8>, Errno> {
+    for size in [XATTR_BYTES_FIRST, XATTR_BYTES_LAST] {
+        let mut bytes: Vec<u8> = Vec::with_capacity(size);
+        match Errno::result(call(bytes.as_mut_ptr(), size)) {
+            Ok(got) => {
+                let got = usize::try_from(got).unwrap_or(0).min(size);
+                // SAFETY: `got` is within the capacity, and the kernel has just written that many bytes.
+                #[allow(unsafe_code)]
+                unsafe {
+                    bytes.set_len(got);
+                }
+                bytes.shrink_to_fit();
+                return Ok(bytes);
+            }
+            Err(Errno::ERANGE) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::E2BIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_read_stops_at_the_end_of_the_file_and_leaves_what_was_there() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let mut bytes = b"x".to_vec();
+        assert_eq!(read_at(file.as_fd(), 7, &mut bytes, 100), Ok(3));
+        assert_eq!(bytes, b"x789");
+        assert_eq!(read_at(file.as_fd(), 10, &mut bytes, 100), Ok(0), "the end of the file");
+        assert_eq!(read_at(file.as_fd(), 0, &mut bytes, 0), Ok(0), "nothing was asked for");
+        assert_eq!(bytes, b"x789");
+    }
+
+    #[test]
+    fn calls_on_the_wrong_thing_give_an_errno() {
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(directory_entries(file.as_fd(), &mut [0; 256]), Err(Errno::ENOTDIR));
+        let folder = File::open("/").unwrap();
+        assert_eq!(read_at(folder.as_fd(), 0, &mut Vec::new(), 8), Err(Errno::EISDIR));
+        assert_eq!(read_at(file.as_fd(), u64::MAX, &mut Vec::new(), 8), Err(Errno::EOVERFLOW));
+    }
+}
