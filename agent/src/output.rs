@@ -174,6 +174,11 @@ pub fn number(count: u64) -> String {
     text
 }
 
+/// A number of things.
+pub fn count(things: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(things), if things == 1 { one } else { many })
+}
+
 /// A duration for people.
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
@@ -252,6 +257,8 @@ mod tests {
         assert_eq!(number(0), "0");
         assert_eq!(number(999), "999");
         assert_eq!(number(1_234_567), "1,234,567");
+        assert_eq!(count(1, "file", "files"), "1 file");
+        assert_eq!(count(1_000, "file", "files"), "1,000 files");
         assert_eq!(duration(1.25), "1.2 s");
         assert_eq!(duration(61.9), "1:01 min");
         assert_eq!(duration(3_661.0), "1:01:01 h");

@@ -136,7 +136,7 @@ impl Meter {
             }
         };
         add(counts.entries, format!("{} entries", number(counts.entries)));
-        add(counts.files_new, format!("{} files read", number(counts.files_new)));
+        add(counts.files_new, format!("{} read", number(counts.files_new)));
         let of_total = match counts.bytes_total {
             total if total >= counts.bytes && total > 0 => format!("{} of {}", size(counts.bytes), size(total)),
             _ => size(counts.bytes),

@@ -217,6 +217,11 @@ pub fn now() -> Time {
     }
 }
 
+/// The directory that relative paths are meant from.
+pub fn current_directory() -> Result<PathBuf> {
+    env::current_dir().map_err(Failure::machine("find", "the current directory"))
+}
+
 /// Name of this machine.
 pub fn host() -> String {
     let name = fs::read("/proc/sys/kernel/hostname").or_else(|_| fs::read("/etc/hostname")).unwrap_or_default();

@@ -17,6 +17,7 @@ use bygone_core::recover;
 use super::Context;
 use crate::exit::Exit;
 use crate::exit::Result;
+use crate::output::count;
 use crate::output::duration;
 use crate::output::insert_bytes;
 use crate::output::number;
@@ -154,18 +155,19 @@ fn lines(report: &Report, seconds: f64, quiet: bool, verbose: bool) -> Vec<Strin
     }
     let read = match report.volumes_read {
         0 => String::new(),
-        volumes => format!(", read {} volumes ({})", number(volumes), size(report.bytes_read)),
+        volumes => format!(", read {} ({})", count(volumes, "volume", "volumes"), size(report.bytes_read)),
     };
-    let (snapshots, volumes) = (number(report.snapshots), number(report.volumes));
+    let snapshots = count(report.snapshots, "snapshot", "snapshots");
+    let volumes = count(report.volumes, "volume", "volumes");
     let took = duration(seconds);
     let end = match exit(report) {
         Exit::Complete => "everything is there".to_owned(),
         Exit::Damaged => {
-            format!("DAMAGE: {} files or directories are lost in whole or in part", number(report.affected_count))
+            format!("DAMAGE: {} lost, in whole or in part", count(report.affected_count, "path", "paths"))
         }
         _ => "no data of a snapshot is lost, but the store is not as it should be".to_owned(),
     };
-    lines.push(format!("checked {snapshots} snapshots and {volumes} volumes{read} in {took}: {end}"));
+    lines.push(format!("checked {snapshots} and {volumes}{read} in {took}: {end}"));
     lines
 }
 
@@ -246,7 +248,7 @@ mod tests {
         assert_eq!(text[0], "REMOTE_MISSING: data/aa/x: d");
         assert_eq!(text[1], "lost: abababab:/a\\xff: gone");
         assert_eq!(text[2], "lost: 2 more");
-        assert!(text[3].contains("DAMAGE: 3 files"), "{text:?}");
+        assert!(text[3].contains("DAMAGE: 3 paths"), "{text:?}");
         let json = value(&report, 1.0);
         assert_eq!((&json["result"], &json["affected"][0]["path_hex"]), (&json!("damaged"), &json!("2f61ff")));
         assert_eq!(json["findings"][0]["diagnosis"], "REMOTE_MISSING");

@@ -1,5 +1,6 @@
 //! The command line of `bygone`: what may be said, and who does it.
 
+mod backup;
 mod cat;
 mod check;
 mod dump;
@@ -8,6 +9,7 @@ mod key;
 mod ls;
 mod recover;
 mod snapshots;
+mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -61,6 +63,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Args),
+    Backup(backup::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Cat(cat::Args),
@@ -165,6 +168,7 @@ impl Command {
     fn run(&self, context: &mut Context) -> Result<Exit> {
         match self {
             Command::Init(args) => init::run(args, context),
+            Command::Backup(args) => backup::run(args, context),
             Command::Snapshots(args) => snapshots::run(args, context),
             Command::Ls(args) => ls::run(args, context),
             Command::Cat(args) => cat::run(args, context),

@@ -7,8 +7,8 @@ use bygone_core::recover;
 use super::Context;
 use crate::exit::Exit;
 use crate::exit::Result;
+use crate::output::count;
 use crate::output::duration;
-use crate::output::number;
 
 /// Rebuild this machine's catalog from the store, or bring it up to date
 ///
@@ -42,11 +42,11 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         }))?;
     } else {
         context.say(&format!(
-            "learnt {} snapshots, {} commits, {} volumes and {} tree nodes in {}",
-            number(learnt.snapshots),
-            number(learnt.commits),
-            number(learnt.volumes),
-            number(learnt.nodes),
+            "learnt {}, {}, {} and {} in {}",
+            count(learnt.snapshots, "snapshot", "snapshots"),
+            count(learnt.commits, "commit", "commits"),
+            count(learnt.volumes, "volume", "volumes"),
+            count(learnt.nodes, "tree node", "tree nodes"),
             duration(seconds),
         ))?;
         context.say(&format!("catalog: {catalog}"))?;

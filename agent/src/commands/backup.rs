@@ -1,0 +1,257 @@
+//! `bygone backup`: makes a snapshot.
+//!
+//! The order is part of the protocol that keeps a prune elsewhere from taking what we refer to: announce the run, learn
+//! what other machines have committed, and only then look at what is stored already.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use bygone_core::catalog::SnapshotRow;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
+use bygone_core::error::Error;
+use bygone_core::limits;
+use bygone_core::read::Reader;
+use bygone_core::recover;
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Repository;
+use bygone_core::snapshot::Snapshot;
+use bygone_core::write;
+use bygone_core::write::BackupOptions;
+
+use super::Context;
+use super::summary::Summary;
+use crate::exit::Exit;
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::output;
+use crate::select::choose;
+use crate::settings;
+use crate::settings::parse_size;
+use crate::source;
+use crate::source::Excludes;
+use crate::source::Options;
+use crate::source::Parent;
+use crate::source::Report;
+use crate::source::Roots;
+use crate::source::Rules;
+use crate::source::pattern_lines;
+use crate::when::parse_instant;
+
+/// Back files up: make a snapshot of them
+///
+/// A pattern G of --exclude without a slash matches names at any depth; one that begins with a slash matches whole
+/// paths; `*`, `?` and `[a-z]` stay within a name, `**` stands for any number of directories. What matches is left out
+/// with everything below it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What to back up
+    #[arg(value_name = "PATH", required_unless_present = "stdin", conflicts_with = "stdin")]
+    paths: Vec<PathBuf>,
+    /// Label the snapshot
+    #[arg(long, value_name = "T")]
+    tag: Vec<String>,
+    /// Name of this machine in the snapshot (default: its host name)
+    #[arg(long, value_name = "H")]
+    host: Option<String>,
+    /// Leave out what matches a pattern
+    #[arg(long, value_name = "G")]
+    exclude: Vec<OsString>,
+    /// Leave out what matches a pattern in a file: one a line, lines that begin with # mean nothing
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// Do not go into other file systems
+    #[arg(long)]
+    one_file_system: bool,
+    /// Leave out what is in a directory that a valid CACHEDIR.TAG marks as a cache
+    #[arg(long)]
+    exclude_caches: bool,
+    /// Leave out what is in a directory that has an entry of this name
+    #[arg(long, value_name = "NAME")]
+    exclude_if_present: Vec<OsString>,
+    /// Leave out files of more than this size
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    exclude_larger_than: Option<u64>,
+    /// Back up standard input, as the file NAME in the root of the snapshot
+    #[arg(long, value_name = "NAME")]
+    stdin: Option<OsString>,
+    /// Say what would be done and do nothing
+    #[arg(long, conflicts_with = "stdin")]
+    dry_run: bool,
+    /// Read every file, also those that have not changed since the parent snapshot
+    #[arg(long)]
+    force: bool,
+    /// Believe that a file is unchanged though its change time is another
+    #[arg(long)]
+    ignore_ctime: bool,
+    /// Believe that a file is unchanged though its inode number is another
+    #[arg(long)]
+    ignore_inode: bool,
+    /// Compare with this snapshot (default: the newest of this host and these paths)
+    #[arg(long, value_name = "SNAP")]
+    parent: Option<String>,
+    /// When the snapshot was made
+    #[arg(long, value_name = "TIME", hide = true, value_parser = parse_instant)]
+    time: Option<Time>,
+}
+
+/// What to back up.
+enum What {
+    Files(Roots, Box<Options>),
+    Stdin(Name),
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    check_labels(args)?;
+    let what = what(args, context)?;
+    let repository = context.open()?;
+    match &what {
+        What::Files(roots, options) if args.dry_run => dry_run(args, context, &repository, roots, options),
+        _ => backup(args, context, repository, &what),
+    }
+}
+
+fn dry_run(
+    args: &Args,
+    context: &mut Context,
+    repository: &Repository,
+    roots: &Roots,
+    options: &Options,
+) -> Result<Exit> {
+    let view = Reader::new(repository, 0)?.view()?;
+    let parent = parent(args, context, view.snapshots()?, &roots.paths())?;
+    let progress = context.progress();
+    let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
+    let report = source::dry_run(compared, roots, options, &context.watch);
+    drop(progress);
+    finish(context, &report?, None, parent.as_ref())
+}
+
+fn backup(args: &Args, context: &mut Context, repository: Repository, what: &What) -> Result<Exit> {
+    let mut locked = repository.lock()?;
+    let progress = context.progress();
+    let made = snapshot(args, context, &mut locked, what);
+    drop(progress);
+    let (report, snapshot, parent) = made?;
+    finish(context, &report, Some(&snapshot), parent.as_ref())
+}
+
+fn snapshot(
+    args: &Args,
+    context: &Context,
+    locked: &mut LockedRepository,
+    what: &What,
+) -> Result<(Report, Snapshot, Option<Snapshot>)> {
+    write::announce(locked)?;
+    // Volumes of others that are damaged are recorded as lost by this, and never referred to.
+    recover::sync(locked, &context.watch)?;
+    let view = Reader::new(locked.repository(), 0)?.view()?;
+    let (paths, parent) = match what {
+        What::Files(roots, _) => {
+            let paths = roots.paths();
+            let parent = parent(args, context, view.snapshots()?, &paths)?;
+            (paths, parent)
+        }
+        What::Stdin(name) => (vec![[b"/", name.as_bytes()].concat()], None),
+    };
+    let options = BackupOptions {
+        time: args.time.unwrap_or(context.now),
+        host: args.host.clone().unwrap_or_else(settings::host),
+        user: settings::user(),
+        paths,
+        tags: args.tag.clone(),
+        parent: parent.as_ref().map(|snapshot| snapshot.id),
+        program: concat!("bygone ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let now = options.time;
+    let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
+    let watch = &context.watch;
+    let (report, snapshot) = write::backup(locked, options, watch, |writer| {
+        let report = match what {
+            What::Files(roots, options) => source::backup_tree(writer, compared, roots, options, watch)?,
+            What::Stdin(name) => source::backup_stdin(writer, name, &mut io::stdin().lock(), now, watch)?,
+        };
+        let unreadable = report.unreadable;
+        Ok((report, unreadable))
+    })?;
+    Ok((report, snapshot, parent))
+}
+
+fn parent(args: &Args, context: &Context, all: Vec<SnapshotRow>, paths: &[Vec<u8>]) -> Result<Option<Snapshot>> {
+    match &args.parent {
+        Some(text) => choose(text, all.into_iter().map(|row| row.snapshot).collect(), context.now).map(Some),
+        None => Ok(Parent::choose(&all, &args.host.clone().unwrap_or_else(settings::host), paths).cloned()),
+    }
+}
+
+fn finish(
+    context: &mut Context,
+    report: &Report,
+    snapshot: Option<&Snapshot>,
+    parent: Option<&Snapshot>,
+) -> Result<Exit> {
+    let bytes_stored = context.watch.bytes_stored.load(Ordering::Relaxed);
+    let summary = Summary { report, snapshot, parent, bytes_stored, seconds: context.seconds() };
+    if context.globals.json {
+        context.output.value(&summary.value())?;
+    } else {
+        for line in summary.lines() {
+            context.say(&line)?;
+        }
+        // What was said so far must not come after the issues because it waited in a buffer.
+        context.output.flush()?;
+        summary.issues(context.globals.quiet).iter().for_each(|issue| output::message(issue));
+    }
+    Ok(if report.unreadable > 0 { Exit::Unreadable } else { Exit::Complete })
+}
+
+/// What the format would refuse in the end is refused before anything is read.
+fn check_labels(args: &Args) -> Result<()> {
+    let too_long = args.tag.iter().chain(&args.host).find(|label| label.len() > limits::LABEL_BYTES_MAX);
+    if let Some(label) = too_long {
+        let max = limits::LABEL_BYTES_MAX;
+        return Err(Failure::Usage(format!(
+            "{}...: a tag or host has at most {max} bytes",
+            label.escape_debug().take(20).collect::<String>()
+        )));
+    }
+    if args.tag.len() > limits::SNAPSHOT_PATHS_MAX {
+        return Err(Failure::Usage(format!("a snapshot has at most {} tags", limits::SNAPSHOT_PATHS_MAX)));
+    }
+    Ok(())
+}
+
+fn what(args: &Args, context: &Context) -> Result<What> {
+    if let Some(name) = &args.stdin {
+        let refused = |e| Failure::Usage(format!("--stdin {}: {e}", name.to_string_lossy()));
+        return Ok(What::Stdin(Name::new(name.as_bytes()).map_err(refused)?));
+    }
+    let options = Options {
+        rules: Rules {
+            excludes: excludes(args)?,
+            caches: args.exclude_caches,
+            if_present: args.exclude_if_present.iter().map(|name| name.clone().into_vec()).collect(),
+            larger_than: args.exclude_larger_than,
+            one_file_system: args.one_file_system,
+        },
+        force: args.force,
+        ignore_ctime: args.ignore_ctime,
+        ignore_inode: args.ignore_inode,
+        own_directories: context.globals.locations()?.directories(),
+    };
+    Ok(What::Files(Roots::new(&settings::current_directory()?, &args.paths)?, Box::new(options)))
+}
+
+fn excludes(args: &Args) -> Result<Excludes> {
+    let mut patterns: Vec<Vec<u8>> = args.exclude.iter().map(|pattern| pattern.clone().into_vec()).collect();
+    for path in &args.exclude_file {
+        let text = fs::read(path).map_err(Failure::machine("read the exclude file", path.display()))?;
+        patterns.extend(pattern_lines(&text).map(<[u8]>::to_vec));
+    }
+    Excludes::new(patterns.iter().map(Vec::as_slice)).map_err(|bad| Error::Invalid { what: bad.to_string() }.into())
+}

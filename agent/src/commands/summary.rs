@@ -1,0 +1,192 @@
+//! What a backup says in the end, for people and as JSON.
+
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use bygone_core::snapshot::Snapshot;
+
+use crate::output::count;
+use crate::output::duration;
+use crate::output::insert_bytes;
+use crate::output::number;
+use crate::output::size;
+use crate::select::short_id;
+use crate::source::Issue;
+use crate::source::Report;
+use crate::source::Trouble;
+use crate::time::utc;
+
+/// So many files.
+pub(super) fn files(number: u64) -> String {
+    count(number, "file", "files")
+}
+
+/// So many directories.
+pub(super) fn directories(number: u64) -> String {
+    count(number, "directory", "directories")
+}
+
+/// So many entries that are neither.
+pub(super) fn others(number: u64) -> String {
+    count(number, "other", "others")
+}
+
+/// Everything that there is to say about a backup.
+pub(super) struct Summary<'a> {
+    /// What happened to the user's files.
+    pub(super) report: &'a Report,
+    /// The snapshot; none in a dry run.
+    pub(super) snapshot: Option<&'a Snapshot>,
+    /// What it was compared with.
+    pub(super) parent: Option<&'a Snapshot>,
+    /// Bytes put into the store.
+    pub(super) bytes_stored: u64,
+    /// How long it took.
+    pub(super) seconds: f64,
+}
+
+impl Summary<'_> {
+    /// For people.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let counts = &self.report.counts;
+        let what = match self.snapshot {
+            Some(snapshot) => format!("snapshot {}", short_id(snapshot)),
+            None => "dry run: a snapshot would have".to_owned(),
+        };
+        let (files, directories) = (files(counts.files()), directories(counts.directories));
+        let (others, bytes) = (others(counts.others), size(counts.bytes));
+        let mut lines = vec![format!("{what}: {files}, {directories}, {others}, {bytes}")];
+        let (new, changed) = (number(counts.files_new), number(counts.files_changed));
+        let compared = match self.parent {
+            Some(parent) => format!(" since {} of {}", short_id(parent), utc(parent.time)),
+            None => String::new(),
+        };
+        let unchanged = number(counts.files_unchanged);
+        let excluded = match counts.excluded {
+            0 => String::new(),
+            excluded => format!(", {} left out", count(excluded, "path", "paths")),
+        };
+        lines.push(format!("files: {new} new, {changed} changed, {unchanged} unchanged{compared}{excluded}"));
+        let took = duration(self.seconds);
+        lines.push(match self.snapshot {
+            Some(snapshot) => {
+                let (new, stored) = (size(snapshot.totals.bytes_new), size(self.bytes_stored));
+                format!("{new} of new content, {stored} stored, in {took}")
+            }
+            None => format!("{} to read, in {took}", size(counts.bytes_read)),
+        });
+        lines
+    }
+
+    /// What the user should know about single paths: with `quiet` only what is missing from the snapshot.
+    pub(super) fn issues(&self, quiet: bool) -> Vec<String> {
+        let is_loss = |issue: &&Issue| matches!(issue.trouble, Trouble::Unreadable(_));
+        let told = self.report.issues.iter().filter(|issue| !quiet || is_loss(issue));
+        let mut lines: Vec<String> =
+            told.map(|issue| if is_loss(&issue) { issue.to_string() } else { format!("note: {issue}") }).collect();
+        if self.report.issues_omitted > 0 {
+            lines.push(format!("and {} more issues that are not listed", number(self.report.issues_omitted)));
+        }
+        if self.report.unreadable > 0 {
+            let paths = count(self.report.unreadable, "path", "paths");
+            lines.push(format!("{paths} could not be read: not in the snapshot"));
+        }
+        lines
+    }
+
+    /// For programs.
+    pub(super) fn value(&self) -> Value {
+        let Report { counts, issues, issues_omitted, unreadable, .. } = self.report;
+        json!({
+            "snapshot": self.snapshot.map(|snapshot| snapshot.id.to_hex()),
+            "parent": self.parent.map(|snapshot| snapshot.id.to_hex()),
+            "time": self.snapshot.map(|snapshot| utc(snapshot.time)),
+            "files": counts.files(),
+            "files_new": counts.files_new,
+            "files_changed": counts.files_changed,
+            "files_unchanged": counts.files_unchanged,
+            "directories": counts.directories,
+            "others": counts.others,
+            "excluded": counts.excluded,
+            "bytes": counts.bytes,
+            "bytes_read": counts.bytes_read,
+            "bytes_new": self.snapshot.map_or(0, |snapshot| snapshot.totals.bytes_new),
+            "bytes_stored": self.bytes_stored,
+            "seconds": self.seconds,
+            "unreadable": unreadable,
+            "issues": issues.iter().map(issue_value).collect::<Vec<_>>(),
+            "issues_omitted": issues_omitted,
+        })
+    }
+}
+
+fn issue_value(issue: &Issue) -> Value {
+    let mut object = Map::new();
+    insert_bytes(&mut object, "path", &issue.path);
+    let kind = match issue.trouble {
+        Trouble::Unreadable(_) => "unreadable",
+        Trouble::Vanished => "vanished",
+        Trouble::Changed => "changed",
+        Trouble::Note(_) => "note",
+    };
+    object.insert("kind".to_owned(), json!(kind));
+    object.insert("message".to_owned(), json!(issue.to_string()));
+    Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::testing::snapshot;
+    use crate::source::Counts;
+
+    fn report() -> Report {
+        let counts =
+            Counts { files_new: 1_200, files_unchanged: 34, directories: 5, bytes: 5 << 20, ..Counts::default() };
+        let issues = vec![
+            Issue { path: b"/a\xff".to_vec(), trouble: Trouble::Unreadable("Permission denied".into()) },
+            Issue { path: b"/b".to_vec(), trouble: Trouble::Changed },
+        ];
+        Report { issues, issues_omitted: 0, unreadable: 1, unsettled: 1, counts }
+    }
+
+    #[test]
+    fn people_hear_what_was_made_and_what_is_missing() {
+        let (report, made, parent) =
+            (report(), snapshot([0xab; 16], 0, "h", &["/"]), snapshot([1; 16], 60, "h", &["/"]));
+        let summary = Summary {
+            report: &report,
+            snapshot: Some(&made),
+            parent: Some(&parent),
+            bytes_stored: 1 << 20,
+            seconds: 1.5,
+        };
+        assert_eq!(
+            summary.lines(),
+            [
+                "snapshot abababab: 1,234 files, 5 directories, 0 others, 5.0 MiB",
+                "files: 1,200 new, 0 changed, 34 unchanged since 01010101 of 1970-01-01T00:01:00Z",
+                "0 B of new content, 1.0 MiB stored, in 1.5 s",
+            ]
+        );
+        let issues = ["cannot read /a\\xff: Permission denied", "note: /b changed while it was read"];
+        let end = "1 path could not be read: not in the snapshot";
+        assert_eq!(summary.issues(false), [issues[0], issues[1], end]);
+        assert_eq!(summary.issues(true), [issues[0], end], "quiet leaves what is lost");
+    }
+
+    #[test]
+    fn programs_get_full_ids_exact_paths_and_kinds() {
+        let (report, made) = (report(), snapshot([0xab; 16], 0, "h", &["/"]));
+        let summary = Summary { report: &report, snapshot: Some(&made), parent: None, bytes_stored: 7, seconds: 1.5 };
+        let value = summary.value();
+        assert_eq!((&value["snapshot"], &value["parent"]), (&json!("ab".repeat(16)), &Value::Null));
+        assert_eq!((&value["files"], &value["bytes_stored"]), (&json!(1_234), &json!(7)));
+        let issue = &value["issues"][0];
+        assert_eq!((&issue["path_hex"], &issue["kind"]), (&json!("2f61ff"), &json!("unreadable")));
+        let dry = Summary { snapshot: None, ..summary };
+        assert_eq!(dry.value()["snapshot"], Value::Null, "nothing was made");
+        assert!(dry.lines()[0].starts_with("dry run"));
+    }
+}
