@@ -10,6 +10,7 @@ pub mod settings;
 pub mod signals;
 pub mod source;
 mod sys;
+pub mod target;
 pub mod time;
 pub mod when;
 

@@ -1,4 +1,4 @@
-//! The system calls that nix does not wrap, and the only unsafe code of the agent.
+//! The system calls that nix does not wrap, and (with `target/sys.rs`, which writes) the only unsafe code of the agent.
 //!
 //! Each function is one call with its buffer; everything that can be decided outside is decided outside. All of them
 //! report failure as an [`Errno`], never by a panic.

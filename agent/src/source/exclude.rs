@@ -28,7 +28,7 @@ pub struct Excludes {
 /// How far each pattern of several components has come on the way down to one directory: bit `p` of a pattern's word
 /// says that its first `p` parts match the directory's path.
 #[derive(Debug, Clone)]
-pub(super) struct PathState(Option<Arc<[u64]>>);
+pub(crate) struct PathState(Option<Arc<[u64]>>);
 
 /// A pattern that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,23 +104,23 @@ impl Excludes {
     }
 
     /// True without a pattern.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.names.is_empty() && self.paths.is_empty()
     }
 
     /// The state at the root of the snapshot.
-    pub(super) fn root(&self) -> PathState {
+    pub(crate) fn root(&self) -> PathState {
         PathState((!self.paths.is_empty()).then(|| self.paths.iter().map(|parts| reached(parts, 1)).collect()))
     }
 
     /// True if `name` in a directory of this state is unwanted.
-    pub(super) fn excludes(&self, state: &PathState, name: &[u8]) -> bool {
+    pub(crate) fn excludes(&self, state: &PathState, name: &[u8]) -> bool {
         self.names.iter().any(|glob| glob.matches(name))
             || self.pairs(state).any(|(parts, before)| step(parts, before, name) >> parts.len() & 1 == 1)
     }
 
     /// The state of the directory `name` in a directory of this state.
-    pub(super) fn descend(&self, state: &PathState, name: &[u8]) -> PathState {
+    pub(crate) fn descend(&self, state: &PathState, name: &[u8]) -> PathState {
         PathState(
             state.0.is_some().then(|| self.pairs(state).map(|(parts, before)| step(parts, before, name)).collect()),
         )

@@ -14,7 +14,7 @@
 mod ahead;
 mod before;
 mod deliver;
-mod exclude;
+pub(crate) mod exclude;
 mod folder;
 mod metadata;
 mod plan;

@@ -52,6 +52,7 @@ pub enum Verify {
 pub struct Reader {
     frames: Frames,
     ids: IdKeys,
+    block_bytes: u32,
     catalog_path: PathBuf,
     /// For the extents of very long files, which are looked up while they are read.
     catalog: Mutex<Catalog>,
@@ -63,6 +64,7 @@ impl Reader {
         Ok(Reader {
             frames: Frames::new(repository, cache_bytes_max)?,
             ids: repository.keys().ids().clone(),
+            block_bytes: repository.config().block_bytes,
             catalog_path: repository.catalog_path(),
             catalog: Mutex::new(repository.catalog()?),
         })
@@ -71,6 +73,11 @@ impl Reader {
     /// A view of the catalog for the calling thread.
     pub fn view(&self) -> Result<View> {
         View::open(&self.catalog_path, &self.ids)
+    }
+
+    /// Size of a full block; files are cut at its multiples.
+    pub fn block_bytes(&self) -> u32 {
+        self.block_bytes
     }
 
     /// The frames, for those who read ahead.
