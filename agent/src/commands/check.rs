@@ -125,8 +125,11 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     Ok(exit(&report))
 }
 
+/// Bytes that are wrong are damage; objects that are missing or have another size are disagreement, whatever it costs.
 fn exit(report: &Report) -> Exit {
-    match (report.has_damage(), report.is_clean()) {
+    let ends: Vec<Exit> = report.findings.iter().map(|finding| Exit::of_diagnosis(finding.diagnosis)).collect();
+    let is_damaged = ends.contains(&Exit::Damaged) || (ends.is_empty() && !report.is_clean());
+    match (is_damaged, ends.is_empty()) {
         (true, _) => Exit::Damaged,
         (false, false) => Exit::Disagree,
         (false, true) => Exit::Complete,
@@ -160,12 +163,10 @@ fn lines(report: &Report, seconds: f64, quiet: bool, verbose: bool) -> Vec<Strin
     let snapshots = count(report.snapshots, "snapshot", "snapshots");
     let volumes = count(report.volumes, "volume", "volumes");
     let took = duration(seconds);
-    let end = match exit(report) {
-        Exit::Complete => "everything is there".to_owned(),
-        Exit::Damaged => {
-            format!("DAMAGE: {} lost, in whole or in part", count(report.affected_count, "path", "paths"))
-        }
-        _ => "no data of a snapshot is lost, but the store is not as it should be".to_owned(),
+    let end = match (report.affected_count, report.is_clean()) {
+        (0, true) => "everything is there".to_owned(),
+        (0, false) => "no snapshot has lost anything, but the store is not as it should be".to_owned(),
+        (lost, _) => format!("LOST: {}, in whole or in part", count(lost, "path", "paths")),
     };
     lines.push(format!("checked {snapshots} and {volumes}{read} in {took}: {end}"));
     lines
@@ -236,6 +237,8 @@ mod tests {
         assert_eq!(exit(&Report::default()), Exit::Complete);
         assert_eq!(exit(&finding(Diagnosis::RemoteCorrupt)), Exit::Damaged);
         assert_eq!(exit(&finding(Diagnosis::RemoteRolledBack)), Exit::Disagree);
+        let missing = Report { affected_count: 1, ..finding(Diagnosis::RemoteMissing) };
+        assert_eq!(exit(&missing), Exit::Disagree, "nothing of what is there is damaged");
         assert_eq!(exit(&Report { affected_count: 1, ..Report::default() }), Exit::Damaged);
     }
 
@@ -248,9 +251,9 @@ mod tests {
         assert_eq!(text[0], "REMOTE_MISSING: data/aa/x: d");
         assert_eq!(text[1], "lost: abababab:/a\\xff: gone");
         assert_eq!(text[2], "lost: 2 more");
-        assert!(text[3].contains("DAMAGE: 3 paths"), "{text:?}");
+        assert!(text[3].contains("LOST: 3 paths"), "{text:?}");
         let json = value(&report, 1.0);
-        assert_eq!((&json["result"], &json["affected"][0]["path_hex"]), (&json!("damaged"), &json!("2f61ff")));
+        assert_eq!((&json["result"], &json["affected"][0]["path_hex"]), (&json!("disagree"), &json!("2f61ff")));
         assert_eq!(json["findings"][0]["diagnosis"], "REMOTE_MISSING");
     }
 }

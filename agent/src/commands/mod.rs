@@ -8,6 +8,7 @@ mod init;
 mod key;
 mod ls;
 mod recover;
+mod restore;
 mod snapshots;
 mod summary;
 #[cfg(test)]
@@ -67,6 +68,7 @@ enum Command {
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Cat(cat::Args),
+    Restore(restore::Args),
     Check(check::Args),
     Recover(recover::Args),
     Key(key::Args),
@@ -172,6 +174,7 @@ impl Command {
             Command::Snapshots(args) => snapshots::run(args, context),
             Command::Ls(args) => ls::run(args, context),
             Command::Cat(args) => cat::run(args, context),
+            Command::Restore(args) => restore::run(args, context),
             Command::Check(args) => check::run(args, context),
             Command::Recover(args) => recover::run(args, context),
             Command::Key(args) => key::run(args, context),

@@ -1,0 +1,271 @@
+//! `bygone restore`: files come back.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use bygone_core::entry::printable;
+use bygone_core::error::Error;
+use bygone_core::read::Reader;
+use bygone_core::snapshot::Snapshot;
+
+use super::Context;
+use super::READ_CACHE_BYTES;
+use super::summary::directories;
+use super::summary::files;
+use super::summary::others;
+use crate::exit::Exit;
+use crate::exit::Result;
+use crate::output;
+use crate::output::Output;
+use crate::output::count;
+use crate::output::duration;
+use crate::output::insert_bytes;
+use crate::output::number;
+use crate::output::size;
+use crate::select::Selector;
+use crate::select::short_id;
+use crate::source::Excludes;
+use crate::target;
+use crate::target::Issue;
+use crate::target::Options;
+use crate::target::Overwrite;
+use crate::target::Report;
+use crate::target::Selection;
+use crate::target::Step;
+use crate::target::Subject;
+
+/// Restore a snapshot, or part of one, into a directory
+///
+/// Of a directory, its content becomes the content of the target: `restore latest --target T` writes T/home/...,
+/// `restore latest:/home --target T` writes what was in /home directly into T. Patterns G are those of `bygone backup`,
+/// and match paths in the snapshot.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Which snapshot, and which path in it: latest, latest:/etc, an id, or a time
+    #[arg(value_name = "SNAP[:PATH]")]
+    what: OsString,
+    /// Where to: a directory, which is made if it does not exist and must be empty unless --overwrite is given
+    #[arg(long, value_name = "DIR")]
+    target: PathBuf,
+    /// Restore only what matches a pattern
+    #[arg(long, value_name = "G")]
+    include: Vec<OsString>,
+    /// Leave out what matches a pattern
+    #[arg(long, value_name = "G")]
+    exclude: Vec<OsString>,
+    /// Delete what the snapshot does not have (needs --overwrite)
+    #[arg(long, requires = "overwrite")]
+    delete: bool,
+    /// What to do about what is there: always, if-changed (unless size and time are the same), if-newer, never
+    #[arg(long, value_name = "WHEN")]
+    overwrite: Option<Overwrite>,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Read everything again in the end and compare it
+    #[arg(long)]
+    verify: bool,
+    /// Make holes of zeros
+    #[arg(long)]
+    sparse: bool,
+    /// Leave what can be read of damaged files, under names that say so
+    #[arg(long)]
+    keep_damaged: bool,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let selector = Selector::parse(&args.what)?;
+    let options = options(args)?;
+    let repository = context.open()?;
+    let reader = Reader::new(&repository, READ_CACHE_BYTES)?;
+    let view = reader.view()?;
+    let snapshot = selector.snapshot(super::snapshots_of(&view)?, context.now)?;
+    let subject = Subject::new(selector.find(&view, &snapshot)?, selector.path_bytes());
+    drop(view);
+    if selector.path.is_empty() && args.include.is_empty() && args.exclude.is_empty() {
+        context.watch.bytes_total.store(snapshot.totals.bytes, Ordering::Relaxed);
+    }
+    let tells = args.dry_run || context.globals.verbose;
+    // Steps on the terminal would run through the line that shows progress.
+    let progress = (!tells).then(|| context.progress());
+    let mut steps = Steps { tells, count: 0, written: Ok(()) };
+    steps.begin(&mut context.output);
+    let output = &mut context.output;
+    let mut say = |step: Step, path: &[u8]| steps.say(output, step, path);
+    let restored = target::restore(&reader, &subject, &args.target, &options, &context.watch, &mut say);
+    drop(progress);
+    let Steps { written, .. } = steps;
+    let report = restored?;
+    written?;
+    finish(args, context, &snapshot, &report)?;
+    Ok(exit(&report))
+}
+
+fn options(args: &Args) -> Result<Options> {
+    let patterns = |patterns: &[OsString]| {
+        let read = Excludes::new(patterns.iter().map(|pattern| pattern.as_bytes()));
+        read.map_err(|bad| Error::Invalid { what: bad.to_string() })
+    };
+    Ok(Options {
+        overwrite: args.overwrite,
+        delete: args.delete,
+        dry_run: args.dry_run,
+        verify: args.verify,
+        sparse: args.sparse,
+        keep_damaged: args.keep_damaged,
+        selection: Selection { include: patterns(&args.include)?, exclude: patterns(&args.exclude)? },
+        ..Options::default()
+    })
+}
+
+/// Tells of each step, as it is taken or, in a dry run, would be.
+struct Steps {
+    tells: bool,
+    count: u64,
+    written: Result<()>,
+}
+
+impl Steps {
+    /// In JSON the steps are a list at the beginning of the one object that the command writes, because they are too
+    /// many to be collected.
+    fn begin(&mut self, output: &mut Output) {
+        if self.tells && output.json {
+            self.written = output.bytes(b"{\"steps\":[");
+        }
+    }
+
+    fn say(&mut self, output: &mut Output, step: Step, path: &[u8]) {
+        if !self.tells || self.written.is_err() {
+            return;
+        }
+        let path = if path.is_empty() { b"/" } else { path };
+        self.written = if output.json {
+            let comma: &[u8] = if self.count == 0 { b"" } else { b",\n" };
+            let mut object = Map::new();
+            object.insert("step".to_owned(), json!(word(step)));
+            insert_bytes(&mut object, "path", path);
+            let text = Value::Object(object).to_string();
+            output.bytes(comma).and_then(|()| output.bytes(text.as_bytes()))
+        } else {
+            output.line(&format!("{:<7} {}", word(step), printable(path)))
+        };
+        self.count += 1;
+    }
+}
+
+fn word(step: Step) -> &'static str {
+    match step {
+        Step::Create => "create",
+        Step::Replace => "replace",
+        Step::Adjust => "adjust",
+        Step::Keep => "keep",
+        Step::Delete => "delete",
+    }
+}
+
+fn exit(report: &Report) -> Exit {
+    match (report.damaged, report.issues_total) {
+        (1.., _) => Exit::Damaged,
+        (0, 1..) => Exit::Failed,
+        (0, 0) => Exit::Complete,
+    }
+}
+
+fn finish(args: &Args, context: &mut Context, snapshot: &Snapshot, report: &Report) -> Result<()> {
+    let seconds = context.seconds();
+    if context.globals.json {
+        let text = value(args, snapshot, report, seconds).to_string();
+        let tells = args.dry_run || context.globals.verbose;
+        // The object is open already if steps were told.
+        let (before, rest) = if tells { ("],", text.get(1..).unwrap_or_default()) } else { ("", text.as_str()) };
+        return context.output.line(&format!("{before}{rest}"));
+    }
+    for line in lines(args, snapshot, report, seconds) {
+        context.say(&line)?;
+    }
+    context.output.flush()?;
+    for issue in &report.issues {
+        output::message(&format!("{}: {}", printable(&issue.path), issue.text));
+    }
+    let omitted = report.issues_total.saturating_sub(report.issues.len() as u64);
+    if omitted > 0 {
+        output::message(&format!("and {} more that are not listed", number(omitted)));
+    }
+    if report.issues_total > 0 {
+        output::message(&format!("{} not as in the snapshot", count(report.issues_total, "entry", "entries")));
+    }
+    report.warnings().iter().for_each(|warning| context.warn(warning));
+    Ok(())
+}
+
+fn lines(args: &Args, snapshot: &Snapshot, report: &Report, seconds: f64) -> Vec<String> {
+    let verb = if args.dry_run { "would restore" } else { "restored" };
+    let mut text = format!(
+        "{verb} {}, {}, {} and {} ({}) of snapshot {} in {}",
+        files(report.files),
+        directories(report.directories),
+        count(report.links, "hard link", "hard links"),
+        others(report.others),
+        size(report.bytes),
+        short_id(snapshot),
+        duration(seconds),
+    );
+    let mut add = |count: u64, what: &str| {
+        if count > 0 {
+            text.push_str(&format!(", {what} {}", number(count)));
+        }
+    };
+    add(report.kept, "kept");
+    add(report.deleted, "deleted");
+    add(report.verified, "verified");
+    vec![text]
+}
+
+fn value(args: &Args, snapshot: &Snapshot, report: &Report, seconds: f64) -> Value {
+    let issue = |issue: &Issue| {
+        let mut object = Map::new();
+        insert_bytes(&mut object, "path", &issue.path);
+        object.insert("kind".to_owned(), json!(if issue.damage { "damage" } else { "target" }));
+        object.insert("message".to_owned(), json!(issue.text));
+        Value::Object(object)
+    };
+    json!({
+        "snapshot": snapshot.id.to_hex(),
+        "target": args.target.to_string_lossy(),
+        "dry_run": args.dry_run,
+        "files": report.files,
+        "directories": report.directories,
+        "links": report.links,
+        "others": report.others,
+        "bytes": report.bytes,
+        "kept": report.kept,
+        "deleted": report.deleted,
+        "verified": report.verified,
+        "damaged": report.damaged,
+        "owners_refused": report.owners_refused,
+        "xattrs_refused": report.xattrs_refused,
+        "flags_refused": report.flags_refused,
+        "seconds": seconds,
+        "issues": report.issues.iter().map(issue).collect::<Vec<_>>(),
+        "issues_total": report.issues_total,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_worse_than_a_target_that_does_not_take_things() {
+        let report = |damaged, issues_total| Report { damaged, issues_total, ..Report::default() };
+        assert_eq!(exit(&report(0, 0)), Exit::Complete);
+        assert_eq!(exit(&report(0, 2)), Exit::Failed);
+        assert_eq!(exit(&report(1, 2)), Exit::Damaged);
+    }
+}
