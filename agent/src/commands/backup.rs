@@ -6,10 +6,18 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
 
 use bygone_core::catalog::SnapshotRow;
 use bygone_core::entry::Name;
@@ -21,6 +29,7 @@ use bygone_core::recover;
 use bygone_core::repo::LockedRepository;
 use bygone_core::repo::Repository;
 use bygone_core::snapshot::Snapshot;
+use bygone_core::watch::Watch;
 use bygone_core::write;
 use bygone_core::write::BackupOptions;
 
@@ -42,6 +51,9 @@ use crate::source::Roots;
 use crate::source::Rules;
 use crate::source::pattern_lines;
 use crate::when::parse_instant;
+
+/// How long standard input may be silent before we look whether the user wants to stop.
+const PATIENCE_MS: u16 = 200;
 
 /// Back files up: make a snapshot of them
 ///
@@ -149,7 +161,9 @@ fn snapshot(
 ) -> Result<(Report, Snapshot, Option<Snapshot>)> {
     write::announce(locked)?;
     // Volumes of others that are damaged are recorded as lost by this, and never referred to.
-    recover::sync(locked, &context.watch)?;
+    for (object, detail) in recover::sync(locked, &context.watch)?.damaged {
+        context.warn(&format!("{object} cannot be read: {detail}: `bygone check` tells what it costs"));
+    }
     let view = Reader::new(locked.repository(), 0)?.view()?;
     let (paths, parent) = match what {
         What::Files(roots, _) => {
@@ -171,15 +185,37 @@ fn snapshot(
     let now = options.time;
     let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
     let watch = &context.watch;
-    let (report, snapshot) = write::backup(locked, options, watch, |writer| {
+    let made = write::backup(locked, options, watch, |writer| {
         let report = match what {
             What::Files(roots, options) => source::backup_tree(writer, compared, roots, options, watch)?,
-            What::Stdin(name) => source::backup_stdin(writer, name, &mut io::stdin().lock(), now, watch)?,
+            What::Stdin(name) => source::backup_stdin(writer, name, &mut Stdin { watch }, now, watch)?,
         };
         let unreadable = report.unreadable;
         Ok((report, unreadable))
-    })?;
+    });
+    // Once the user wants to stop, whatever fails fails because of that.
+    let (report, snapshot) = made.map_err(|error| if watch.is_cancelled() { Error::Cancelled } else { error })?;
     Ok((report, snapshot, parent))
+}
+
+/// Standard input, which may keep us waiting for ever and must not when the user wants to stop.
+struct Stdin<'a> {
+    watch: &'a Watch,
+}
+
+impl Read for Stdin<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        loop {
+            let mut ready = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut ready, PollTimeout::from(PATIENCE_MS)) {
+                Err(Errno::EINTR) | Ok(0) => self.watch.check().map_err(io::Error::other)?,
+                Err(errno) => return Err(errno.into()),
+                // Not by `Stdin`, in whose buffer poll does not look.
+                Ok(_) => return Ok(nix::unistd::read(&stdin, buffer)?),
+            }
+        }
+    }
 }
 
 fn parent(args: &Args, context: &Context, all: Vec<SnapshotRow>, paths: &[Vec<u8>]) -> Result<Option<Snapshot>> {

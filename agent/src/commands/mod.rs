@@ -45,15 +45,27 @@ use crate::signals;
 /// Decoded frames that restore and cat keep: blocks that are read in order need few, hard links and copies profit.
 const READ_CACHE_BYTES: usize = 64 << 20;
 
+const AFTER_HELP: &str = "\
+SNAP, a snapshot, is the beginning of its id (4 digits or more), latest, latest~N (N before the
+latest), or a time, which stands for the newest snapshot not later than that: 2026-03-01,
+2026-03-01T10:20, 2026-03-01T10:20:30, or an age such as 90m, 12h, 3d, 2w or 1y. SNAP:PATH is a path
+in it: latest:/etc.
+
+Exit codes:
+   0  complete                      11  locked
+   1  failed                        12  wrong key
+   2  usage                         13  the store disagrees with the catalog
+   3  snapshot made, but some       14  damaged data found
+      sources could not be read    130  interrupted
+  10  no such repository";
+
 /// Every past version of your files, in a directory.
 ///
 /// A repository is a directory of sealed volumes; a catalog on this machine knows what is in them. All times are UTC,
 /// both those shown and those given.
 #[derive(Debug, Parser)]
 #[command(name = "bygone", version, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 complete; 1 failed; 2 usage; 3 snapshot made but some sources could not be read;
-10 no such repository; 11 locked; 12 wrong key; 13 the store disagrees with the catalog; 14 damaged data found;
-130 interrupted.")]
+#[command(after_help = AFTER_HELP)]
 struct Arguments {
     #[command(flatten)]
     globals: Globals,
