@@ -122,11 +122,13 @@ fn a_repository_is_never_made_over_another() {
 }
 
 #[test]
-fn a_missing_path_ends_with_1_and_makes_no_snapshot() {
+fn a_missing_path_is_named() {
     let (site, tree) = with_snapshot();
     site.bygone(["backup", "/no/such/path"]).ended_with(1).complains_of(&["/no/such/path"]);
-    site.bygone(["backup", tree.top().to_str().unwrap(), "/no/such/path"]).ended_with(1);
-    assert_eq!(snapshot_ids(&site).len(), 1);
+    assert_eq!(snapshot_ids(&site).len(), 1, "there is nothing to make a snapshot of");
+    let paths = ["backup", tree.top().to_str().unwrap(), "/no/such/path"];
+    site.bygone(paths).ended_with(3).complains_of(&["/no/such/path"]);
+    assert_eq!(snapshot_ids(&site).len(), 2, "one of several: the others are backed up");
 }
 
 #[test]
