@@ -125,11 +125,9 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     Ok(exit(&report))
 }
 
-/// Bytes that are wrong are damage; objects that are missing or have another size are disagreement, whatever it costs.
+/// Whether data of a snapshot is lost is what a script wants to know first.
 fn exit(report: &Report) -> Exit {
-    let ends: Vec<Exit> = report.findings.iter().map(|finding| Exit::of_diagnosis(finding.diagnosis)).collect();
-    let is_damaged = ends.contains(&Exit::Damaged) || (ends.is_empty() && !report.is_clean());
-    match (is_damaged, ends.is_empty()) {
+    match (report.has_damage(), report.is_clean()) {
         (true, _) => Exit::Damaged,
         (false, false) => Exit::Disagree,
         (false, true) => Exit::Complete,
@@ -237,8 +235,7 @@ mod tests {
         assert_eq!(exit(&Report::default()), Exit::Complete);
         assert_eq!(exit(&finding(Diagnosis::RemoteCorrupt)), Exit::Damaged);
         assert_eq!(exit(&finding(Diagnosis::RemoteRolledBack)), Exit::Disagree);
-        let missing = Report { affected_count: 1, ..finding(Diagnosis::RemoteMissing) };
-        assert_eq!(exit(&missing), Exit::Disagree, "nothing of what is there is damaged");
+        assert_eq!(exit(&finding(Diagnosis::RemoteMissing)), Exit::Disagree, "no snapshot needs it");
         assert_eq!(exit(&Report { affected_count: 1, ..Report::default() }), Exit::Damaged);
     }
 
@@ -253,7 +250,7 @@ mod tests {
         assert_eq!(text[2], "lost: 2 more");
         assert!(text[3].contains("LOST: 3 paths"), "{text:?}");
         let json = value(&report, 1.0);
-        assert_eq!((&json["result"], &json["affected"][0]["path_hex"]), (&json!("disagree"), &json!("2f61ff")));
+        assert_eq!((&json["result"], &json["affected"][0]["path_hex"]), (&json!("damaged"), &json!("2f61ff")));
         assert_eq!(json["findings"][0]["diagnosis"], "REMOTE_MISSING");
     }
 }
