@@ -384,7 +384,7 @@ fn the_user_who_runs_it_need_not_be_root() {
     let site = Site::new(&programs());
     let tree = Tree::new(&site.at("source"));
     tree.file("file", prose(1, 100_000));
-    tool(Command::new("chown").args(["-R", "nobody", "."]).current_dir(site.at("")));
+    tool(Command::new("chown").args(["-R", "nobody:nogroup", "."]).current_dir(site.at("")));
     let as_nobody = |arguments: &[&str]| with_environment(&site, arguments, |command| command.uid(65_534).gid(65_534));
     as_nobody(&["init", "--kdf-memory", "8MiB"]).ok();
     as_nobody(&["backup", tree.top().to_str().unwrap()]).ok();
