@@ -414,6 +414,7 @@ class Repository:
             key = self.derive(b"bygone/1 commit" + client + u(number, 8), 64)
             associated_data = b"bygone/1 commit" + data[:16] + client + u(number, 8)
             wire = Wire(open_sealed(key, associated_data, data[16:], f"commit {path}"))
+            need(wire.fixed(1) == 0, f"commit {path} is of an unknown kind")
             before = wire.string(32)
             expected = self.commits[client, number - 1].hash if (client, number - 1) in self.commits else b""
             need((number == 1) == (expected == b""), f"the commit before {path} is missing")

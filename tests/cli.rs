@@ -122,11 +122,13 @@ fn a_repository_is_never_made_over_another() {
 }
 
 #[test]
-fn a_missing_path_ends_with_1_and_makes_no_snapshot() {
+fn a_missing_path_is_named() {
     let (site, tree) = with_snapshot();
     site.bygone(["backup", "/no/such/path"]).ended_with(1).complains_of(&["/no/such/path"]);
-    site.bygone(["backup", tree.top().to_str().unwrap(), "/no/such/path"]).ended_with(1);
-    assert_eq!(snapshot_ids(&site).len(), 1);
+    assert_eq!(snapshot_ids(&site).len(), 1, "there is nothing to make a snapshot of");
+    let paths = ["backup", tree.top().to_str().unwrap(), "/no/such/path"];
+    site.bygone(paths).ended_with(3).complains_of(&["/no/such/path"]);
+    assert_eq!(snapshot_ids(&site).len(), 2, "one of several: the others are backed up");
 }
 
 #[test]
@@ -382,7 +384,7 @@ fn the_user_who_runs_it_need_not_be_root() {
     let site = Site::new(&programs());
     let tree = Tree::new(&site.at("source"));
     tree.file("file", prose(1, 100_000));
-    tool(Command::new("chown").args(["-R", "nobody", "."]).current_dir(site.at("")));
+    tool(Command::new("chown").args(["-R", "nobody:nogroup", "."]).current_dir(site.at("")));
     let as_nobody = |arguments: &[&str]| with_environment(&site, arguments, |command| command.uid(65_534).gid(65_534));
     as_nobody(&["init", "--kdf-memory", "8MiB"]).ok();
     as_nobody(&["backup", tree.top().to_str().unwrap()]).ok();

@@ -27,6 +27,8 @@ const MAGIC: &[u8; 8] = b"BYGNCOMM";
 const SUITE_AES_256_SIV: u8 = 1;
 const KEY_MODE_MASTER: u8 = 1;
 const HEADER_BYTES: usize = 16;
+/// The only kind of commit so far: what changed since the one before. Another will stand for all that went before it.
+const KIND_CHANGES: u8 = 0;
 const ROOT_NAME: &[u8] = b"root";
 
 /// A volume as a commit announces it.
@@ -73,11 +75,13 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// The object's bytes, for number `seq` of `client`'s chain.
-    pub fn seal(&self, key: &SealKey, client: ClientId, seq: u64) -> Vec<u8> {
-        let header = header();
-        let sealed = key.seal(&associated_data(&header, client, seq), &self.encode());
-        [header.as_slice(), &sealed].concat()
+    /// The object's bytes, for number `seq` of `client`'s chain. Fails if a field is over a limit: what no reader would
+    /// take must not be written.
+    pub fn seal(&self, key: &SealKey, client: ClientId, seq: u64) -> Result<Vec<u8>, DecodeError> {
+        let (header, plain) = (header(), self.encode());
+        Commit::decode(&plain)?;
+        let sealed = key.seal(&associated_data(&header, client, seq), &plain);
+        Ok([header.as_slice(), &sealed].concat())
     }
 
     /// Opens the object that should be number `seq` of `client`'s chain.
@@ -97,6 +101,7 @@ impl Commit {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::new();
+        out.u8(KIND_CHANGES);
         out.string(self.previous.as_ref().map_or(&[], |hash| hash.0.as_slice()));
         encode_time(&mut out, self.time);
         out.varint(self.snapshots_added.len() as u64);
@@ -123,6 +128,9 @@ impl Commit {
 
     fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
         let mut input = Decoder::new(bytes);
+        if input.u8()? != KIND_CHANGES {
+            return Err(DecodeError::Invalid("the kind of commit"));
+        }
         let previous = match input.string(CommitHash::BYTES, "the hash before")? {
             [] => None,
             hash => Some(CommitHash::from_bytes(hash).ok_or(DecodeError::Invalid("the hash before"))?),
@@ -312,14 +320,22 @@ mod tests {
     #[test]
     fn a_commit_opens_as_what_it_was() {
         let (client, commit) = (ClientId([1; 16]), sample());
-        let object = commit.seal(&keys().commit(client, 4), client, 4);
+        let object = commit.seal(&keys().commit(client, 4), client, 4).unwrap();
         assert_eq!(Commit::open(&object, &keys().commit(client, 4), client, 4), Ok(commit));
+    }
+
+    #[test]
+    fn what_no_reader_would_take_is_not_written() {
+        let client = ClientId([1; 16]);
+        let mut commit = sample();
+        commit.snapshots_added[0].tags = vec!["t".repeat(300)];
+        assert_eq!(commit.seal(&keys().commit(client, 4), client, 4), Err(DecodeError::Limit("a label")));
     }
 
     #[test]
     fn a_commit_is_bound_to_its_client_its_number_and_every_bit() {
         let client = ClientId([1; 16]);
-        let object = sample().seal(&keys().commit(client, 4), client, 4);
+        let object = sample().seal(&keys().commit(client, 4), client, 4).unwrap();
         assert!(Commit::open(&object, &keys().commit(client, 5), client, 5).is_err());
         let other = ClientId([2; 16]);
         assert!(Commit::open(&object, &keys().commit(other, 4), other, 4).is_err());

@@ -61,7 +61,7 @@ impl Config {
         if !self.block_bytes.is_power_of_two() {
             return Err(Error::Invalid { what: format!("the block size {} is not a power of two", self.block_bytes) });
         }
-        let (volume_min, volume_max) = (limits::VOLUME_BYTES_MIN, limits::VOLUME_BYTES_MAX);
+        let (volume_min, volume_max) = (limits::VOLUME_BYTES_MIN, limits::VOLUME_BYTES_CLOSE_MAX);
         limit("the volume size in bytes", self.volume_bytes, volume_min, volume_max)
     }
 
@@ -88,6 +88,9 @@ impl Config {
         if version.format > limits::FORMAT_VERSION.into() {
             let known = limits::FORMAT_VERSION.into();
             return Err(Error::TooNew { what: CONFIG_NAME.into(), found: version.format, known });
+        }
+        if version.format == 0 {
+            return Err(damaged(&"format"));
         }
         let document: Document = serde_json::from_slice(bytes).map_err(|e| damaged(&e))?;
         let config = Config {

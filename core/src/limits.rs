@@ -19,6 +19,8 @@ pub const FRAME_BYTES: u32 = 128 << 10;
 pub const VOLUME_BYTES_DEFAULT: u64 = 64 << 20;
 /// Smallest size at which a volume may be closed.
 pub const VOLUME_BYTES_MIN: u64 = 1 << 20;
+/// Largest size at which a volume may be closed: the last block and the index still fit below the next limit.
+pub const VOLUME_BYTES_CLOSE_MAX: u64 = 224 << 20;
 /// No volume is larger than this.
 pub const VOLUME_BYTES_MAX: u64 = 256 << 20;
 /// No volume has more frames than this.
@@ -60,7 +62,7 @@ pub const NODE_LEVELS_MAX: u8 = 8;
 pub const COMMIT_BYTES_MAX: u64 = 64 << 20;
 /// Most snapshots, volumes or heads in one commit.
 pub const COMMIT_ITEMS_MAX: usize = 1 << 20;
-/// Longest host name, user name, tag or other label of a snapshot or key slot.
+/// Longest host name, user name, tag or other label of a snapshot.
 pub const LABEL_BYTES_MAX: usize = 255;
 /// Most paths or tags of one snapshot.
 pub const SNAPSHOT_PATHS_MAX: usize = 4_096;
@@ -72,7 +74,8 @@ pub const SLOTS_MAX: usize = 64;
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
 
 const _: () = assert!(BLOCK_BYTES_MIN <= BLOCK_BYTES_DEFAULT && BLOCK_BYTES_DEFAULT <= BLOCK_BYTES_MAX);
-const _: () = assert!(VOLUME_BYTES_MIN <= VOLUME_BYTES_DEFAULT && VOLUME_BYTES_DEFAULT <= VOLUME_BYTES_MAX);
+const _: () = assert!(VOLUME_BYTES_MIN <= VOLUME_BYTES_DEFAULT && VOLUME_BYTES_DEFAULT <= VOLUME_BYTES_CLOSE_MAX);
+const _: () = assert!(VOLUME_BYTES_CLOSE_MAX + (BLOCK_BYTES_MAX as u64) + (2 << 20) <= VOLUME_BYTES_MAX);
 const _: () = assert!(NODE_ENTRIES_WHOLE <= NODE_ENTRIES_MAX);
 const _: () = assert!(NODE_BYTES_MAX <= BLOCK_BYTES_MAX as usize);
 const _: () = assert!(FRAME_BYTES < 1 << 20);

@@ -312,20 +312,25 @@ fn slot_object(id: SlotId) -> String {
     format!("keys/{id}")
 }
 
-/// Every slot that belongs to this repository. Damaged ones are passed over: any whole slot is enough.
+/// Every slot that belongs to this repository and lies under its own name. Damaged ones and ones that cannot be read are
+/// passed over: any whole slot is enough.
 fn slots(store: &Arc<dyn Store>, repository: RepositoryId) -> Result<Vec<Slot>> {
-    let listed = store.list("keys/")?;
-    if listed.len() > limits::SLOTS_MAX {
-        let (found, max) = (listed.len() as u64, limits::SLOTS_MAX as u64);
-        return Err(Error::Limit { what: "the number of key slots", found, max });
-    }
     let mut slots = Vec::new();
-    for object in listed.iter().filter(|object| object.bytes == SLOT_BYTES as u64) {
-        let bytes = store.get(&object.name, ByteRange::Whole { bytes_max: SLOT_BYTES as u64 })?;
-        slots.extend(Slot::parse(&bytes).ok().filter(|slot| slot.repository() == repository));
+    let mut trouble = None;
+    let listed = store.list("keys/")?;
+    for object in listed.iter().filter(|object| object.bytes == SLOT_BYTES as u64).take(limits::SLOTS_MAX) {
+        match store.get(&object.name, ByteRange::Whole { bytes_max: SLOT_BYTES as u64 }) {
+            Ok(bytes) => slots.extend(
+                Slot::parse(&bytes)
+                    .ok()
+                    .filter(|slot| slot.repository() == repository && object.name.as_str() == slot_object(slot.id())),
+            ),
+            Err(error) => trouble = Some(error),
+        }
     }
-    if slots.is_empty() {
-        return Err(Error::corrupt("keys/", "the store holds no key slot of this repository that is whole"));
+    match (slots.is_empty(), trouble) {
+        (false, _) => Ok(slots),
+        (true, Some(error)) => Err(error),
+        (true, None) => Err(Error::corrupt("keys/", "the store holds no key slot of this repository that is whole")),
     }
-    Ok(slots)
 }

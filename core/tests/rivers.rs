@@ -368,3 +368,21 @@ fn a_small_cache_slows_reading_down_and_changes_nothing() {
     let map = view.file(content).unwrap();
     assert!(reader.read(&map, 0, 4 << 20, Verify::Blocks).unwrap() == noise(4, 3 << 20));
 }
+
+#[test]
+fn a_chain_that_lost_its_newest_commits_is_given_away_by_the_others() {
+    let memory = Arc::new(MemoryStore::new());
+    let (_here_dir, here) = place(memory.clone());
+    let (_there_dir, there) = place(memory.clone());
+    init(&here);
+    backup(&mut open(&here), &sample()).unwrap();
+    let mut locked = open(&there);
+    recover::sync(&mut locked, &Watch::new()).unwrap();
+    backup(&mut locked, &sample()).unwrap();
+    let lost = format!("commits/{}/", open(&here).client());
+    let lost = memory.list(&lost).unwrap().swap_remove(0).name;
+    memory.tamper(&lost, None);
+    let (_new_dir, new) = place(memory);
+    let error = recover::recover(&mut open(&new), &Watch::new()).unwrap_err();
+    assert!(error.to_string().starts_with("REMOTE_ROLLED_BACK"), "{error}");
+}

@@ -1,1 +1,34 @@
-//! The agent: the user's files and the command line.
+//! Every snapshot of a repository as a read-only file tree.
+//!
+//! From the kernel inwards: [`session`] mounts and unmounts; [`fuse`] takes requests; [`tree`] answers those about names
+//! and attributes from the catalog, through the [`views`] of one [`views::Moment`]; [`data`] answers reads. Inode numbers
+//! carry their meaning ([`inode`]), so nothing here grows with what the kernel has seen.
+
+mod ahead;
+pub mod attr;
+mod cli;
+mod daemon;
+pub mod data;
+pub mod errno;
+pub mod event;
+pub mod failure;
+mod folders;
+pub mod fuse;
+pub mod inode;
+pub mod listing;
+mod lock;
+pub mod log;
+pub mod mountpoint;
+pub mod options;
+mod recent;
+pub mod session;
+mod signals;
+mod synthetic;
+#[cfg(test)]
+mod testing;
+pub mod tree;
+pub mod trouble;
+pub mod views;
+mod watcher;
+
+pub use cli::run;

@@ -1,2 +1,7 @@
-//! The `bygone` program.
-fn main() {}
+//! The `bygone-mount` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(bygone_mount::run(std::env::args_os()))
+}

@@ -1,2 +1,4 @@
-//! The program under test.
-fn main() {}
+//! The agent, as the tests run it.
+fn main() -> std::process::ExitCode {
+    bygone_agent::main_entry()
+}

@@ -40,6 +40,8 @@ const MIGRATIONS: &[&str] = &["
         client BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (client, seq)) WITHOUT ROWID;
 
     -- Snapshots; record is the snapshot as its commit holds it. Numbers are never used twice.
+    -- snapshot_removed: ids that a commit has removed; it may be seen before the commit that adds them.
+    CREATE TABLE snapshot_removed (id BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE snapshot (
         number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, time INTEGER NOT NULL,
         record BLOB NOT NULL);

@@ -75,11 +75,16 @@ impl CatalogWriter {
             for snapshot in &commit.snapshots_added {
                 let base = newest_root(conn)?;
                 let SnapshotId(id) = &snapshot.id;
+                let is_removed = conn.prepare_cached("SELECT 1 FROM snapshot_removed WHERE id = ?1")?.exists([id])?;
+                if is_removed {
+                    continue;
+                }
                 conn.prepare_cached("INSERT OR IGNORE INTO snapshot (id, time, record) VALUES (?1, ?2, ?3)")?
                     .execute((id, snapshot.time.secs, encode_snapshot_record(snapshot)))?;
                 number_paths(conn, snapshot.root, base)?;
             }
             for id in &commit.snapshots_removed {
+                conn.prepare_cached("INSERT OR IGNORE INTO snapshot_removed (id) VALUES (?1)")?.execute([&id.0])?;
                 conn.prepare_cached("DELETE FROM snapshot WHERE id = ?1")?.execute([&id.0])?;
             }
             for volume in &commit.volumes_added {

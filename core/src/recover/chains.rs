@@ -34,7 +34,7 @@ pub(super) fn unseen(repository: &Repository, catalog: &Catalog) -> Result<Vec<U
         hold_against_head(repository, *client, *seq, *hash, last.get(client).copied())?;
     }
     let mut chains = Vec::new();
-    for (client, last) in last {
+    for (client, last) in last.clone() {
         let (mut seq, mut before) = seen.get(&client).map_or((0, None), |(seq, hash)| (*seq, Some(*hash)));
         let mut chain = Vec::new();
         while seq < last {
@@ -46,6 +46,7 @@ pub(super) fn unseen(repository: &Repository, catalog: &Catalog) -> Result<Vec<U
         chain.reverse();
         chains.push(chain);
     }
+    hold_against_each_other(&chains, &last, catalog)?;
     let mut merged = Vec::new();
     // Of the next commits of all chains, the one that claims to be the oldest.
     while let Some(chain) = chains
@@ -56,6 +57,32 @@ pub(super) fn unseen(repository: &Repository, catalog: &Catalog) -> Result<Vec<U
         merged.extend(chain.pop());
     }
     Ok(merged)
+}
+
+/// Every head that a commit has seen must be in the store: a chain that lost its newest commits is given away by the
+/// other chains, also to a machine that has never seen it.
+fn hold_against_each_other(chains: &[Vec<Unseen>], last: &BTreeMap<ClientId, u64>, catalog: &Catalog) -> Result<()> {
+    let hashes: BTreeMap<(ClientId, u64), CommitHash> =
+        chains.iter().flatten().map(|unseen| ((unseen.client, unseen.seq), unseen.hash)).collect();
+    for head in chains.iter().flatten().flat_map(|unseen| &unseen.commit.heads) {
+        if last.get(&head.client).is_none_or(|last| *last < head.seq) {
+            return Err(rolled_back(&commit_object(head.client, head.seq)));
+        }
+        let known = match hashes.get(&(head.client, head.seq)) {
+            Some(hash) => Some(*hash),
+            None => catalog.commit_hash(head.client, head.seq)?,
+        };
+        if known.is_some_and(|known| known != head.hash) {
+            return Err(forked(head.client, head.seq));
+        }
+    }
+    Ok(())
+}
+
+fn rolled_back(name: &str) -> Error {
+    let detail = "this commit was seen before and the store has it no more: the store was rolled back to an earlier \
+                  state, or somebody deleted commits; restore the store from its own versions or copies";
+    Error::disagree(Diagnosis::RemoteRolledBack, name, detail)
 }
 
 /// Reads every chain from its first commit: each must be there, open, and name the hash of the one before it, and those
@@ -101,18 +128,13 @@ fn hold_against_head(
     last: Option<u64>,
 ) -> Result<()> {
     let name = commit_object(client, seq);
-    let rolled_back = || {
-        let detail = "this machine has seen this commit and the store has it no more: the store was rolled back to an \
-                      earlier state, or somebody deleted commits; restore the store from its own versions or copies";
-        Error::disagree(Diagnosis::RemoteRolledBack, &name, detail)
-    };
     if last.is_none_or(|last| last < seq) {
-        return Err(rolled_back());
+        return Err(rolled_back(&name));
     }
     match get_commit(repository, client, seq) {
         Ok(bytes) if CommitHash(sha256(&bytes)) == hash => Ok(()),
         Ok(_) => Err(forked(client, seq)),
-        Err(error) if error.is_absent() => Err(rolled_back()),
+        Err(error) if error.is_absent() => Err(rolled_back(&name)),
         Err(error) => Err(error),
     }
 }

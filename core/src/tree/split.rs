@@ -1,7 +1,7 @@
 //! Cutting a large directory into leaves.
 //!
 //! A directory of up to 256 entries (and 1 MiB of encoded bytes) is one leaf. A larger one is cut after every entry
-//! whose name hashes to a multiple of 256, but leaves of fewer than 64 entries are not made, and none has more than
+//! whose name has a SHA-256 that begins with a zero byte, but leaves of fewer than 64 entries are not made, and none has more than
 //! 1,024 entries or 1 MiB beyond its last entry. The cuts depend on names nearby and on nothing else, so a change
 //! touches one leaf or two. Branches are cut in the same way by the ids of their children.
 

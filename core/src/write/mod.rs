@@ -204,8 +204,10 @@ fn commit(
         heads: others,
     };
     let seq = own.map_or(0, |head| head.seq) + 1;
-    let object = commit.seal(&repository.keys().commit(client, seq), client, seq);
     let name = object_name(&commit_object(client, seq))?;
+    let object = commit.seal(&repository.keys().commit(client, seq), client, seq).map_err(|e| Error::Invalid {
+        what: format!("the snapshot cannot be committed: {e}: shorten its tags, host name or paths"),
+    })?;
     match repository.store().put(&name, Source::Bytes(&object)) {
         Err(Error::Exists { .. }) => {
             let detail = "another machine wrote it with a copy of this machine's catalog: run `bygone recover --force` \

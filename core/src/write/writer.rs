@@ -36,6 +36,7 @@ use crate::repo::Repository;
 use crate::snapshot::Totals;
 use crate::tree::DirectoryBuilder;
 use crate::tree::ListNode;
+use crate::tree::Node;
 use crate::tree::build_list;
 use crate::volume::BlockInfo;
 use crate::watch::Watch;
@@ -297,6 +298,8 @@ impl<'a> Writer<'a> {
         }
         let id = self.ids.node(&bytes);
         if !self.is_known(&id.0)? {
+            // What no reader would take must not be written.
+            Node::decode(&bytes).map_err(|e| misuse(&format!("a tree node would not be readable: {e}")))?;
             self.claims.open(VolumeKind::Meta).insert(id.0);
             if self.meta.add_node(id, bytes)? {
                 self.claims.volume_ended(VolumeKind::Meta);

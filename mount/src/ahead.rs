@@ -1,0 +1,158 @@
+//! Tells reading in order from reading at random, and how far ahead it pays to read.
+//!
+//! Two things are read in order, often at the same time: a file (`cat`, a film) and a volume (`cp -r`, `grep -r`: files
+//! lie in the volumes in the order in which they were backed up). Both are streams of positions: a file's in bytes,
+//! because requests come in sizes that have nothing to do with blocks; a volume's in frames.
+//!
+//! A stream's window doubles with each step forward, so that one stray read costs little and a long one is never waited
+//! for. A file or volume has several streams, because several readers at different places are common.
+
+use std::ops::Range;
+
+/// Streams followed in one file or volume.
+const STREAMS: usize = 4;
+
+/// What counts as the next step, and how much is read ahead.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// How far before the expected position a step may begin (requests overtake one another).
+    pub back: u64,
+    /// How far beyond the expected position a step may begin.
+    pub skip: u64,
+    /// The window after the first step forward.
+    pub window_min: u64,
+    /// The largest window.
+    pub window_max: u64,
+    /// A stream that begins at 0 is taken for sequential at once.
+    pub start_is_step: bool,
+}
+
+/// For positions in a file, in bytes.
+pub const FILE: Rules =
+    Rules { back: 512 << 10, skip: 512 << 10, window_min: 512 << 10, window_max: 4 << 20, start_is_step: true };
+
+/// For positions in a volume, in frames of 128 KiB.
+pub const VOLUME: Rules = Rules { back: 2, skip: 4, window_min: 1, window_max: 16, start_is_step: false };
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Stream {
+    /// Where the next step is expected.
+    next: u64,
+    /// Everything before was asked for, by the reader or ahead of it.
+    planned: u64,
+    window: u64,
+    /// When it last moved; 0 for a place that is free.
+    moved: u64,
+}
+
+/// The streams of one file or volume.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Streams {
+    streams: [Stream; STREAMS],
+    steps: u64,
+}
+
+impl Streams {
+    /// Notes that `read` was asked for, and returns what to read ahead (maybe nothing).
+    pub fn step(&mut self, rules: &Rules, read: Range<u64>) -> Range<u64> {
+        self.steps += 1;
+        let steps = self.steps;
+        let near = |s: &Stream| {
+            s.moved > 0
+                && read.start.saturating_add(rules.back) >= s.next
+                && read.start <= s.next.saturating_add(rules.skip)
+        };
+        if let Some(stream) = self.streams.iter_mut().find(|stream| near(stream)) {
+            stream.moved = steps;
+            return stream.advance(rules, read.end);
+        }
+        let Some(stream) = self.streams.iter_mut().min_by_key(|stream| stream.moved) else { return 0..0 };
+        *stream = Stream { next: read.end, planned: read.end, window: 0, moved: steps };
+        if read.start == 0 && rules.start_is_step { stream.advance(rules, read.end) } else { 0..0 }
+    }
+}
+
+impl Stream {
+    fn advance(&mut self, rules: &Rules, end: u64) -> Range<u64> {
+        self.next = self.next.max(end);
+        self.window = (self.window * 2).clamp(rules.window_min, rules.window_max);
+        let from = self.planned.max(self.next);
+        let to = self.next.saturating_add(self.window);
+        // Half a window at a time, not a step at a time: fewer and larger pieces of work.
+        if to.saturating_sub(from) * 2 < self.window {
+            return 0..0;
+        }
+        self.planned = to;
+        from..to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: u64 = 1 << 10;
+
+    /// Reads `count` pieces in order and returns what was planned for each.
+    fn in_order(streams: &mut Streams, rules: &Rules, start: u64, piece: u64, count: u64) -> Vec<Range<u64>> {
+        (0..count).map(|i| streams.step(rules, start + i * piece..start + (i + 1) * piece)).collect()
+    }
+
+    #[test]
+    fn reading_in_order_is_planned_for_once_and_without_gaps() {
+        let mut streams = Streams::default();
+        let plans = in_order(&mut streams, &FILE, 0, 128 * KIB, 200);
+        let mut expected = 128 * KIB;
+        for plan in plans.iter().filter(|plan| !plan.is_empty()) {
+            assert_eq!(plan.start, expected, "each plan begins where the last one ended");
+            expected = plan.end;
+        }
+        let read = 200 * 128 * KIB;
+        assert!(expected >= read + FILE.window_max / 2 && expected <= read + FILE.window_max, "{expected}");
+    }
+
+    #[test]
+    fn a_stray_read_plans_nothing() {
+        let mut streams = Streams::default();
+        let mut position = 1u64;
+        for _ in 0..1_000 {
+            position = position.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let start = (position >> 20) | 1 << 40;
+            assert!(streams.step(&VOLUME, start..start + 1).is_empty());
+        }
+    }
+
+    #[test]
+    fn several_readers_do_not_disturb_each_other() {
+        let mut streams = Streams::default();
+        let mut planned = [0u64; 3];
+        for i in 0..100 {
+            for (reader, planned) in planned.iter_mut().enumerate() {
+                let start = (reader as u64 * 1_000 + 1) * 1_000 * KIB + i * 128 * KIB;
+                let plan = streams.step(&FILE, start..start + 128 * KIB);
+                *planned += plan.end - plan.start;
+            }
+        }
+        assert!(planned.iter().all(|planned| *planned >= 98 * 128 * KIB), "{planned:?}");
+    }
+
+    #[test]
+    fn requests_that_overtake_each_other_stay_one_stream() {
+        let mut streams = Streams::default();
+        let mut planned = 0;
+        for i in [0u64, 2, 1, 3, 5, 4, 6, 8, 7] {
+            let plan = streams.step(&FILE, i * 128 * KIB..(i + 1) * 128 * KIB);
+            planned += plan.end - plan.start;
+        }
+        assert!(planned >= 9 * 128 * KIB, "{planned}");
+    }
+
+    #[test]
+    fn the_end_of_numbers_is_no_trouble() {
+        let mut streams = Streams::default();
+        for start in [u64::MAX - 1, u64::MAX] {
+            let plan = streams.step(&FILE, start..u64::MAX);
+            assert!(plan.start <= plan.end);
+        }
+    }
+}

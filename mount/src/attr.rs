@@ -1,0 +1,179 @@
+//! The attributes of everything in the mount, in the terms of `stat`.
+//!
+//! What a snapshot recorded is shown as it was, to the nanosecond, whatever it is. What it did not record: the time of
+//! last access is shown as that of the last change, and a directory's size is 0.
+
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::Time;
+
+/// What programs are advised to read at once. More than this costs the reader's caches more than it saves requests.
+pub const READ_BYTES: u32 = 128 << 10;
+
+/// The unit in which space is counted, as all common file systems do.
+const SPACE_BYTES: u64 = 4_096;
+/// The unit of `st_blocks`.
+const SECTOR_BYTES: u64 = 512;
+
+/// What `readdir` and `stat` tell of an inode's kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+/// The attributes of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number.
+    pub number: u64,
+    /// What it is.
+    pub kind: Type,
+    /// The low 12 bits of `st_mode`.
+    pub mode: u16,
+    /// Number of hard links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device, as the kernel encodes it in 32 bits.
+    pub rdev: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Space in sectors of 512 bytes.
+    pub sectors: u64,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+}
+
+impl Attr {
+    /// The attributes of an entry that is not a directory.
+    pub fn of_entry(number: u64, entry: &Entry) -> Attr {
+        let (rdev, bytes) = match &entry.kind {
+            Kind::File(content) => (0, content.allocated()),
+            Kind::CharDevice { rdev } | Kind::BlockDevice { rdev } => (*rdev, 0),
+            Kind::Directory(_) | Kind::Symlink(_) | Kind::Fifo | Kind::Socket => (0, 0),
+        };
+        // Linux's own device numbers have 32 bits, and their 64-bit form begins with those.
+        let rdev = u32::try_from(rdev).unwrap_or(0);
+        Attr { kind: type_of(entry), rdev, sectors: sectors(bytes), ..Attr::of_directory(number, &entry.meta) }
+    }
+
+    /// The attributes of a directory inside a snapshot.
+    pub fn of_directory(number: u64, meta: &Meta) -> Attr {
+        Attr {
+            number,
+            kind: Type::Directory,
+            mode: meta.mode & 0o7777,
+            nlink: meta.nlink.max(1),
+            uid: meta.owner.uid,
+            gid: meta.owner.gid,
+            rdev: 0,
+            size: meta.size,
+            sectors: 0,
+            mtime: meta.mtime,
+            ctime: meta.ctime,
+        }
+    }
+
+    /// The attributes of a directory of the mount itself.
+    pub fn of_synthetic_directory(number: u64, subdirectories: usize, owner: (u32, u32), changed: Time) -> Attr {
+        let nlink = u32::try_from(subdirectories).unwrap_or(u32::MAX).saturating_add(2);
+        Attr {
+            number,
+            kind: Type::Directory,
+            mode: 0o555,
+            nlink,
+            uid: owner.0,
+            gid: owner.1,
+            rdev: 0,
+            size: 0,
+            sectors: 0,
+            mtime: changed,
+            ctime: changed,
+        }
+    }
+
+    /// The attributes of a symbolic link of the mount itself.
+    pub fn of_synthetic_link(number: u64, target: &str, nlink: u32, owner: (u32, u32), changed: Time) -> Attr {
+        let directory = Attr::of_synthetic_directory(number, 0, owner, changed);
+        Attr { kind: Type::Symlink, mode: 0o777, nlink, size: target.len() as u64, ..directory }
+    }
+}
+
+/// What `readdir` tells of `entry`'s kind.
+pub fn type_of(entry: &Entry) -> Type {
+    match entry.kind {
+        Kind::File(_) => Type::File,
+        Kind::Directory(_) => Type::Directory,
+        Kind::Symlink(_) => Type::Symlink,
+        Kind::Fifo => Type::Fifo,
+        Kind::Socket => Type::Socket,
+        Kind::CharDevice { .. } => Type::CharDevice,
+        Kind::BlockDevice { .. } => Type::BlockDevice,
+    }
+}
+
+fn sectors(bytes: u64) -> u64 {
+    bytes.div_ceil(SPACE_BYTES).saturating_mul(SPACE_BYTES / SECTOR_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::entry;
+    use bygone_core::entry::Content;
+    use bygone_core::entry::Extent;
+    use bygone_core::id::BlockId;
+    use bygone_core::id::NodeId;
+
+    fn attr(kind: Kind, size: u64) -> Attr {
+        let mut entry = entry(b"name", kind);
+        entry.meta.size = size;
+        Attr::of_entry(9, &entry)
+    }
+
+    #[test]
+    fn space_is_what_is_stored_in_whole_pages_and_holes_take_none() {
+        let block = Extent::Block { id: BlockId([0; 32]), length: 5_000 };
+        let hole = Extent::Hole { length: 1 << 30 };
+        assert_eq!(attr(Kind::File(Content::Inline(vec![])), 0).sectors, 0);
+        assert_eq!(attr(Kind::File(Content::Inline(vec![1])), 1).sectors, 8);
+        let sparse = attr(Kind::File(Content::Extents(vec![block, hole])), (1 << 30) + 5_000);
+        assert_eq!((sparse.size, sparse.sectors), ((1 << 30) + 5_000, 16));
+        assert_eq!(
+            attr(Kind::File(Content::List { root: NodeId([0; 32]), allocated: 5_000_000 }), 5_000_000).sectors,
+            9_768
+        );
+    }
+
+    #[test]
+    fn devices_show_their_numbers() {
+        assert_eq!(attr(Kind::CharDevice { rdev: 0x103 }, 0).rdev, 0x103);
+        assert_eq!(attr(Kind::BlockDevice { rdev: 0x0010_0801 }, 0).rdev, 0x0010_0801);
+        assert_eq!(attr(Kind::BlockDevice { rdev: 1 << 40 }, 0).rdev, 0, "no such device exists on Linux");
+    }
+
+    #[test]
+    fn permission_bits_include_the_special_ones() {
+        let mut one = entry(b"su", Kind::Fifo);
+        one.meta.mode = 0o4755;
+        assert_eq!(Attr::of_entry(9, &one).mode, 0o4755);
+    }
+}

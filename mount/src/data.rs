@@ -1,0 +1,284 @@
+//! Answers reads: from memory at once, else by a pool of threads that fetch, open and decompress.
+//!
+//! A thread that takes requests from the kernel must never wait: one slow read would stall every `stat` behind it. So a
+//! read that memory cannot answer is queued with its answer, and the thread goes on. The pool works through two queues:
+//!
+//! - demand: somebody waits. First come, first served. Two requests for one frame decode it once, in [`Reader`].
+//! - ahead: what is likely to be asked for next ([`crate::ahead`]), only while no demand waits, and never by all threads
+//!   at once, so that one of them is free when demand comes. The queue is bounded; what does not fit is dropped, because
+//!   it is a guess.
+
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::thread;
+use std::thread::JoinHandle;
+
+use bygone_core::limits;
+use bygone_core::read::FileMap;
+use bygone_core::read::FrameAt;
+use bygone_core::read::Reader;
+use bygone_core::read::Verify;
+
+use crate::ahead;
+use crate::ahead::Rules;
+use crate::ahead::Streams;
+use crate::failure::Failure;
+use crate::lock::lock;
+use crate::lock::wait;
+use crate::recent::Recent;
+
+/// Files and volumes whose streams are followed.
+const STREAMS_KEPT: usize = 1_024;
+/// Most frames in the queue of guesses.
+const AHEAD_FRAMES_MAX: usize = 96;
+
+/// Which part of the cache may hold guesses.
+const AHEAD_SHARE: u64 = 4;
+
+/// What is called with the bytes read.
+type Answer = Box<dyn FnOnce(Result<Vec<u8>, Failure>) + Send>;
+
+/// The pool.
+pub struct Data {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    reader: Arc<Reader>,
+    queues: Mutex<Queues>,
+    work: Condvar,
+    workers: usize,
+    rules: Guesses,
+    files: Recent<u64, Streams>,
+    volumes: Recent<i64, Streams>,
+}
+
+/// How far ahead is read, so that what was read ahead is not forgotten before it is asked for.
+struct Guesses {
+    file: Rules,
+    volume: Rules,
+    frames_max: usize,
+}
+
+impl Guesses {
+    fn within(bytes: u64) -> Guesses {
+        let frames = (bytes / u64::from(limits::FRAME_BYTES)).max(1);
+        let limit = |rules: Rules, max: u64| Rules {
+            window_min: rules.window_min.min(max),
+            window_max: rules.window_max.min(max),
+            ..rules
+        };
+        Guesses {
+            file: limit(ahead::FILE, frames * u64::from(limits::FRAME_BYTES)),
+            volume: limit(ahead::VOLUME, frames),
+            frames_max: usize::try_from(frames).unwrap_or(AHEAD_FRAMES_MAX).min(AHEAD_FRAMES_MAX),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queues {
+    demand: VecDeque<Demand>,
+    ahead: VecDeque<FrameAt>,
+    /// The frames in `ahead`.
+    planned: HashSet<FrameAt>,
+    /// Threads at work on a guess.
+    guessing: usize,
+    closed: bool,
+}
+
+struct Demand {
+    map: Arc<FileMap>,
+    offset: u64,
+    length: usize,
+    answer: Answer,
+}
+
+enum Work {
+    Demand(Demand),
+    Ahead(FrameAt),
+}
+
+impl Data {
+    /// Starts `threads` threads for a reader that keeps up to `cache_bytes_max` decoded bytes.
+    pub fn new(reader: Arc<Reader>, threads: usize, cache_bytes_max: usize) -> io::Result<Data> {
+        let shared = Arc::new(Shared {
+            reader,
+            queues: Mutex::new(Queues::default()),
+            work: Condvar::new(),
+            workers: threads.max(1),
+            rules: Guesses::within(cache_bytes_max as u64 / AHEAD_SHARE),
+            files: Recent::new(STREAMS_KEPT),
+            volumes: Recent::new(STREAMS_KEPT),
+        });
+        let mut data = Data { shared, workers: Vec::new() };
+        for number in 0..data.shared.workers {
+            let shared = Arc::clone(&data.shared);
+            let worker = thread::Builder::new().name(format!("decode-{number}"));
+            data.workers.push(worker.spawn(move || shared.work_on())?);
+        }
+        Ok(data)
+    }
+
+    /// Reads up to `length` bytes at `offset` of the file `number`, fewer only at its end. `answer` is called exactly
+    /// once, in this thread if memory holds the bytes, else in a thread of the pool.
+    pub fn read(
+        &self,
+        number: u64,
+        map: Arc<FileMap>,
+        offset: u64,
+        length: usize,
+        answer: impl FnOnce(Result<Vec<u8>, Failure>) + Send + 'static,
+    ) {
+        let end = offset.saturating_add(length as u64).min(map.length());
+        if offset >= end {
+            return answer(Ok(Vec::new()));
+        }
+        let length = usize::try_from(end - offset).unwrap_or(length);
+        let ahead = self.shared.ahead_of(number, &map, offset..end);
+        match self.shared.reader.read_cached(&map, offset, length) {
+            Some(bytes) => answer(Ok(bytes)),
+            None => self.shared.demand(Demand { map, offset, length, answer: Box::new(answer) }),
+        }
+        self.shared.plan(ahead);
+    }
+}
+
+/// `lseek`'s question for data.
+const SEEK_DATA: i32 = 3;
+/// `lseek`'s question for a hole.
+const SEEK_HOLE: i32 = 4;
+
+impl Data {
+    /// The next position from `offset` on with data (or without, by `whence`). The end of a file counts as a hole.
+    pub fn seek(&self, map: &FileMap, offset: i64, whence: i32) -> Result<i64, Failure> {
+        let offset = u64::try_from(offset).ok().filter(|offset| *offset < map.length()).ok_or(Failure::Beyond)?;
+        let position = match whence {
+            SEEK_DATA => self.shared.reader.data_from(map, offset)?,
+            SEEK_HOLE => self.shared.reader.hole_from(map, offset)?,
+            _ => return Err(Failure::Invalid),
+        };
+        position.and_then(|position| i64::try_from(position).ok()).ok_or(Failure::Beyond)
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        lock(&self.shared.queues).closed = true;
+        self.shared.work.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of its work, so there is nothing to learn from its end.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn demand(&self, demand: Demand) {
+        lock(&self.queues).demand.push_back(demand);
+        self.work.notify_one();
+    }
+
+    /// The frames that are likely to be asked for after `read`.
+    fn ahead_of(&self, number: u64, map: &FileMap, read: Range<u64>) -> Vec<FrameAt> {
+        let mut frames = Vec::new();
+        if read.start > 0 || read.end < map.length() {
+            let mut streams = self.files.get(number).unwrap_or_default();
+            let plan = streams.step(&self.rules.file, read.clone());
+            self.files.insert(number, streams);
+            frames.extend(self.frames_of(map, plan));
+        }
+        let touched = self.frames_of(map, read);
+        let (Some(first), Some(last)) = (touched.first(), touched.last()) else { return frames };
+        if first.volume == last.volume && first.ordinal <= last.ordinal {
+            let mut streams = self.volumes.get(first.volume).unwrap_or_default();
+            let plan = streams.step(&self.rules.volume, u64::from(first.ordinal)..u64::from(last.ordinal) + 1);
+            self.volumes.insert(first.volume, streams);
+            let count = if plan.is_empty() { 0 } else { self.reader.frames().count(first.volume).unwrap_or(0) };
+            let plan = plan.start..plan.end.min(count.into());
+            let frame = |ordinal| Some(FrameAt { volume: first.volume, ordinal: u32::try_from(ordinal).ok()? });
+            frames.extend(plan.filter_map(frame));
+        }
+        frames
+    }
+
+    /// The frames of a range; none if they cannot be told, as whoever reads there will be told why.
+    fn frames_of(&self, map: &FileMap, range: Range<u64>) -> Vec<FrameAt> {
+        if range.is_empty() { Vec::new() } else { self.reader.frames_of(map, range).unwrap_or_default() }
+    }
+
+    fn plan(&self, frames: Vec<FrameAt>) {
+        if frames.is_empty() {
+            return;
+        }
+        let mut queues = lock(&self.queues);
+        for frame in frames {
+            if queues.ahead.len() < self.rules.frames_max
+                && !self.reader.frames().is_cached(frame)
+                && queues.planned.insert(frame)
+            {
+                queues.ahead.push_back(frame);
+            }
+        }
+        drop(queues);
+        self.work.notify_one();
+    }
+
+    fn work_on(&self) {
+        while let Some(work) = self.next() {
+            match work {
+                Work::Demand(demand) => {
+                    let Demand { map, offset, length, answer } = demand;
+                    let read = catch_unwind(AssertUnwindSafe(|| self.reader.read(&map, offset, length, Verify::Seals)));
+                    let read = match read {
+                        Ok(read) => read.map_err(Failure::from),
+                        Err(panic) => Err(Failure::defect(&*panic)),
+                    };
+                    // An answer that panics leaves the reply to its own drop, which sends an error.
+                    let _ = catch_unwind(AssertUnwindSafe(|| answer(read)));
+                }
+                Work::Ahead(frame) => {
+                    // A guess that fails is not reported: if the bytes are wanted, the demand for them will be.
+                    let _ = catch_unwind(AssertUnwindSafe(|| self.reader.frames().warm(frame)));
+                    lock(&self.queues).guessing -= 1;
+                    self.work.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Waits for work; `None` when the pool is closed.
+    fn next(&self) -> Option<Work> {
+        let mut queues = lock(&self.queues);
+        loop {
+            if queues.closed {
+                return None;
+            }
+            if let Some(demand) = queues.demand.pop_front() {
+                return Some(Work::Demand(demand));
+            }
+            // One thread stays free for demand, unless there is only one.
+            let may_guess = queues.guessing + 1 < self.workers || self.workers == 1;
+            if may_guess && let Some(frame) = queues.ahead.pop_front() {
+                queues.planned.remove(&frame);
+                queues.guessing += 1;
+                if !queues.ahead.is_empty() {
+                    self.work.notify_one();
+                }
+                return Some(Work::Ahead(frame));
+            }
+            queues = wait(&self.work, queues);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

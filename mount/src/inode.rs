@@ -1,0 +1,195 @@
+//! Inode numbers that carry their whole meaning, so that the mount keeps no table of inodes.
+//!
+//! The kernel names everything by a 64-bit number that it may present at any later time: after its caches were dropped,
+//! through a file handle of NFS, after a remount. A number is therefore computed, never assigned:
+//!
+//! ```text
+//! bit 63      0, because programs exist that keep inode numbers in signed integers
+//! bit 62      1: a directory inside a snapshot: 24 bits number of the snapshot, 38 bits number of the path
+//! bit 61      1 (and bit 62 0): a file version: 61 bits
+//! otherwise   < 2^40, the directories and links of the mount itself: 4 bits tag, 36 bits payload
+//! ```
+//!
+//! A file version is one row for ever, so a file that did not change is one inode in all snapshots, with one copy in the
+//! page cache. Directories are not shared: the kernel moves a directory that shows up in a second place.
+
+use bygone_core::error::Error;
+use bygone_core::error::Result;
+
+/// Number of the mount's root directory, fixed by FUSE.
+pub const ROOT: u64 = 1;
+/// Number of `snapshots/`.
+pub const SNAPSHOTS: u64 = 2;
+/// Number of `hosts/`.
+pub const HOSTS: u64 = 3;
+/// Number of `tags/`.
+pub const TAGS: u64 = 4;
+
+/// Number of the path of a snapshot's root directory.
+pub const ROOT_PATH: u64 = 1;
+
+const DIRECTORY_BIT: u64 = 1 << 62;
+const FILE_BIT: u64 = 1 << 61;
+const SNAPSHOT_BITS: u32 = 24;
+const PATH_BITS: u32 = 38;
+const TAG_SHIFT: u32 = 36;
+/// Most that a payload below a tag can be.
+pub const PAYLOAD_MAX: u64 = (1 << TAG_SHIFT) - 1;
+
+const TAG_FIXED: u64 = 0;
+const TAG_HOST: u64 = 1;
+const TAG_TAG: u64 = 2;
+const TAG_LINK: u64 = 3;
+const TAG_LATEST: u64 = 4;
+
+/// What an inode number stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Inode {
+    /// The mount's root directory.
+    Root,
+    /// `snapshots/`.
+    Snapshots,
+    /// `hosts/`.
+    Hosts,
+    /// `tags/`.
+    Tags,
+    /// `hosts/<host>/`, by the host's key.
+    Host(u64),
+    /// `tags/<tag>/`, by the tag's key.
+    Tag(u64),
+    /// The symbolic link in `hosts/<host>/` and `tags/<tag>/` to a snapshot: one inode with several names.
+    Link(u64),
+    /// The symbolic link `latest` while it leads to this snapshot. It gets another number when it leads elsewhere, so
+    /// that no cached target outlives its truth.
+    Latest(u64),
+    /// A directory inside a snapshot.
+    Directory {
+        /// The snapshot's number in the catalog.
+        snapshot: u64,
+        /// The path's number in the catalog.
+        path: u64,
+    },
+    /// A version of a file, symbolic link, device, pipe or socket.
+    File(u64),
+}
+
+impl Inode {
+    /// What `number` stands for, or `None` if it never was a number of this mount.
+    pub fn decode(number: u64) -> Option<Inode> {
+        if number >> 63 != 0 {
+            return None;
+        }
+        if number & DIRECTORY_BIT != 0 {
+            let snapshot = (number & !DIRECTORY_BIT) >> PATH_BITS;
+            let path = number & ((1 << PATH_BITS) - 1);
+            return (path >= ROOT_PATH).then_some(Inode::Directory { snapshot, path });
+        }
+        if number & FILE_BIT != 0 {
+            return Some(Inode::File(number & !FILE_BIT));
+        }
+        let payload = number & PAYLOAD_MAX;
+        let snapshot = || Some(payload).filter(|number| number >> SNAPSHOT_BITS == 0);
+        match (number >> TAG_SHIFT, payload) {
+            (TAG_FIXED, ROOT) => Some(Inode::Root),
+            (TAG_FIXED, SNAPSHOTS) => Some(Inode::Snapshots),
+            (TAG_FIXED, HOSTS) => Some(Inode::Hosts),
+            (TAG_FIXED, TAGS) => Some(Inode::Tags),
+            (TAG_HOST, key) => Some(Inode::Host(key)),
+            (TAG_TAG, key) => Some(Inode::Tag(key)),
+            (TAG_LINK, _) => snapshot().map(Inode::Link),
+            (TAG_LATEST, _) => snapshot().map(Inode::Latest),
+            _ => None,
+        }
+    }
+
+    /// The number, or the limit that a part of it exceeds.
+    pub fn number(self) -> Result<u64> {
+        let tagged = |tag: u64, payload: u64| tag << TAG_SHIFT | payload;
+        Ok(match self {
+            Inode::Root => ROOT,
+            Inode::Snapshots => SNAPSHOTS,
+            Inode::Hosts => HOSTS,
+            Inode::Tags => TAGS,
+            Inode::Host(key) => tagged(TAG_HOST, within("the key of a host", key, TAG_SHIFT)?),
+            Inode::Tag(key) => tagged(TAG_TAG, within("the key of a tag", key, TAG_SHIFT)?),
+            Inode::Link(snapshot) => tagged(TAG_LINK, snapshot_number(snapshot)?),
+            Inode::Latest(snapshot) => tagged(TAG_LATEST, snapshot_number(snapshot)?),
+            Inode::Directory { snapshot, path } => {
+                DIRECTORY_BIT
+                    | snapshot_number(snapshot)? << PATH_BITS
+                    | within("the number of a directory's path", path, PATH_BITS)?
+            }
+            Inode::File(version) => FILE_BIT | within("the number of a file version", version, 61)?,
+        })
+    }
+}
+
+/// The number of a snapshot if the mount can carry it.
+pub fn snapshot_number(snapshot: u64) -> Result<u64> {
+    within("the number of a snapshot", snapshot, SNAPSHOT_BITS)
+}
+
+fn within(what: &'static str, found: u64, bits: u32) -> Result<u64> {
+    let max = (1 << bits) - 1;
+    if found <= max { Ok(found) } else { Err(Error::Limit { what, found, max }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_inode() -> impl Strategy<Value = Inode> {
+        let snapshot = || 0..1u64 << SNAPSHOT_BITS;
+        prop_oneof![
+            Just(Inode::Root),
+            Just(Inode::Snapshots),
+            Just(Inode::Hosts),
+            Just(Inode::Tags),
+            (0..=PAYLOAD_MAX).prop_map(Inode::Host),
+            (0..=PAYLOAD_MAX).prop_map(Inode::Tag),
+            snapshot().prop_map(Inode::Link),
+            snapshot().prop_map(Inode::Latest),
+            (snapshot(), ROOT_PATH..1 << PATH_BITS).prop_map(|(snapshot, path)| Inode::Directory { snapshot, path }),
+            (0..1u64 << 61).prop_map(Inode::File),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_means_what_it_was_made_from(inode in any_inode()) {
+            let number = inode.number().unwrap();
+            prop_assert_eq!(Inode::decode(number), Some(inode));
+            prop_assert!(number != 0 && number < 1 << 63, "0 means nothing to FUSE, 2^63 is negative to some programs");
+        }
+
+        #[test]
+        fn whatever_decodes_has_that_number(number: u64) {
+            if let Some(inode) = Inode::decode(number) {
+                prop_assert_eq!(inode.number().unwrap(), number);
+            }
+        }
+
+        #[test]
+        fn two_inodes_never_share_a_number(one in any_inode(), two in any_inode()) {
+            prop_assert_eq!(one == two, one.number().unwrap() == two.number().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for inode in [
+            Inode::Host(1 << 36),
+            Inode::Link(1 << 24),
+            Inode::Latest(1 << 24),
+            Inode::Directory { snapshot: 1 << 24, path: 1 },
+            Inode::Directory { snapshot: 1, path: 1 << 38 },
+            Inode::File(1 << 61),
+        ] {
+            assert!(matches!(inode.number(), Err(Error::Limit { .. })), "{inode:?}");
+        }
+        assert_eq!(Inode::decode(0), None, "0 is no inode");
+        assert_eq!(Inode::decode(1 << 62 | 5 << 38), None, "paths are numbered from 1");
+        assert_eq!(Inode::decode(u64::MAX), None, "the highest bit is never set");
+    }
+}

@@ -1,0 +1,213 @@
+//! One mount from its beginning to its end.
+//!
+//! The mount ends in one of two ways. Somebody unmounts it: the kernel closes the connection and the process ends with
+//! success. Or this process is asked to end: it unmounts, and if somebody still uses the mount it says who, waits, and
+//! at last detaches it.
+//!
+//! fuser's own session is never dropped. Its way to see whether it is still mounted answers the wrong way round, and
+//! would unmount what somebody else has mounted in our place since. And nothing unmounts by itself after a crash: an empty
+//! directory where a backup was makes a mirror delete its copy, while a dead mount makes it fail.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use bygone_agent::settings::now;
+use bygone_core::read::Reader;
+use bygone_core::repo::Repository;
+use crossbeam_channel::Receiver;
+use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::Sender;
+use crossbeam_channel::unbounded;
+use fuser::BackgroundSession;
+use fuser::Config;
+use fuser::MountOption;
+use fuser::SessionACL;
+use nix::unistd::getegid;
+use nix::unistd::geteuid;
+
+use crate::data::Data;
+use crate::event::Event;
+use crate::fuse::Mounted;
+use crate::log::Log;
+use crate::mountpoint;
+use crate::mountpoint::FILE_SYSTEM_TYPE;
+use crate::mountpoint::Mount;
+use crate::mountpoint::Unmounted;
+use crate::options::Options;
+use crate::tree::Tree;
+use crate::trouble::Trouble;
+use crate::views::Views;
+use crate::watcher::Watcher;
+
+/// Decoded frames kept in memory.
+const CACHE_BYTES_MAX: usize = 96 << 20;
+/// From this many processors on, each thread gets its own way into the kernel.
+const CLONE_FROM_CORES: usize = 8;
+/// How long a busy mount is waited for.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+/// How often a busy mount is tried again.
+const BUSY_PERIOD: Duration = Duration::from_millis(200);
+
+const COVERED: &str = "something else is mounted over the repository: unmount that first";
+
+/// A mounted repository.
+pub struct Session {
+    mount: Mount,
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+    watcher: Option<Watcher>,
+    log: Arc<Log>,
+    /// Never dropped: see above.
+    _background: ManuallyDrop<BackgroundSession>,
+}
+
+impl Session {
+    /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on.
+    pub fn mount(repository: &Repository, point: &Path, options: Options, log: Log) -> Result<Session, Trouble> {
+        let log = Arc::new(log);
+        let reader = Arc::new(Reader::new(repository, CACHE_BYTES_MAX)?);
+        let views = Views::new(Arc::clone(&reader), now())?;
+        let owner = (geteuid().as_raw(), getegid().as_raw());
+        let tree = Arc::new(Tree::new(views, owner));
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        let data = Data::new(Arc::clone(&reader), workers(cores, repository), CACHE_BYTES_MAX).map_err(no_thread)?;
+        let (sender, events) = unbounded();
+        let mounted = Mounted::new(Arc::clone(&tree), data, Arc::clone(&log), generation(repository)?, sender.clone());
+        let config = config(&repository.store().address(), options, cores);
+        let session = fuser::Session::new(mounted, point, &config).map_err(|error| refused(point, &error))?;
+        let mount = mountpoint::top(point)?.ok_or_else(|| {
+            let text = format!("{} is not in /proc/self/mountinfo after it was mounted", point.display());
+            Trouble::Mount(text)
+        })?;
+        mount.widen_readahead();
+        let background = ManuallyDrop::new(session.spawn().map_err(no_thread)?);
+        let watcher =
+            Watcher::start(tree, reader.view()?, background.notifier(), Arc::clone(&log)).map_err(no_thread)?;
+        Ok(Session { mount, events, sender, watcher: Some(watcher), log, _background: background })
+    }
+
+    /// Where events that end the mount are sent to.
+    pub fn sender(&self) -> Sender<Event> {
+        self.sender.clone()
+    }
+
+    /// Waits until the mount is gone or this process is asked to end, and unmounts in the latter case.
+    pub fn wait(mut self) -> Result<(), Trouble> {
+        match self.events.recv() {
+            Ok(Event::Signal) => self.leave(),
+            Ok(Event::Ended) | Err(_) => {
+                self.watcher = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Unmounts.
+    pub fn unmount(mut self) -> Result<(), Trouble> {
+        self.leave()
+    }
+
+    fn leave(&mut self) -> Result<(), Trouble> {
+        // The watcher could hold the mount for a moment with what it tells the kernel.
+        self.watcher = None;
+        let begun = Instant::now();
+        let mut told = false;
+        let mut lazily = false;
+        loop {
+            let state = self.mount.unmount(lazily)?;
+            match state {
+                Unmounted::Gone => return self.drain(),
+                // Serving goes on below what covers us: ending now would leave a dead mount there.
+                Unmounted::Covered if lazily => return Err(Trouble::Mount(COVERED.to_owned())),
+                Unmounted::Covered | Unmounted::Busy => {}
+            }
+            if !told {
+                self.log.line(&match state {
+                    Unmounted::Covered => COVERED.to_owned(),
+                    Unmounted::Gone | Unmounted::Busy => self.held(),
+                });
+                told = true;
+            }
+            match self.events.recv_timeout(BUSY_PERIOD) {
+                Ok(Event::Ended) => return Ok(()),
+                Ok(Event::Signal) | Err(RecvTimeoutError::Disconnected) => lazily = true,
+                Err(RecvTimeoutError::Timeout) => {
+                    lazily = state == Unmounted::Busy && begun.elapsed() > BUSY_MAX;
+                }
+            }
+        }
+    }
+
+    /// Waits a moment for the threads that serve the kernel: they end by themselves when the mount is gone, unless
+    /// somebody kept a file open while it was detached.
+    fn drain(&self) -> Result<(), Trouble> {
+        let until = Instant::now() + Duration::from_secs(1);
+        while !matches!(self.events.recv_deadline(until), Ok(Event::Ended) | Err(_)) {}
+        Ok(())
+    }
+
+    fn held(&self) -> String {
+        let holders = self.mount.holders();
+        let who = if holders.is_empty() { "something".to_owned() } else { holders.join(", ") };
+        let patience = BUSY_MAX.as_secs();
+        format!("in use by {who}: waiting {patience} s, a second signal detaches the mount at once")
+    }
+}
+
+/// How many threads decode: one a processor, more where the store answers several requests at once.
+fn workers(cores: usize, repository: &Repository) -> usize {
+    cores.max(repository.store().connections()).clamp(2, 64)
+}
+
+/// Another number for each catalog, as each numbers file versions in its own order: a file handle that NFS kept from
+/// before a rebuild must not lead to another file.
+fn generation(repository: &Repository) -> Result<u64, Trouble> {
+    let (_, client) = repository.catalog()?.identity()?;
+    // The kernel keeps 32 bits of it.
+    Ok(client.0.iter().take(4).fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+fn config(address: &str, options: Options, cores: usize) -> Config {
+    let mut config = Config::default();
+    // A comma would end the name where a helper program mounts for us.
+    let name: String = address.chars().map(|c| if c == ',' || c.is_control() { '_' } else { c }).collect();
+    let kind = FILE_SYSTEM_TYPE.trim_start_matches("fuse.");
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::NoAtime,
+        MountOption::DefaultPermissions,
+        MountOption::FSName(name),
+        MountOption::CUSTOM(format!("subtype={kind}")),
+    ];
+    if options.noexec {
+        config.mount_options.push(MountOption::NoExec);
+    }
+    // The kernel checks permissions as in the original, so root can let others look.
+    let others = options.allow_other || geteuid().is_root();
+    config.acl = if others { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some((cores / 2).clamp(2, 8));
+    config.clone_fd = cores >= CLONE_FROM_CORES;
+    config
+}
+
+fn refused(point: &Path, error: &io::Error) -> Trouble {
+    let point = point.display();
+    Trouble::Mount(match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("cannot mount at {point}: /dev/fuse or the program fusermount3 is missing (Debian: package fuse3)")
+        }
+        io::ErrorKind::PermissionDenied if error.to_string().contains("user_allow_other") => {
+            format!("cannot mount at {point} for others: add the line `user_allow_other` to /etc/fuse.conf")
+        }
+        _ => format!("cannot mount at {point}: {}", error.to_string().trim()),
+    })
+}
+
+fn no_thread(error: io::Error) -> Trouble {
+    Trouble::Mount(format!("cannot start a thread: {error}"))
+}

@@ -1,0 +1,383 @@
+//! What the mount shows, in its own terms: operations on inode numbers and names, with no word of FUSE.
+//!
+//! Everything here is answered from the catalog on this machine. None of it touches the store, so `find`, `ls -lR`,
+//! `stat` and `du` cost no request, and nothing here can wait for a network.
+
+use std::sync::Arc;
+
+use bygone_core::entry::Content;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::printable;
+use bygone_core::limits;
+use bygone_core::read::FileMap;
+use bygone_core::read::Item;
+use bygone_core::read::View;
+
+use crate::attr::Attr;
+use crate::attr::Type;
+use crate::attr::type_of;
+use crate::failure::Failure;
+use crate::folders::Folder;
+use crate::folders::Folders;
+use crate::inode::Inode;
+use crate::recent::Recent;
+use crate::synthetic;
+use crate::views::Moment;
+use crate::views::Views;
+
+/// How many files are remembered with their metadata.
+const FILES_KEPT: usize = 16 << 10;
+/// How many files are remembered with the places of their blocks.
+const MAPS_KEPT: usize = 64;
+/// How many entries are taken from a directory at once: about what fits an answer of 32 KiB.
+const LIST_ITEMS: usize = 200;
+
+/// One line of a directory's listing.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// Where the listing goes on after this line.
+    pub cookie: u64,
+    /// The name.
+    pub name: &'a [u8],
+    /// Inode number.
+    pub number: u64,
+    /// What it is.
+    pub kind: Type,
+}
+
+/// What a listing is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Names, kinds and numbers.
+    Names,
+    /// Attributes too.
+    Attributes,
+}
+
+/// A file as it was found, with a directory that it was found in.
+struct Seen {
+    entry: Arc<Entry>,
+    place: Option<(u64, u64)>,
+}
+
+/// The tree of all snapshots.
+pub struct Tree {
+    views: Views,
+    owner: (u32, u32),
+    folders: Folders,
+    files: Recent<u64, Arc<Seen>>,
+    maps: Recent<u64, Arc<FileMap>>,
+}
+
+impl Tree {
+    /// A tree whose own directories belong to `owner` (user, group).
+    pub fn new(views: Views, owner: (u32, u32)) -> Tree {
+        Tree { views, owner, folders: Folders::default(), files: Recent::new(FILES_KEPT), maps: Recent::new(MAPS_KEPT) }
+    }
+
+    /// The views that the tree is seen through.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// What is called `name` in the directory `parent`; `None` if nothing is. The names `.` and `..` are asked for by
+    /// NFS, to connect a handle that it kept.
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>, Failure> {
+        if name.len() > limits::NAME_BYTES_MAX {
+            return Err(Failure::NameTooLong);
+        }
+        let inode = Inode::decode(parent).ok_or(Failure::Stale)?;
+        self.views.with(|view, moment| match (inode, name) {
+            (_, b".") => self.attr_of(view, moment, inode).map(Some),
+            (_, b"..") => self.attr_of(view, moment, self.parent(view, moment, inode)?).map(Some),
+            (Inode::Directory { snapshot, path }, _) => {
+                let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
+                let Some(item) = self.folders.directory(view, folder.node)?.find(view, name)? else { return Ok(None) };
+                self.attr_of_item(view, &folder, &item).map(Some)
+            }
+            (Inode::File(_), _) => Err(Failure::NotDirectory),
+            _ => match synthetic::find(&moment.listing, inode, name) {
+                Some(child) => self.attr_of(view, moment, child).map(Some),
+                None => Ok(None),
+            },
+        })
+    }
+
+    /// The attributes of an inode.
+    pub fn attr(&self, number: u64) -> Result<Attr, Failure> {
+        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
+        self.views.with(|view, moment| self.attr_of(view, moment, inode))
+    }
+
+    /// Tells `add` the lines of the directory `number` after `cookie`, until it says that it has enough. `attr` is
+    /// given with [`Detail::Attributes`] only.
+    pub fn list(
+        &self,
+        number: u64,
+        cookie: u64,
+        detail: Detail,
+        mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
+    ) -> Result<(), Failure> {
+        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
+        self.views.with(|view, moment| {
+            let parent = || self.parent(view, moment, inode);
+            for (ordinal, name) in [".", ".."].into_iter().enumerate().skip(usize::try_from(cookie).unwrap_or(2)) {
+                let shown = if ordinal == 0 { inode } else { parent()? };
+                let row = Row {
+                    cookie: ordinal as u64 + 1,
+                    name: name.as_bytes(),
+                    number: shown.number()?,
+                    kind: Type::Directory,
+                };
+                let attr = if detail == Detail::Attributes { Some(self.attr_of(view, moment, shown)?) } else { None };
+                if add(&row, attr.as_ref()) {
+                    return Ok(());
+                }
+            }
+            // The first two cookies are those of "." and "..".
+            let ordinal = cookie.saturating_sub(2);
+            match inode {
+                Inode::Directory { snapshot, path } => {
+                    let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
+                    self.list_folder(view, &folder, ordinal, detail, add)
+                }
+                _ => self.list_synthetic(view, moment, inode, ordinal, detail, add),
+            }
+        })
+    }
+
+    fn list_folder(
+        &self,
+        view: &View,
+        folder: &Folder,
+        mut ordinal: u64,
+        detail: Detail,
+        mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
+    ) -> Result<(), Failure> {
+        let directory = self.folders.directory(view, folder.node)?;
+        loop {
+            let items = directory.from(view, ordinal, LIST_ITEMS)?;
+            let Some(last) = items.last() else { return Ok(()) };
+            ordinal = last.ordinal + 1;
+            for item in &items {
+                let attr = match detail {
+                    Detail::Attributes => Some(self.attr_of_item(view, folder, item)?),
+                    Detail::Names => None,
+                };
+                let number = match &attr {
+                    Some(attr) => attr.number,
+                    None => self.number_of_item(view, folder, item)?,
+                };
+                let name = item.entry.name.as_bytes();
+                let row = Row { cookie: item.ordinal + 3, name, number, kind: type_of(&item.entry) };
+                if add(&row, attr.as_ref()) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn list_synthetic(
+        &self,
+        view: &View,
+        moment: &Moment,
+        inode: Inode,
+        ordinal: u64,
+        detail: Detail,
+        mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
+    ) -> Result<(), Failure> {
+        let children = synthetic::children(&moment.listing, inode).ok_or(Failure::NotDirectory)?;
+        let start = usize::try_from(ordinal).unwrap_or(usize::MAX);
+        for (ordinal, (name, child)) in children.into_iter().enumerate().skip(start) {
+            let attr = match detail {
+                Detail::Attributes => Some(self.attr_of(view, moment, child)?),
+                Detail::Names => None,
+            };
+            let row = Row {
+                cookie: ordinal as u64 + 3,
+                name: name.as_bytes(),
+                number: child.number()?,
+                kind: synthetic::kind(child),
+            };
+            if add(&row, attr.as_ref()) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The target of a symbolic link.
+    pub fn target(&self, number: u64) -> Result<Vec<u8>, Failure> {
+        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
+        self.views.with(|view, moment| match inode {
+            Inode::File(version) => match &self.seen(view, version)?.entry.kind {
+                Kind::Symlink(target) => Ok(target.clone()),
+                _ => Err(Failure::NotLink),
+            },
+            Inode::Link(_) | Inode::Latest(_) => {
+                synthetic::target(&moment.listing, inode).map(String::into_bytes).ok_or(Failure::Stale)
+            }
+            _ => Err(Failure::NotLink),
+        })
+    }
+
+    /// The value of an extended attribute. A name of `security.` or `system.` that nothing in the repository has is
+    /// "not supported": `ls` asks for such names of every file, and stops asking a file system that says so.
+    pub fn xattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.views.with(|view, moment| {
+            if !moment.xattr_names.contains(name) {
+                let asked_of_all = name.starts_with(b"security.") || name.starts_with(b"system.");
+                return Err(if asked_of_all { Failure::NotSupported } else { Failure::NoAttribute });
+            }
+            self.with_meta(view, moment, number, |meta| {
+                let found = meta.and_then(|meta| meta.xattrs.iter().find(|xattr| xattr.name == name));
+                found.map(|xattr| xattr.value.clone()).ok_or(Failure::NoAttribute)
+            })
+        })
+    }
+
+    /// The names of all extended attributes, each ended by a NUL.
+    pub fn xattr_names(&self, number: u64) -> Result<Vec<u8>, Failure> {
+        self.views.with(|view, moment| {
+            if moment.xattr_names.is_empty() {
+                return Err(Failure::NotSupported);
+            }
+            self.with_meta(view, moment, number, |meta| {
+                let mut names = Vec::new();
+                for xattr in meta.map(|meta| meta.xattrs.as_slice()).unwrap_or_default() {
+                    names.extend_from_slice(&xattr.name);
+                    names.push(0);
+                }
+                Ok(names)
+            })
+        })
+    }
+
+    /// Where the bytes of the regular file `number` are.
+    pub fn map(&self, number: u64) -> Result<Arc<FileMap>, Failure> {
+        let Some(Inode::File(version)) = Inode::decode(number) else { return Err(Failure::NotFile) };
+        if let Some(map) = self.maps.get(version) {
+            return Ok(map);
+        }
+        self.views.with(|view, _| match &self.seen(view, version)?.entry.kind {
+            Kind::File(content) => self.map_of(view, version, content),
+            _ => Err(Failure::NotFile),
+        })
+    }
+
+    /// Stored bytes and number of file versions of the whole repository.
+    pub fn totals(&self) -> Result<(u64, u64), Failure> {
+        self.views.with(|view, _| {
+            let totals = view.totals()?;
+            Ok((totals.bytes_stored, totals.versions))
+        })
+    }
+
+    /// A path for messages: where the kernel was last shown this inode.
+    pub fn describe(&self, number: u64) -> String {
+        let place = |view: &View, moment: &Moment, snapshot: u64, path: u64| {
+            let name =
+                moment.listing.numbered(snapshot).map_or_else(|| snapshot.to_string(), |shown| shown.name.clone());
+            format!("snapshots/{name}{}", printable(&Folders::names(view, path)))
+        };
+        let described: Result<String, Failure> = self.views.with(|view, moment| match Inode::decode(number) {
+            Some(Inode::File(version)) => {
+                let seen = self.seen(view, version)?;
+                let name = printable(seen.entry.name.as_bytes());
+                Ok(match seen.place {
+                    Some((snapshot, path)) => format!("{}/{name}", place(view, moment, snapshot, path)),
+                    None => format!("a file called {name}"),
+                })
+            }
+            Some(Inode::Directory { snapshot, path }) => Ok(place(view, moment, snapshot, path)),
+            _ => Err(Failure::Stale),
+        });
+        described.unwrap_or_else(|_| format!("inode {number:#x}"))
+    }
+
+    fn parent(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Inode, Failure> {
+        match inode {
+            Inode::Directory { snapshot, path } => {
+                let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
+                let parent = Inode::Directory { snapshot, path: folder.parent };
+                Ok(if folder.parent == 0 { Inode::Snapshots } else { parent })
+            }
+            Inode::Root | Inode::Snapshots | Inode::Hosts | Inode::Tags => Ok(Inode::Root),
+            Inode::Host(_) => Ok(Inode::Hosts),
+            Inode::Tag(_) => Ok(Inode::Tags),
+            Inode::File(_) | Inode::Link(_) | Inode::Latest(_) => Err(Failure::NotDirectory),
+        }
+    }
+
+    fn attr_of(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Attr, Failure> {
+        match inode {
+            Inode::File(version) => {
+                let seen = self.seen(view, version)?;
+                Ok(Attr::of_entry(inode.number()?, &seen.entry))
+            }
+            Inode::Directory { snapshot, path } => {
+                let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
+                Ok(Attr::of_directory(inode.number()?, &folder.meta))
+            }
+            _ => synthetic::attr(&moment.listing, inode, self.owner).ok_or(Failure::Stale),
+        }
+    }
+
+    fn attr_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<Attr, Failure> {
+        if let Some(folder) = self.folders.child(view, parent, item)? {
+            return Ok(Attr::of_directory(folder.inode().number()?, &folder.meta));
+        }
+        let attr = Attr::of_entry(Inode::File(item.version).number()?, &item.entry);
+        let place = Some((parent.snapshot, parent.path));
+        self.files.insert(item.version, Arc::new(Seen { entry: Arc::clone(&item.entry), place }));
+        Ok(attr)
+    }
+
+    fn number_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<u64, Failure> {
+        let inode = match self.folders.child(view, parent, item)? {
+            Some(folder) => folder.inode(),
+            None => Inode::File(item.version),
+        };
+        Ok(inode.number()?)
+    }
+
+    fn with_meta<T>(
+        &self,
+        view: &View,
+        moment: &Moment,
+        number: u64,
+        work: impl FnOnce(Option<&Meta>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match Inode::decode(number).ok_or(Failure::Stale)? {
+            Inode::File(version) => work(Some(&self.seen(view, version)?.entry.meta)),
+            Inode::Directory { snapshot, path } => {
+                work(Some(&self.folders.find(view, &moment.listing, snapshot, path)?.meta))
+            }
+            _ => work(None),
+        }
+    }
+
+    fn seen(&self, view: &View, version: u64) -> Result<Arc<Seen>, Failure> {
+        if let Some(seen) = self.files.get(version) {
+            return Ok(seen);
+        }
+        let entry = view.version(version)?.ok_or(Failure::Stale)?;
+        let seen = Arc::new(Seen { entry, place: None });
+        self.files.insert(version, Arc::clone(&seen));
+        Ok(seen)
+    }
+
+    fn map_of(&self, view: &View, version: u64, content: &Content) -> Result<Arc<FileMap>, Failure> {
+        if let Some(map) = self.maps.get(version) {
+            return Ok(map);
+        }
+        let map = Arc::new(view.file(content)?);
+        self.maps.insert(version, Arc::clone(&map));
+        Ok(map)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Connections to the catalog, and the moment of the catalog that they show.
+//!
+//! A [`View`] holds a read transaction: that makes a query several times cheaper, but what it shows stands still, and a
+//! transaction that is never renewed keeps the catalog's log from being folded back. So one thread (the watcher) looks
+//! for changes and renews what lies idle; a view that was busy meanwhile is renewed when it is next taken.
+//!
+//! The order that makes this right: a change is announced in steps 1. the number of the moment grows, 2. the new moment is
+//! published, 3. the kernel is told. Whoever takes the moment first and the view second can therefore never have a view
+//! that is older than the moment.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use bygone_core::entry::Time;
+use bygone_core::error::Result;
+use bygone_core::read::Reader;
+use bygone_core::read::View;
+
+use crate::failure::Failure;
+use crate::listing::Listing;
+use crate::lock::lock;
+
+/// What the catalog as a whole said at one time.
+#[derive(Debug)]
+pub struct Moment {
+    /// All snapshots.
+    pub listing: Listing,
+    /// The names of all extended attributes of all entries.
+    pub xattr_names: HashSet<Vec<u8>>,
+}
+
+/// Gives each operation a view of its own.
+pub struct Views {
+    reader: Arc<Reader>,
+    number: AtomicU64,
+    moment: Mutex<Arc<Moment>>,
+    idle: Mutex<Vec<(u64, View)>>,
+}
+
+impl Views {
+    /// Looks at the catalog as it is now.
+    pub fn new(reader: Arc<Reader>, now: Time) -> Result<Views> {
+        let view = reader.view()?;
+        let moment = Arc::new(look(&view, now)?);
+        Ok(Views { reader, number: AtomicU64::new(0), moment: Mutex::new(moment), idle: Mutex::new(vec![(0, view)]) })
+    }
+
+    /// The present moment.
+    pub fn moment(&self) -> Arc<Moment> {
+        Arc::clone(&lock(&self.moment))
+    }
+
+    /// Runs `work` with a view that is at least as new as the moment it gets.
+    pub fn with<T>(
+        &self,
+        work: impl FnOnce(&View, &Moment) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        let moment = self.moment();
+        let (shown, mut view) = match self.take_idle() {
+            Some(idle) => idle,
+            None => (self.number(), self.reader.view()?),
+        };
+        let number = self.number();
+        if shown != number {
+            view.renew()?;
+        }
+        let result = work(&view, &moment);
+        lock(&self.idle).push((number, view));
+        result
+    }
+
+    /// Publishes what the catalog says by now, as seen by `view` (renewed): returns the moment before.
+    pub fn advance(&self, view: &View, now: Time) -> Result<Arc<Moment>> {
+        self.number.fetch_add(1, Ordering::SeqCst);
+        let mut moment = look(view, now)?;
+        let before = self.moment();
+        if before.listing.shows_the_same(&moment.listing) {
+            moment.listing.changed = before.listing.changed;
+        }
+        let moment = Arc::new(moment);
+        Ok(std::mem::replace(&mut lock(&self.moment), moment))
+    }
+
+    /// Renews the views that nobody uses.
+    pub fn renew_idle(&self) -> Result<()> {
+        let idle = std::mem::take(&mut *lock(&self.idle));
+        for (_, mut view) in idle {
+            let number = self.number();
+            view.renew()?;
+            lock(&self.idle).push((number, view));
+        }
+        Ok(())
+    }
+
+    fn take_idle(&self) -> Option<(u64, View)> {
+        lock(&self.idle).pop()
+    }
+
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::SeqCst)
+    }
+}
+
+fn look(view: &View, now: Time) -> Result<Moment> {
+    let listing = Listing::new(view.snapshots()?, now)?;
+    Ok(Moment { listing, xattr_names: view.xattr_names()?.into_iter().collect() })
+}
