@@ -275,12 +275,12 @@ fn chosen(mut from: Vec<PathBuf>, at: usize) -> Option<PathBuf> {
 
 #[test]
 fn random_histories_come_back() {
-    let mut runner =
-        TestRunner::new(Config { cases: 1, failure_persistence: None, max_shrink_time: 60_000, ..Config::default() });
+    let config = Config { cases: 1, failure_persistence: None, max_shrink_time: 120_000, ..Config::default() };
     let since = Instant::now();
     let mut histories = 0;
     while since.elapsed() < BUDGET {
-        let result = runner.run(&prop::collection::vec(step(), 1..40), |steps| {
+        // A new runner for each history, because one that has had its number of cases runs no more.
+        let result = TestRunner::new(config.clone()).run(&prop::collection::vec(step(), 1..40), |steps| {
             let mut world = World::new();
             steps.iter().for_each(|step| world.take(step));
             world.judge();

@@ -50,7 +50,7 @@ fn by_find(top: &Path) -> Vec<Vec<u8>> {
 }
 
 /// One record for each entry that has extended attributes.
-fn by_getfattr(top: &Path) -> Vec<Vec<u8>> {
+pub fn by_getfattr(top: &Path) -> Vec<Vec<u8>> {
     let mut command = Command::new("getfattr");
     command.current_dir(top).args(["-R", "-P", "-h", "-d", "-m", "-", "-e", "hex", "."]);
     records(&tool(&mut command), b"\n\n")
@@ -78,7 +78,7 @@ fn records(text: &[u8], end: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The records that only one side has. Both are sorted.
-fn unequal(witness: &str, source: Vec<Vec<u8>>, other: Vec<Vec<u8>>) -> Vec<String> {
+pub fn unequal(witness: &str, source: Vec<Vec<u8>>, other: Vec<Vec<u8>>) -> Vec<String> {
     let only = |mark: &str, these: &[Vec<u8>], those: &[Vec<u8>]| -> Vec<String> {
         let missing = these.iter().filter(|record| those.binary_search(record).is_err());
         missing.map(|record| format!("{witness} {mark} {}", shown(record))).collect()

@@ -9,16 +9,15 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::tool;
+use crate::compare;
 
 /// Everything below one directory, by path; the directory itself has the empty path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// The entries.
     pub entries: BTreeMap<PathBuf, Seen>,
-    attributes: Vec<u8>,
+    attributes: Vec<Vec<u8>>,
 }
 
 /// One entry.
@@ -66,11 +65,7 @@ impl Image {
         let mut image = Image { entries: BTreeMap::new(), attributes: Vec::new() };
         let mut first_names = BTreeMap::new();
         image.add(top, PathBuf::new(), &mut first_names);
-        let mut command = Command::new("getfattr");
-        let all = tool(command.current_dir(top).args(["-R", "-P", "-h", "-d", "-m", "-", "-e", "hex", "."]));
-        let mut paragraphs: Vec<String> = String::from_utf8(all).unwrap().split("\n\n").map(str::to_string).collect();
-        paragraphs.sort();
-        image.attributes = paragraphs.join("\n\n").into_bytes();
+        image.attributes = compare::by_getfattr(top);
         image
     }
 
@@ -107,7 +102,8 @@ impl Image {
         let unequal = names.filter(|name| self.entries.get(*name) != other.entries.get(*name));
         let shown: Vec<String> = unequal.take(10).map(|name| self.difference(other, name)).collect();
         assert!(shown.is_empty(), "{where_}:\n{}", shown.join("\n"));
-        assert_eq!(self.attributes, other.attributes, "{where_}: extended attributes");
+        let attributes = compare::unequal("getfattr", self.attributes.clone(), other.attributes.clone());
+        assert!(attributes.is_empty(), "{where_}: {attributes:?}");
     }
 
     fn difference(&self, other: &Image, name: &Path) -> String {
