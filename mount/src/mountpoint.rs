@@ -162,7 +162,7 @@ impl Mount {
     }
 }
 
-/// One line: `id parent major:minor root point options… - type source options`.
+/// One line: `id parent major:minor root point options... - type source options`.
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();

@@ -238,12 +238,10 @@ impl Tree {
         })
     }
 
-    /// The names of all extended attributes, each ended by a NUL.
+    /// The names of all extended attributes, each ended by a NUL. None is an empty list and not "not supported", also where
+    /// nothing in the repository has any: getfattr takes that for an error.
     pub fn xattr_names(&self, number: u64) -> Result<Vec<u8>, Failure> {
         self.views.with(|view, moment| {
-            if moment.xattr_names.is_empty() {
-                return Err(Failure::NotSupported);
-            }
             self.with_meta(view, moment, number, |meta| {
                 let mut names = Vec::new();
                 for xattr in meta.map(|meta| meta.xattrs.as_slice()).unwrap_or_default() {

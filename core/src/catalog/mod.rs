@@ -38,6 +38,8 @@ pub use volumes::VolumeState;
 
 /// Oldest SQLite that may be used: earlier ones can corrupt a database in WAL mode (fixed in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// Pages that a connection keeps, in KiB: SQLite's 2 MiB make lookups of blocks, whose ids are random, miss too often.
+const CACHE_KIB: i64 = 8 << 10;
 const BUSY_TIMEOUT_MS: u64 = 30_000;
 const SETTING_REPOSITORY: &str = "repository";
 const SETTING_CLIENT: &str = "client";
@@ -189,6 +191,7 @@ fn connect(path: &Path, ids: &IdKeys, flags: OpenFlags) -> Result<Catalog> {
         conn.pragma_update(None, "trusted_schema", false)?;
         conn.pragma_update(None, "cell_size_check", true)?;
         conn.pragma_update(None, "mmap_size", 0)?;
+        conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
         conn.set_prepared_statement_cache_capacity(64);
         Ok(conn)
     };
