@@ -18,11 +18,13 @@ pub fn assert_same(source: &Path, other: &Path) {
     assert!(found.is_empty(), "{pair} differ in {} places (< is the first):\n{shown}", found.len());
 }
 
+/// Lists what it sees of a tree, a line an entry.
+type Witness = fn(&Path) -> Vec<Vec<u8>>;
+
 /// All differences, a line each; names are escaped.
 pub fn differences(source: &Path, other: &Path) -> Vec<String> {
     let mut found = by_rsync(source, other);
-    let witnesses: [(&str, fn(&Path) -> Vec<Vec<u8>>); 3] =
-        [("find", by_find), ("getfattr", by_getfattr), ("getfacl", by_getfacl)];
+    let witnesses: [(&str, Witness); 3] = [("find", by_find), ("getfattr", by_getfattr), ("getfacl", by_getfacl)];
     for (name, witness) in witnesses {
         found.extend(unequal(name, witness(source), witness(other)));
     }
