@@ -4,7 +4,7 @@
 //! read that memory cannot answer is queued with its answer, and the thread goes on. The pool works through two queues:
 //!
 //! - demand: somebody waits. First come, first served. Two requests for one frame decode it once, in [`Reader`].
-//! - ahead: what is likely to be asked for next ([`crate::ahead`]), only while no demand waits, and never by all threads
+//! - ahead: what is likely to be asked for next (module `ahead`), only while no demand waits, and never by all threads
 //!   at once, so that one of them is free when demand comes. The queue is bounded; what does not fit is dropped, because
 //!   it is a guess.
 

@@ -5,7 +5,7 @@
 //!
 //! What the kernel may keep: everything inside a snapshot for ever, also that a name is not there, because a snapshot never
 //! changes; the mount's own directories for some seconds, and they are called back when a snapshot comes (see
-//! [`crate::watcher`]).
+//! module `watcher`).
 //!
 //! Operations that are missing here are answered "not implemented", after which the kernel does not ask again. None of
 //! them can change anything: the mount is read-only, and the kernel refuses every change before it gets here.
