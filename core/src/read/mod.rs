@@ -32,6 +32,7 @@ pub use directory::Item;
 pub use frames::FrameAt;
 pub use frames::Frames;
 pub use map::FileMap;
+pub use view::Neighbours;
 pub use view::Totals;
 pub use view::View;
 pub use volume::VolumeFile;

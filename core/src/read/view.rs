@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +46,48 @@ struct Kept {
     nodes: HashMap<NodeId, Arc<Decoded>>,
     order: VecDeque<NodeId>,
     weight: usize,
+}
+
+/// The entries of one node of a directory, and the place of one of them.
+pub struct Neighbours {
+    node: NodeId,
+    place: usize,
+    leaf: Arc<Decoded>,
+}
+
+impl Neighbours {
+    /// The node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The place of the entry that was asked for.
+    pub fn place(&self) -> usize {
+        self.place
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.rows().len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows().is_empty()
+    }
+
+    /// The entries at these places, as far as there are any, with their file versions (0 for a directory).
+    pub fn entries(&self, places: Range<usize>) -> &[(Arc<Entry>, u64)] {
+        let rows = self.rows();
+        rows.get(places.start.min(rows.len())..places.end.min(rows.len())).unwrap_or_default()
+    }
+
+    fn rows(&self) -> &[(Arc<Entry>, u64)] {
+        match &*self.leaf {
+            Decoded::Leaf(rows) => rows,
+            Decoded::Branch(_) => &[],
+        }
+    }
 }
 
 /// Sums for statfs.
@@ -97,6 +140,12 @@ impl View {
             Decoded::Leaf(items) => items.get(ordinal as usize).map(|(entry, _)| Arc::clone(entry)),
             Decoded::Branch(_) => None,
         })
+    }
+
+    /// The entries around a file version in the directory where it was seen first: for reading ahead.
+    pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>> {
+        let Some((node, ordinal)) = self.catalog.version_place(version)? else { return Ok(None) };
+        Ok(Some(Neighbours { node, place: ordinal as usize, leaf: self.node(node)? }))
     }
 
     /// The number of a directory's path, from the number of its parent's; the root is 1.
