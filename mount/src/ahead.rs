@@ -1,15 +1,16 @@
 //! Tells reading in order from reading at random, and how far ahead it pays to read.
 //!
-//! Two things are read in order, often at the same time: a file (`cat`, a film) and a volume (`cp -r`, `grep -r`: files
-//! lie in the volumes in the order in which they were backed up). Both are streams of positions: a file's in bytes,
-//! because requests come in sizes that have nothing to do with blocks; a volume's in frames.
+//! Three things are read in order, often at the same time: a file (`cat`, a film), a directory (`cp -r`, `grep -r`) and a
+//! volume (files lie in the volumes in the order in which they were backed up). All are streams of positions: a file's
+//! in bytes, because requests come in sizes that have nothing to do with blocks; a directory's in files; a volume's in
+//! frames.
 //!
 //! A stream's window doubles with each step forward, so that one stray read costs little and a long one is never waited
-//! for. A file or volume has several streams, because several readers at different places are common.
+//! for. Each has several streams, because several readers at different places are common.
 
 use std::ops::Range;
 
-/// Streams followed in one file or volume.
+/// Streams followed in one file, directory or volume.
 const STREAMS: usize = 4;
 
 /// What counts as the next step, and how much is read ahead.
@@ -23,16 +24,29 @@ pub struct Rules {
     pub window_min: u64,
     /// The largest window.
     pub window_max: u64,
-    /// A stream that begins at 0 is taken for sequential at once.
-    pub start_is_step: bool,
+    /// The window of a stream that has just begun, at position 0: what is read from its start is often read on.
+    pub window_at_start: u64,
+    /// The window of a stream that has just begun elsewhere.
+    pub window_elsewhere: u64,
 }
 
 /// For positions in a file, in bytes.
-pub const FILE: Rules =
-    Rules { back: 512 << 10, skip: 512 << 10, window_min: 512 << 10, window_max: 4 << 20, start_is_step: true };
+pub const FILE: Rules = Rules {
+    back: 512 << 10,
+    skip: 512 << 10,
+    window_min: 512 << 10,
+    window_max: 4 << 20,
+    window_at_start: 512 << 10,
+    window_elsewhere: 0,
+};
 
 /// For positions in a volume, in frames of 128 KiB.
-pub const VOLUME: Rules = Rules { back: 2, skip: 4, window_min: 1, window_max: 16, start_is_step: false };
+pub const VOLUME: Rules =
+    Rules { back: 2, skip: 4, window_min: 1, window_max: 16, window_at_start: 0, window_elsewhere: 0 };
+
+/// For positions in a directory, in files.
+pub const DIRECTORY: Rules =
+    Rules { back: 2, skip: 8, window_min: 16, window_max: 64, window_at_start: 16, window_elsewhere: 16 };
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Stream {
@@ -45,7 +59,7 @@ struct Stream {
     moved: u64,
 }
 
-/// The streams of one file or volume.
+/// The streams of one file, directory or volume.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Streams {
     streams: [Stream; STREAMS],
@@ -60,15 +74,17 @@ impl Streams {
         let near = |s: &Stream| {
             s.moved > 0
                 && read.start.saturating_add(rules.back) >= s.next
-                && read.start <= s.next.saturating_add(rules.skip)
+                && read.start <= s.planned.saturating_add(rules.skip)
         };
         if let Some(stream) = self.streams.iter_mut().find(|stream| near(stream)) {
             stream.moved = steps;
             return stream.advance(rules, read.end);
         }
         let Some(stream) = self.streams.iter_mut().min_by_key(|stream| stream.moved) else { return 0..0 };
-        *stream = Stream { next: read.end, planned: read.end, window: 0, moved: steps };
-        if read.start == 0 && rules.start_is_step { stream.advance(rules, read.end) } else { 0..0 }
+        let window = if read.start == 0 { rules.window_at_start } else { rules.window_elsewhere };
+        let planned = read.end.saturating_add(window);
+        *stream = Stream { next: read.end, planned, window, moved: steps };
+        read.end..planned
     }
 }
 

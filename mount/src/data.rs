@@ -74,6 +74,7 @@ impl Guesses {
         let limit = |rules: Rules, max: u64| Rules {
             window_min: rules.window_min.min(max),
             window_max: rules.window_max.min(max),
+            window_at_start: rules.window_at_start.min(max),
             ..rules
         };
         Guesses {
@@ -152,6 +153,22 @@ impl Data {
     }
 }
 
+impl Data {
+    /// The whole of a small file, in the calling thread, which may wait.
+    pub fn read_all(&self, map: &FileMap) -> Result<Vec<u8>, Failure> {
+        let length = usize::try_from(map.length()).map_err(|_| Failure::Invalid)?;
+        Ok(self.shared.reader.read(map, 0, length, Verify::Seals)?)
+    }
+
+    /// Lets the pool prepare the whole of these files, if it has the time.
+    pub fn prepare<'a>(&self, maps: impl IntoIterator<Item = &'a FileMap>) {
+        let frames = maps.into_iter().flat_map(|map| self.shared.frames_of(map, 0..map.length()));
+        let mut frames: Vec<FrameAt> = frames.collect();
+        frames.dedup();
+        self.shared.plan(frames);
+    }
+}
+
 /// `lseek`'s question for data.
 const SEEK_DATA: i32 = 3;
 /// `lseek`'s question for a hole.
@@ -220,6 +237,7 @@ impl Shared {
             return;
         }
         let mut queues = lock(&self.queues);
+        let before = queues.ahead.len();
         for frame in frames {
             if queues.ahead.len() < self.rules.frames_max
                 && !self.reader.frames().is_cached(frame)
@@ -228,8 +246,11 @@ impl Shared {
                 queues.ahead.push_back(frame);
             }
         }
+        let is_new = queues.ahead.len() > before;
         drop(queues);
-        self.work.notify_one();
+        if is_new {
+            self.work.notify_one();
+        }
     }
 
     fn work_on(&self) {

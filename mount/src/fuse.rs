@@ -55,6 +55,7 @@ use crate::event::Event;
 use crate::failure::Failure;
 use crate::inode::Inode;
 use crate::log::Log;
+use crate::push::Hints;
 use crate::tree::Detail;
 use crate::tree::Tree;
 
@@ -84,7 +85,8 @@ const WISHES: [InitFlags; 8] = [
 /// The file system that fuser serves.
 pub struct Mounted {
     tree: Arc<Tree>,
-    data: Data,
+    data: Arc<Data>,
+    hints: Hints,
     log: Arc<Log>,
     generation: Generation,
     granted: InitFlags,
@@ -92,10 +94,18 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Serves `tree`, and says so to `ended` when that is over. `generation` is another number for every catalog that
+    /// Serves `tree`, tells `hints` which files are read, and tells `ended` when all is over. `generation` is another number for every catalog that
     /// numbers inodes anew.
-    pub fn new(tree: Arc<Tree>, data: Data, log: Arc<Log>, generation: u64, ended: Sender<Event>) -> Mounted {
-        Mounted { tree, data, log, generation: Generation(generation), granted: InitFlags::empty(), ended }
+    pub fn new(
+        tree: Arc<Tree>,
+        data: Arc<Data>,
+        hints: Hints,
+        log: Arc<Log>,
+        generation: u64,
+        ended: Sender<Event>,
+    ) -> Mounted {
+        let (generation, granted) = (Generation(generation), InitFlags::empty());
+        Mounted { tree, data, hints, log, generation, granted, ended }
     }
 
     /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
@@ -191,6 +201,7 @@ impl Filesystem for Mounted {
             Ok(map) => map,
             Err(errno) => return reply.error(errno),
         };
+        let length = map.length();
         let (tree, log) = (Arc::clone(&self.tree), Arc::clone(&self.log));
         // Should this panic, the reply is dropped, and dropping it sends EIO.
         let _ = self.answer(ino, |_| {
@@ -203,6 +214,9 @@ impl Filesystem for Mounted {
             });
             Ok(())
         });
+        if let Some(Inode::File(version)) = Inode::decode(ino.0) {
+            self.hints.read(version, length);
+        }
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -219,15 +233,20 @@ impl Filesystem for Mounted {
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let ttl = names_ttl(ino);
+        let mut first_file = None;
         let listed = self.answer(ino, |tree| {
             tree.list(ino.0, offset, Detail::Attributes, |row, attr| {
                 let attr = file_attr(attr.unwrap_or(&ABSENT));
+                first_file = first_file.or(Some(attr.ino).filter(|_| attr.kind == FileType::RegularFile));
                 reply.add(attr.ino, row.cookie, OsStr::from_bytes(row.name), &ttl, &attr, self.generation)
             })
         });
         match listed {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
+        }
+        if let Some(Inode::File(version)) = first_file.and_then(|number| Inode::decode(number.0)) {
+            self.hints.listed(version);
         }
     }
 

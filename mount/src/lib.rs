@@ -20,6 +20,7 @@ mod lock;
 pub mod log;
 pub mod mountpoint;
 pub mod options;
+mod push;
 mod recent;
 pub mod session;
 mod signals;

@@ -39,6 +39,7 @@ use crate::mountpoint::FILE_SYSTEM_TYPE;
 use crate::mountpoint::Mount;
 use crate::mountpoint::Unmounted;
 use crate::options::Options;
+use crate::push;
 use crate::tree::Tree;
 use crate::trouble::Trouble;
 use crate::views::Views;
@@ -76,8 +77,17 @@ impl Session {
         let tree = Arc::new(Tree::new(views, owner));
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let data = Data::new(Arc::clone(&reader), workers(cores, repository), CACHE_BYTES_MAX).map_err(no_thread)?;
+        let data = Arc::new(data);
         let (sender, events) = unbounded();
-        let mounted = Mounted::new(Arc::clone(&tree), data, Arc::clone(&log), generation(repository)?, sender.clone());
+        let (hints, hinted) = push::hints();
+        let mounted = Mounted::new(
+            Arc::clone(&tree),
+            Arc::clone(&data),
+            hints,
+            Arc::clone(&log),
+            generation(repository)?,
+            sender.clone(),
+        );
         let config = config(&repository.store().address(), options, cores);
         let session = fuser::Session::new(mounted, point, &config).map_err(|error| refused(point, &error))?;
         let mount = mountpoint::top(point)?.ok_or_else(|| {
@@ -86,6 +96,7 @@ impl Session {
         })?;
         mount.widen_readahead();
         let background = ManuallyDrop::new(session.spawn().map_err(no_thread)?);
+        push::start(Arc::clone(&tree), data, background.notifier(), hinted).map_err(no_thread)?;
         let watcher =
             Watcher::start(tree, reader.view()?, background.notifier(), Arc::clone(&log)).map_err(no_thread)?;
         Ok(Session { mount, events, sender, watcher: Some(watcher), log, _background: background })

@@ -13,6 +13,7 @@ use bygone_core::entry::printable;
 use bygone_core::limits;
 use bygone_core::read::FileMap;
 use bygone_core::read::Item;
+use bygone_core::read::Neighbours;
 use bygone_core::read::View;
 
 use crate::attr::Attr;
@@ -262,6 +263,26 @@ impl Tree {
         self.views.with(|view, _| match &self.seen(view, version)?.entry.kind {
             Kind::File(content) => self.map_of(view, version, content),
             _ => Err(Failure::NotFile),
+        })
+    }
+
+    /// The entries around a file version: see [`View::neighbours`].
+    pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>, Failure> {
+        self.views.with(|view, _| Ok(view.neighbours(version)?))
+    }
+
+    /// The version of each of `entries` that is a regular file of 1 to `bytes_max` bytes, and where its bytes are.
+    pub fn small_files(&self, entries: &[(Arc<Entry>, u64)], bytes_max: u64) -> Result<Vec<(u64, FileMap)>, Failure> {
+        self.views.with(|view, _| {
+            let mut files = Vec::new();
+            for (entry, version) in entries {
+                if let Kind::File(content) = &entry.kind
+                    && (1..=bytes_max).contains(&entry.meta.size)
+                {
+                    files.push((*version, view.file(content)?));
+                }
+            }
+            Ok(files)
         })
     }
 

@@ -1,0 +1,278 @@
+//! Puts small files into the kernel's page cache before anybody asks for them.
+//!
+//! Most files are so small that the way to us and back costs far more than their bytes: `cp -r` and `grep -r` spend
+//! their time in waiting. Whoever reads a file of a directory reads the next ones too, and whoever reads files of one
+//! directory reads those of the next one that is listed. So these are decoded and handed to the kernel, which then has
+//! nothing to ask. A listing after which nothing was read (`find`, `ls -lR`) pushes nothing.
+//!
+//! One file in each batch is left out on purpose, the marker. As nothing is asked for the others, the request for that
+//! one is what tells how far the reader has come, in time to make the next batch while the rest of this one is read.
+//!
+//! Nothing can go stale: a file version never changes, and what is handed over is all of it. A file that the kernel does
+//! not know, or does not want, is refused, and nothing is lost. The call may wait for a page until a read of it is
+//! answered, so it is made in a thread of its own, which answers no request.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::thread;
+
+use bygone_core::id::NodeId;
+use bygone_core::read::FileMap;
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use crossbeam_channel::bounded;
+use fuser::INodeNo;
+use fuser::Notifier;
+
+use crate::ahead;
+use crate::ahead::Streams;
+use crate::data::Data;
+use crate::failure::Failure;
+use crate::inode::Inode;
+use crate::recent::Recent;
+use crate::tree::Tree;
+
+/// The longest file that is pushed.
+pub const FILE_BYTES_MAX: u64 = 128 << 10;
+/// Directories whose streams are followed.
+const DIRECTORIES_KEPT: usize = 256;
+/// Most bytes of one batch.
+const BATCH_BYTES_MAX: u64 = 2 << 20;
+/// Most hints that wait to be taken.
+const HINTS_MAX: usize = 8;
+/// Of how many files it is known what was done to them.
+const NOTES_KEPT: usize = 4_096;
+
+/// Something that tells what will be read next.
+#[derive(Debug, Clone, Copy)]
+enum Hint {
+    /// This file version is being read.
+    Read(u64),
+    /// The kernel has been told of this file version and of those after it in its directory.
+    Listed(u64),
+}
+
+/// What was done to a file version lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Note {
+    /// Somebody has read it.
+    Read,
+    /// It is pushed, or is about to be.
+    Pushed,
+}
+
+/// Where the threads that serve the kernel drop hints, without ever waiting.
+pub struct Hints {
+    sender: Sender<Hint>,
+    notes: Arc<Recent<u64, Note>>,
+}
+
+/// The other end of [`Hints`].
+pub struct Hinted {
+    receiver: Receiver<Hint>,
+    notes: Arc<Recent<u64, Note>>,
+}
+
+/// The two ends of the way that hints take.
+pub fn hints() -> (Hints, Hinted) {
+    let (sender, receiver) = bounded(HINTS_MAX);
+    let notes = Arc::new(Recent::new(NOTES_KEPT));
+    (Hints { sender, notes: Arc::clone(&notes) }, Hinted { receiver, notes })
+}
+
+impl Hints {
+    /// This file version, of `length` bytes, is being read.
+    pub fn read(&self, version: u64, length: u64) {
+        if length > FILE_BYTES_MAX {
+            return;
+        }
+        let before = self.notes.get(version);
+        self.notes.insert(version, Note::Read);
+        // A file of a batch tells nothing new: its reader was just faster than we.
+        if before.is_none() {
+            self.drop_hint(Hint::Read(version));
+        }
+    }
+
+    /// The kernel has been told of this file version and of those after it in its directory.
+    pub fn listed(&self, version: u64) {
+        self.drop_hint(Hint::Listed(version));
+    }
+
+    fn drop_hint(&self, hint: Hint) {
+        // It is only a hint: it is lost if there are too many already, or if nobody takes them.
+        let _ = self.sender.try_send(hint);
+    }
+}
+
+/// Decides what to push.
+struct Planner {
+    tree: Arc<Tree>,
+    directories: Recent<NodeId, Streams>,
+    /// Something was read since the last listing.
+    is_reading: bool,
+}
+
+/// File versions, and where their bytes are.
+type Batch = Vec<(u64, FileMap)>;
+
+/// Starts the thread that pushes. It ends when its [`Hints`] are dropped.
+pub fn start(tree: Arc<Tree>, data: Arc<Data>, notifier: Notifier, hinted: Hinted) -> io::Result<()> {
+    let Hinted { receiver, notes } = hinted;
+    let mut planner = Planner::new(tree);
+    let work = move || {
+        for hint in receiver {
+            // What fails here fails again where somebody waits for it, and is told there.
+            let _ = catch_unwind(AssertUnwindSafe(|| push(&planner.take(hint)?, &data, &notifier, &notes)));
+        }
+    };
+    thread::Builder::new().name("push".to_owned()).spawn(work).map(|_| ())
+}
+
+impl Planner {
+    fn new(tree: Arc<Tree>) -> Planner {
+        Planner { tree, directories: Recent::new(DIRECTORIES_KEPT), is_reading: false }
+    }
+
+    fn take(&mut self, hint: Hint) -> Result<Batch, Failure> {
+        match hint {
+            Hint::Read(version) => {
+                self.is_reading = true;
+                self.look_around(version, true)
+            }
+            Hint::Listed(version) if std::mem::take(&mut self.is_reading) => self.look_around(version, false),
+            Hint::Listed(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The files that are likely to be read after `version`; that one too unless it was read.
+    fn look_around(&self, version: u64, was_read: bool) -> Result<Batch, Failure> {
+        let Some(around) = self.tree.neighbours(version)? else { return Ok(Vec::new()) };
+        let place = around.place() as u64;
+        let mut streams = self.directories.get(around.node()).unwrap_or_default();
+        let plan = streams.step(&ahead::DIRECTORY, place..place + u64::from(was_read));
+        self.directories.insert(around.node(), streams);
+        let index = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(around.len());
+        let entries = around.entries(index(plan.start)..index(plan.end));
+        let mut batch = within(BATCH_BYTES_MAX, self.tree.small_files(entries, FILE_BYTES_MAX)?);
+        // The marker. The end of a directory needs none, unless nothing of this directory was read yet.
+        if index(plan.end) < around.len() && !batch.is_empty() {
+            batch.remove(batch.len() / 2);
+        } else if !was_read {
+            batch.pop();
+        }
+        Ok(batch)
+    }
+}
+
+/// Hands the files of a batch to the kernel.
+fn push(batch: &Batch, data: &Data, notifier: &Notifier, notes: &Recent<u64, Note>) -> Result<(), Failure> {
+    for (version, _) in batch {
+        if notes.get(*version).is_none() {
+            notes.insert(*version, Note::Pushed);
+        }
+    }
+    data.prepare(batch.iter().map(|(_, map)| map));
+    for (version, map) in batch {
+        // A reader who was faster is not followed but overtaken.
+        if notes.get(*version) == Some(Note::Read) {
+            continue;
+        }
+        let bytes = data.read_all(map)?;
+        let number = Inode::File(*version).number()?;
+        notifier.store(INodeNo(number), 0, &bytes).map_err(|_| Failure::Stale)?;
+    }
+    Ok(())
+}
+
+/// The first of `files` that are not longer than `bytes_max` together.
+fn within(bytes_max: u64, mut files: Batch) -> Batch {
+    let mut bytes = 0u64;
+    let fit = files.iter().take_while(|(_, map)| {
+        bytes = bytes.saturating_add(map.length());
+        bytes <= bytes_max
+    });
+    let count = fit.count();
+    files.truncate(count);
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Node;
+    use crate::testing::Sample;
+    use crate::testing::noise;
+
+    /// A directory of `count` small files; every tenth is too long, empty or a link.
+    fn planner(count: u64) -> (Sample, Planner, Vec<u64>) {
+        let sample = Sample::new();
+        let node = |i: u64| match i % 30 {
+            9 => Node::File(noise(i, FILE_BYTES_MAX as usize + 1)),
+            19 => Node::File(Vec::new()),
+            29 => Node::Link("elsewhere"),
+            _ => Node::File(noise(i, 1_000)),
+        };
+        sample.backup(1, &[], (0..count).map(|i| (format!("{i:03}"), node(i))).collect());
+        let tree = Arc::new(sample.tree());
+        let root = tree.lookup(2, b"1970-01-01T00-00-01Z").unwrap().unwrap().number;
+        let version = |i: u64| {
+            let number = tree.lookup(root, format!("{i:03}").as_bytes()).unwrap().unwrap().number;
+            let Some(Inode::File(version)) = Inode::decode(number) else { panic!("{i}") };
+            (i % 10 != 9).then_some(version)
+        };
+        let versions = (0..count).filter_map(version).collect();
+        (sample, Planner::new(tree), versions)
+    }
+
+    fn versions(batch: Batch) -> Vec<u64> {
+        batch.into_iter().map(|(version, _)| version).collect()
+    }
+
+    /// Reads the files in order, as far as they were not pushed: how many had to be asked for, and all that was pushed.
+    fn walk(planner: &mut Planner, files: &[u64], listed: Vec<u64>) -> (usize, Vec<u64>) {
+        let mut pushed = listed;
+        let mut asked = 0;
+        for file in files {
+            if !pushed.contains(file) {
+                asked += 1;
+                pushed.extend(versions(planner.take(Hint::Read(*file)).unwrap()));
+            }
+        }
+        (asked, pushed)
+    }
+
+    #[test]
+    fn a_directory_that_is_read_in_order_is_pushed_once_and_asked_for_rarely() {
+        let (_sample, mut planner, files) = planner(240);
+        let (asked, mut pushed) = walk(&mut planner, &files, Vec::new());
+        assert!(asked <= 12, "{asked} of {} files were asked for", files.len());
+        assert_eq!(pushed.len() + asked, files.len(), "each file is asked for or pushed");
+        pushed.sort();
+        pushed.dedup();
+        assert_eq!(pushed.len() + asked, files.len(), "and none is pushed twice");
+    }
+
+    #[test]
+    fn a_listing_pushes_only_while_something_is_read() {
+        let (_sample, mut planner, files) = planner(8);
+        assert!(planner.take(Hint::Listed(files[0])).unwrap().is_empty(), "nothing was read yet");
+        planner.take(Hint::Read(files[7])).unwrap();
+        let listed = versions(planner.take(Hint::Listed(files[0])).unwrap());
+        assert_eq!(listed, files[..7], "all but the last, which tells that reading goes on");
+        assert!(planner.take(Hint::Listed(files[0])).unwrap().is_empty(), "nothing was read since");
+    }
+
+    #[test]
+    fn what_does_not_fit_a_batch_is_left_out() {
+        let (_sample, planner, files) = planner(30);
+        let around = planner.tree.neighbours(files[0]).unwrap().unwrap();
+        let all = planner.tree.small_files(around.entries(0..usize::MAX), FILE_BYTES_MAX).unwrap();
+        assert_eq!(all.len(), 27, "no links, no long and no empty files");
+        assert_eq!(versions(within(3_500, all)), files[..3]);
+        let root = planner.tree.neighbours(u64::MAX >> 8).unwrap();
+        assert!(root.is_none(), "no such version");
+    }
+}
