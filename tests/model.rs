@@ -261,9 +261,8 @@ impl World {
         let mounted = self.site.mount("mnt", &[]);
         let newest = self.truth.last().unwrap();
         newest.assert_same(&Image::of(&mounted.latest(self.tree.top())), "the newest snapshot in the mount");
-        let mut names: Vec<_> = fs::read_dir(mounted.point().join("snapshots")).unwrap().collect();
-        assert_eq!(names.len(), self.truth.len(), "every snapshot is in the mount");
-        names.sort_by_key(|name| name.as_ref().unwrap().file_name());
+        let shown = fs::read_dir(mounted.point().join("snapshots")).unwrap().count();
+        assert_eq!(shown, self.truth.len(), "every snapshot is in the mount");
         mounted.unmount().ok();
     }
 }
