@@ -34,10 +34,6 @@ use crate::views::Moment;
 
 /// How often the catalog is looked at.
 const PERIOD: Duration = Duration::from_millis(500);
-/// How often idle views are renewed when nothing changed, in periods: a view that stands on a moment before the
-/// catalog's log was folded back keeps the log from starting anew.
-const RENEW_PERIODS: u32 = 20;
-
 /// The watching thread; it ends when this is dropped.
 pub struct Watcher {
     stop: Option<Sender<()>>,
@@ -66,11 +62,8 @@ impl Drop for Watcher {
 
 fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &Receiver<()>) {
     let mut seen = None;
-    let mut periods = 0;
     while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-        periods += 1;
-        let looked = look(tree, &mut view, seen, periods % RENEW_PERIODS == 0);
-        match looked {
+        match look(tree, &mut view, seen) {
             Ok((version, before)) => {
                 seen = Some(version);
                 if let Some(before) = before {
@@ -83,15 +76,14 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
 }
 
 /// Looks at the catalog: its version, and the moment before if it changed.
-fn look(tree: &Tree, view: &mut View, seen: Option<i64>, renew: bool) -> Result<(i64, Option<Arc<Moment>>)> {
+fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>)> {
     // The version stands still while a read transaction is held, like everything else.
     view.renew()?;
     let version = view.data_version()?;
     let changed = seen != Some(version);
     let before = if changed { Some(tree.views().advance(view, now())?) } else { None };
-    if changed || renew {
-        tree.views().renew_idle()?;
-    }
+    // Also when nothing changed: a view that stands where it stood keeps the catalog's log from being folded back.
+    tree.views().renew_idle()?;
     Ok((version, before))
 }
 
