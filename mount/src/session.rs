@@ -71,12 +71,14 @@ impl Session {
     /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on.
     pub fn mount(repository: &Repository, point: &Path, options: Options, log: Log) -> Result<Session, Trouble> {
         let log = Arc::new(log);
+        let cores = thread::available_parallelism().map_or(2, usize::from);
         let reader = Arc::new(Reader::new(repository, CACHE_BYTES_MAX)?);
-        let views = Views::new(Arc::clone(&reader), now())?;
+        // One for each thread that serves the kernel, one to push, and one for messages.
+        let count = serving_threads(cores) + 2;
+        let views = Views::new(Arc::clone(&reader), repository.catalog_path(), count, now())?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
         let tree = Arc::new(Tree::new(views, owner));
-        let cores = thread::available_parallelism().map_or(2, usize::from);
-        let data = Data::new(Arc::clone(&reader), workers(cores, repository), CACHE_BYTES_MAX).map_err(no_thread)?;
+        let data = Data::new(reader, workers(cores, repository), CACHE_BYTES_MAX).map_err(no_thread)?;
         let data = Arc::new(data);
         let (sender, events) = unbounded();
         let (hints, hinted) = push::hints();
@@ -96,10 +98,21 @@ impl Session {
         })?;
         mount.widen_readahead();
         let background = ManuallyDrop::new(session.spawn().map_err(no_thread)?);
-        push::start(Arc::clone(&tree), data, background.notifier(), hinted).map_err(no_thread)?;
-        let watcher =
-            Watcher::start(tree, reader.view()?, background.notifier(), Arc::clone(&log)).map_err(no_thread)?;
-        Ok(Session { mount, events, sender, watcher: Some(watcher), log, _background: background })
+        let notifier = background.notifier();
+        let mut session =
+            Session { mount, events, sender, watcher: None, log: Arc::clone(&log), _background: background };
+        let watch = || {
+            let view = tree.views().open()?;
+            push::start(Arc::clone(&tree), data, notifier.clone(), hinted).map_err(no_thread)?;
+            Watcher::start(tree, view, notifier, log).map_err(no_thread)
+        };
+        match watch() {
+            Ok(watcher) => {
+                session.watcher = Some(watcher);
+                Ok(session)
+            }
+            Err(trouble) => session.unmount().and(Err(trouble)),
+        }
     }
 
     /// Where events that end the mount are sent to.
@@ -170,6 +183,11 @@ impl Session {
     }
 }
 
+/// How many threads take requests from the kernel: few, because none of them ever waits.
+fn serving_threads(cores: usize) -> usize {
+    (cores / 2).clamp(2, 8)
+}
+
 /// How many threads decode: one a processor, more where the store answers several requests at once.
 fn workers(cores: usize, repository: &Repository) -> usize {
     cores.max(repository.store().connections()).clamp(2, 64)
@@ -201,7 +219,7 @@ fn config(address: &str, options: Options, cores: usize) -> Config {
     // The kernel checks permissions as in the original, so root can let others look.
     let others = options.allow_other || geteuid().is_root();
     config.acl = if others { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some((cores / 2).clamp(2, 8));
+    config.n_threads = Some(serving_threads(cores));
     config.clone_fd = cores >= CLONE_FROM_CORES;
     config
 }

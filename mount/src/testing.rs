@@ -139,9 +139,14 @@ impl Sample {
         Arc::new(Reader::new(&self.repository(), CACHE_BYTES_MAX).unwrap())
     }
 
+    /// Views of its catalog.
+    pub fn views(&self, reader: Arc<Reader>) -> Views {
+        Views::new(reader, self.repository().catalog_path(), 1, Time { secs: 7, nanos: 0 }).unwrap()
+    }
+
     /// The tree that a fresh mount of it shows.
     pub fn tree(&self) -> Tree {
-        Tree::new(Views::new(self.reader(), Time { secs: 7, nanos: 0 }).unwrap(), (0, 0))
+        Tree::new(self.views(self.reader()), (0, 0))
     }
 }
 

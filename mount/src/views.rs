@@ -7,14 +7,23 @@
 //! The order that makes this right: a change is announced in steps 1. the number of the moment grows, 2. the new moment is
 //! published, 3. the kernel is told. Whoever takes the moment first and the view second can therefore never have a view
 //! that is older than the moment.
+//!
+//! A catalog that is rebuilt is another file, which numbers everything anew. The views of a mount stay with the file that
+//! was there when it began, and no view of another is ever opened: numbers that the kernel holds would lead elsewhere.
 
 use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use bygone_core::entry::Time;
+use bygone_core::error::Error;
 use bygone_core::error::Result;
 use bygone_core::read::Reader;
 use bygone_core::read::View;
@@ -35,17 +44,37 @@ pub struct Moment {
 /// Gives each operation a view of its own.
 pub struct Views {
     reader: Arc<Reader>,
+    catalog: PathBuf,
+    /// Device and inode of the catalog's file.
+    file: (u64, u64),
     number: AtomicU64,
     moment: Mutex<Arc<Moment>>,
     idle: Mutex<Vec<(u64, View)>>,
 }
 
 impl Views {
-    /// Looks at the catalog as it is now.
-    pub fn new(reader: Arc<Reader>, now: Time) -> Result<Views> {
-        let view = reader.view()?;
-        let moment = Arc::new(look(&view, now)?);
-        Ok(Views { reader, number: AtomicU64::new(0), moment: Mutex::new(moment), idle: Mutex::new(vec![(0, view)]) })
+    /// Looks at the catalog as it is now, with `count` views that are ready for use. `catalog` is its file.
+    pub fn new(reader: Arc<Reader>, catalog: PathBuf, count: usize, now: Time) -> Result<Views> {
+        let file = file_of(&catalog)?;
+        let views = (0..count.max(1)).map(|_| reader.view()).collect::<Result<Vec<_>>>()?;
+        let Some(view) = views.first() else { return Err(rebuilt(&catalog)) };
+        let moment = Mutex::new(Arc::new(look(view, now)?));
+        let idle = Mutex::new(views.into_iter().map(|view| (0, view)).collect());
+        let views = Views { reader, catalog, file, number: AtomicU64::new(0), moment, idle };
+        views.check_catalog()?;
+        Ok(views)
+    }
+
+    /// One more view of the same catalog.
+    pub fn open(&self) -> Result<View> {
+        let view = self.reader.view()?;
+        self.check_catalog()?;
+        Ok(view)
+    }
+
+    /// Fails if the catalog's file is not the one that it was.
+    pub fn check_catalog(&self) -> Result<()> {
+        if file_of(&self.catalog)? == self.file { Ok(()) } else { Err(rebuilt(&self.catalog)) }
     }
 
     /// The present moment.
@@ -61,7 +90,7 @@ impl Views {
         let moment = self.moment();
         let (shown, mut view) = match self.take_idle() {
             Some(idle) => idle,
-            None => (self.number(), self.reader.view()?),
+            None => (self.number(), self.open()?),
         };
         let number = self.number();
         if shown != number {
@@ -102,6 +131,16 @@ impl Views {
     fn number(&self) -> u64 {
         self.number.load(Ordering::SeqCst)
     }
+}
+
+fn file_of(catalog: &Path) -> Result<(u64, u64)> {
+    let failed = |error: io::Error| Error::Catalog { path: catalog.display().to_string(), detail: error.to_string() };
+    fs::metadata(catalog).map(|about| (about.dev(), about.ino())).map_err(failed)
+}
+
+fn rebuilt(catalog: &Path) -> Error {
+    let detail = "it was rebuilt since it was mounted: unmount and mount again".to_owned();
+    Error::Catalog { path: catalog.display().to_string(), detail }
 }
 
 fn look(view: &View, now: Time) -> Result<Moment> {

@@ -10,13 +10,14 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bygone_agent::settings::now;
-use bygone_core::error::Result;
 use bygone_core::read::View;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
@@ -25,6 +26,7 @@ use crossbeam_channel::bounded;
 use fuser::INodeNo;
 use fuser::Notifier;
 
+use crate::failure::Failure;
 use crate::inode::Inode;
 use crate::listing::Listing;
 use crate::log::Log;
@@ -54,7 +56,7 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // It catches nothing and owns nothing that others need; a panic was printed by the runtime.
+            // It catches its panics, so there is nothing to learn from its end.
             let _ = thread.join();
         }
     }
@@ -63,7 +65,8 @@ impl Drop for Watcher {
 fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &Receiver<()>) {
     let mut seen = None;
     while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-        match look(tree, &mut view, seen) {
+        let looked = catch_unwind(AssertUnwindSafe(|| look(tree, &mut view, seen)));
+        match looked.unwrap_or_else(|panic| Err(Failure::defect(&*panic))) {
             Ok((version, before)) => {
                 seen = Some(version);
                 if let Some(before) = before {
@@ -76,7 +79,8 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
 }
 
 /// Looks at the catalog: its version, and the moment before if it changed.
-fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>)> {
+fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>), Failure> {
+    tree.views().check_catalog()?;
     // The version stands still while a read transaction is held, like everything else.
     view.renew()?;
     let version = view.data_version()?;

@@ -3,7 +3,6 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use bygone_core::entry::Time;
 use bygone_core::store::faulty::Fault;
 
 use super::*;
@@ -12,7 +11,6 @@ use crate::testing::Node;
 use crate::testing::Sample;
 use crate::testing::noise;
 use crate::tree::Tree;
-use crate::views::Views;
 
 const BIG: usize = 5_000_000;
 
@@ -28,7 +26,7 @@ fn fixture(threads: usize) -> Fixture {
     let root = std::iter::once(("big".to_owned(), Node::File(noise(1, BIG)))).chain(files).collect();
     sample.backup(1, &[], root);
     let reader = sample.reader();
-    let tree = Tree::new(Views::new(Arc::clone(&reader), Time::default()).unwrap(), (0, 0));
+    let tree = Tree::new(sample.views(Arc::clone(&reader)), (0, 0));
     let data = Data::new(reader, threads, CACHE_BYTES_MAX).unwrap();
     Fixture { sample, tree, data }
 }

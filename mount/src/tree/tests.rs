@@ -211,7 +211,7 @@ fn a_path_of_a_snapshot_that_lacks_it_is_not_there() {
 fn a_new_snapshot_shows_after_the_views_advance_and_not_before() {
     let sample = two_snapshots();
     let reader = sample.reader();
-    let tree = Tree::new(Views::new(Arc::clone(&reader), Time::default()).unwrap(), (0, 0));
+    let tree = Tree::new(sample.views(Arc::clone(&reader)), (0, 0));
     sample.backup(300, &["x"], named(vec![("third", file("3"))]));
     assert_eq!(tree.lookup(2, b"1970-01-01T00-05-00Z").unwrap(), None);
     let before = tree.views().advance(&reader.view().unwrap(), Time { secs: 9, nanos: 0 }).unwrap();
@@ -236,4 +236,20 @@ fn the_tree_never_touches_the_store() {
     }
     tree.totals().unwrap();
     assert_eq!(sample.store.calls(), []);
+}
+
+#[test]
+fn a_catalog_that_was_rebuilt_is_not_mixed_with_the_old_one() {
+    let sample = two_snapshots();
+    let reader = sample.reader();
+    let views = sample.views(Arc::clone(&reader));
+    let tree = Tree::new(views, (0, 0));
+    let same = at(&tree, &format!("{FIRST}/same"));
+    let before = tree.attr(same).unwrap();
+    let path = sample.repository().catalog_path();
+    std::fs::copy(&path, path.with_extension("copy")).unwrap();
+    std::fs::rename(path.with_extension("copy"), &path).unwrap();
+    assert_eq!(tree.attr(same).unwrap(), before, "the old one is still read");
+    let told = tree.views().open().err().expect("no view of the new one is opened").to_string();
+    assert!(told.contains("mount again"), "{told}");
 }
