@@ -13,6 +13,7 @@ mod harness_itself;
 mod kill;
 mod model;
 mod mount;
+mod options;
 mod recover;
 mod semantics;
 mod site;
