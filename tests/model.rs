@@ -19,8 +19,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::site::{programs, restored, snapshot_ids};
 
-/// How long histories are tried.
-const BUDGET: Duration = Duration::from_secs(30);
+/// How long histories are tried, in seconds, unless BYGONE_TESTS_MODEL_SECONDS says otherwise.
+const BUDGET_SECS: u64 = 30;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -218,7 +218,7 @@ impl World {
             }
             Step::Mode { at, mode } => {
                 let Some(path) = self.any(*at).filter(|path| !path.is_symlink()) else { return };
-                let mode = if path.is_dir() { mode | 0o700 } else { mode | 0o400 };
+                let mode = if path.is_dir() { mode | 0o700 } else { mode | 0o600 };
                 fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
             }
             Step::Mtime { at, secs, nanos } => {
@@ -275,9 +275,12 @@ fn chosen(mut from: Vec<PathBuf>, at: usize) -> Option<PathBuf> {
 #[test]
 fn random_histories_come_back() {
     let config = Config { cases: 1, failure_persistence: None, max_shrink_time: 120_000, ..Config::default() };
+    let wanted =
+        std::env::var("BYGONE_TESTS_MODEL_SECONDS").ok().map(|secs| secs.parse().expect("a number of seconds"));
+    let budget = Duration::from_secs(wanted.unwrap_or(BUDGET_SECS));
     let since = Instant::now();
     let mut histories = 0;
-    while since.elapsed() < BUDGET {
+    while since.elapsed() < budget {
         // A new runner for each history, because one that has had its number of cases runs no more.
         let result = TestRunner::new(config.clone()).run(&prop::collection::vec(step(), 1..40), |steps| {
             let mut world = World::new();
@@ -289,5 +292,5 @@ fn random_histories_come_back() {
         histories += 1;
     }
     println!("{histories} histories");
-    assert!(histories > 2, "only {histories} histories in {BUDGET:?}");
+    assert!(histories > 2, "only {histories} histories in {budget:?}");
 }
