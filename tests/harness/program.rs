@@ -128,10 +128,15 @@ impl Site {
     }
 
     /// Starts `command` and returns at once.
-    pub fn start(&self, mut command: Command) -> Started {
+    pub fn start(&self, command: Command) -> Started {
+        self.start_reading(command, Stdio::null())
+    }
+
+    /// Starts `command` with this as its standard input: with a pipe it waits, as long as the test wants it to.
+    pub fn start_reading(&self, mut command: Command, stdin: Stdio) -> Started {
         self.runs.set(self.runs.get() + 1);
         let [out, err] = ["out", "err"].map(|name| self.at(format!("said/{}.{name}", self.runs.get())));
-        command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
+        command.stdin(stdin).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let shown: Vec<OsString> = command.get_args().map(OsStr::to_os_string).collect();
         Started { child, command: format!("{:?} {shown:?}", command.get_program()), out, err }
@@ -165,8 +170,9 @@ pub struct Started {
 }
 
 impl Started {
-    /// Waits for its end.
+    /// Waits for its end. A pipe that it reads is at its end from here on.
     pub fn end(mut self) -> Ran {
+        drop(self.child.stdin.take());
         let status = wait(&mut self.child).unwrap_or_else(|| {
             self.child.kill().unwrap();
             panic!("{} has not ended after {PATIENCE:?}: {}", self.command, self.complaint())
