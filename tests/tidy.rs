@@ -66,6 +66,9 @@ const NOT_OURS: &[&str] = &[
 const NOT_IN_CORE: &[&str] =
     &["println!", "eprintln!", "print!(", "dbg!", "std::env", "SystemTime::now", "Instant::now"];
 
+/// Where something of that is the subject, and nothing else can do it.
+const IN_CORE_AFTER_ALL: &[(&str, &str)] = &[("core/src/store/link.rs", "Instant::now")];
+
 /// The beginnings of SQL statements.
 const SQL: &[&str] = &["SELECT ", "INSERT ", "UPDATE ", "DELETE FROM", "CREATE TABLE", "PRAGMA "];
 
@@ -209,7 +212,8 @@ fn core_neither_prints_nor_looks_around() {
     let mut wrong = Vec::new();
     for source in files_below("core/src", ".rs") {
         let code = source.code_without_tests();
-        let found = NOT_IN_CORE.iter().filter(|forbidden| code.contains(**forbidden));
+        let allowed = |it: &str| IN_CORE_AFTER_ALL.contains(&(&source.path, it));
+        let found = NOT_IN_CORE.iter().filter(|forbidden| code.contains(**forbidden) && !allowed(forbidden));
         wrong.extend(found.map(|it| format!("{}: `{it}`: take it as an argument, or return it", source.path)));
     }
     none(&wrong);

@@ -24,6 +24,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
@@ -51,6 +52,7 @@ use super::beneath::open_object;
 use super::beneath::segments;
 use super::beneath::stat;
 use super::beneath::uninterrupted;
+use super::link::Link;
 use super::temporary::Published;
 use super::temporary::Temporary;
 use crate::config::CONFIG_NAME;
@@ -73,6 +75,7 @@ pub struct LocalStore {
     durable: Mutex<BTreeSet<String>>,
     /// Whether this filesystem has not yet been found to lack unnamed files.
     unnamed_files: AtomicBool,
+    link: Arc<Link>,
 }
 
 impl LocalStore {
@@ -120,7 +123,13 @@ impl LocalStore {
             identity: (found.dev(), found.ino()),
             durable: Mutex::default(),
             unnamed_files: AtomicBool::new(true),
+            link: Arc::default(),
         })
+    }
+
+    /// The same store at the end of this link: a directory may be on another machine, too.
+    pub fn with_link(self, link: Arc<Link>) -> LocalStore {
+        LocalStore { link, ..self }
     }
 
     /// Does `work` while the path leads to the directory that was opened. The check afterwards is what tells an object
@@ -193,6 +202,17 @@ impl LocalStore {
         Ok(())
     }
 
+    fn read_paced(&self, object: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let granted = self.link.download.grant(buffer.len() as u64);
+            let (piece, rest) = buffer.split_at_mut(usize::try_from(granted).unwrap_or(0));
+            object.read_exact_at(piece, offset)?;
+            offset += granted;
+            buffer = rest;
+        }
+        Ok(())
+    }
+
     fn open_object(&self, name: &ObjectName) -> io::Result<Option<File>> {
         let (directory, leaf) = name.split();
         match self.directory(directory)? {
@@ -205,7 +225,7 @@ impl LocalStore {
     fn write_new(&self, directory: BorrowedFd<'_>, leaf: &str, source: Source<'_>) -> io::Result<Published> {
         if self.unnamed_files.load(Ordering::Relaxed) {
             if let Some(mut temporary) = Temporary::unnamed(directory)? {
-                temporary.fill(source)?;
+                temporary.fill(source, &self.link.upload)?;
                 match temporary.publish(leaf)? {
                     Published::Unsupported => {}
                     published => return Ok(published),
@@ -214,7 +234,7 @@ impl LocalStore {
             self.unnamed_files.store(false, Ordering::Relaxed);
         }
         let mut temporary = Temporary::named(directory)?;
-        temporary.fill(source)?;
+        temporary.fill(source, &self.link.upload)?;
         temporary.publish(leaf)
     }
 
@@ -287,7 +307,7 @@ impl Store for LocalStore {
     }
 
     fn connections(&self) -> usize {
-        4
+        self.link.transfers(4)
     }
 
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
@@ -299,7 +319,7 @@ impl Store for LocalStore {
             let wanted = range.within(name, object.metadata().map_err(failed)?.len())?;
             let length = usize::try_from(wanted.end - wanted.start);
             let mut bytes = vec![0; length.map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?];
-            object.read_exact_at(&mut bytes, wanted.start).map_err(failed)?;
+            self.read_paced(&object, &mut bytes, wanted.start).map_err(failed)?;
             Ok(bytes)
         })
     }

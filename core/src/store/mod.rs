@@ -6,6 +6,7 @@
 
 pub mod contract;
 pub mod faulty;
+pub mod link;
 pub mod local;
 pub mod memory;
 

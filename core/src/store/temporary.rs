@@ -31,12 +31,10 @@ use nix::unistd::unlinkat;
 
 use super::Source;
 use super::beneath::uninterrupted;
+use super::link::Pace;
 
 /// Files are for their owner alone: what is in them is sealed, but nobody else has business there.
 pub(super) const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
-
-/// Copies that the kernel cannot do for us go through a buffer of this size.
-const COPY_BYTES: u64 = 1 << 20;
 
 /// A file in `directory` that is still to get its name; dropped before that, it is gone.
 pub(super) struct Temporary<'d> {
@@ -66,14 +64,19 @@ impl<'d> Temporary<'d> {
         Ok(Temporary { directory, file: file.into(), name: Some(name) })
     }
 
-    /// Writes the whole object and waits until the disk has it.
-    pub(super) fn fill(&mut self, source: Source<'_>) -> io::Result<()> {
-        match source {
-            Source::Bytes(bytes) => self.file.write_all(bytes)?,
-            Source::File { file, bytes } => {
-                let copied = copy_in_kernel(file, &self.file, bytes);
-                copy_by_buffer(source, copied, &mut self.file)?;
+    /// Writes the whole object at this pace and waits until the disk has it.
+    pub(super) fn fill(&mut self, source: Source<'_>, pace: &Pace) -> io::Result<()> {
+        let mut at = 0;
+        let mut buffer = Vec::new();
+        while at < source.bytes() {
+            let end = at + pace.grant(source.bytes() - at);
+            if let Source::File { file, .. } = source {
+                at = copy_in_kernel(file, &self.file, at, end);
             }
+            buffer.resize(usize::try_from(end - at).map_err(|_| io::ErrorKind::OutOfMemory)?, 0);
+            source.read_exact_at(&mut buffer, at)?;
+            self.file.write_all(&buffer)?;
+            at = end;
         }
         if self.file.metadata()?.len() != source.bytes() {
             return Err(io::Error::other("the filesystem did not keep the number of bytes that were written"));
@@ -140,30 +143,17 @@ pub(super) enum Published {
     Unsupported,
 }
 
-/// Lets the kernel copy (some filesystems then share the bytes and write nothing) and returns how far it came. Trouble is
-/// not told from inability here: the copy that goes on behind it will meet the trouble again.
-fn copy_in_kernel(from: &File, to: &File, bytes: u64) -> u64 {
-    let mut done = 0;
-    while done < bytes {
-        let Ok(mut offset) = i64::try_from(done) else { break };
-        let left = usize::try_from(bytes - done).unwrap_or(usize::MAX).min(1 << 30);
+/// Lets the kernel copy (some filesystems then share the bytes and write nothing) what lies from `at` to `end` and returns
+/// how far it came. Trouble is not told from inability here: the copy that goes on behind it will meet the trouble again.
+fn copy_in_kernel(from: &File, to: &File, at: u64, end: u64) -> u64 {
+    let mut at = at;
+    while at < end {
+        let Ok(mut offset) = i64::try_from(at) else { break };
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX);
         match uninterrupted(|| copy_file_range(from, Some(&mut offset), to, None, left)) {
             Ok(0) | Err(_) => break,
-            Ok(copied) => done += copied as u64,
+            Ok(copied) => at += copied as u64,
         }
     }
-    done
-}
-
-fn copy_by_buffer(source: Source<'_>, from: u64, to: &mut File) -> io::Result<()> {
-    let mut buffer = Vec::new();
-    let mut at = from;
-    while at < source.bytes() {
-        let length = COPY_BYTES.min(source.bytes() - at);
-        buffer.resize(usize::try_from(length).unwrap_or(0), 0);
-        source.read_exact_at(&mut buffer, at)?;
-        to.write_all(&buffer)?;
-        at += length;
-    }
-    Ok(())
+    at
 }
