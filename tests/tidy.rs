@@ -33,8 +33,8 @@ const BANNED: &[(&str, &str, &[&str])] = &[
     ("bundle", "volume", &[]),
     ("backend", "store", &[]),
     ("backends", "store", &[]),
-    ("remote", "store", &[]),
-    ("encrypt", "seal", &["core/src/crypto"]), // what the library of the cipher calls it
+    ("remote", "store", &["core/src/store/rclone"]), // what rclone calls a place
+    ("encrypt", "seal", &["core/src/crypto"]),       // what the library of the cipher calls it
     ("decrypt", "open", &["core/src/crypto"]),
     ("archive", "snapshot", &[]),
     ("chunk", "block, frame or node", &[]),

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::Args;
@@ -78,8 +79,12 @@ pub struct Locations {
 impl Locations {
     /// The directories of this machine that belong to bygone: not to be backed up, not to be mounted over.
     pub fn directories(&self) -> Vec<PathBuf> {
-        let Address::Local(store) = &self.address;
-        vec![store.clone(), self.catalog_base.clone(), self.cache_base.clone()]
+        let mut directories = vec![self.catalog_base.clone(), self.cache_base.clone()];
+        match &self.address {
+            Address::Local(store) => directories.push(store.clone()),
+            Address::Rclone(_) => {}
+        }
+        directories
     }
 }
 
@@ -161,6 +166,7 @@ impl Globals {
             |path: PathBuf| std::path::absolute(&path).map_err(Failure::machine("find the directory", path.display()));
         let address = match parse_address(repo)? {
             Address::Local(path) => Address::Local(absolute(path)?),
+            elsewhere @ Address::Rclone(_) => elsewhere,
         };
         Ok(Locations { address, catalog_base: absolute(catalog)?, cache_base: absolute(cache)? })
     }
@@ -168,13 +174,13 @@ impl Globals {
     /// The repository's place; its store exists.
     pub fn place(&self) -> Result<Place> {
         let Locations { address, catalog_base, .. } = self.locations()?;
-        Ok(Place { store: address.open()?, catalog_base })
+        Ok(Place { store: address.open(&Arc::default())?, catalog_base })
     }
 
     /// The place of a repository that is about to be made; its store is made.
     pub fn new_place(&self) -> Result<Place> {
         let Locations { address, catalog_base, .. } = self.locations()?;
-        Ok(Place { store: address.create()?, catalog_base })
+        Ok(Place { store: address.create(&Arc::default())?, catalog_base })
     }
 
     /// Opens the repository, asking for the passphrase if it must. Ends early if `watch` is cancelled meanwhile.
@@ -315,7 +321,7 @@ mod tests {
     #[test]
     fn catalog_and_cache_have_places_of_their_own_by_default() {
         let at_home = globals("file:/r").locations_in(&environment()).unwrap();
-        let directories = ["/r", "/home/u/.local/state/bygone", "/home/u/.cache/bygone"].map(PathBuf::from);
+        let directories = ["/home/u/.local/state/bygone", "/home/u/.cache/bygone", "/r"].map(PathBuf::from);
         assert_eq!(at_home.directories(), directories);
         let relative = Environment { state_home: Some("state".into()), ..environment() };
         let base = globals("/r").locations_in(&relative).unwrap().catalog_base;

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Store;
+use super::link::Link;
 use super::local::LocalStore;
+use super::rclone::RcloneStore;
 use crate::error::Error;
 use crate::error::Result;
 
@@ -17,25 +19,31 @@ use crate::error::Result;
 pub enum Address {
     /// A directory on this machine.
     Local(PathBuf),
+    /// A place that the rclone program knows, as it writes it: `remote:path`.
+    Rclone(String),
 }
 
 impl Address {
-    /// Opens the store that lies there.
-    pub fn open(&self) -> Result<Arc<dyn Store>> {
+    /// Opens the store that lies there, at the end of `link`.
+    pub fn open(&self, link: &Arc<Link>) -> Result<Arc<dyn Store>> {
+        let link = Arc::clone(link);
         match self {
-            Address::Local(path) => Ok(Arc::new(LocalStore::open(path)?)),
+            Address::Local(path) => Ok(Arc::new(LocalStore::open(path)?.with_link(link))),
+            Address::Rclone(place) => Ok(Arc::new(RcloneStore::open(place)?.with_link(link))),
         }
     }
 
     /// Makes a new and empty store there.
-    pub fn create(&self) -> Result<Arc<dyn Store>> {
+    pub fn create(&self, link: &Arc<Link>) -> Result<Arc<dyn Store>> {
+        let link = Arc::clone(link);
         match self {
-            Address::Local(path) => Ok(Arc::new(LocalStore::create(path)?)),
+            Address::Local(path) => Ok(Arc::new(LocalStore::create(path)?.with_link(link))),
+            Address::Rclone(place) => Ok(Arc::new(RcloneStore::create(place)?.with_link(link))),
         }
     }
 }
 
-/// Reads an address: a path, `file:PATH` or `file:///PATH`.
+/// Reads an address: a path, `file:PATH`, `file:///PATH` or `rclone:REMOTE:PATH`.
 pub fn parse_address(text: &str) -> Result<Address> {
     let path = match kind(text) {
         None => text,
@@ -47,7 +55,8 @@ pub fn parse_address(text: &str) -> Result<Address> {
                 return Err(Error::Invalid { what });
             }
         },
-        Some((kind @ ("s3" | "rclone"), _)) => {
+        Some(("rclone", place)) => return rclone(text, place),
+        Some((kind @ "s3", _)) => {
             let what = format!("{text}: this version does not have the {kind} store yet, use a directory");
             return Err(Error::Invalid { what });
         }
@@ -60,6 +69,16 @@ pub fn parse_address(text: &str) -> Result<Address> {
         return Err(Error::Invalid { what: format!("{text:?} does not name a store: give the path of a directory") });
     }
     Ok(Address::Local(PathBuf::from(path)))
+}
+
+/// A relative path would mean another place once a mount has gone to the background, and is more likely a remote without
+/// its colon.
+fn rclone(text: &str, place: &str) -> Result<Address> {
+    if (place.starts_with('/') || place.contains(':')) && !place.contains('\0') {
+        return Ok(Address::Rclone(place.to_owned()));
+    }
+    let what = format!("{text} names no remote of rclone: write rclone:REMOTE:PATH, `rclone listremotes` shows them");
+    Err(Error::Invalid { what })
 }
 
 /// The word before the first colon and what follows it, if `text` begins with such a word.
@@ -91,8 +110,20 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_rclone_is_for_rclone_to_read() {
+        for place in ["remote:", "remote:a/b c", ":memory:x", ":sftp,host=h:x", "/a/b", "crypt:"] {
+            let address = parse_address(&format!("rclone:{place}"));
+            assert_eq!(address.ok(), Some(Address::Rclone(place.into())), "{place}");
+        }
+        for text in ["rclone:", "rclone:remote", "rclone:a/b", "rclone:r:\0"] {
+            let told = parse_address(text).unwrap_err();
+            assert!(matches!(&told, Error::Invalid { what } if what.contains("REMOTE:PATH")), "{text:?}: {told}");
+        }
+    }
+
+    #[test]
     fn other_kinds_are_refused_and_never_taken_for_a_directory() {
-        for text in ["s3://bucket/x", "rclone:remote:x", "s3:x"] {
+        for text in ["s3://bucket/x", "s3:x"] {
             let told = parse_address(text).unwrap_err();
             assert!(matches!(&told, Error::Invalid { what } if what.contains("does not have")), "{text}: {told}");
         }

@@ -9,6 +9,7 @@ pub mod faulty;
 pub mod link;
 pub mod local;
 pub mod memory;
+pub mod rclone;
 
 mod address;
 mod beneath;
@@ -25,6 +26,7 @@ use crate::error::Result;
 
 pub use address::Address;
 pub use address::parse_address;
+pub use link::TRANSFERS_MAX;
 pub use name::ObjectName;
 
 /// Which bytes of an object are wanted.

@@ -1,0 +1,432 @@
+//! A store that the rclone program reaches: any of the places that it knows.
+//!
+//! One rclone runs as long as the store is open (see `process`) and does what it is asked (see `client`). It promises less
+//! than [`Store`] does, and the difference is made up here:
+//! - **Half objects.** Where files can be renamed (directories, SFTP, WebDAV, most drives), an upload is seen while it
+//!   grows. So it gets a name that no list shows, `.NAME.RANDOM`, and the right one when it is whole. Where they cannot be
+//!   renamed (buckets), an upload appears when it is whole.
+//! - **Overwriting.** rclone replaces what is there. So what is there is looked at before, a rename is told to replace
+//!   nothing, and the writers of one name in this process go one after the other. Between two machines that write
+//!   different bytes under one name into a bucket in the same moment, the last one wins: no bygone does that.
+//! - **Absence** is not told from a place that is gone. So where a [`CONFIG_NAME`] was seen, an object counts as absent, and
+//!   a list as empty, only if it is still there.
+//!
+//! What cannot be made up: whether what was stored survives a loss of power is for the storage to say, and rclone's own
+//! `local` does not sync. Whoever can should use the local or the S3 store.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use ureq::Body;
+use ureq::http::Response;
+use ureq::http::StatusCode;
+use ureq::http::header::CONTENT_RANGE;
+
+use super::ByteRange;
+use super::Listed;
+use super::ObjectName;
+use super::Source;
+use super::Store;
+use super::Stored;
+use super::link::Link;
+use crate::config::CONFIG_NAME;
+use crate::error::Error;
+use crate::error::Result;
+
+mod client;
+mod process;
+
+use client::Client;
+use client::Refused;
+use process::Process;
+
+const PROGRAM: &str = "rclone";
+
+/// Objects that are there already are compared in pieces of this size.
+const COMPARE_BYTES: u64 = 1 << 20;
+
+/// A place that rclone knows.
+pub struct RcloneStore {
+    /// `remote:path`, as rclone writes it.
+    remote: String,
+    running: Mutex<Option<Arc<Running>>>,
+    /// Whether a [`CONFIG_NAME`] was seen here, so that its absence means that the place is gone.
+    anchored: AtomicBool,
+    can_rename: bool,
+    /// The names that are being written.
+    writing: Mutex<BTreeSet<ObjectName>>,
+    written: Condvar,
+    link: Arc<Link>,
+}
+
+/// One rclone and what asks it.
+struct Running {
+    process: Process,
+    client: Client,
+}
+
+impl RcloneStore {
+    /// Opens a place that holds a [`CONFIG_NAME`]; [`Error::NoRepository`] if there is none.
+    pub fn open(remote: &str) -> Result<RcloneStore> {
+        let store = RcloneStore::start(remote, "open")?;
+        match store.client().and_then(|client| client.client.size(CONFIG_NAME)) {
+            Ok(Some(_)) => store.anchored.store(true, Ordering::SeqCst),
+            Ok(None) => return Err(Error::NoRepository { store: store.address() }),
+            Err(refused) => return Err(Error::store("open", store.address(), refused.failure())),
+        }
+        Ok(store)
+    }
+
+    /// Makes the place, or takes an empty one; one with anything in it is [`Error::Exists`].
+    pub fn create(remote: &str) -> Result<RcloneStore> {
+        let store = RcloneStore::start(remote, "create")?;
+        let failed = |refused: Refused| Error::store("create", store.address(), refused.failure());
+        let running = store.client().map_err(failed)?;
+        running.client.make_place().map_err(failed)?;
+        match running.client.list("") {
+            Ok(there) if there.is_empty() => {}
+            // Some buckets are there only once something is in them.
+            Err(Refused::Absent) => {}
+            Ok(_) => {
+                let hint = "it is not empty: choose another place, or remove what is in it";
+                return Err(Error::Exists { what: store.address(), hint });
+            }
+            Err(refused) => return Err(failed(refused)),
+        }
+        Ok(store)
+    }
+
+    /// The same store at the end of this link.
+    pub fn with_link(self, link: Arc<Link>) -> RcloneStore {
+        RcloneStore { link, ..self }
+    }
+
+    fn start(remote: &str, doing: &'static str) -> Result<RcloneStore> {
+        let mut store = RcloneStore {
+            remote: remote.to_owned(),
+            running: Mutex::default(),
+            anchored: AtomicBool::new(false),
+            can_rename: false,
+            writing: Mutex::default(),
+            written: Condvar::new(),
+            link: Arc::default(),
+        };
+        let known = store.client().and_then(|running| running.client.can_rename());
+        store.can_rename = known.map_err(|refused| Error::store(doing, store.address(), refused.failure()))?;
+        Ok(store)
+    }
+
+    /// The rclone to ask: a new one if the last one has ended.
+    fn client(&self) -> std::result::Result<Arc<Running>, Refused> {
+        let mut running = lock(&self.running);
+        if let Some(running) = running.as_ref().filter(|running| !running.process.has_ended()) {
+            return Ok(Arc::clone(running));
+        }
+        let process = Process::start(PROGRAM, &self.remote)?;
+        let client = Client::new(process.url.clone());
+        Ok(Arc::clone(running.insert(Arc::new(Running { process, client }))))
+    }
+
+    /// Asks rclone; if it ended meanwhile, the failure says what it said last.
+    fn ask<T>(&self, work: impl FnOnce(&Client) -> std::result::Result<T, Refused>) -> std::result::Result<T, Refused> {
+        let running = self.client()?;
+        work(&running.client).map_err(|refused| match refused {
+            Refused::Failed(cause) if running.process.has_ended() => {
+                Refused::Failed(io::Error::new(cause.kind(), format!("rclone has ended; {}", running.process.said())))
+            }
+            other => other,
+        })
+    }
+
+    /// The size of an object, or nothing if it is not there and the store is.
+    fn size(&self, name: &ObjectName) -> io::Result<Option<u64>> {
+        let found = match self.ask(|client| client.size(name.as_str())) {
+            Err(Refused::Failed(cause)) if self.is_below_an_object(name) => {
+                drop(cause);
+                Ok(None)
+            }
+            other => other,
+        };
+        match found.map_err(Refused::failure)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.in_place().map(|()| None),
+        }
+    }
+
+    /// Whether a beginning of `name` is an object: then `name` is absent, and rclone calls that a failure.
+    fn is_below_an_object(&self, name: &ObjectName) -> bool {
+        let text = name.as_str();
+        let beginnings = text.match_indices('/').filter_map(|(at, _)| text.get(..at));
+        beginnings.into_iter().any(|beginning| matches!(self.ask(|client| client.size(beginning)), Ok(Some(_))))
+    }
+
+    /// Fails if the place is not the store that it was.
+    fn in_place(&self) -> io::Result<()> {
+        if !self.anchored.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        match self.ask(|client| client.size(CONFIG_NAME)) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(self.gone()),
+            Err(refused) => Err(refused.failure()),
+        }
+    }
+
+    fn gone(&self) -> io::Error {
+        let address = self.address();
+        io::Error::other(format!(
+            "{address} has no {CONFIG_NAME} any more: is the storage behind it mounted and whole?"
+        ))
+    }
+
+    /// Opens an object for reading, or says that it is absent.
+    fn open_object(&self, name: &ObjectName, range: ByteRange) -> io::Result<Response<Body>> {
+        match self.ask(|client| client.read(name, range)) {
+            Ok(answer) => Ok(answer),
+            // A directory of that name, or a file above it, is told as a failure.
+            Err(refused) => match (self.size(name)?, refused) {
+                (None, _) => Err(io::ErrorKind::NotFound.into()),
+                (Some(_), refused) => Err(refused.failure()),
+            },
+        }
+    }
+
+    fn get_whole(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>> {
+        let failed = |cause| Error::store("read", name, cause);
+        let answer = self.open_object(name, ByteRange::Whole { bytes_max }).map_err(failed)?;
+        let body = answer.into_body();
+        let object_bytes = match body.content_length() {
+            Some(bytes) => bytes,
+            // Of an empty object it does not.
+            None => self.size(name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?,
+        };
+        let wanted = ByteRange::Whole { bytes_max }.within(name, object_bytes)?;
+        self.read_exactly(body, wanted.end).map_err(failed)
+    }
+
+    fn get_part(&self, name: &ObjectName, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        let failed = |cause| Error::store("read", name, cause);
+        let short = |why: String| failed(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+        let range = ByteRange::Part { offset, bytes };
+        if offset.checked_add(bytes).is_none_or(|end| i64::try_from(end).is_err()) {
+            // Nobody can store so much, and rclone cannot be asked for it.
+            let size = self.size(name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+            return range.within(name, size).map(|_| Vec::new());
+        }
+        let answer = self.open_object(name, range).map_err(failed)?;
+        let told = answer.headers().get(CONTENT_RANGE).and_then(|told| told.to_str().ok()).unwrap_or_default();
+        let wanted = format!("bytes {offset}-{}/", offset + bytes - 1);
+        if answer.status() != StatusCode::PARTIAL_CONTENT || !told.starts_with(&wanted) {
+            let status = answer.status().as_u16();
+            return Err(short(format!(
+                "{bytes} bytes from {offset} were asked for, rclone has {told:?} (status {status})"
+            )));
+        }
+        let body = answer.into_body();
+        if body.content_length() != Some(bytes) {
+            return Err(short(format!("{bytes} bytes were asked for, rclone sends {:?}", body.content_length())));
+        }
+        self.read_exactly(body, bytes).map_err(failed)
+    }
+
+    fn read_exactly(&self, body: Body, bytes: u64) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut all = Vec::new();
+        all.try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut reader = body.into_reader();
+        while (all.len() as u64) < bytes {
+            let granted = self.link.download.grant(bytes - all.len() as u64);
+            let read = reader.by_ref().take(granted).read_to_end(&mut all)?;
+            if (read as u64) < granted {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether the object holds these very bytes.
+    fn is_same(&self, name: &ObjectName, source: Source<'_>) -> io::Result<bool> {
+        if self.size(name)? != Some(source.bytes()) {
+            return Ok(false);
+        }
+        let answer = self.open_object(name, ByteRange::Whole { bytes_max: source.bytes() })?;
+        let mut reader = answer.into_body().into_reader();
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        let mut at = 0;
+        while at < source.bytes() {
+            let length = self.link.download.grant(COMPARE_BYTES.min(source.bytes() - at));
+            old.resize(usize::try_from(length).unwrap_or(0), 0);
+            new.resize(old.len(), 0);
+            reader.read_exact(&mut old)?;
+            source.read_exact_at(&mut new, at)?;
+            if old != new {
+                return Ok(false);
+            }
+            at += length;
+        }
+        Ok(true)
+    }
+
+    fn put_in_turn(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
+        let failed = |cause| Error::store("write", name, cause);
+        self.in_place().map_err(failed)?;
+        // Twice if another process stored this name while we sent it, and once more if it then deleted it.
+        for _ in 0..3 {
+            if self.size(name).map_err(failed)?.is_some() {
+                let same = self.is_same(name, source).map_err(failed)?;
+                return if same { Ok(Stored::default()) } else { Err(super::already_there(name)) };
+            }
+            if self.upload(name, source).map_err(failed)? {
+                let found = self.size(name).map_err(failed)?;
+                if found == Some(source.bytes()) {
+                    return Ok(Stored::default());
+                }
+                let odd = format!("{} bytes were stored, and then it has {found:?}: try again", source.bytes());
+                return Err(failed(io::Error::other(odd)));
+            }
+        }
+        Err(failed(io::Error::other("others write this name over and over")))
+    }
+
+    /// Sends an object; false if its name was taken meanwhile.
+    fn upload(&self, name: &ObjectName, source: Source<'_>) -> io::Result<bool> {
+        let pace = &self.link.upload;
+        let (directory, leaf) = name.split();
+        if !self.can_rename {
+            self.ask(|client| client.upload(directory, leaf, source, pace)).map_err(Refused::failure)?;
+            return Ok(true);
+        }
+        let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+        let hidden = format!(".{leaf}.{random:016x}");
+        let path = if directory.is_empty() { hidden.clone() } else { format!("{directory}/{hidden}") };
+        let sent = self.ask(|client| client.upload(directory, &hidden, source, pace));
+        let named = sent.and_then(|()| self.ask(|client| client.rename(&path, name.as_str())));
+        // What still has the hidden name is waste, and after a rename it means that the name was taken.
+        let left = self.ask(|client| client.delete(&path));
+        named.map_err(Refused::failure)?;
+        match left {
+            Err(Refused::Absent) => Ok(true),
+            Ok(()) => Ok(false),
+            Err(refused) => Err(refused.failure()),
+        }
+    }
+
+    fn list_below(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+        let directory = prefix.trim_end_matches('/');
+        let found = match self.ask(|client| client.list(directory)) {
+            Ok(found) => found,
+            Err(Refused::Absent) => Vec::new(),
+            // Where the directory is a file, rclone fails: below an object there is nothing.
+            Err(refused) => match self.ask(|client| client.size(directory)) {
+                Ok(Some(_)) if !directory.is_empty() => Vec::new(),
+                _ => return Err(refused.failure()),
+            },
+        };
+        let mut listed = Vec::with_capacity(found.len());
+        for item in found {
+            let Some(name) = ObjectName::new(&item.path).filter(|name| name.as_str().starts_with(prefix)) else {
+                continue;
+            };
+            let bytes = client::size_of(&item).map_err(Refused::failure)?;
+            listed.push(Listed { name, bytes, etag: None });
+        }
+        listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if let Some([twice, _]) = listed.array_windows().find(|[a, b]| a.name == b.name) {
+            let name = &twice.name;
+            let text = format!("the storage has two files called {name}: look at them with `rclone dedupe`");
+            return Err(io::Error::other(text));
+        }
+        let has_config = || listed.iter().any(|listed| listed.name.as_str() == CONFIG_NAME);
+        if listed.is_empty() || (prefix.is_empty() && !has_config()) {
+            self.in_place()?;
+        }
+        Ok(listed)
+    }
+
+    /// Waits until nobody else in this process writes `name`.
+    fn turn<'s>(&'s self, name: &'s ObjectName) -> Turn<'s> {
+        let mut writing = lock(&self.writing);
+        while writing.contains(name) {
+            writing = self.written.wait(writing).unwrap_or_else(PoisonError::into_inner);
+        }
+        writing.insert(name.clone());
+        Turn { store: self, name }
+    }
+}
+
+/// The right to write one name.
+struct Turn<'s> {
+    store: &'s RcloneStore,
+    name: &'s ObjectName,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.store.writing).remove(self.name);
+        self.store.written.notify_all();
+    }
+}
+
+/// What these locks guard is never left half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store for RcloneStore {
+    fn address(&self) -> String {
+        format!("rclone:{}", self.remote)
+    }
+
+    fn connections(&self) -> usize {
+        self.link.transfers(4)
+    }
+
+    fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
+        range.check()?;
+        match range {
+            ByteRange::Whole { bytes_max } => self.get_whole(name, bytes_max),
+            ByteRange::Part { offset, bytes } => self.get_part(name, offset, bytes),
+        }
+    }
+
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
+        let _turn = self.turn(name);
+        let stored = self.put_in_turn(name, source)?;
+        if name.as_str() == CONFIG_NAME {
+            self.anchored.store(true, Ordering::SeqCst);
+        }
+        Ok(stored)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        super::check_prefix(prefix)?;
+        self.list_below(prefix).map_err(|cause| Error::store("list", self.address(), cause))
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        let failed = |cause| Error::store("delete", name, cause);
+        let _turn = self.turn(name);
+        match self.ask(|client| client.delete(name.as_str())) {
+            Ok(()) => {}
+            Err(refused) => match self.size(name).map_err(failed)? {
+                None => {}
+                Some(_) => return Err(failed(refused.failure())),
+            },
+        }
+        if name.as_str() == CONFIG_NAME {
+            self.anchored.store(false, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
