@@ -1,6 +1,7 @@
 //! The agent: the user's files and the command line.
 
 pub mod commands;
+pub mod configuration;
 pub mod exit;
 pub mod output;
 pub mod passphrase;

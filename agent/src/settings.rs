@@ -1,4 +1,5 @@
-//! Where the repository is and how it opens: options of every command, with the environment for what they leave open.
+//! Where the repository is and how it opens: options of every command, with the configuration and the environment for
+//! what they leave open.
 //!
 //! The options are the same for `bygone` and `bygone-mount` and stand before or after the command's name. This and
 //! `main` are the only places that read the environment or the clock; everything below is told.
@@ -20,9 +21,18 @@ use bygone_core::repo::Place;
 use bygone_core::repo::Repository;
 use bygone_core::repo::Secret;
 use bygone_core::store::Address;
+use bygone_core::store::link::Limits;
+use bygone_core::store::link::Link;
 use bygone_core::store::parse_address;
 use bygone_core::watch::Watch;
 
+use crate::configuration;
+use crate::configuration::Configuration;
+use crate::configuration::Parallel;
+use crate::configuration::Rate;
+use crate::configuration::Section;
+use crate::configuration::parse_parallel;
+use crate::configuration::parse_rate;
 use crate::exit::Failure;
 use crate::exit::Result;
 use crate::passphrase;
@@ -33,7 +43,7 @@ use crate::passphrase::Sources;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Globals {
-    /// The repository: a directory, as PATH or file:PATH [env: BYGONE_REPO]
+    /// The repository: a directory, as PATH or file:PATH, or rclone:REMOTE:PATH [env: BYGONE_REPO]
     #[arg(short, long, global = true, value_name = "URL")]
     pub repo: Option<OsString>,
     /// Take the passphrase from a file, without its final line end [env: BYGONE_PASSPHRASE_FILE]
@@ -51,6 +61,20 @@ pub struct Globals {
     /// Keep caches below DIR, default $XDG_CACHE_HOME/bygone or ~/.cache/bygone [env: BYGONE_CACHE_DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Take what is not said here from [profile.NAME] in ~/.config/bygone/config.toml
+    ///
+    /// A profile is stronger than environment variables, and those are stronger than [defaults] in the same file.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Send at most RATE bytes a second to the store: 500k, 2M, or none
+    #[arg(long, global = true, value_name = "RATE", value_parser = parse_rate)]
+    pub limit_upload: Option<Rate>,
+    /// Fetch at most RATE bytes a second from the store
+    #[arg(long, global = true, value_name = "RATE", value_parser = parse_rate)]
+    pub limit_download: Option<Rate>,
+    /// Make N transfers at a time, 1 to 32; otherwise the store decides
+    #[arg(long, global = true, value_name = "N", value_parser = parse_parallel)]
+    pub parallel: Option<Parallel>,
     /// Say nothing but results, warnings and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
@@ -63,6 +87,9 @@ pub struct Globals {
     /// Show no progress on the terminal
     #[arg(long, global = true)]
     pub no_progress: bool,
+    /// The way to the store: its limits may be changed at any time.
+    #[arg(skip)]
+    pub link: Arc<Link>,
 }
 
 /// Where a repository's parts are, before anything is opened.
@@ -109,6 +136,8 @@ pub struct Environment {
     pub state_home: Option<OsString>,
     /// XDG_CACHE_HOME.
     pub cache_home: Option<OsString>,
+    /// XDG_CONFIG_HOME.
+    pub config_home: Option<OsString>,
     /// The home directory.
     pub home: Option<PathBuf>,
 }
@@ -129,16 +158,16 @@ impl Environment {
             new_passphrase: env::var_os("BYGONE_NEW_PASSPHRASE"),
             state_home: get("XDG_STATE_HOME"),
             cache_home: get("XDG_CACHE_HOME"),
+            config_home: get("XDG_CONFIG_HOME"),
             home: get("HOME").map(PathBuf::from).or_else(home),
         }
     }
 
-    /// A directory by our option's variable, by the XDG variable, or below the home directory.
-    fn directory(&self, own: Option<&OsString>, xdg: Option<&OsString>, below_home: &str) -> Option<PathBuf> {
+    /// Bygone's directory of a kind: by the XDG variable, or below the home directory.
+    fn directory(&self, xdg: Option<&OsString>, below_home: &str) -> Option<PathBuf> {
         // The XDG specification wants relative paths to be ignored.
         let xdg = xdg.map(Path::new).filter(|path| path.is_absolute()).map(|path| path.join("bygone"));
-        let home = || self.home.as_ref().map(|home| home.join(below_home).join("bygone"));
-        own.map(PathBuf::from).or(xdg).or_else(home)
+        xdg.or_else(|| self.home.as_ref().map(|home| home.join(below_home).join("bygone")))
     }
 }
 
@@ -150,37 +179,84 @@ impl Globals {
 
     /// Where everything is, in this environment.
     pub fn locations_in(&self, environment: &Environment) -> Result<Locations> {
-        let repo = self.repo.as_ref().or(environment.repo.as_ref()).ok_or_else(|| {
-            Failure::Usage("which repository? Name it with -r/--repo or with the variable BYGONE_REPO".into())
+        let Configuration { profile, defaults } = self.configuration_in(environment)?;
+        let repo = self.repo.clone().or(profile.repository.map(OsString::from));
+        let repo = repo.or_else(|| environment.repo.clone()).or(defaults.repository.map(OsString::from));
+        let repo = repo.ok_or_else(|| {
+            let places = "-r/--repo, with the variable BYGONE_REPO, or in ~/.config/bygone/config.toml";
+            Failure::Usage(format!("which repository? Name it with {places}"))
         })?;
         let repo = repo.to_str().ok_or_else(|| {
             Failure::Usage(format!("the repository's address {} is not UTF-8", repo.to_string_lossy()))
         })?;
-        let state = environment.state_home.as_ref();
-        let catalog = || environment.directory(environment.catalog_dir.as_ref(), state, ".local/state");
-        let catalog = self.catalog_dir.clone().or_else(catalog).ok_or_else(|| no_home("--catalog-dir"))?;
-        let caches = environment.cache_home.as_ref();
-        let cache = || environment.directory(environment.cache_dir.as_ref(), caches, ".cache");
-        let cache = self.cache_dir.clone().or_else(cache).ok_or_else(|| no_home("--cache-dir"))?;
+        let catalog = self.catalog_dir.clone().or(profile.catalog_dir);
+        let catalog = catalog.or_else(|| environment.catalog_dir.clone().map(PathBuf::from)).or(defaults.catalog_dir);
+        let catalog = catalog.or_else(|| environment.directory(environment.state_home.as_ref(), ".local/state"));
+        let cache = self.cache_dir.clone().or(profile.cache_dir);
+        let cache = cache.or_else(|| environment.cache_dir.clone().map(PathBuf::from)).or(defaults.cache_dir);
+        let cache = cache.or_else(|| environment.directory(environment.cache_home.as_ref(), ".cache"));
         let absolute =
             |path: PathBuf| std::path::absolute(&path).map_err(Failure::machine("find the directory", path.display()));
         let address = match parse_address(repo)? {
             Address::Local(path) => Address::Local(absolute(path)?),
             elsewhere @ Address::Rclone(_) => elsewhere,
         };
-        Ok(Locations { address, catalog_base: absolute(catalog)?, cache_base: absolute(cache)? })
+        let catalog_base = absolute(catalog.ok_or_else(|| no_home("--catalog-dir"))?)?;
+        Ok(Locations { address, catalog_base, cache_base: absolute(cache.ok_or_else(|| no_home("--cache-dir"))?)? })
+    }
+
+    /// What the configuration file says.
+    pub fn configuration(&self) -> Result<Configuration> {
+        self.configuration_in(&Environment::of_this_process())
+    }
+
+    fn configuration_in(&self, environment: &Environment) -> Result<Configuration> {
+        let profile = self.profile.as_deref();
+        match environment.directory(environment.config_home.as_ref(), ".config") {
+            Some(base) => {
+                Configuration::read(&base.join(configuration::FILE_NAME), profile, environment.home.as_deref())
+            }
+            None if profile.is_some() => {
+                let text =
+                    "--profile: this user has no home directory: say with XDG_CONFIG_HOME where bygone/config.toml is";
+                Err(Failure::Usage(text.to_owned()))
+            }
+            None => Ok(Configuration::default()),
+        }
+    }
+
+    /// Sets the limits of the way to the store, as the command line and the configuration have them now.
+    pub fn set_limits(&self) -> Result<()> {
+        self.link.limit(self.limits_in(&self.configuration()?));
+        Ok(())
+    }
+
+    /// The limits that count.
+    pub fn limits_in(&self, configuration: &Configuration) -> Limits {
+        let Configuration { profile, defaults } = configuration;
+        let rate = |own: Option<Rate>, key: fn(&Section) -> Option<Rate>| {
+            own.or(key(profile)).or(key(defaults)).and_then(|Rate(rate)| rate)
+        };
+        let parallel = self.parallel.or(profile.parallel).or(defaults.parallel);
+        Limits {
+            upload: rate(self.limit_upload, |section| section.limit_upload),
+            download: rate(self.limit_download, |section| section.limit_download),
+            transfers: parallel.map(|Parallel(count)| count),
+        }
     }
 
     /// The repository's place; its store exists.
     pub fn place(&self) -> Result<Place> {
         let Locations { address, catalog_base, .. } = self.locations()?;
-        Ok(Place { store: address.open(&Arc::default())?, catalog_base })
+        self.set_limits()?;
+        Ok(Place { store: address.open(&self.link)?, catalog_base })
     }
 
     /// The place of a repository that is about to be made; its store is made.
     pub fn new_place(&self) -> Result<Place> {
         let Locations { address, catalog_base, .. } = self.locations()?;
-        Ok(Place { store: address.create(&Arc::default())?, catalog_base })
+        self.set_limits()?;
+        Ok(Place { store: address.create(&self.link)?, catalog_base })
     }
 
     /// Opens the repository, asking for the passphrase if it must. Ends early if `watch` is cancelled meanwhile.
@@ -192,21 +268,26 @@ impl Globals {
 
     /// The passphrase that opens the repository, or that a new one shall have.
     pub fn passphrase(&self, purpose: Purpose, watch: &Watch) -> Result<Secret> {
-        passphrase::obtain(&self.passphrase_sources(&Environment::of_this_process()), purpose, watch, self.json)
+        let environment = Environment::of_this_process();
+        let sources = self.passphrase_sources(&environment, self.configuration_in(&environment)?);
+        passphrase::obtain(&sources, purpose, watch, self.json)
     }
 
-    /// Where the passphrase comes from: the command line is stronger than the environment.
-    pub fn passphrase_sources(&self, environment: &Environment) -> Sources {
-        let given =
-            Sources { file: self.passphrase_file.clone(), command: self.passphrase_command.clone(), value: None };
-        if given.file.is_some() || given.command.is_some() {
-            return given;
-        }
-        Sources {
-            file: environment.passphrase_file.clone().map(PathBuf::from),
-            command: environment.passphrase_command.clone(),
-            value: environment.passphrase.clone(),
-        }
+    /// Where the passphrase comes from: the first place that names any source is the one.
+    pub fn passphrase_sources(&self, environment: &Environment, configuration: Configuration) -> Sources {
+        let of = |file: Option<PathBuf>, command: Option<OsString>| Sources { file, command, value: None };
+        let of_section = |section: Section| of(section.passphrase_file, section.passphrase_command.map(OsString::from));
+        let places = [
+            of(self.passphrase_file.clone(), self.passphrase_command.clone()),
+            of_section(configuration.profile),
+            Sources {
+                file: environment.passphrase_file.clone().map(PathBuf::from),
+                command: environment.passphrase_command.clone(),
+                value: environment.passphrase.clone(),
+            },
+            of_section(configuration.defaults),
+        ];
+        places.into_iter().find(|sources| *sources != Sources::default()).unwrap_or_default()
     }
 }
 
@@ -266,93 +347,4 @@ pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment() -> Environment {
-        Environment { home: Some("/home/u".into()), ..Environment::default() }
-    }
-
-    fn globals(repo: &str) -> Globals {
-        Globals { repo: Some(repo.into()), ..Globals::default() }
-    }
-
-    #[test]
-    fn sizes_are_read_with_and_without_units() {
-        let good = [
-            ("0", 0),
-            ("123", 123),
-            ("5B", 5),
-            ("64K", 65_536),
-            ("64k", 65_536),
-            ("1MiB", 1 << 20),
-            ("1 MiB", 1 << 20),
-            ("2G", 2 << 30),
-            ("3T", 3 << 40),
-            ("500MB", 500_000_000),
-            ("18446744073709551615", u64::MAX),
-        ];
-        for (text, bytes) in good {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
-        }
-        for bad in
-            ["", "K", "-1", "1.5G", "1P", "1KiBs", "1Bx", "18446744073709551616", "99999999999T", "1 2", "\u{e9}"]
-        {
-            assert!(parse_size(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn the_command_line_is_stronger_than_the_environment() {
-        let environment = Environment {
-            repo: Some("/env".into()),
-            catalog_dir: Some("/env-catalog".into()),
-            state_home: Some("/state".into()),
-            ..environment()
-        };
-        let store = |globals: &Globals| globals.locations_in(&environment).unwrap().address;
-        assert_eq!(store(&Globals::default()), Address::Local("/env".into()));
-        assert_eq!(store(&globals("/line")), Address::Local("/line".into()));
-        let base = |globals: &Globals| globals.locations_in(&environment).unwrap().catalog_base;
-        assert_eq!(base(&Globals::default()), Path::new("/env-catalog"));
-        assert_eq!(base(&Globals { catalog_dir: Some("/x".into()), ..Globals::default() }), Path::new("/x"));
-    }
-
-    #[test]
-    fn catalog_and_cache_have_places_of_their_own_by_default() {
-        let at_home = globals("file:/r").locations_in(&environment()).unwrap();
-        let directories = ["/home/u/.local/state/bygone", "/home/u/.cache/bygone", "/r"].map(PathBuf::from);
-        assert_eq!(at_home.directories(), directories);
-        let relative = Environment { state_home: Some("state".into()), ..environment() };
-        let base = globals("/r").locations_in(&relative).unwrap().catalog_base;
-        assert_eq!(base, Path::new("/home/u/.local/state/bygone"), "a relative XDG variable is ignored");
-        let absolute = Environment { state_home: Some("/state".into()), ..environment() };
-        assert_eq!(globals("/r").locations_in(&absolute).unwrap().catalog_base, Path::new("/state/bygone"));
-    }
-
-    #[test]
-    fn what_is_missing_is_asked_for_as_a_mistake_in_usage() {
-        let told = Globals::default().locations_in(&environment()).unwrap_err();
-        assert!(matches!(&told, Failure::Usage(text) if text.contains("BYGONE_REPO")), "{told}");
-        let homeless = globals("/r").locations_in(&Environment::default()).unwrap_err();
-        assert!(matches!(&homeless, Failure::Usage(text) if text.contains("--catalog-dir")), "{homeless}");
-        assert!(globals("s3://bucket/x").locations_in(&environment()).is_err());
-    }
-
-    #[test]
-    fn an_option_for_the_passphrase_silences_all_its_variables() {
-        let environment = Environment {
-            passphrase_file: Some("/file".into()),
-            passphrase_command: Some("command".into()),
-            passphrase: Some("value".into()),
-            ..environment()
-        };
-        let line = Globals { passphrase_command: Some("pass show x".into()), ..Globals::default() };
-        let sources = line.passphrase_sources(&environment);
-        assert_eq!((sources.file, sources.value), (None, None), "the variables are weaker");
-        assert_eq!(sources.command, Some("pass show x".into()));
-        let sources = Globals::default().passphrase_sources(&environment);
-        assert_eq!(sources.file, Some("/file".into()));
-        assert_eq!(sources.value, Some("value".into()));
-    }
-}
+mod tests;

@@ -1,14 +1,19 @@
 //! Ctrl-C and its like: the first asks the command to end in order, the second ends it.
 //!
+//! SIGHUP has two meanings. It comes when the terminal has gone, and then it asks to end like the others; from anybody
+//! else it asks to read the configuration again.
+//!
 //! The signals are blocked before the program has a second thread, so that every thread inherits the mask, and one
 //! thread waits for them. No code runs inside a signal handler. What was ignored when the program was started
 //! (`nohup`, a background job of a script) stays ignored: a blocked signal would be delivered all the same.
 
 use std::fs;
+use std::fs::File;
 use std::io;
 use std::process;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
@@ -37,14 +42,46 @@ fn is_ignored(status: &str, signal: Signal) -> bool {
     mask >> (signal as i32 - 1) & 1 == 1
 }
 
-/// From now on, the first signal that asks to end cancels `watch`, and the second ends the process. Call it before any
-/// thread is started.
-pub fn cancel_on_signal(watch: &Arc<Watch>) -> io::Result<()> {
+/// The terminal that this process was started at, if any.
+#[derive(Debug)]
+pub struct Terminal {
+    was_there: bool,
+}
+
+impl Terminal {
+    /// Looks for it now.
+    pub fn here() -> Terminal {
+        Terminal { was_there: Terminal::is_there() }
+    }
+
+    /// Whether there was one and it has gone.
+    pub fn has_gone(&self) -> bool {
+        if !self.was_there {
+            return false;
+        }
+        // The kernel may send the signal a moment before it takes the terminal away.
+        thread::sleep(Duration::from_millis(100));
+        !Terminal::is_there()
+    }
+
+    fn is_there() -> bool {
+        File::open("/dev/tty").is_ok()
+    }
+}
+
+/// From now on, the first signal that asks to end cancels `watch`, and the second ends the process; `reload` is called
+/// when the configuration is to be read again. Call it before any thread is started.
+pub fn cancel_on_signal(watch: &Arc<Watch>, reload: impl Fn() + Send + 'static) -> io::Result<()> {
     let set = ending();
     set.thread_block()?;
+    let terminal = Terminal::here();
     let watch = Arc::clone(watch);
     let wait = move || {
-        while set.wait().is_ok() {
+        while let Ok(signal) = set.wait() {
+            if signal == Signal::SIGHUP && !terminal.has_gone() {
+                reload();
+                continue;
+            }
             if watch.is_cancelled() {
                 process::exit(Exit::Interrupted.code().into());
             }

@@ -6,6 +6,7 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bygone_agent::exit::Exit;
 use bygone_agent::exit::Failure;
@@ -13,6 +14,7 @@ use bygone_agent::output;
 use bygone_agent::output::Output;
 use bygone_agent::passphrase::Purpose;
 use bygone_agent::settings::Globals;
+use bygone_agent::signals::Terminal;
 use bygone_core::repo::Repository;
 use bygone_core::watch::Watch;
 use clap::Parser;
@@ -94,13 +96,18 @@ impl Arguments {
         let log = self.log.as_deref().map(std::path::absolute).transpose().map_err(log_trouble)?;
         let place = self.globals.place()?;
         let secret = self.globals.passphrase(Purpose::Open, &Watch::new())?;
-        let open = || Repository::open(&place, &secret).map_err(Trouble::from);
         if self.foreground {
-            return self.serve(&open()?, &point, options, log.as_deref(), None);
+            let repository = Repository::open(&place, &secret)?;
+            return self.serve(&repository, &point, options, log.as_deref(), None);
         }
+        // A store may have threads and connections, which do not survive a fork: the child opens its own.
+        drop(place);
         match daemon::split().map_err(Failure::machine("start", "a process"))? {
             Side::Parent(code) => Ok(code),
-            Side::Child(parent) => self.serve(&open()?, &point, options, log.as_deref(), Some(parent)),
+            Side::Child(parent) => {
+                let repository = Repository::open(&self.globals.place()?, &secret)?;
+                self.serve(&repository, &point, options, log.as_deref(), Some(parent))
+            }
         }
     }
 
@@ -118,8 +125,17 @@ impl Arguments {
             (None, Some(_)) => Log::to_file(&repository.catalog_dir().join(LOG_FILE)),
             (None, None) => Ok(Log::to_stderr()),
         };
-        let session = Session::mount(repository, point, options, log.map_err(log_trouble)?)?;
-        let ready = signals::forward(session.sender()).and_then(|()| {
+        let log = Arc::new(log.map_err(log_trouble)?);
+        let session = Session::mount(repository, point, options, Arc::clone(&log))?;
+        // In the background the terminal of the beginning means nothing.
+        let terminal = parent.is_none().then(Terminal::here);
+        let globals = self.globals.clone();
+        let reload = move || {
+            if let Err(failure) = globals.set_limits() {
+                log.line(&format!("the limits stay as they were: {failure}"));
+            }
+        };
+        let ready = signals::forward(session.sender(), terminal, reload).and_then(|()| {
             self.say(&repository.store().address(), point);
             parent.map_or(Ok(()), Parent::release)
         });

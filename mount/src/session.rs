@@ -69,8 +69,7 @@ pub struct Session {
 
 impl Session {
     /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on.
-    pub fn mount(repository: &Repository, point: &Path, options: Options, log: Log) -> Result<Session, Trouble> {
-        let log = Arc::new(log);
+    pub fn mount(repository: &Repository, point: &Path, options: Options, log: Arc<Log>) -> Result<Session, Trouble> {
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let reader = Arc::new(Reader::new(repository, CACHE_BYTES_MAX)?);
         // One for each thread that serves the kernel, one to push, and one for messages.

@@ -1,4 +1,4 @@
-//! Signals that ask the process to end, as events like any other.
+//! Signals that ask the process to end, as events like any other, and the one that asks it to read its configuration.
 //!
 //! A handler may do next to nothing, so it writes one byte to a pipe; a thread of ours reads it. (A blocked signal that
 //! one thread waits for would not do: libraries start threads of their own before we could block it everywhere.)
@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use bygone_agent::signals::Terminal;
 use crossbeam_channel::Sender;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -29,18 +30,30 @@ use crate::event::Event;
 /// Where the handler writes; -1 before there is a pipe.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// The signals that ask us to end.
+/// The signals that may ask us to end.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// From now on, each signal that asks the process to end is sent to `events`; what was ignored when the program was
-/// started (`nohup`, a background job of a script) stays ignored. Once in a process.
-pub fn forward(events: Sender<Event>) -> io::Result<()> {
+/// started (`nohup`, a background job of a script) stays ignored. SIGHUP asks to end if `terminal` has gone, and else it
+/// makes `reload` be called. Once in a process.
+pub fn forward(
+    events: Sender<Event>,
+    terminal: Option<Terminal>,
+    reload: impl Fn() + Send + 'static,
+) -> io::Result<()> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     PIPE.store(writer.into_raw_fd(), Ordering::SeqCst);
     let mut reader = File::from(reader);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut byte = [0];
-        while reader.read_exact(&mut byte).is_ok() && events.send(Event::Signal).is_ok() {}
+        while reader.read_exact(&mut byte).is_ok() {
+            let is_hangup = i32::from(byte[0]) == Signal::SIGHUP as i32;
+            if is_hangup && !terminal.as_ref().is_some_and(Terminal::has_gone) {
+                reload();
+            } else if events.send(Event::Signal).is_err() {
+                break;
+            }
+        }
     })?;
     let action = SigAction::new(SigHandler::Handler(on_signal), SaFlags::SA_RESTART, SigSet::empty());
     for signal in ENDING {
@@ -56,7 +69,7 @@ pub fn forward(events: Sender<Event>) -> io::Result<()> {
     Ok(())
 }
 
-extern "C" fn on_signal(_: i32) {
+extern "C" fn on_signal(signal: i32) {
     // What was interrupted must not see another errno than its own.
     let errno = Errno::last_raw();
     let pipe = PIPE.load(Ordering::SeqCst);
@@ -64,6 +77,6 @@ extern "C" fn on_signal(_: i32) {
     #[allow(unsafe_code)]
     let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
     // A full pipe holds signals enough.
-    let _ = write(pipe, &[0]);
+    let _ = write(pipe, &[signal as u8]);
     Errno::set_raw(errno);
 }

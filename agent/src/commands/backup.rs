@@ -35,6 +35,7 @@ use bygone_core::write::BackupOptions;
 
 use super::Context;
 use super::summary::Summary;
+use crate::configuration::Configuration;
 use crate::exit::Exit;
 use crate::exit::Failure;
 use crate::exit::Result;
@@ -62,8 +63,8 @@ const PATIENCE_MS: u16 = 200;
 /// with everything below it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What to back up
-    #[arg(value_name = "PATH", required_unless_present = "stdin", conflicts_with = "stdin")]
+    /// What to back up; if nothing is named, what the configuration names as `paths`
+    #[arg(value_name = "PATH", conflicts_with = "stdin")]
     paths: Vec<PathBuf>,
     /// Label the snapshot
     #[arg(long, value_name = "T")]
@@ -267,25 +268,39 @@ fn what(args: &Args, context: &Context) -> Result<What> {
         let refused = |e| Failure::Usage(format!("--stdin {}: {e}", name.to_string_lossy()));
         return Ok(What::Stdin(Name::new(name.as_bytes()).map_err(refused)?));
     }
+    let configuration = context.globals.configuration()?;
+    let paths = match args.paths.is_empty() {
+        false => args.paths.clone(),
+        true => configuration.of_backup(|section| &section.paths).unwrap_or_default(),
+    };
+    if paths.is_empty() {
+        let text = "nothing to back up: name a PATH, or set `paths` in the configuration file (see --profile)";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     let options = Options {
         rules: Rules {
-            excludes: excludes(args)?,
-            caches: args.exclude_caches,
+            excludes: excludes(args, &configuration)?,
+            caches: args.exclude_caches || configuration.of_backup(|section| &section.exclude_caches).unwrap_or(false),
             if_present: args.exclude_if_present.iter().map(|name| name.clone().into_vec()).collect(),
             larger_than: args.exclude_larger_than,
-            one_file_system: args.one_file_system,
+            one_file_system: args.one_file_system
+                || configuration.of_backup(|section| &section.one_file_system).unwrap_or(false),
         },
         force: args.force,
         ignore_ctime: args.ignore_ctime,
         ignore_inode: args.ignore_inode,
         own_directories: context.globals.locations()?.directories(),
     };
-    Ok(What::Files(Roots::new(&settings::current_directory()?, &args.paths)?, Box::new(options)))
+    Ok(What::Files(Roots::new(&settings::current_directory()?, &paths)?, Box::new(options)))
 }
 
-fn excludes(args: &Args) -> Result<Excludes> {
-    let mut patterns: Vec<Vec<u8>> = args.exclude.iter().map(|pattern| pattern.clone().into_vec()).collect();
-    for path in &args.exclude_file {
+/// The patterns of the configuration and those of the command line: on a command line one adds to what is always left out.
+fn excludes(args: &Args, configuration: &Configuration) -> Result<Excludes> {
+    let always = configuration.of_backup(|section| &section.exclude).unwrap_or_default();
+    let mut patterns: Vec<Vec<u8>> = always.into_iter().map(String::into_bytes).collect();
+    patterns.extend(args.exclude.iter().map(|pattern| pattern.clone().into_vec()));
+    let always = configuration.of_backup(|section| &section.exclude_file).unwrap_or_default();
+    for path in always.iter().chain(&args.exclude_file) {
         let text = fs::read(path).map_err(Failure::machine("read the exclude file", path.display()))?;
         patterns.extend(pattern_lines(&text).map(<[u8]>::to_vec));
     }

@@ -162,7 +162,9 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let watch = Arc::new(Watch::new());
-    let prepared = signals::cancel_on_signal(&watch).map_err(Failure::machine("wait for", "signals"));
+    let globals = parsed.globals.clone();
+    let prepared =
+        signals::cancel_on_signal(&watch, move || reload(&globals)).map_err(Failure::machine("wait for", "signals"));
     raise_descriptor_limit();
     let json = parsed.globals.json;
     let (now, began) = (settings::now(), Instant::now());
@@ -175,6 +177,13 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             output::fail(json, failure.exit(), &failure.to_string());
             failure.exit()
         }
+    }
+}
+
+/// Takes the limits from the configuration as it is now; if it cannot be read, they stay as they are.
+fn reload(globals: &Globals) {
+    if let Err(failure) = globals.set_limits() {
+        output::warn(globals.json, &format!("the limits stay as they were: {failure}"));
     }
 }
 

@@ -1,0 +1,138 @@
+//! What counts when several places say it.
+
+use super::*;
+
+fn environment() -> Environment {
+    Environment { home: Some("/home/u".into()), ..Environment::default() }
+}
+
+fn globals(repo: &str) -> Globals {
+    Globals { repo: Some(repo.into()), ..Globals::default() }
+}
+
+#[test]
+fn sizes_are_read_with_and_without_units() {
+    let good = [
+        ("0", 0),
+        ("123", 123),
+        ("5B", 5),
+        ("64K", 65_536),
+        ("64k", 65_536),
+        ("1MiB", 1 << 20),
+        ("1 MiB", 1 << 20),
+        ("2G", 2 << 30),
+        ("3T", 3 << 40),
+        ("500MB", 500_000_000),
+        ("18446744073709551615", u64::MAX),
+    ];
+    for (text, bytes) in good {
+        assert_eq!(parse_size(text), Ok(bytes), "{text}");
+    }
+    for bad in ["", "K", "-1", "1.5G", "1P", "1KiBs", "1Bx", "18446744073709551616", "99999999999T", "1 2", "\u{e9}"] {
+        assert!(parse_size(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn the_command_line_is_stronger_than_the_environment() {
+    let environment = Environment {
+        repo: Some("/env".into()),
+        catalog_dir: Some("/env-catalog".into()),
+        state_home: Some("/state".into()),
+        ..environment()
+    };
+    let store = |globals: &Globals| globals.locations_in(&environment).unwrap().address;
+    assert_eq!(store(&Globals::default()), Address::Local("/env".into()));
+    assert_eq!(store(&globals("/line")), Address::Local("/line".into()));
+    let base = |globals: &Globals| globals.locations_in(&environment).unwrap().catalog_base;
+    assert_eq!(base(&Globals::default()), Path::new("/env-catalog"));
+    assert_eq!(base(&Globals { catalog_dir: Some("/x".into()), ..Globals::default() }), Path::new("/x"));
+}
+
+#[test]
+fn catalog_and_cache_have_places_of_their_own_by_default() {
+    let at_home = globals("file:/r").locations_in(&environment()).unwrap();
+    let directories = ["/home/u/.local/state/bygone", "/home/u/.cache/bygone", "/r"].map(PathBuf::from);
+    assert_eq!(at_home.directories(), directories);
+    let relative = Environment { state_home: Some("state".into()), ..environment() };
+    let base = globals("/r").locations_in(&relative).unwrap().catalog_base;
+    assert_eq!(base, Path::new("/home/u/.local/state/bygone"), "a relative XDG variable is ignored");
+    let absolute = Environment { state_home: Some("/state".into()), ..environment() };
+    assert_eq!(globals("/r").locations_in(&absolute).unwrap().catalog_base, Path::new("/state/bygone"));
+}
+
+#[test]
+fn what_is_missing_is_asked_for_as_a_mistake_in_usage() {
+    let told = Globals::default().locations_in(&environment()).unwrap_err();
+    assert!(matches!(&told, Failure::Usage(text) if text.contains("BYGONE_REPO")), "{told}");
+    let homeless = globals("/r").locations_in(&Environment::default()).unwrap_err();
+    assert!(matches!(&homeless, Failure::Usage(text) if text.contains("--catalog-dir")), "{homeless}");
+    assert!(globals("s3://bucket/x").locations_in(&environment()).is_err());
+}
+
+#[test]
+fn an_option_for_the_passphrase_silences_all_its_variables() {
+    let environment = Environment {
+        passphrase_file: Some("/file".into()),
+        passphrase_command: Some("command".into()),
+        passphrase: Some("value".into()),
+        ..environment()
+    };
+    let line = Globals { passphrase_command: Some("pass show x".into()), ..Globals::default() };
+    let sources = line.passphrase_sources(&environment, Configuration::default());
+    assert_eq!((sources.file, sources.value), (None, None), "the variables are weaker");
+    assert_eq!(sources.command, Some("pass show x".into()));
+    let sources = Globals::default().passphrase_sources(&environment, Configuration::default());
+    assert_eq!(sources.file, Some("/file".into()));
+    assert_eq!(sources.value, Some("value".into()));
+}
+
+#[test]
+fn the_line_is_stronger_than_the_profile_the_profile_than_the_environment_and_that_than_the_defaults() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::create_dir(scratch.path().join("bygone")).unwrap();
+    let text = r#"
+        [defaults]
+        repository = "/defaults"
+        cache-dir = "/defaults-cache"
+        passphrase-file = "/defaults-passphrase"
+        limit-upload = 1
+        limit-download = 1
+        parallel = 1
+        [profile.p]
+        repository = "/profile"
+        passphrase-command = "profile"
+        limit-upload = 2
+        [profile.bare]
+    "#;
+    fs::write(scratch.path().join("bygone/config.toml"), text).unwrap();
+    let bare = Environment { config_home: Some(scratch.path().into()), ..environment() };
+    let full = Environment { repo: Some("/environment".into()), passphrase: Some("value".into()), ..bare.clone() };
+    let profile = |name: &str| Globals { profile: Some(name.into()), ..Globals::default() };
+    let store = |globals: &Globals, environment| globals.locations_in(environment).unwrap().address;
+    let cases = [
+        (globals("/line"), &full, "/line"),
+        (Globals { profile: Some("p".into()), ..globals("/line") }, &full, "/line"),
+        (profile("p"), &full, "/profile"),
+        (profile("bare"), &full, "/environment"),
+        (Globals::default(), &full, "/environment"),
+        (profile("bare"), &bare, "/defaults"),
+    ];
+    for (globals, environment, expected) in cases {
+        assert_eq!(store(&globals, environment), Address::Local(expected.into()), "{globals:?}");
+    }
+    assert_eq!(profile("p").locations_in(&full).unwrap().cache_base, Path::new("/defaults-cache"));
+    let passphrase = |globals: &Globals, environment| {
+        globals.passphrase_sources(environment, globals.configuration_in(environment).unwrap())
+    };
+    assert_eq!(passphrase(&profile("p"), &full).command, Some("profile".into()));
+    assert_eq!(passphrase(&profile("bare"), &full).value, Some("value".into()));
+    assert_eq!(passphrase(&profile("bare"), &bare).file, Some("/defaults-passphrase".into()));
+    let limits = |globals: &Globals| globals.limits_in(&globals.configuration_in(&bare).unwrap());
+    let expected = Limits { upload: Some(2), download: Some(1), transfers: Some(1) };
+    assert_eq!(limits(&profile("p")), expected);
+    let line = Globals { limit_upload: Some(Rate(None)), parallel: Some(Parallel(7)), ..profile("p") };
+    assert_eq!(limits(&line), Limits { upload: None, transfers: Some(7), ..expected });
+    assert!(profile("q").locations_in(&full).is_err());
+    assert!(profile("p").locations_in(&Environment::default()).is_err(), "a profile without a home is not overlooked");
+}
