@@ -11,6 +11,7 @@ mod damage;
 mod golden;
 mod harness_itself;
 mod kill;
+mod links;
 mod model;
 mod mount;
 mod options;

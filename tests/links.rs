@@ -1,0 +1,208 @@
+//! The way to the store: rclone between, limits that change while a backup runs, and the configuration that sets them.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bygone_tests::program::{Ran, Site, Started, is_mounted};
+use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::{compare, root, tool};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::site::{new_site, objects, programs, restored, snapshot_ids};
+
+/// No wait of these tests may be longer.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn tree(site: &Site) -> Tree {
+    let tree = Tree::new(&site.at("source"));
+    tree.file("a.txt", prose(1, 300_000));
+    tree.file("noise", random(2, 3_000_000));
+    tree.file("deep/er/b.txt", prose(3, 10_000));
+    tree
+}
+
+/// `bygone ARGUMENTS` on the repository's directory by way of rclone.
+fn by_rclone<A: AsRef<OsStr>>(site: &Site, arguments: impl IntoIterator<Item = A>) -> Ran {
+    let mut command = site.bygone_command(arguments);
+    command.env("BYGONE_REPO", format!("rclone:{}", site.repository().display()));
+    site.run(command)
+}
+
+fn configure(site: &Site, text: &str) {
+    let directory = site.at("config/bygone");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("config.toml"), text).unwrap();
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "{what}: waited in vain");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+fn signal(started: &Started, signal: Signal) {
+    kill(Pid::from_raw(started.child.id().try_into().unwrap()), signal).unwrap();
+}
+
+#[test]
+fn a_repository_behind_rclone_lives_a_whole_life() {
+    let site = Site::new(&programs());
+    let tree = tree(&site);
+    by_rclone(&site, ["init", "--kdf-memory", "8MiB"]).ok();
+    by_rclone(&site, ["init"]).ended_with(1).complains_of(&["already exists", "rclone:"]);
+    by_rclone(&site, [OsStr::new("backup"), tree.top().as_os_str()]).ok();
+    by_rclone(&site, ["check", "--read-data"]).ok();
+    fs::remove_dir_all(site.catalogs()).unwrap();
+    by_rclone(&site, ["recover"]).ok();
+    let target = site.at("target");
+    by_rclone(&site, ["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]).ok();
+    compare::assert_same(tree.top(), &restored(&target, tree.top()));
+    // The same objects without rclone between: whole, and under the names that they must have.
+    site.bygone(["check", "--read-data"]).ok();
+}
+
+#[test]
+fn a_mount_reads_through_rclone_also_in_the_background() {
+    if !root() {
+        return;
+    }
+    let site = new_site();
+    let tree = tree(&site);
+    site.backup(tree.top());
+    let point = site.at("mnt");
+    fs::create_dir(&point).unwrap();
+    let mut command = site.command(&programs().mount, [&point]);
+    command.env("BYGONE_REPO", format!("rclone:{}", site.repository().display()));
+    site.run(command).ok();
+    assert!(is_mounted(&point));
+    let inside = point.join("latest").join(tree.top().strip_prefix("/").unwrap());
+    let read = fs::read(inside.join("noise")).unwrap();
+    tool(Command::new("umount").arg(&point));
+    assert!(read == random(2, 3_000_000), "the mount shows the bytes that were backed up");
+}
+
+#[test]
+fn rclone_dies_with_a_backup_that_is_killed() {
+    let site = new_site();
+    let tree = tree(&site);
+    let mut command = site.bygone_command(["--limit-upload", "1", "backup", tree.top().to_str().unwrap()]);
+    command.env("BYGONE_REPO", format!("rclone:{}", site.repository().display()));
+    let started = site.start(command);
+    wait_until("the backup announces itself", || !objects(&site, "running").is_empty());
+    let children = children(started.child.id());
+    assert_eq!(children.len(), 1, "one rclone serves the store");
+    signal(&started, Signal::SIGKILL);
+    started.end().ended_with(128 + 9);
+    let is_running = |pid: &PathBuf| fs::read_to_string(pid.join("cmdline")).is_ok_and(|line| line.contains("rcd"));
+    wait_until("rclone ends", || !children.iter().any(is_running));
+    by_rclone(&site, [OsStr::new("backup"), tree.top().as_os_str()]).ok();
+    site.bygone(["check", "--read-data"]).ok();
+}
+
+/// The children of a process, as directories below /proc.
+fn children(pid: u32) -> Vec<PathBuf> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+    children
+        .flat_map(|line| line.split_whitespace().map(|pid| Path::new("/proc").join(pid)).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn a_missing_rclone_and_an_unknown_place_say_what_to_do() {
+    let site = new_site();
+    let mut command = site.bygone_command(["-r", "rclone:nowhere:x", "snapshots"]);
+    command.env("PATH", "/nonexistent");
+    site.run(command).ended_with(1).complains_of(&["rclone", "not installed", "package rclone"]);
+    site.bygone(["-r", "rclone:nowhere:x", "snapshots"]).ended_with(1).complains_of(&["nowhere", "rclone says"]);
+    site.bygone(["-r", "rclone:nowhere", "snapshots"]).ended_with(2).complains_of(&["rclone:REMOTE:PATH"]);
+    let empty = site.at("empty");
+    let address = format!("rclone:{}", empty.display());
+    site.bygone(["-r", &address, "snapshots"]).ended_with(10).complains_of(&["no bygone repository", &address]);
+}
+
+#[test]
+fn a_limit_that_is_lifted_while_a_backup_runs_counts_at_once() {
+    let site = new_site();
+    let tree = tree(&site);
+    configure(&site, "[defaults]\nlimit-upload = 1\n");
+    let started = site.start(site.bygone_command([OsStr::new("backup"), tree.top().as_os_str()]));
+    wait_until("the backup announces itself", || !objects(&site, "running").is_empty());
+    // At a byte a second it would last for a month.
+    configure(&site, "[defaults]\nlimit-upload = \"fast\"\n");
+    signal(&started, Signal::SIGHUP);
+    wait_until("a wrong configuration is told", || started.complaint().contains("the limits stay as they were"));
+    assert!(started.complaint().contains("line 2, limit-upload"), "{}", started.complaint());
+    configure(&site, "[defaults]\nlimit-upload = \"none\"\n");
+    signal(&started, Signal::SIGHUP);
+    started.end().ok();
+    assert_eq!(snapshot_ids(&site).len(), 1);
+    site.bygone(["check", "--read-data"]).ok();
+}
+
+#[test]
+fn a_limit_on_the_command_line_is_stronger_than_the_configuration() {
+    let site = new_site();
+    let tree = tree(&site);
+    configure(&site, "[defaults]\nlimit-upload = 1\nlimit-download = 1\n");
+    let unlimited = ["--limit-upload", "none", "--limit-download", "1GiB/s", "--parallel", "1"];
+    site.bygone([&unlimited[..], &["backup", tree.top().to_str().unwrap()]].concat()).ok();
+    for (option, value) in [("--limit-upload", "0"), ("--limit-download", "fast"), ("--parallel", "33")] {
+        site.bygone([option, value, "snapshots"]).ended_with(2).complains_of(&[option, value]);
+    }
+}
+
+#[test]
+fn a_profile_says_where_and_what_and_how() {
+    let site = Site::new(&programs());
+    let tree = tree(&site);
+    let passphrase = site.at("home/passphrase");
+    fs::write(&passphrase, "a passphrase of its own\n").unwrap();
+    let text = format!(
+        "[profile.home]\nrepository = \"~/repository\"\npassphrase-file = \"~/passphrase\"\npaths = [{:?}]\n\
+         exclude = [\"noise\"]\nparallel = 2\n",
+        tree.top()
+    );
+    configure(&site, &text);
+    let by_profile = |arguments: &[&str]| site.bygone([&["--profile", "home"], arguments].concat());
+    by_profile(&["init", "--kdf-memory", "8MiB"]).ok();
+    by_profile(&["backup"]).ok();
+    assert!(site.at("home/repository/bygone.json").exists(), "the profile is stronger than BYGONE_REPO");
+    let listed = by_profile(&["ls", "-R", "latest"]).ok();
+    assert!(listed.text().contains("b.txt") && !listed.text().contains("noise"), "{listed}");
+    site.bygone(["--profile", "work", "snapshots"]).ended_with(2).complains_of(&["[profile.work]", "it has home"]);
+    site.bygone(["backup"]).ended_with(2).complains_of(&["nothing to back up", "paths"]);
+}
+
+#[test]
+fn a_mount_reads_its_configuration_again() {
+    if !root() {
+        return;
+    }
+    let site = new_site();
+    let tree = tree(&site);
+    site.backup(tree.top());
+    let log = site.at("log");
+    let mounted = site.mount("mnt", &["--log", log.to_str().unwrap()]);
+    configure(&site, "[defaults]\nlimit-download = \"\"\n");
+    wait_until("the mount takes signals", || catches_sighup(mounted.pid()));
+    kill(Pid::from_raw(mounted.pid().try_into().unwrap()), Signal::SIGHUP).unwrap();
+    let logged = || fs::read_to_string(&log).unwrap_or_default();
+    wait_until("a wrong configuration is told", || logged().contains("the limits stay as they were"));
+    assert!(fs::read(mounted.latest(&tree.at("noise"))).unwrap() == random(2, 3_000_000), "and the mount goes on");
+    mounted.unmount().ok();
+}
+
+fn catches_sighup(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() >> (Signal::SIGHUP as i32 - 1) & 1 == 1
+}
