@@ -1,0 +1,94 @@
+//! The same promises at a store that somebody else runs: the contract, and the life of a repository.
+//!
+//! `BYGONE_TEST_STORE` is its address, in which `{}` stands for a name that each test chooses; what the store needs besides
+//! (keys, a region) is in the environment. These tests are left out unless they are asked for: `scripts/s3-matrix` runs them
+//! against a cluster of its own.
+
+use std::cell::Cell;
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bygone_agent::settings::Globals;
+use bygone_core::store::contract::contract;
+use bygone_tests::program::{Ran, Site};
+use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::{compare, zoo};
+
+use crate::site::{programs, restored};
+
+/// An address that no other test uses.
+fn address() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let address = env::var("BYGONE_TEST_STORE").expect("BYGONE_TEST_STORE names the store");
+    let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    assert!(address.contains("{}"), "BYGONE_TEST_STORE has {{}} where names go");
+    address.replace("{}", &name)
+}
+
+/// A machine whose repository is elsewhere.
+struct Elsewhere {
+    site: Site,
+    address: String,
+    runs: Cell<u32>,
+}
+
+impl Elsewhere {
+    fn new() -> Elsewhere {
+        let elsewhere = Elsewhere { site: Site::new(&programs()), address: address(), runs: Cell::new(0) };
+        elsewhere.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "4MiB"]).ok();
+        elsewhere
+    }
+
+    fn command(&self, command: &mut Command) {
+        command.env("BYGONE_REPO", &self.address);
+        let keys = env::vars_os().filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            name.starts_with("AWS_") || name.starts_with("RCLONE_")
+        });
+        command.envs(keys);
+    }
+
+    fn bygone<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        self.runs.set(self.runs.get() + 1);
+        let mut command = self.site.bygone_command(arguments);
+        self.command(&mut command);
+        self.site.run(command)
+    }
+}
+
+#[test]
+#[ignore = "wants a store of somebody else: see above"]
+fn the_contract_holds() {
+    contract(|| {
+        let globals = Globals { repo: Some(address().into()), ..Globals::default() };
+        globals.new_place().unwrap().store
+    });
+}
+
+#[test]
+#[ignore = "wants a store of somebody else: see above"]
+fn a_repository_lives_a_whole_life() {
+    let elsewhere = Elsewhere::new();
+    elsewhere.bygone(["init"]).ended_with(1).complains_of(&["already"]);
+    let source = elsewhere.site.at("source");
+    drop(zoo::fill(&source));
+    let tree = Tree::new(&elsewhere.site.at("more"));
+    tree.file("noise", random(1, 20_000_000));
+    tree.file("prose", prose(2, 3_000_000));
+    let backup = [OsStr::new("backup"), source.as_os_str(), tree.top().as_os_str()];
+    elsewhere.bygone(backup).ok();
+    tree.file("noise", [random(1, 10_000_000), random(3, 5_000_000)].concat());
+    elsewhere.bygone(backup).ok();
+    elsewhere.bygone(["check", "--read-data"]).ok();
+    let dump = elsewhere.bygone(["catalog-dump"]).ok().out;
+    fs::remove_dir_all(elsewhere.site.catalogs()).unwrap();
+    elsewhere.bygone(["recover"]).ok();
+    assert!(elsewhere.bygone(["catalog-dump"]).ok().out == dump, "a recovered catalog is the old one");
+    let target = elsewhere.site.at("target");
+    elsewhere.bygone(["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]).ok();
+    compare::assert_same(tree.top(), &restored(&target, tree.top()));
+    compare::assert_same(&source, &restored(&target, &source));
+}
