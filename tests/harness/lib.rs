@@ -9,6 +9,7 @@
 pub mod compare;
 pub mod image;
 pub mod program;
+pub mod slow_link;
 pub mod tree;
 pub mod zoo;
 
