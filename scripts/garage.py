@@ -136,6 +136,10 @@ class Cluster:
         """What a client has in its environment."""
         return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret, "AWS_REGION": REGION}
 
+    def is_healthy(self):
+        """Whether every node sees every other, and each object has all its places."""
+        return '"status": "healthy"' in self.nodes[0].garage("json-api", "GetClusterHealth")
+
     def end(self):
         for node in self.nodes:
             node.kill()

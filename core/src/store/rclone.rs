@@ -140,7 +140,9 @@ impl RcloneStore {
         let running = self.client()?;
         work(&running.client).map_err(|refused| match refused {
             Refused::Failed(cause) if running.process.has_ended() => {
-                Refused::Failed(io::Error::new(cause.kind(), format!("rclone has ended; {}", running.process.said())))
+                drop(cause);
+                let text = format!("rclone has ended; {}", running.process.said());
+                Refused::Failed(io::Error::new(io::ErrorKind::ConnectionAborted, text))
             }
             other => other,
         })
@@ -191,10 +193,14 @@ impl RcloneStore {
     fn open_object(&self, name: &ObjectName, range: ByteRange) -> io::Result<Response<Body>> {
         match self.ask(|client| client.read(name, range)) {
             Ok(answer) => Ok(answer),
+            Err(Refused::Absent) => {
+                self.in_place()?;
+                Err(io::ErrorKind::NotFound.into())
+            }
             // A directory of that name, or a file above it, is told as a failure.
-            Err(refused) => match (self.size(name)?, refused) {
-                (None, _) => Err(io::ErrorKind::NotFound.into()),
-                (Some(_), refused) => Err(refused.failure()),
+            Err(Refused::Failed(cause)) => match self.size(name)? {
+                None => Err(io::ErrorKind::NotFound.into()),
+                Some(_) => Err(cause),
             },
         }
     }
@@ -416,9 +422,10 @@ impl Store for RcloneStore {
         let _turn = self.turn(name);
         match self.ask(|client| client.delete(name.as_str())) {
             Ok(()) => {}
-            Err(refused) => match self.size(name).map_err(failed)? {
+            Err(Refused::Absent) => self.in_place().map_err(failed)?,
+            Err(Refused::Failed(cause)) => match self.size(name).map_err(failed)? {
                 None => {}
-                Some(_) => return Err(failed(refused.failure())),
+                Some(_) => return Err(failed(cause)),
             },
         }
         if name.as_str() == CONFIG_NAME {

@@ -264,7 +264,34 @@ fn answered(answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body
     let said = serde_json::from_slice::<Explained>(&text).map(|explained| explained.error);
     let said = said.unwrap_or_else(|_| format!("status {status}: {}", String::from_utf8_lossy(&text).trim()));
     let said: String = said.chars().take(ERROR_CHARS_MAX).collect();
-    Err(Refused::Failed(io::Error::other(format!("rclone says: {said}"))))
+    Err(Refused::Failed(io::Error::new(kind_of(&said), format!("rclone says: {said}"))))
+}
+
+/// What rclone says of trouble that may pass, in its own words and in those of Go's network library.
+const MAY_PASS: &[(&str, io::ErrorKind)] = &[
+    ("connection refused", io::ErrorKind::ConnectionRefused),
+    ("connection reset", io::ErrorKind::ConnectionReset),
+    ("broken pipe", io::ErrorKind::BrokenPipe),
+    ("unexpected EOF", io::ErrorKind::ConnectionAborted),
+    ("no such host", io::ErrorKind::HostUnreachable),
+    ("no route to host", io::ErrorKind::HostUnreachable),
+    ("network is unreachable", io::ErrorKind::NetworkUnreachable),
+    ("timeout", io::ErrorKind::TimedOut),
+    ("timed out", io::ErrorKind::TimedOut),
+    ("too many requests", io::ErrorKind::ResourceBusy),
+    ("rate limit", io::ErrorKind::ResourceBusy),
+    ("service unavailable", io::ErrorKind::ResourceBusy),
+    ("bad gateway", io::ErrorKind::ResourceBusy),
+    ("gateway time", io::ErrorKind::ResourceBusy),
+    ("internal server error", io::ErrorKind::ResourceBusy),
+    ("internal error", io::ErrorKind::ResourceBusy),
+];
+
+/// The kind of an error that rclone tells of; [`io::ErrorKind::Other`] if it is not known to pass.
+fn kind_of(said: &str) -> io::ErrorKind {
+    let said = said.to_ascii_lowercase();
+    let found = MAY_PASS.iter().find(|(words, _)| said.contains(&words.to_ascii_lowercase()));
+    found.map_or(io::ErrorKind::Other, |(_, kind)| *kind)
 }
 
 /// Absence is said by [`Refused::Absent`] and by nothing else.
@@ -299,6 +326,30 @@ impl Read for Paced<'_> {
                 self.failed = Some(cause);
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_that_may_pass_is_told_from_trouble_that_stays() {
+        let cases = [
+            (
+                "Head \"http://127.0.0.1:1/x\": dial tcp 127.0.0.1:1: connect: connection refused",
+                io::ErrorKind::ConnectionRefused,
+            ),
+            ("read: connection reset by peer", io::ErrorKind::ConnectionReset),
+            ("dial tcp: lookup nas: no such host", io::ErrorKind::HostUnreachable),
+            ("net/http: TLS handshake timeout", io::ErrorKind::TimedOut),
+            ("googleapi: Error 429: Too Many Requests", io::ErrorKind::ResourceBusy),
+            ("didn't find section in config file", io::ErrorKind::Other),
+            ("AccessDenied: Access Denied. status code: 403", io::ErrorKind::Other),
+        ];
+        for (said, kind) in cases {
+            assert_eq!(kind_of(said), kind, "{said}");
         }
     }
 }
