@@ -22,10 +22,13 @@ pub(super) fn value(finding: &Finding) -> Value {
     json!({ "diagnosis": diagnosis.code(), "object": object, "detail": detail, "advice": diagnosis.advice() })
 }
 
-/// Findings for programs.
+/// Findings for programs: the first thousand.
 pub(super) fn values(findings: &[Finding]) -> Vec<Value> {
-    findings.iter().map(value).collect()
+    findings.iter().take(VALUES_MAX).map(value).collect()
 }
+
+/// A store that was filled with strange objects must not fill the memory of whoever reads about it.
+const VALUES_MAX: usize = 1_000;
 
 /// For each kind of trouble among the findings, what to do about it.
 pub(super) fn advice(findings: &[Finding]) -> Vec<String> {
@@ -54,6 +57,10 @@ pub(super) fn tell(context: &mut Context, learnt: &Learnt) {
         ));
     }
     advice(&learnt.news.raised).iter().for_each(|text| output::message(text));
+    if learnt.settled > 0 && !context.globals.quiet {
+        let volumes = count(learnt.settled, "volume", "volumes");
+        output::message(&format!("note: {volumes} of an interrupted backup were found in the store and are used"));
+    }
     for object in &learnt.news.ended {
         output::message(&format!("{object} is as it should be again: its alarm has ended"));
     }

@@ -129,6 +129,7 @@ impl Summary<'_> {
             "alarms": alarms::values(self.alarms),
             "notes": alarms::values(&self.learnt.notes),
             "unexplained": alarms::values(&self.learnt.unexplained),
+            "volumes_found": self.learnt.settled,
         })
     }
 }

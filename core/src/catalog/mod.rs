@@ -255,7 +255,10 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
             let source = io::Error::new(io::ErrorKind::StorageFull, cause);
             return Error::Local { doing: "write to the catalog", path: path.display().to_string(), source };
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => " (rebuild it with `bygone recover --force`)",
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            let detail = format!("{error}: run `bygone recover --force`, which rebuilds the catalog from the store");
+            return Error::disagree(Diagnosis::LocalCorrupt, path.display(), detail);
+        }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => " (another process has held it for too long)",
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             " (check the owner and permissions of its directory)"

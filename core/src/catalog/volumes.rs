@@ -320,9 +320,12 @@ impl CatalogWriter {
         })
     }
 
-    /// Records what the store calls the version of a volume that it has.
-    pub fn volume_etag(&mut self, id: i64, etag: Option<&str>) -> Result<()> {
-        self.transact(|conn| conn.execute("UPDATE volume SET etag = ?2 WHERE id = ?1", (id, etag)).map(|_| ()))
+    /// Records what the store calls the versions of volumes that it has.
+    pub fn volumes_etag(&mut self, etags: &[(i64, String)]) -> Result<()> {
+        self.transact(|conn| {
+            let mut update = conn.prepare_cached("UPDATE volume SET etag = ?2 WHERE id = ?1")?;
+            etags.iter().try_for_each(|(id, etag)| update.execute((id, etag)).map(|_| ()))
+        })
     }
 
     /// Has the next commit announce these volumes once more.

@@ -172,13 +172,18 @@ fn settle_alarms(
     findings: &[Finding],
     listing: &Listing,
 ) -> Result<()> {
+    let known = locked.catalog().read().alarms()?;
     for volume in read {
         let object = volume_object(volume.kind, volume.name);
         match findings.iter().find(|finding| finding.object == object) {
             Some(Finding { diagnosis, detail, .. }) => {
                 let shown = listing.volume(volume.kind, volume.name);
                 let alarm = volume_alarm(*diagnosis, (object, volume.name), detail.as_str(), shown);
-                locked.catalog().alarm_raise(&alarm)?;
+                // What the survey found out about these very bytes is no less exact.
+                let is_same = |(known, _): &(Alarm, bool)| known.object == alarm.object && known.shown == alarm.shown;
+                if !known.iter().any(is_same) {
+                    locked.catalog().alarm_raise(&alarm)?;
+                }
             }
             None => {
                 locked.catalog().alarm_end(&object)?;

@@ -103,6 +103,6 @@ fn accepted_losses_are_of_a_kind_of_their_own_and_all_else_stays_as_it_was() {
         commit.losses.chains[0] = ChainLoss { client, first, last };
         assert_eq!(commit.seal(&keys().commit(client, 4), client, 4), Err(DecodeError::Invalid("a loss")));
     }
-    assert_eq!(Commit::decode(&[&[KIND_LOSSES], &plain[1..], &[0, 0]].concat()).is_err(), true);
+    assert!(Commit::decode(&[&[KIND_LOSSES], &plain[1..], &[0, 0]].concat()).is_err());
     assert_eq!(Commit::decode(&[&[2], &plain[1..]].concat()), Err(DecodeError::Invalid("the kind of commit")));
 }

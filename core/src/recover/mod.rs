@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::frame::VolumeKind;
 use crate::frame::volume_object;
 use crate::id::NodeId;
+use crate::id::VolumeName;
 use crate::read::VolumeFile;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
@@ -30,6 +31,7 @@ use crate::survey::Look;
 use crate::survey::News;
 use crate::survey::adopt;
 use crate::survey::compare_volumes;
+use crate::survey::hash_of_volume;
 use crate::survey::look;
 use crate::survey::unexplained;
 use crate::volume::Index;
@@ -56,6 +58,8 @@ pub struct Learnt {
     pub notes: Vec<Finding>,
     /// What the store holds and nobody explains.
     pub unexplained: Vec<Finding>,
+    /// Volumes of an interrupted run of this catalog that came to be stored, and are used from now on.
+    pub settled: u64,
     /// The volumes among it, which `recover` takes in.
     orphans: Vec<VolumeAdded>,
 }
@@ -95,7 +99,8 @@ pub fn recover(locked: &mut LockedRepository, watch: &Watch) -> Result<Learnt> {
 fn learn(locked: &mut LockedRepository, look: Look, watch: &Watch) -> Result<Learnt> {
     let (repository, catalog) = locked.parts();
     let troubles = look.troubles.iter().map(Finding::of).collect();
-    let mut learnt = Learnt { troubles, notes: look.notes, news: look.news, ..Learnt::default() };
+    let (settled, notes, news) = (look.settled, look.notes, look.news);
+    let mut learnt = Learnt { troubles, notes, news, settled, ..Learnt::default() };
     let known = catalog.read().volume_names()?;
     for added in look.commits.iter().flat_map(|unseen| &unseen.commit.volumes_added) {
         if !known.contains(&added.name) {
@@ -124,8 +129,13 @@ fn learn(locked: &mut LockedRepository, look: Look, watch: &Watch) -> Result<Lea
     learnt.news.raised.extend(news.raised);
     learnt.news.ended.extend(news.ended);
     let (repository, catalog) = locked.parts();
-    for volume in back {
+    for (row, volume) in back {
+        catalog.volume_void(row)?;
         take_volume(repository, catalog, &volume, &mut learnt)?;
+        let object = volume_object(volume.kind, volume.name);
+        if catalog.alarm_end(&object)? {
+            learnt.news.ended.push(object);
+        }
     }
     learnt.unexplained = unexplained(locked, &look.listing)?;
     learnt.orphans = orphans(locked, &look.listing)?;
@@ -152,6 +162,12 @@ fn take_volume(
     let (name, kind, bytes) = (added.name, added.kind, added.bytes);
     match read_volume(repository, added) {
         Ok((salt, index, nodes)) => {
+            if let Some(other) = catalog.read().volume_of_salt(&salt)?
+                && !settle_twins(repository, catalog, added, other, learnt)?
+            {
+                let detail = format!("in its place lies {}", volume_object(kind, other));
+                return lost_volume(catalog, added, detail, learnt);
+            }
             learnt.nodes += nodes.len() as u64;
             let new = NewVolume { name, kind, bytes, salt, index: &index, nodes: &nodes };
             let row = catalog.volume_add(&new, VolumeState::Stored)?;
@@ -167,6 +183,28 @@ fn take_volume(
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// Two volumes say that they are the same one: so one lies in the place of the other, or both are in a third's. True if it
+/// is not this one that is out of place; then the other is lost.
+fn settle_twins(
+    repository: &Repository,
+    catalog: &mut CatalogWriter,
+    this: &VolumeAdded,
+    other: VolumeName,
+    learnt: &mut Learnt,
+) -> Result<bool> {
+    if hash_of_volume(repository, this.kind, this.name, this.bytes)? != this.name {
+        return Ok(false);
+    }
+    if let Some(other) = catalog.read().volume_marks()?.into_iter().find(|mark| mark.name == other) {
+        // What was taken in under its name was not its own.
+        catalog.volume_void(other.id)?;
+        let added = VolumeAdded { name: other.name, kind: other.kind, bytes: other.bytes, etag: other.etag };
+        let detail = format!("in its place lies {}", volume_object(this.kind, this.name));
+        lost_volume(catalog, &added, detail, learnt)?;
+    }
+    Ok(true)
 }
 
 /// Records a volume that commits announce and that cannot be had.

@@ -46,6 +46,8 @@ pub(super) struct Chains {
     pub troubles: Vec<Alarm>,
     /// Seen commits that were read again, as the store lists them now.
     pub confirmed: Vec<SeenCommit>,
+    /// Losses that were accepted, also by commits that are new.
+    pub accepted: Vec<ChainLoss>,
     /// Commits of this machine's own chain that its catalog does not know and did not begin.
     pub stale: u64,
     /// Commits that should be there and are not listed, for a second look.
@@ -111,6 +113,7 @@ pub(super) fn compare(
     comparison.hold_against_each_other();
     comparison.order(&heads);
     comparison.out.stale = comparison.stale(catalog.committing()?, heads.get(&own).copied());
+    comparison.out.accepted = comparison.accepted;
     Ok(comparison.out)
 }
 
@@ -125,7 +128,9 @@ impl Comparison<'_> {
     }
 
     fn trouble(&mut self, diagnosis: Diagnosis, client: ClientId, first: u64, last: u64, detail: &str) {
-        if (first..=last).all(|seq| self.is_accepted(client, seq)) {
+        let object = commit_object(client, first);
+        let is_told = self.out.troubles.iter().any(|told| told.object == object);
+        if is_told || (first..=last).all(|seq| self.is_accepted(client, seq)) {
             return;
         }
         let whose = if client == self.own { "this machine's own chain" } else { "the chain of another machine" };
@@ -133,7 +138,7 @@ impl Comparison<'_> {
         let shown = self.listing.commits.get(&(client, first)).map(Shown::to_line);
         self.out.troubles.push(Alarm {
             diagnosis,
-            object: commit_object(client, first),
+            object,
             detail: format!("commit {first}{which} of {whose}: {detail}"),
             subject: Subject::Chain(ChainLoss { client, first, last }),
             shown,

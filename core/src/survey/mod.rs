@@ -39,6 +39,7 @@ pub use chains::Unseen;
 pub use listing::Listing;
 pub use listing::Shown;
 pub use volumes::compare_volumes;
+pub use volumes::hash_of_volume;
 
 /// How many missing objects are asked for by name before their absence is believed.
 const ABSENT_ASKED_MAX: usize = 8;
@@ -82,6 +83,10 @@ pub struct Look {
     pub notes: Vec<Finding>,
     /// Alarms that were raised by this look, and ones that it could end.
     pub news: News,
+    /// Volumes of an interrupted run of this catalog that came to be stored, and are used from now on.
+    pub settled: u64,
+    /// Losses of commits that somebody has accepted.
+    accepted: Vec<ChainLoss>,
 }
 
 /// What has changed since the last survey.
@@ -116,7 +121,9 @@ pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
     let (mut look, mut absent) = look_once(locked, depth)?;
     if !absent.is_empty() {
         // Perhaps the list was cut short, or is a moment old while another machine commits.
+        let settled = look.settled;
         (look, absent) = look_once(locked, depth)?;
+        look.settled += settled;
     }
     ask_for(locked, &absent)?;
     for trouble in &look.troubles {
@@ -129,6 +136,8 @@ pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
     let quiet: Vec<(Alarm, bool)> = alarms.filter(|(alarm, _)| !wrong.contains(alarm.object.as_str())).collect();
     for (alarm, is_accepted) in quiet {
         let Subject::Chain(loss) = alarm.subject else { continue };
+        let covers = |seq| look.accepted.iter().any(|accepted| accepted.covers(loss.client, seq));
+        let is_accepted = is_accepted || (loss.first..=loss.last).all(covers);
         if is_accepted || is_back(&look.listing, &alarm, loss) {
             locked.catalog().alarm_end(&alarm.object)?;
             look.news.ended.extend((!is_accepted).then_some(alarm.object));
@@ -151,7 +160,8 @@ fn is_back(listing: &Listing, alarm: &Alarm, loss: ChainLoss) -> bool {
 /// One look, and the objects that should be listed and are not.
 fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<String>)> {
     let listing = Listing::of(locked.repository())?;
-    settle_listed(locked, |kind, name| listing.volume(kind, name).map(|shown| (shown.bytes, shown.etag.clone())))?;
+    let settled =
+        settle_listed(locked, |kind, name| listing.volume(kind, name).map(|shown| (shown.bytes, shown.etag.clone())))?;
     let own = locked.client();
     let (repository, catalog) = locked.parts();
     let chains = chains::compare(repository, catalog.read(), &listing, depth, own)?;
@@ -171,8 +181,8 @@ fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<S
     if chains.stale > 0 {
         notes.push(stale(own, chains.stale));
     }
-    let (commits, troubles) = (chains.commits, chains.troubles);
-    Ok((Look { listing, commits, troubles, notes, news: News::default() }, absent))
+    let chains::Chains { commits, troubles, accepted, .. } = chains;
+    Ok((Look { listing, commits, troubles, notes, news: News::default(), settled, accepted }, absent))
 }
 
 /// The catalog is older than the chain that it writes.

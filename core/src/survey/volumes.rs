@@ -18,6 +18,7 @@ use crate::commit::VolumeAdded;
 use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
+use crate::frame::VolumeKind;
 use crate::frame::volume_object;
 use crate::hash::Sha256Stream;
 use crate::id::VolumeName;
@@ -42,25 +43,30 @@ struct Comparison<'a> {
     bytes_left: u64,
     probes_left: u32,
     news: News,
-    back: Vec<VolumeAdded>,
+    back: Vec<(i64, VolumeAdded)>,
+    /// Marks of volumes that had none yet.
+    first_etags: Vec<(i64, String)>,
 }
 
-/// Compares all volumes, after the commits were adopted. Answers also which volumes are there again that could never be
-/// read before, and are to be taken in anew.
+/// Compares all volumes, after the commits were adopted. Answers also which volumes, by row, are there again that could
+/// never be read before, and are to be taken in anew.
 pub fn compare_volumes(
     locked: &mut LockedRepository,
     listing: &Listing,
     watch: &Watch,
-) -> Result<(News, Vec<VolumeAdded>)> {
+) -> Result<(News, Vec<(i64, VolumeAdded)>)> {
     let marks = locked.catalog().read().volume_marks()?;
     let alarms = locked.catalog().read().alarms()?;
     let about = |object: &str| alarms.iter().map(|(alarm, _)| alarm).find(|alarm| alarm.object == object);
     let (bytes_left, probes_left) = (LOOK_BYTES_MAX, PROBES_MAX);
-    let (news, back) = (News::default(), Vec::new());
-    let mut comparison = Comparison { listing, watch, bytes_left, probes_left, news, back };
+    let (news, back, first_etags) = (News::default(), Vec::new(), Vec::new());
+    let mut comparison = Comparison { listing, watch, bytes_left, probes_left, news, back, first_etags };
     for mark in &marks {
         let alarm = if alarms.is_empty() { None } else { about(&volume_object(mark.kind, mark.name)) };
         comparison.volume(locked, mark, alarm)?;
+    }
+    if !comparison.first_etags.is_empty() {
+        locked.catalog().volumes_etag(&comparison.first_etags)?;
     }
     Ok((comparison.news, comparison.back))
 }
@@ -73,7 +79,10 @@ impl Comparison<'_> {
             (VolumeState::Stored, Some(shown)) if shown.bytes != mark.bytes => self.resized(locked, mark, shown),
             (VolumeState::Stored, Some(shown)) => match (&mark.etag, &shown.etag) {
                 (Some(before), Some(now)) if before != now => self.look_closer(locked, mark, shown, alarm.is_some()),
-                (None, Some(now)) => locked.catalog().volume_etag(mark.id, Some(now)),
+                (None, Some(now)) => {
+                    self.first_etags.push((mark.id, now.clone()));
+                    Ok(())
+                }
                 _ if alarm.is_some_and(|alarm| alarm.shown != Some(shown.to_line())) => self.end(locked, mark),
                 // Nothing has changed since a check read it and found something.
                 _ => Ok(()),
@@ -132,7 +141,7 @@ impl Comparison<'_> {
         };
         self.bytes_left = left;
         self.watch.check()?;
-        let name = match hash(locked.repository(), mark, self.watch) {
+        let name = match hash_of_volume(locked.repository(), mark.kind, mark.name, mark.bytes) {
             Ok(name) => name,
             Err(error) if error.is_absent() => {
                 return self.lost(locked, mark, Diagnosis::RemoteMissing, MISSING, None);
@@ -140,13 +149,12 @@ impl Comparison<'_> {
             Err(error) => return Err(error),
         };
         if name == mark.name {
-            if mark.is_learnt {
-                locked.catalog().volume_stored(mark.id, shown.etag.as_deref().or(mark.etag.as_deref()))?;
-            } else {
-                locked.catalog().volume_void(mark.id)?;
+            if !mark.is_learnt {
                 let Shown { bytes, etag } = shown.clone();
-                self.back.push(VolumeAdded { name: mark.name, kind: mark.kind, bytes, etag });
+                self.back.push((mark.id, VolumeAdded { name: mark.name, kind: mark.kind, bytes, etag }));
+                return Ok(());
             }
+            locked.catalog().volume_stored(mark.id, shown.etag.as_deref().or(mark.etag.as_deref()))?;
             return self.end(locked, mark);
         }
         let is_other = locked.catalog().read().volume_names()?.contains(&name);
@@ -197,16 +205,15 @@ impl Comparison<'_> {
     }
 }
 
-/// The hash of what lies in a volume's place.
-fn hash(repository: &Repository, mark: &VolumeMark, watch: &Watch) -> Result<VolumeName> {
-    let name = object_name(&volume_object(mark.kind, mark.name))?;
+/// The hash of the first `bytes` bytes of what lies in a volume's place: its name, if it is as it was stored.
+pub fn hash_of_volume(repository: &Repository, kind: VolumeKind, name: VolumeName, bytes: u64) -> Result<VolumeName> {
+    let object = object_name(&volume_object(kind, name))?;
     let mut hash = Sha256Stream::new();
     let mut offset = 0;
-    while offset < mark.bytes {
-        watch.check()?;
-        let bytes = (mark.bytes - offset).min(PART_BYTES);
-        hash.update(&repository.store().get(&name, ByteRange::Part { offset, bytes })?);
-        offset += bytes;
+    while offset < bytes {
+        let part = (bytes - offset).min(PART_BYTES);
+        hash.update(&repository.store().get(&object, ByteRange::Part { offset, bytes: part })?);
+        offset += part;
     }
     Ok(VolumeName(hash.finish()))
 }

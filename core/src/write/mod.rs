@@ -172,6 +172,7 @@ fn run_stages<T>(
         });
         let stages = writer::Stages { jobs: job_in, order: order_in, intended: progress };
         let mut writer = Writer::new(repository, reading, stages, watch)?;
+        writer.store_lost_nodes()?;
         // Dropping the writer closes the channels from the top; each stage ends when its input does.
         let (result, unreadable) = body(&mut writer)?;
         Ok((result, unreadable, writer.finish()?))
