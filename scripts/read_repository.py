@@ -53,7 +53,7 @@ ITEMS_MAX = 1 << 20
 DIRECTORY = 3
 
 Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts")
-Commit = namedtuple("Commit", "hash added removed volumes retired heads")
+Commit = namedtuple("Commit", "hash before added removed volumes retired heads losses volumes_lost")
 Entry = namedtuple("Entry", "name kind mode owner mtime ctime device inode links flags attributes size body")
 Extent = namedtuple("Extent", "id length")  # The id of a hole is None.
 Location = namedtuple("Location", "volume position length checksum")
@@ -404,39 +404,61 @@ class Repository:
 
     def read_commits(self):
         """Opens all chains (section 10) and finds which snapshots exist."""
+        damaged = {}
         for path in self.objects("commits/[0-9a-f]{32}/[0-9]{16}", 3):
             client, number = bytes.fromhex(path.parent.name), int(path.name)
-            need(path.stat().st_size <= COMMIT_MAX, f"commit {path} is too long")
-            data = path.read_bytes()
-            need(data[:8] == b"BYGNCOMM" and len(data) > 16, f"{path} is not a commit")
-            need(data[8] <= 1, f"commit {path} is of a later version")
-            need(data[8:16] == b"\1\1\1" + bytes(5), f"the header of commit {path} is not valid")
-            key = self.derive(b"bygone/1 commit" + client + u(number, 8), 64)
-            associated_data = b"bygone/1 commit" + data[:16] + client + u(number, 8)
-            wire = Wire(open_sealed(key, associated_data, data[16:], f"commit {path}"))
-            need(wire.fixed(1) == 0, f"commit {path} is of an unknown kind")
-            before = wire.string(32)
-            expected = self.commits[client, number - 1].hash if (client, number - 1) in self.commits else b""
-            need((number == 1) == (expected == b""), f"the commit before {path} is missing")
-            need(before == expected, f"commit {path} follows another commit than the one before it")
-            wire.time()
-            commit = Commit(
-                hashlib.sha256(data).digest(),
-                wire.list(ITEMS_MAX, lambda: decode_snapshot(wire)),
-                wire.list(ITEMS_MAX, lambda: wire.raw(16)),
-                wire.list(ITEMS_MAX, lambda: (wire.raw(32), wire.fixed(1), wire.varint(), wire.text())),
-                wire.list(ITEMS_MAX, lambda: wire.raw(32)),
-                wire.list(ITEMS_MAX, lambda: (wire.raw(16), wire.varint(), wire.raw(32))),
-            )
-            wire.end()
-            need(all(kind <= 1 for _, kind, _, _ in commit.volumes), f"commit {path} has a volume of no kind")
-            self.commits[client, number] = commit
+            try:
+                self.commits[client, number] = self.read_commit(path, client, number)
+            except Damaged as error:
+                damaged[client, number] = str(error)
+        accepted = [loss for commit in self.commits.values() for loss in commit.losses]
+        is_accepted = lambda client, number: any(c == client and a <= number <= b for c, a, b in accepted)
+        for place, error in damaged.items():
+            need(is_accepted(*place), error)
+        for (client, number), commit in self.commits.items():
+            need((number == 1) == (commit.before == b""), f"commit {number} of {client.hex()} begins where it cannot")
+            if number > 1 and not is_accepted(client, number):
+                before = self.commits.get((client, number - 1))
+                is_known = before is not None or is_accepted(client, number - 1)
+                need(is_known, f"commit {number - 1} of {client.hex()} is missing")
+                need(before is None or commit.before == before.hash, f"commit {number} of {client.hex()} follows another")
         for client, number, digest in (head for commit in self.commits.values() for head in commit.heads):
             is_there = (client, number) in self.commits and self.commits[client, number].hash == digest
+            is_there = is_there or is_accepted(client, number)
             need(is_there, f"commit {number} of {client.hex()} was seen and is missing or was replaced")
         removed = {id for commit in self.commits.values() for id in commit.removed}
         added = (snapshot for commit in self.commits.values() for snapshot in commit.added)
         self.snapshots = {snapshot.id: snapshot for snapshot in added if snapshot.id not in removed}
+
+    def read_commit(self, path, client, number):
+        need(path.stat().st_size <= COMMIT_MAX, f"commit {path} is too long")
+        data = path.read_bytes()
+        need(data[:8] == b"BYGNCOMM" and len(data) > 16, f"{path} is not a commit")
+        need(data[8] <= 1, f"commit {path} is of a later version")
+        need(data[8:16] == b"\1\1\1" + bytes(5), f"the header of commit {path} is not valid")
+        key = self.derive(b"bygone/1 commit" + client + u(number, 8), 64)
+        associated_data = b"bygone/1 commit" + data[:16] + client + u(number, 8)
+        wire = Wire(open_sealed(key, associated_data, data[16:], f"commit {path}"))
+        kind = wire.fixed(1)
+        need(kind <= 1, f"commit {path} is of an unknown kind")
+        before = wire.string(32)
+        wire.time()
+        commit = Commit(
+            hashlib.sha256(data).digest(),
+            before,
+            wire.list(ITEMS_MAX, lambda: decode_snapshot(wire)),
+            wire.list(ITEMS_MAX, lambda: wire.raw(16)),
+            wire.list(ITEMS_MAX, lambda: (wire.raw(32), wire.fixed(1), wire.varint(), wire.text())),
+            wire.list(ITEMS_MAX, lambda: wire.raw(32)),
+            wire.list(ITEMS_MAX, lambda: (wire.raw(16), wire.varint(), wire.raw(32))),
+            wire.list(ITEMS_MAX, lambda: (wire.raw(16), wire.varint(), wire.varint())) if kind == 1 else [],
+            set(wire.list(ITEMS_MAX, lambda: wire.raw(32))) if kind == 1 else set(),
+        )
+        wire.end()
+        need(kind == 0 or commit.losses or commit.volumes_lost, f"commit {path} is of a kind that it need not be")
+        need(all(1 <= a <= b for _, a, b in commit.losses), f"commit {path} accepts a loss of nothing")
+        need(all(kind <= 1 for _, kind, _, _ in commit.volumes), f"commit {path} has a volume of no kind")
+        return commit
 
     def snapshot(self, wanted):
         found = sorted(self.snapshots.values(), key=lambda snapshot: (snapshot.time, snapshot.id))
@@ -456,9 +478,10 @@ class Repository:
                     complain(f"volume {path}: {error}")
         self.id_keys = {"block": self.derive(b"bygone/1 block id", 32), "node": self.derive(b"bygone/1 node id", 32)}
         retired = {name for commit in self.commits.values() for name in commit.retired}
+        accepted = {name for commit in self.commits.values() for name in commit.volumes_lost}
         for name, kind, length, _ in (volume for commit in self.commits.values() for volume in commit.volumes):
             path = self.path / ("data", "meta")[kind] / name.hex()[:2] / name.hex()
-            if name not in retired and not (path.exists() and path.stat().st_size == length):
+            if name not in retired | accepted and not (path.exists() and path.stat().st_size == length):
                 complain(f"volume {path}: it is missing, or not {length} bytes long as it should be")
 
     def fetch(self, what, places, id):

@@ -8,6 +8,7 @@
 mod backup_restore;
 mod cli;
 mod damage;
+mod detect;
 mod elsewhere;
 mod golden;
 mod harness_itself;

@@ -14,7 +14,7 @@ const FLOORS: &[&str] = &[
     "store", "catalog", // places
     "repo",    // all of the above, opened
     "write", "read", // rivers
-    "recover", "check", // upkeep
+    "survey", "recover", "check", // upkeep
 ];
 
 /// Neighbours on one floor which do not know each other, in either direction.
@@ -57,6 +57,7 @@ const NOT_OURS: &[&str] = &[
     "RemoteMissing",
     "RemoteTruncated",
     "RemoteCorrupt",
+    "RemoteSwapped",
     "RemoteUnknownObject",
     "RemoteRolledBack",
     "RemoteForked",

@@ -96,8 +96,14 @@ impl Exit {
             | Diagnosis::RemoteTruncated
             | Diagnosis::RemoteUnknownObject
             | Diagnosis::RemoteRolledBack
-            | Diagnosis::RemoteForked => Exit::Disagree,
-            Diagnosis::RemoteCorrupt | Diagnosis::LocalCorrupt => Exit::Damaged,
+            | Diagnosis::RemoteForked
+            | Diagnosis::WrongRepo
+            | Diagnosis::LocalStale => Exit::Disagree,
+            Diagnosis::RemoteCorrupt | Diagnosis::RemoteSwapped | Diagnosis::LocalCorrupt => Exit::Damaged,
+            Diagnosis::SourceUnreadable | Diagnosis::SourceChanged => Exit::Unreadable,
+            Diagnosis::WrongKey => Exit::WrongKey,
+            Diagnosis::Locked => Exit::Locked,
+            Diagnosis::Transient | Diagnosis::NoSpace => Exit::Failed,
         }
     }
 }
@@ -127,6 +133,15 @@ impl Failure {
     /// For `map_err`: `doing` was tried with `what`.
     pub fn machine<E: Into<io::Error>>(doing: &'static str, what: impl fmt::Display) -> impl FnOnce(E) -> Failure {
         move |source| Failure::Machine { doing, what: what.to_string(), source: source.into() }
+    }
+
+    /// The code of what is wrong, where there is one.
+    pub fn diagnosis(&self) -> Option<Diagnosis> {
+        match self {
+            Failure::Repository(error) => error.diagnosis(),
+            Failure::Machine { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(Diagnosis::NoSpace),
+            Failure::Usage(_) | Failure::Machine { .. } => None,
+        }
     }
 
     /// How the command ends.
@@ -187,7 +202,10 @@ mod tests {
             (disagree(Diagnosis::RemoteRolledBack), Exit::Disagree),
             (disagree(Diagnosis::RemoteForked), Exit::Disagree),
             (disagree(Diagnosis::RemoteCorrupt), Exit::Damaged),
+            (disagree(Diagnosis::RemoteSwapped), Exit::Damaged),
             (disagree(Diagnosis::LocalCorrupt), Exit::Damaged),
+            (disagree(Diagnosis::LocalStale), Exit::Disagree),
+            (disagree(Diagnosis::WrongRepo), Exit::Disagree),
             (Error::corrupt("data/x", "detail"), Exit::Damaged),
             (Error::store("put", "data/x", io()), Exit::Failed),
             (Error::Catalog { path: store(), detail: String::new() }, Exit::Failed),

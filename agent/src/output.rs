@@ -16,6 +16,8 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_core::error::Diagnosis;
+
 use bygone_core::id::hex;
 
 use crate::exit::Exit;
@@ -105,17 +107,21 @@ pub fn warn(json: bool, text: &str) {
     }
 }
 
-/// Tells why the command failed.
-pub fn fail(json: bool, exit: Exit, text: &str) {
+/// Tells why the command failed, with the code of what is wrong where there is one.
+pub fn fail(json: bool, exit: Exit, code: Option<Diagnosis>, text: &str) {
     if json {
-        let _ = writeln!(io::stderr().lock(), "{}", error_value(exit, text));
+        let _ = writeln!(io::stderr().lock(), "{}", error_value(exit, code, text));
     } else {
         message(text);
     }
 }
 
-fn error_value(exit: Exit, text: &str) -> Value {
-    json!({ "error": { "kind": exit.word(), "exit_code": exit.code(), "message": text } })
+fn error_value(exit: Exit, code: Option<Diagnosis>, text: &str) -> Value {
+    let mut error = json!({ "kind": exit.word(), "exit_code": exit.code(), "message": text });
+    if let (Some(code), Some(object)) = (code, error.as_object_mut()) {
+        object.insert("code".to_owned(), json!(code.code()));
+    }
+    json!({ "error": error })
 }
 
 /// `text` without anything that could begin another line or control a terminal.
@@ -271,8 +277,10 @@ mod tests {
 
     #[test]
     fn an_error_is_an_object_with_kind_code_and_message() {
-        let text = error_value(Exit::WrongKey, "wrong \"passphrase\"").to_string();
-        assert_eq!(text, r#"{"error":{"exit_code":12,"kind":"wrong-key","message":"wrong \"passphrase\""}}"#);
+        let text = error_value(Exit::Failed, None, "a \"word\"").to_string();
+        assert_eq!(text, r#"{"error":{"exit_code":1,"kind":"failed","message":"a \"word\""}}"#);
+        let coded = error_value(Exit::WrongKey, Some(Diagnosis::WrongKey), "x").to_string();
+        assert_eq!(coded, r#"{"error":{"code":"WRONG_KEY","exit_code":12,"kind":"wrong-key","message":"x"}}"#);
     }
 
     #[test]

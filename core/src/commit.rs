@@ -27,8 +27,10 @@ const MAGIC: &[u8; 8] = b"BYGNCOMM";
 const SUITE_AES_256_SIV: u8 = 1;
 const KEY_MODE_MASTER: u8 = 1;
 const HEADER_BYTES: usize = 16;
-/// The only kind of commit so far: what changed since the one before. Another will stand for all that went before it.
+/// What changed since the commit before.
 const KIND_CHANGES: u8 = 0;
+/// The same, and losses that a person has accepted.
+const KIND_LOSSES: u8 = 1;
 const ROOT_NAME: &[u8] = b"root";
 
 /// A volume as a commit announces it.
@@ -55,6 +57,40 @@ pub struct Head {
     pub hash: CommitHash,
 }
 
+/// Commits of one chain that are lost, or were replaced by others, and of which a person has said that this be so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChainLoss {
+    /// Whose chain.
+    pub client: ClientId,
+    /// The first of them.
+    pub first: u64,
+    /// The last of them.
+    pub last: u64,
+}
+
+impl ChainLoss {
+    /// True if number `seq` of `client`'s chain is one of them.
+    pub fn covers(&self, client: ClientId, seq: u64) -> bool {
+        self.client == client && (self.first..=self.last).contains(&seq)
+    }
+}
+
+/// What a person has accepted as lost.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Losses {
+    /// Commits.
+    pub chains: Vec<ChainLoss>,
+    /// Volumes.
+    pub volumes: Vec<VolumeName>,
+}
+
+impl Losses {
+    /// True if nothing was accepted.
+    pub fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.volumes.is_empty()
+    }
+}
+
 /// One commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
@@ -72,6 +108,8 @@ pub struct Commit {
     pub volumes_retired: Vec<VolumeName>,
     /// Newest commits seen of all other chains, sorted by client.
     pub heads: Vec<Head>,
+    /// Losses that are accepted from now on; most commits have none.
+    pub losses: Losses,
 }
 
 impl Commit {
@@ -101,7 +139,7 @@ impl Commit {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::new();
-        out.u8(KIND_CHANGES);
+        out.u8(if self.losses.is_empty() { KIND_CHANGES } else { KIND_LOSSES });
         out.string(self.previous.as_ref().map_or(&[], |hash| hash.0.as_slice()));
         encode_time(&mut out, self.time);
         out.varint(self.snapshots_added.len() as u64);
@@ -123,19 +161,31 @@ impl Commit {
             out.varint(head.seq);
             out.raw(&head.hash.0);
         }
+        if !self.losses.is_empty() {
+            out.varint(self.losses.chains.len() as u64);
+            for loss in &self.losses.chains {
+                out.raw(&loss.client.0);
+                out.varint(loss.first);
+                out.varint(loss.last);
+            }
+            out.varint(self.losses.volumes.len() as u64);
+            self.losses.volumes.iter().for_each(|name| out.raw(&name.0));
+        }
         out.finish()
     }
 
     fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
         let mut input = Decoder::new(bytes);
-        if input.u8()? != KIND_CHANGES {
-            return Err(DecodeError::Invalid("the kind of commit"));
-        }
+        let has_losses = match input.u8()? {
+            KIND_CHANGES => false,
+            KIND_LOSSES => true,
+            _ => return Err(DecodeError::Invalid("the kind of commit")),
+        };
         let previous = match input.string(CommitHash::BYTES, "the hash before")? {
             [] => None,
             hash => Some(CommitHash::from_bytes(hash).ok_or(DecodeError::Invalid("the hash before"))?),
         };
-        let commit = Commit {
+        let mut commit = Commit {
             previous,
             time: decode_time(&mut input)?,
             snapshots_added: items(&mut input, "the number of snapshots", decode_snapshot)?,
@@ -145,7 +195,18 @@ impl Commit {
             heads: items(&mut input, "the number of heads", |i| {
                 Ok(Head { client: ClientId(i.array()?), seq: i.varint()?, hash: CommitHash(i.array()?) })
             })?,
+            losses: Losses::default(),
         };
+        if has_losses {
+            commit.losses = Losses {
+                chains: items(&mut input, "the number of losses", decode_loss)?,
+                volumes: items(&mut input, "the number of volumes", |i| Ok(VolumeName(i.array()?)))?,
+            };
+            // One commit has one encoding.
+            if commit.losses.is_empty() {
+                return Err(DecodeError::Invalid("the kind of commit"));
+            }
+        }
         input.end()?;
         Ok(commit)
     }
@@ -191,6 +252,11 @@ fn decode_volume(input: &mut Decoder<'_>) -> Result<VolumeAdded, DecodeError> {
     let bytes = input.varint()?;
     let etag = Some(label(input)?).filter(|etag| !etag.is_empty());
     Ok(VolumeAdded { name, kind, bytes, etag })
+}
+
+fn decode_loss(input: &mut Decoder<'_>) -> Result<ChainLoss, DecodeError> {
+    let loss = ChainLoss { client: ClientId(input.array()?), first: input.varint()?, last: input.varint()? };
+    if (1..=loss.last).contains(&loss.first) { Ok(loss) } else { Err(DecodeError::Invalid("a loss")) }
 }
 
 fn encode_snapshot(out: &mut Encoder, snapshot: &Snapshot) {
@@ -261,91 +327,4 @@ pub fn decode_snapshot_record(bytes: &[u8]) -> Result<Snapshot, DecodeError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::Keys;
-    use crate::crypto::MasterKey;
-    use crate::entry::Meta;
-    use crate::id::NodeId;
-    use crate::id::RepositoryId;
-    use std::sync::Arc;
-
-    fn sample() -> Commit {
-        let root_meta = Meta {
-            mode: 0o755,
-            owner: Arc::default(),
-            mtime: Time { secs: -5, nanos: 999_999_999 },
-            ctime: Time { secs: 1, nanos: 0 },
-            size: 0,
-            nlink: 3,
-            device: 9,
-            inode: 2,
-            flags: 0,
-            xattrs: vec![],
-        };
-        let snapshot = Snapshot {
-            id: SnapshotId([3; 16]),
-            time: Time { secs: 1_700_000_000, nanos: 5 },
-            host: "host".into(),
-            user: "me".into(),
-            paths: vec![b"/a/\xff".to_vec()],
-            tags: vec!["t".into()],
-            parent: Some(SnapshotId([2; 16])),
-            program: "bygone 0".into(),
-            root_meta,
-            root: NodeId([8; 32]),
-            totals: Totals { files: 1, directories: 2, others: 3, bytes: 4, bytes_new: 5, unreadable: 6 },
-        };
-        let volume = |etag: Option<&str>| VolumeAdded {
-            name: VolumeName([4; 32]),
-            kind: VolumeKind::Meta,
-            bytes: 77,
-            etag: etag.map(String::from),
-        };
-        Commit {
-            previous: Some(CommitHash([1; 32])),
-            time: Time { secs: 9, nanos: 1 },
-            snapshots_added: vec![snapshot],
-            snapshots_removed: vec![SnapshotId([7; 16])],
-            volumes_added: vec![volume(None), volume(Some("\"abc\""))],
-            volumes_retired: vec![VolumeName([6; 32])],
-            heads: vec![Head { client: ClientId([5; 16]), seq: 12, hash: CommitHash([2; 32]) }],
-        }
-    }
-
-    fn keys() -> Keys {
-        Keys::derive(&MasterKey::from_bytes([7; 32]), RepositoryId([1; 16]))
-    }
-
-    #[test]
-    fn a_commit_opens_as_what_it_was() {
-        let (client, commit) = (ClientId([1; 16]), sample());
-        let object = commit.seal(&keys().commit(client, 4), client, 4).unwrap();
-        assert_eq!(Commit::open(&object, &keys().commit(client, 4), client, 4), Ok(commit));
-    }
-
-    #[test]
-    fn what_no_reader_would_take_is_not_written() {
-        let client = ClientId([1; 16]);
-        let mut commit = sample();
-        commit.snapshots_added[0].tags = vec!["t".repeat(300)];
-        assert_eq!(commit.seal(&keys().commit(client, 4), client, 4), Err(DecodeError::Limit("a label")));
-    }
-
-    #[test]
-    fn a_commit_is_bound_to_its_client_its_number_and_every_bit() {
-        let client = ClientId([1; 16]);
-        let object = sample().seal(&keys().commit(client, 4), client, 4).unwrap();
-        assert!(Commit::open(&object, &keys().commit(client, 5), client, 5).is_err());
-        let other = ClientId([2; 16]);
-        assert!(Commit::open(&object, &keys().commit(other, 4), other, 4).is_err());
-        for bit in 0..object.len() * 8 {
-            let mut flipped = object.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Commit::open(&flipped, &keys().commit(client, 4), client, 4).is_err(), "bit {bit}");
-        }
-        for length in 0..object.len() {
-            assert!(Commit::open(&object[..length], &keys().commit(client, 4), client, 4).is_err());
-        }
-    }
-}
+mod tests;

@@ -12,37 +12,122 @@ use std::io;
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What the comparison of store and catalog found. The names are stable: scripts may match them.
+/// What is wrong, as a code. The codes are stable: scripts may match them. docs/ARCHITECTURE.md says where each is raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Diagnosis {
-    /// The catalog knows the object, the store does not list it.
+    /// The store could not be reached or asked for patience: the same again may work.
+    Transient,
+    /// The catalog or the commits know the object, the store does not have it.
     RemoteMissing,
-    /// The object is shorter or longer than the catalog says.
+    /// The object is shorter or longer than it was stored.
     RemoteTruncated,
     /// The object's bytes are not the ones that were stored.
     RemoteCorrupt,
+    /// The object's bytes are those of another object of this repository.
+    RemoteSwapped,
     /// The store holds an object that neither catalog nor commits explain.
     RemoteUnknownObject,
     /// The store has forgotten commits that this machine has seen.
     RemoteRolledBack,
     /// The store shows another commit where this machine has seen one.
     RemoteForked,
+    /// What is found belongs to another repository.
+    WrongRepo,
+    /// No key slot opens with the secret given.
+    WrongKey,
+    /// The catalog is older than the chain of commits that it writes.
+    LocalStale,
     /// The catalog contradicts itself or its own keys.
     LocalCorrupt,
+    /// A file of the user's could not be read.
+    SourceUnreadable,
+    /// A file of the user's changed while it was read.
+    SourceChanged,
+    /// The store, or a disk of this machine, is full; the message says which.
+    NoSpace,
+    /// Another process is at work.
+    Locked,
 }
 
 impl Diagnosis {
+    /// All of them.
+    pub const ALL: [Diagnosis; 16] = [
+        Diagnosis::Transient,
+        Diagnosis::RemoteMissing,
+        Diagnosis::RemoteTruncated,
+        Diagnosis::RemoteCorrupt,
+        Diagnosis::RemoteSwapped,
+        Diagnosis::RemoteUnknownObject,
+        Diagnosis::RemoteRolledBack,
+        Diagnosis::RemoteForked,
+        Diagnosis::WrongRepo,
+        Diagnosis::WrongKey,
+        Diagnosis::LocalStale,
+        Diagnosis::LocalCorrupt,
+        Diagnosis::SourceUnreadable,
+        Diagnosis::SourceChanged,
+        Diagnosis::NoSpace,
+        Diagnosis::Locked,
+    ];
+
     /// The stable code, in capitals.
     pub fn code(self) -> &'static str {
         match self {
+            Diagnosis::Transient => "TRANSIENT",
             Diagnosis::RemoteMissing => "REMOTE_MISSING",
             Diagnosis::RemoteTruncated => "REMOTE_TRUNCATED",
             Diagnosis::RemoteCorrupt => "REMOTE_CORRUPT",
+            Diagnosis::RemoteSwapped => "REMOTE_SWAPPED",
             Diagnosis::RemoteUnknownObject => "REMOTE_UNKNOWN_OBJECT",
             Diagnosis::RemoteRolledBack => "REMOTE_ROLLED_BACK",
             Diagnosis::RemoteForked => "REMOTE_FORKED",
+            Diagnosis::WrongRepo => "WRONG_REPO",
+            Diagnosis::WrongKey => "WRONG_KEY",
+            Diagnosis::LocalStale => "LOCAL_STALE",
             Diagnosis::LocalCorrupt => "LOCAL_CORRUPT",
+            Diagnosis::SourceUnreadable => "SOURCE_UNREADABLE",
+            Diagnosis::SourceChanged => "SOURCE_CHANGED",
+            Diagnosis::NoSpace => "NO_SPACE",
+            Diagnosis::Locked => "LOCKED",
         }
+    }
+
+    /// What a person can do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Diagnosis::Transient => "look at the connection to the store and try again; nothing is lost",
+            Diagnosis::RemoteMissing | Diagnosis::RemoteTruncated | Diagnosis::RemoteSwapped => {
+                "bring it back from the store's own versions or from a copy, or let the next backup store again what the \
+                 source still has; `bygone check` tells what it costs, `bygone accept-loss` ends the alarm"
+            }
+            Diagnosis::RemoteCorrupt => {
+                "the disk or the service that keeps it cannot be trusted: have it looked at; the next backup stores again \
+                 what the source still has, `bygone check` tells what it costs, `bygone accept-loss` ends the alarm"
+            }
+            Diagnosis::RemoteUnknownObject => {
+                "nothing: it is the work of a backup that is running elsewhere or was interrupted, which `bygone recover` \
+                 takes in, or a stranger's; no bygone ever deletes it"
+            }
+            Diagnosis::RemoteRolledBack | Diagnosis::RemoteForked => {
+                "bring the store back to what it was, from its own versions or from a copy; what cannot be brought back \
+                 is given up with `bygone accept-loss`, and until then nothing is written"
+            }
+            Diagnosis::WrongRepo => "check the address, and that the right disk is mounted",
+            Diagnosis::WrongKey => "check the passphrase, and that the address is that of the right repository",
+            Diagnosis::LocalStale => {
+                "nothing, it has caught up; if this machine was cloned, run `bygone recover --force` on one of the two"
+            }
+            Diagnosis::LocalCorrupt => "run `bygone recover --force`, which rebuilds the catalog from the store",
+            Diagnosis::SourceUnreadable => "look at the permissions of the file and at its disk",
+            Diagnosis::SourceChanged => "back up again when nobody writes to it, or from a snapshot of the file system",
+            Diagnosis::NoSpace => "make room and run the command again; nothing is lost",
+            Diagnosis::Locked => "wait for the other one to end, or run with --wait-lock 1h",
+        }
+    }
+
+    /// The diagnosis with this code.
+    pub fn from_code(code: &str) -> Option<Diagnosis> {
+        Diagnosis::ALL.into_iter().find(|diagnosis| diagnosis.code() == code)
     }
 }
 
@@ -86,7 +171,7 @@ pub enum Error {
         slots: usize,
     },
     /// Another process is at work here.
-    #[error("another bygone is using {path}: wait for it to end, or choose another --catalog-dir")]
+    #[error("another bygone is using {path}: wait for it to end, with --wait-lock 1h if you like")]
     Locked {
         /// The lock's path.
         path: String,
@@ -184,8 +269,90 @@ impl Error {
         Error::Disagree { diagnosis, object: object.to_string(), detail: detail.to_string() }
     }
 
+    /// The code of what is wrong, where there is one.
+    pub fn diagnosis(&self) -> Option<Diagnosis> {
+        match self {
+            Error::Disagree { diagnosis, .. } => Some(*diagnosis),
+            Error::Corrupt { .. } => Some(Diagnosis::RemoteCorrupt),
+            Error::WrongKey { .. } => Some(Diagnosis::WrongKey),
+            Error::Locked { .. } => Some(Diagnosis::Locked),
+            Error::Store { source, .. } => of_store(source),
+            Error::Local { source, .. } => is_full(source).then_some(Diagnosis::NoSpace),
+            Error::NoRepository { .. }
+            | Error::Exists { .. }
+            | Error::NotFound { .. }
+            | Error::Catalog { .. }
+            | Error::TooNew { .. }
+            | Error::Limit { .. }
+            | Error::Invalid { .. }
+            | Error::Cancelled => None,
+        }
+    }
+
     /// True if the object that was asked for is simply not in the store.
     pub fn is_absent(&self) -> bool {
         matches!(self, Error::Store { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// What a store's failure is, as far as its cause says.
+fn of_store(source: &io::Error) -> Option<Diagnosis> {
+    use io::ErrorKind;
+    match source.kind() {
+        _ if is_full(source) => Some(Diagnosis::NoSpace),
+        ErrorKind::NotFound => Some(Diagnosis::RemoteMissing),
+        ErrorKind::UnexpectedEof => Some(Diagnosis::RemoteTruncated),
+        ErrorKind::TimedOut
+        | ErrorKind::Interrupted
+        | ErrorKind::ConnectionRefused
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::NotConnected
+        | ErrorKind::BrokenPipe
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown
+        | ErrorKind::ResourceBusy => Some(Diagnosis::Transient),
+        _ => None,
+    }
+}
+
+fn is_full(source: &io::Error) -> bool {
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_go_there_and_back() {
+        for diagnosis in Diagnosis::ALL {
+            assert_eq!(Diagnosis::from_code(diagnosis.code()), Some(diagnosis));
+            assert!(!diagnosis.advice().is_empty());
+        }
+        assert_eq!(Diagnosis::from_code("REMOTE"), None);
+    }
+
+    #[test]
+    fn a_failure_of_the_store_is_told_by_its_cause() {
+        let cases = [
+            (io::ErrorKind::StorageFull, Some(Diagnosis::NoSpace)),
+            (io::ErrorKind::QuotaExceeded, Some(Diagnosis::NoSpace)),
+            (io::ErrorKind::ConnectionReset, Some(Diagnosis::Transient)),
+            (io::ErrorKind::TimedOut, Some(Diagnosis::Transient)),
+            (io::ErrorKind::NotFound, Some(Diagnosis::RemoteMissing)),
+            (io::ErrorKind::UnexpectedEof, Some(Diagnosis::RemoteTruncated)),
+            (io::ErrorKind::PermissionDenied, None),
+        ];
+        for (kind, diagnosis) in cases {
+            assert_eq!(Error::store("read", "data/x", kind.into()).diagnosis(), diagnosis, "{kind:?}");
+        }
+        let full = Error::Local { doing: "write", path: "/x".into(), source: io::ErrorKind::StorageFull.into() };
+        assert_eq!(full.diagnosis(), Some(Diagnosis::NoSpace));
+        assert_eq!(Error::WrongKey { store: "/r".into(), slots: 1 }.diagnosis(), Some(Diagnosis::WrongKey));
+        assert_eq!(Error::Locked { path: "/l".into() }.diagnosis(), Some(Diagnosis::Locked));
+        assert_eq!(Error::corrupt("data/x", "d").diagnosis(), Some(Diagnosis::RemoteCorrupt));
+        assert_eq!(Error::Cancelled.diagnosis(), None);
     }
 }

@@ -40,3 +40,4 @@ pub mod write;
 // Upkeep.
 pub mod check;
 pub mod recover;
+pub mod survey;

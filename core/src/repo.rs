@@ -27,6 +27,7 @@ use crate::crypto::SlotInfo;
 use crate::crypto::random;
 use crate::crypto::slot::SLOT_BYTES;
 use crate::entry::Time;
+use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::ClientId;
@@ -38,7 +39,7 @@ use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
 
-const README_NAME: &str = "README-RECOVER.txt";
+pub(crate) const README_NAME: &str = "README-RECOVER.txt";
 const README_TEXT: &str = include_str!("readme_recover.txt");
 const CATALOG_FILE: &str = "catalog.sqlite";
 const LOCK_FILE: &str = "lock";
@@ -153,14 +154,20 @@ impl Repository {
 
     /// Takes this machine's lock and opens the catalog for writing, making it if there is none.
     pub fn lock(self) -> Result<LockedRepository> {
-        let lock = self.take_lock()?;
+        self.lock_waiting(Err)
+    }
+
+    /// As [`Repository::lock`]; while another process has the lock, `wait` is given the error that says so, and either
+    /// gives it back or waits a while.
+    pub fn lock_waiting(self, wait: impl FnMut(Error) -> Result<()>) -> Result<LockedRepository> {
+        let lock = self.take_lock(wait)?;
         self.open_catalog(lock)
     }
 
-    /// As [`Repository::lock`], but throws the catalog away first, unread, so that it can be rebuilt from the store
-    /// whatever state it is in.
-    pub fn lock_anew(self) -> Result<LockedRepository> {
-        let lock = self.take_lock()?;
+    /// As [`Repository::lock_waiting`], but throws the catalog away first, unread, so that it can be rebuilt from the
+    /// store whatever state it is in.
+    pub fn lock_anew(self, wait: impl FnMut(Error) -> Result<()>) -> Result<LockedRepository> {
+        let lock = self.take_lock(wait)?;
         for suffix in ["", "-wal", "-shm"] {
             let path = self.catalog_dir.join(format!("{CATALOG_FILE}{suffix}"));
             match fs::remove_file(&path) {
@@ -174,7 +181,7 @@ impl Repository {
         self.open_catalog(lock)
     }
 
-    fn take_lock(&self) -> Result<File> {
+    fn take_lock(&self, mut wait: impl FnMut(Error) -> Result<()>) -> Result<File> {
         let local = |doing, path: &Path| {
             let path = path.display().to_string();
             move |source| Error::Local { doing, path, source }
@@ -183,10 +190,12 @@ impl Repository {
         let lock_path = self.catalog_dir.join(LOCK_FILE);
         let open = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = open.map_err(local("open the lock", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(lock),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: lock_path.display().to_string() }),
-            Err(TryLockError::Error(source)) => Err(local("take the lock", &lock_path)(source)),
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) => wait(Error::Locked { path: lock_path.display().to_string() })?,
+                Err(TryLockError::Error(source)) => return Err(local("take the lock", &lock_path)(source)),
+            }
         }
     }
 
@@ -301,6 +310,13 @@ impl LockedRepository {
     pub fn client(&self) -> ClientId {
         self.client
     }
+
+    /// Gives this machine another client, and with it a new chain.
+    pub fn client_renew(&mut self, client: ClientId) -> Result<()> {
+        self.catalog.client_renew(client)?;
+        self.client = client;
+        Ok(())
+    }
 }
 
 /// The object name that `text` is.
@@ -316,21 +332,32 @@ fn slot_object(id: SlotId) -> String {
 /// passed over: any whole slot is enough.
 fn slots(store: &Arc<dyn Store>, repository: RepositoryId) -> Result<Vec<Slot>> {
     let mut slots = Vec::new();
+    let mut others = None;
     let mut trouble = None;
     let listed = store.list("keys/")?;
     for object in listed.iter().filter(|object| object.bytes == SLOT_BYTES as u64).take(limits::SLOTS_MAX) {
         match store.get(&object.name, ByteRange::Whole { bytes_max: SLOT_BYTES as u64 }) {
-            Ok(bytes) => slots.extend(
-                Slot::parse(&bytes)
-                    .ok()
-                    .filter(|slot| slot.repository() == repository && object.name.as_str() == slot_object(slot.id())),
-            ),
+            Ok(bytes) => match Slot::parse(&bytes) {
+                Ok(slot) if object.name.as_str() != slot_object(slot.id()) => {}
+                Ok(slot) if slot.repository() != repository => others = Some(slot.repository()),
+                Ok(slot) => slots.push(slot),
+                Err(_) => {}
+            },
             Err(error) => trouble = Some(error),
         }
     }
-    match (slots.is_empty(), trouble) {
-        (false, _) => Ok(slots),
-        (true, Some(error)) => Err(error),
-        (true, None) => Err(Error::corrupt("keys/", "the store holds no key slot of this repository that is whole")),
+    match (slots.is_empty(), trouble, others) {
+        (false, _, _) => Ok(slots),
+        (true, Some(error), _) => Err(error),
+        (true, None, Some(other)) => {
+            let detail = format!(
+                "it is the description of repository {repository}, and the key slots beside it are of repository {other}: \
+                 the store was put together from two; bring back the one that belongs here"
+            );
+            Err(Error::disagree(Diagnosis::WrongRepo, CONFIG_NAME, detail))
+        }
+        (true, None, None) => {
+            Err(Error::corrupt("keys/", "the store holds no key slot of this repository that is whole"))
+        }
     }
 }

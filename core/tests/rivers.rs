@@ -17,6 +17,7 @@ use bygone_core::snapshot::Snapshot;
 use bygone_core::store::faulty::{Call, FaultyStore};
 use bygone_core::store::memory::MemoryStore;
 use bygone_core::store::{ByteRange, Store};
+use bygone_core::survey;
 use bygone_core::watch::Watch;
 use bygone_core::write::{self, BackupOptions, Piece, Writer};
 
@@ -287,7 +288,11 @@ fn a_check_names_what_is_lost_and_the_next_backup_heals_it() {
     assert!((1..=4).contains(&damaged.affected_count), "{:?}", damaged.affected);
     backup(&mut open(&place), &sample()).unwrap();
     let healed = check::check(&mut open(&place), ReadData::No, &Watch::new()).unwrap();
-    assert!(healed.is_clean(), "{healed:?}");
+    assert_eq!((healed.affected_count, healed.has_damage()), (0, false), "{healed:?}");
+    assert_eq!(healed.healed, [victim.as_str()], "nothing is lost, and the alarm stays until it is accepted");
+    survey::accept_loss(&mut open(&place), Time::default(), &Watch::new(), |_| true).unwrap();
+    let accepted = check::check(&mut open(&place), ReadData::No, &Watch::new()).unwrap();
+    assert!(accepted.is_clean(), "{accepted:?}");
 }
 
 #[test]
@@ -383,6 +388,9 @@ fn a_chain_that_lost_its_newest_commits_is_given_away_by_the_others() {
     let lost = memory.list(&lost).unwrap().swap_remove(0).name;
     memory.tamper(&lost, None);
     let (_new_dir, new) = place(memory);
-    let error = recover::recover(&mut open(&new), &Watch::new()).unwrap_err();
-    assert!(error.to_string().starts_with("REMOTE_ROLLED_BACK"), "{error}");
+    let learnt = recover::recover(&mut open(&new), &Watch::new()).unwrap();
+    assert_eq!(learnt.troubles[0].diagnosis.code(), "REMOTE_ROLLED_BACK", "{learnt:?}");
+    assert_eq!(learnt.snapshots, 1, "what is there is taken in all the same");
+    let error = recover::sync(&mut open(&new), &Watch::new()).unwrap_err();
+    assert!(error.to_string().starts_with("REMOTE_ROLLED_BACK"), "it is not forgotten: {error}");
 }

@@ -77,7 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     match arguments.mount() {
         Ok(code) => code,
         Err(trouble) if json => {
-            output::fail(json, trouble.exit(), &trouble.to_string());
+            output::fail(json, trouble.exit(), None, &trouble.to_string());
             trouble.exit().code()
         }
         Err(trouble) => {

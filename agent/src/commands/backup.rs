@@ -26,14 +26,18 @@ use bygone_core::error::Error;
 use bygone_core::limits;
 use bygone_core::read::Reader;
 use bygone_core::recover;
+use bygone_core::recover::Learnt;
 use bygone_core::repo::LockedRepository;
 use bygone_core::repo::Repository;
 use bygone_core::snapshot::Snapshot;
+use bygone_core::survey;
+use bygone_core::survey::Finding;
 use bygone_core::watch::Watch;
 use bygone_core::write;
 use bygone_core::write::BackupOptions;
 
 use super::Context;
+use super::alarms;
 use super::summary::Summary;
 use crate::configuration::Configuration;
 use crate::exit::Exit;
@@ -142,16 +146,33 @@ fn dry_run(
     let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
     let report = source::dry_run(compared, roots, options, &context.watch);
     drop(progress);
-    finish(context, &report?, None, parent.as_ref())
+    finish(context, &Made { report: report?, snapshot: None, parent, learnt: Learnt::default(), open: Vec::new() })
 }
 
 fn backup(args: &Args, context: &mut Context, repository: Repository, what: &What) -> Result<Exit> {
-    let mut locked = repository.lock()?;
+    let mut locked = context.lock(repository)?;
+    write::announce(&locked)?;
+    // Volumes that are damaged are recorded as lost by this, and never referred to.
+    let progress = context.progress();
+    let learnt = recover::sync(&mut locked, &context.watch);
+    drop(progress);
+    let learnt = learnt?;
+    alarms::tell(context, &learnt);
     let progress = context.progress();
     let made = snapshot(args, context, &mut locked, what);
     drop(progress);
     let (report, snapshot, parent) = made?;
-    finish(context, &report, Some(&snapshot), parent.as_ref())
+    let open = survey::alarms_open(&mut locked)?;
+    finish(context, &Made { report, snapshot: Some(snapshot), parent, learnt, open })
+}
+
+/// What a backup has come to.
+struct Made {
+    report: Report,
+    snapshot: Option<Snapshot>,
+    parent: Option<Snapshot>,
+    learnt: Learnt,
+    open: Vec<Finding>,
 }
 
 fn snapshot(
@@ -160,11 +181,6 @@ fn snapshot(
     locked: &mut LockedRepository,
     what: &What,
 ) -> Result<(Report, Snapshot, Option<Snapshot>)> {
-    write::announce(locked)?;
-    // Volumes of others that are damaged are recorded as lost by this, and never referred to.
-    for (object, detail) in recover::sync(locked, &context.watch)?.damaged {
-        context.warn(&format!("{object} cannot be read: {detail}: `bygone check` tells what it costs"));
-    }
     let view = Reader::new(locked.repository(), 0)?.view()?;
     let (paths, parent) = match what {
         What::Files(roots, _) => {
@@ -226,14 +242,11 @@ fn parent(args: &Args, context: &Context, all: Vec<SnapshotRow>, paths: &[Vec<u8
     }
 }
 
-fn finish(
-    context: &mut Context,
-    report: &Report,
-    snapshot: Option<&Snapshot>,
-    parent: Option<&Snapshot>,
-) -> Result<Exit> {
+fn finish(context: &mut Context, made: &Made) -> Result<Exit> {
+    let Made { report, snapshot, parent, learnt, open } = made;
     let bytes_stored = context.watch.bytes_stored.load(Ordering::Relaxed);
-    let summary = Summary { report, snapshot, parent, bytes_stored, seconds: context.seconds() };
+    let (snapshot, parent, seconds) = (snapshot.as_ref(), parent.as_ref(), context.seconds());
+    let summary = Summary { report, snapshot, parent, bytes_stored, seconds, learnt, alarms: open };
     if context.globals.json {
         context.output.value(&summary.value())?;
     } else {
@@ -243,8 +256,14 @@ fn finish(
         // What was said so far must not come after the issues because it waited in a buffer.
         context.output.flush()?;
         summary.issues(context.globals.quiet).iter().for_each(|issue| output::message(issue));
+        alarms::remind(context, open);
     }
-    Ok(if report.unreadable > 0 { Exit::Unreadable } else { Exit::Complete })
+    Ok(match (open.is_empty(), report.unreadable) {
+        // That the store cannot be relied on concerns all snapshots, and a file that could not be read only this one.
+        (false, _) => Exit::Disagree,
+        (true, 1..) => Exit::Unreadable,
+        (true, 0) => Exit::Complete,
+    })
 }
 
 /// What the format would refuse in the end is refused before anything is read.

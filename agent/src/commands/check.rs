@@ -15,6 +15,7 @@ use bygone_core::error::Error;
 use bygone_core::recover;
 
 use super::Context;
+use super::alarms;
 use crate::exit::Exit;
 use crate::exit::Result;
 use crate::output::count;
@@ -98,9 +99,9 @@ impl Subset {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
-    let mut locked = context.open()?.lock()?;
+    let mut locked = context.lock(context.open()?)?;
     let progress = context.progress();
-    match recover::sync(&mut locked, &context.watch) {
+    match recover::sync_as_found(&mut locked, &context.watch) {
         // The check itself finds it again, and tells more.
         Ok(_) | Err(Error::Disagree { .. } | Error::Corrupt { .. }) => {}
         Err(error) => return Err(error.into()),
@@ -137,9 +138,9 @@ fn exit(report: &Report) -> Exit {
 fn lines(report: &Report, seconds: f64, quiet: bool, verbose: bool) -> Vec<String> {
     let mut lines = Vec::new();
     for finding in &report.findings {
-        let text = format!("{}: {}: {}", finding.diagnosis, finding.object, finding.detail);
-        lines.push(crate::output::one_line(&text));
+        lines.push(alarms::line(finding));
     }
+    lines.extend(alarms::advice(&report.findings));
     for affected in &report.affected {
         let snapshot: String = affected.snapshot.to_hex().chars().take(8).collect();
         lines.push(format!("lost: {snapshot}:{}: {}", printable(&affected.path), affected.reason));
@@ -171,9 +172,6 @@ fn lines(report: &Report, seconds: f64, quiet: bool, verbose: bool) -> Vec<Strin
 }
 
 fn value(report: &Report, seconds: f64) -> Value {
-    let findings = report.findings.iter().map(
-        |finding| json!({ "diagnosis": finding.diagnosis.code(), "object": finding.object, "detail": finding.detail }),
-    );
     let affected = report.affected.iter().map(|affected| {
         let mut object = Map::new();
         object.insert("snapshot".to_owned(), json!(affected.snapshot.to_hex()));
@@ -183,7 +181,8 @@ fn value(report: &Report, seconds: f64) -> Value {
     });
     json!({
         "result": exit(report).word(),
-        "findings": findings.collect::<Vec<_>>(),
+        "findings": alarms::values(&report.findings),
+        "healed": report.healed,
         "affected": affected.collect::<Vec<_>>(),
         "affected_count": report.affected_count,
         "notes": report.notes,
@@ -199,9 +198,9 @@ fn value(report: &Report, seconds: f64) -> Value {
 mod tests {
     use super::*;
     use bygone_core::check::Affected;
-    use bygone_core::check::Finding;
     use bygone_core::error::Diagnosis;
     use bygone_core::id::SnapshotId;
+    use bygone_core::survey::Finding;
 
     #[test]
     fn a_subset_is_a_share_an_amount_or_a_part() {
@@ -246,9 +245,10 @@ mod tests {
         let report = Report { affected, affected_count: 3, ..finding(Diagnosis::RemoteMissing) };
         let text = lines(&report, 1.0, true, false);
         assert_eq!(text[0], "REMOTE_MISSING: data/aa/x: d");
-        assert_eq!(text[1], "lost: abababab:/a\\xff: gone");
-        assert_eq!(text[2], "lost: 2 more");
-        assert!(text[3].contains("LOST: 3 paths"), "{text:?}");
+        assert!(text[1].starts_with("what to do about REMOTE_MISSING: "), "{text:?}");
+        assert_eq!(text[2], "lost: abababab:/a\\xff: gone");
+        assert_eq!(text[3], "lost: 2 more");
+        assert!(text[4].contains("LOST: 3 paths"), "{text:?}");
         let json = value(&report, 1.0);
         assert_eq!((&json["result"], &json["affected"][0]["path_hex"]), (&json!("damaged"), &json!("2f61ff")));
         assert_eq!(json["findings"][0]["diagnosis"], "REMOTE_MISSING");

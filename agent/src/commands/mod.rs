@@ -1,11 +1,14 @@
 //! The command line of `bygone`: what may be said, and who does it.
 
+mod accept_loss;
+mod alarms;
 mod backup;
 mod cat;
 mod check;
 mod dump;
 mod init;
 mod key;
+mod lock;
 mod ls;
 mod recover;
 mod restore;
@@ -18,6 +21,7 @@ use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use clap::Parser;
@@ -57,7 +61,10 @@ Exit codes:
    2  usage                         13  the store disagrees with the catalog
    3  snapshot made, but some       14  damaged data found
       sources could not be read    130  interrupted
-  10  no such repository";
+  10  no such repository
+
+13 stays until the store is right again or `bygone accept-loss` was told that the loss is known; a
+backup that ends with 13 has made a snapshot if it says so.";
 
 /// Every past version of your files, in a directory.
 ///
@@ -69,6 +76,11 @@ Exit codes:
 struct Arguments {
     #[command(flatten)]
     globals: Globals,
+    /// If another bygone is at work on this machine's catalog, wait for it to end, so long at most: 30s, 10m, 2h
+    /// (default: not at all, end with 11)
+    #[arg(long, global = true, value_name = "DURATION", value_parser = lock::parse_wait)]
+    #[arg(help_heading = "Options of every command")]
+    wait_lock: Option<Duration>,
     #[command(subcommand)]
     command: Command,
 }
@@ -83,6 +95,7 @@ enum Command {
     Restore(restore::Args),
     Check(check::Args),
     Recover(recover::Args),
+    AcceptLoss(accept_loss::Args),
     Key(key::Args),
     CatalogDump(dump::Args),
 }
@@ -91,6 +104,8 @@ enum Command {
 pub(crate) struct Context {
     /// Options of every command.
     pub(crate) globals: Globals,
+    /// How long to wait for another process that has the lock.
+    pub(crate) wait_lock: Duration,
     /// Where results go.
     pub(crate) output: Output,
     /// Progress, and the wish to stop.
@@ -149,7 +164,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             if json {
                 let text = error.render().to_string();
                 let line = text.lines().next().unwrap_or_default();
-                output::fail(json, Exit::Usage, line.strip_prefix("error: ").unwrap_or(line));
+                output::fail(json, Exit::Usage, None, line.strip_prefix("error: ").unwrap_or(line));
             } else {
                 let _ = error.print();
             }
@@ -168,13 +183,14 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     raise_descriptor_limit();
     let json = parsed.globals.json;
     let (now, began) = (settings::now(), Instant::now());
-    let mut context = Context { output: Output::new(json), globals: parsed.globals, watch, now, began };
+    let wait_lock = parsed.wait_lock.unwrap_or_default();
+    let mut context = Context { output: Output::new(json), globals: parsed.globals, wait_lock, watch, now, began };
     let done = prepared.and_then(|()| parsed.command.run(&mut context));
     let flushed = context.output.flush();
     match done.and_then(|exit| flushed.map(|()| exit)) {
         Ok(exit) => exit,
         Err(failure) => {
-            output::fail(json, failure.exit(), &failure.to_string());
+            output::fail(json, failure.exit(), failure.diagnosis(), &failure.to_string());
             failure.exit()
         }
     }
@@ -198,6 +214,7 @@ impl Command {
             Command::Restore(args) => restore::run(args, context),
             Command::Check(args) => check::run(args, context),
             Command::Recover(args) => recover::run(args, context),
+            Command::AcceptLoss(args) => accept_loss::run(args, context),
             Command::Key(args) => key::run(args, context),
             Command::CatalogDump(args) => dump::run(args, context),
         }

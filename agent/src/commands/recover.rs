@@ -5,6 +5,7 @@ use serde_json::json;
 use bygone_core::recover;
 
 use super::Context;
+use super::alarms;
 use crate::exit::Exit;
 use crate::exit::Result;
 use crate::output::count;
@@ -22,7 +23,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let repository = context.open()?;
-    let mut locked = if args.force { repository.lock_anew()? } else { repository.lock()? };
+    let mut locked = if args.force { context.lock_anew(repository)? } else { context.lock(repository)? };
     let progress = context.progress();
     let learnt = recover::recover(&mut locked, &context.watch);
     drop(progress);
@@ -38,6 +39,8 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
             "volumes": learnt.volumes,
             "nodes": learnt.nodes,
             "damaged": damaged.collect::<Vec<_>>(),
+            "troubles": alarms::values(&learnt.troubles),
+            "notes": alarms::values(&learnt.notes),
             "seconds": seconds,
         }))?;
     } else {
@@ -54,5 +57,10 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
             context.warn(&format!("{object} cannot be read: {detail}: `bygone check` tells what it costs"));
         }
     }
-    Ok(if learnt.damaged.is_empty() { Exit::Complete } else { Exit::Damaged })
+    alarms::tell(context, &learnt);
+    Ok(match (learnt.damaged.is_empty(), learnt.troubles.is_empty()) {
+        (false, _) => Exit::Damaged,
+        (true, false) => Exit::Disagree,
+        (true, true) => Exit::Complete,
+    })
 }

@@ -4,7 +4,12 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_core::error::Diagnosis;
+use bygone_core::recover::Learnt;
 use bygone_core::snapshot::Snapshot;
+use bygone_core::survey::Finding;
+
+use super::alarms;
 
 use crate::output::count;
 use crate::output::duration;
@@ -44,6 +49,10 @@ pub(super) struct Summary<'a> {
     pub(super) bytes_stored: u64,
     /// How long it took.
     pub(super) seconds: f64,
+    /// What the store has told.
+    pub(super) learnt: &'a Learnt,
+    /// Alarms that are open.
+    pub(super) alarms: &'a [Finding],
 }
 
 impl Summary<'_> {
@@ -117,6 +126,10 @@ impl Summary<'_> {
             "unreadable": unreadable,
             "issues": issues.iter().map(issue_value).collect::<Vec<_>>(),
             "issues_omitted": issues_omitted,
+            "alarms": alarms::values(self.alarms),
+            "notes": alarms::values(&self.learnt.notes),
+            "unexplained": alarms::values(&self.learnt.unexplained),
+            "volumes_found": self.learnt.settled,
         })
     }
 }
@@ -130,7 +143,13 @@ fn issue_value(issue: &Issue) -> Value {
         Trouble::Changed => "changed",
         Trouble::Note(_) => "note",
     };
+    let code = match issue.trouble {
+        Trouble::Unreadable(_) => Some(Diagnosis::SourceUnreadable),
+        Trouble::Vanished | Trouble::Changed => Some(Diagnosis::SourceChanged),
+        Trouble::Note(_) => None,
+    };
     object.insert("kind".to_owned(), json!(kind));
+    object.insert("code".to_owned(), json!(code.map(Diagnosis::code)));
     object.insert("message".to_owned(), json!(issue.to_string()));
     Value::Object(object)
 }
@@ -161,6 +180,8 @@ mod tests {
             parent: Some(&parent),
             bytes_stored: 1 << 20,
             seconds: 1.5,
+            learnt: &Learnt::default(),
+            alarms: &[],
         };
         assert_eq!(
             summary.lines(),
@@ -179,12 +200,22 @@ mod tests {
     #[test]
     fn programs_get_full_ids_exact_paths_and_kinds() {
         let (report, made) = (report(), snapshot([0xab; 16], 0, "h", &["/"]));
-        let summary = Summary { report: &report, snapshot: Some(&made), parent: None, bytes_stored: 7, seconds: 1.5 };
+        let learnt = Learnt::default();
+        let (object, detail) = ("data/aa/x".into(), "gone".into());
+        let alarms = [Finding { diagnosis: Diagnosis::RemoteMissing, object, detail }];
+        let (snapshot, learnt, alarms) = (Some(&made), &learnt, alarms.as_slice());
+        let summary =
+            Summary { report: &report, snapshot, parent: None, bytes_stored: 7, seconds: 1.5, learnt, alarms };
         let value = summary.value();
         assert_eq!((&value["snapshot"], &value["parent"]), (&json!("ab".repeat(16)), &Value::Null));
         assert_eq!((&value["files"], &value["bytes_stored"]), (&json!(1_234), &json!(7)));
         let issue = &value["issues"][0];
         assert_eq!((&issue["path_hex"], &issue["kind"]), (&json!("2f61ff"), &json!("unreadable")));
+        assert_eq!(
+            (&issue["code"], &value["issues"][1]["code"]),
+            (&json!("SOURCE_UNREADABLE"), &json!("SOURCE_CHANGED"))
+        );
+        assert_eq!(value["alarms"][0]["diagnosis"], "REMOTE_MISSING");
         let dry = Summary { snapshot: None, ..summary };
         assert_eq!(dry.value()["snapshot"], Value::Null, "nothing was made");
         assert!(dry.lines()[0].starts_with("dry run"));

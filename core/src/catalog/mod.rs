@@ -7,12 +7,14 @@
 //!
 //! This is the only folder with SQL in it.
 
+mod alarms;
 mod dump;
 mod nodes;
 mod schema;
 mod snapshots;
 mod volumes;
 
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -26,13 +28,18 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::hash::IdKeys;
 use crate::id::ClientId;
+use crate::id::CommitHash;
 use crate::id::RepositoryId;
 
+pub use alarms::Alarm;
+pub use alarms::Subject;
 pub use nodes::NodeRow;
+pub use snapshots::SeenCommit;
 pub use snapshots::SnapshotRow;
 pub use volumes::BlockRow;
 pub use volumes::Location;
 pub use volumes::NewVolume;
+pub use volumes::VolumeMark;
 pub use volumes::VolumeRow;
 pub use volumes::VolumeState;
 
@@ -43,6 +50,8 @@ const CACHE_KIB: i64 = 8 << 10;
 const BUSY_TIMEOUT_MS: u64 = 30_000;
 const SETTING_REPOSITORY: &str = "repository";
 const SETTING_CLIENT: &str = "client";
+/// Number and hash of the commit that is being put.
+const SETTING_COMMITTING: &str = "committing";
 
 /// A connection that reads.
 pub struct Catalog {
@@ -100,6 +109,18 @@ impl Catalog {
         repository.zip(client).ok_or_else(|| self.damaged("it does not say what it belongs to"))
     }
 
+    /// The commit of this client that was about to be put when this was last written, if it was not adopted since.
+    pub fn committing(&self) -> Result<Option<(u64, CommitHash)>> {
+        let value = self.run(|conn| {
+            conn.query_row("SELECT value FROM setting WHERE key = ?1", [SETTING_COMMITTING], |row| {
+                row.get::<_, Vec<u8>>(0)
+            })
+            .optional()
+        })?;
+        let split = value.as_deref().and_then(|value| value.split_first_chunk::<8>());
+        Ok(split.and_then(|(seq, hash)| Some((u64::from_le_bytes(*seq), CommitHash::from_bytes(hash)?))))
+    }
+
     /// SQLite's own check of the file's structure: what it complains of, nothing if all is well.
     pub fn quick_check(&self) -> Result<Vec<String>> {
         self.run(|conn| {
@@ -120,7 +141,7 @@ impl Catalog {
     }
 
     fn damaged(&self, detail: &str) -> Error {
-        let hint = "rebuild the catalog with `bygone recover --force`";
+        let hint = "run `bygone recover --force`, which rebuilds the catalog from the store";
         Error::disagree(Diagnosis::LocalCorrupt, self.path.display(), format!("{detail}: {hint}"))
     }
 }
@@ -144,7 +165,9 @@ impl CatalogWriter {
         };
         prepare(&mut catalog.conn).map_err(|e| failed(path, &e))?;
         if catalog.identity()?.0 != repository {
-            return Err(catalog.damaged("it belongs to another repository"));
+            let detail = "it is the catalog of another repository, perhaps a copy: run `bygone recover --force`, which \
+                          makes the right one from the store";
+            return Err(Error::disagree(Diagnosis::WrongRepo, path.display(), detail));
         }
         Ok(CatalogWriter { catalog })
     }
@@ -152,6 +175,23 @@ impl CatalogWriter {
     /// The reading half.
     pub fn read(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// Gives this catalog another client, and so a chain of its own that nobody has ever written.
+    pub fn client_renew(&mut self, client: ClientId) -> Result<()> {
+        self.transact(|conn| {
+            conn.execute("UPDATE setting SET value = ?2 WHERE key = ?1", (SETTING_CLIENT, &client.0))?;
+            conn.execute("DELETE FROM setting WHERE key = ?1", [SETTING_COMMITTING]).map(|_| ())
+        })
+    }
+
+    /// Records that a commit of this client is about to be put.
+    pub fn commit_intend(&mut self, seq: u64, hash: CommitHash) -> Result<()> {
+        let value = [seq.to_le_bytes().as_slice(), &hash.0].concat();
+        self.transact(|conn| {
+            conn.execute("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)", (SETTING_COMMITTING, &value))
+                .map(|_| ())
+        })
     }
 
     /// Moves the write-ahead log into the database file.
@@ -210,8 +250,15 @@ fn too_new(path: &Path, found: u32) -> Error {
 fn failed(path: &Path, error: &rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
     let hint = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => " (make room on its disk and run the command again, nothing is lost)",
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => " (rebuild it with `bygone recover --force`)",
+        Some(ErrorCode::DiskFull) => {
+            let cause = "its disk is full: make room and run the command again, nothing is lost";
+            let source = io::Error::new(io::ErrorKind::StorageFull, cause);
+            return Error::Local { doing: "write to the catalog", path: path.display().to_string(), source };
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            let detail = format!("{error}: run `bygone recover --force`, which rebuilds the catalog from the store");
+            return Error::disagree(Diagnosis::LocalCorrupt, path.display(), detail);
+        }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => " (another process has held it for too long)",
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             " (check the owner and permissions of its directory)"

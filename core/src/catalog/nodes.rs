@@ -42,6 +42,18 @@ impl Catalog {
         Ok(Some(NodeRow { body, versions }))
     }
 
+    /// Nodes that are here and whose volumes are lost from the store.
+    pub fn nodes_lost(&self) -> Result<Vec<NodeId>> {
+        self.run(|conn| {
+            conn.prepare_cached(
+                "SELECT b.id FROM block b JOIN volume v ON v.id = b.volume JOIN node n ON n.name = b.id
+                 WHERE v.state = 4 AND v.kind = 1 ORDER BY b.volume, b.position",
+            )?
+            .query_map([], |row| row.get(0).map(NodeId))?
+            .collect()
+        })
+    }
+
     /// A leaf that holds a file version, and the number of its entry there.
     pub fn version_place(&self, version: u64) -> Result<Option<(NodeId, u32)>> {
         self.run(|conn| {

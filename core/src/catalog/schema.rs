@@ -5,7 +5,8 @@
 use rusqlite::Connection;
 
 /// SQL of each migration, oldest first.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     -- What this catalog is: the repository, and the client whose commits it writes.
     CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
@@ -45,7 +46,25 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE snapshot (
         number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, time INTEGER NOT NULL,
         record BLOB NOT NULL);
-"];
+",
+    "
+    -- How the store lists a commit: while that stays, it need not be read again.
+    ALTER TABLE commit_seen ADD COLUMN bytes INTEGER;
+    ALTER TABLE commit_seen ADD COLUMN etag TEXT;
+
+    -- What is wrong with the store: of a volume, or of commits of a chain. shown: how the store listed the object when
+    -- the alarm was raised. accepted: 1 once a person has said that it be so.
+    CREATE TABLE alarm (
+        object TEXT PRIMARY KEY, diagnosis TEXT NOT NULL, detail TEXT NOT NULL, volume BLOB, client BLOB, first INTEGER,
+        last INTEGER, shown TEXT, accepted INTEGER NOT NULL) WITHOUT ROWID;
+
+    -- Losses that commits say were accepted.
+    CREATE TABLE chain_loss (
+        client BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (client, first, last)
+    ) WITHOUT ROWID;
+    CREATE TABLE volume_loss (name BLOB PRIMARY KEY) WITHOUT ROWID;
+",
+];
 
 /// Version of the schema that this program writes.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;

@@ -27,6 +27,21 @@ pub struct SnapshotRow {
     pub snapshot: Snapshot,
 }
 
+/// A commit that this machine has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenCommit {
+    /// Whose chain.
+    pub client: ClientId,
+    /// Its number.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: CommitHash,
+    /// Length of the object, if it is known.
+    pub bytes: Option<u64>,
+    /// What the store called this version of the object.
+    pub etag: Option<String>,
+}
+
 impl Catalog {
     /// All snapshots, oldest first.
     pub fn snapshots(&self) -> Result<Vec<SnapshotRow>> {
@@ -55,6 +70,32 @@ impl Catalog {
         })
     }
 
+    /// Every commit that was seen, chain by chain, each in order.
+    pub fn commits_seen(&self) -> Result<Vec<SeenCommit>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT client, seq, hash, bytes, etag FROM commit_seen ORDER BY client, seq")?
+                .query_map([], |row| {
+                    Ok(SeenCommit {
+                        client: ClientId(row.get(0)?),
+                        seq: row.get::<_, i64>(1)?.cast_unsigned(),
+                        hash: CommitHash(row.get(2)?),
+                        bytes: row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned),
+                        etag: row.get(4)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// Ids that some commit has removed.
+    pub fn snapshots_removed(&self) -> Result<Vec<SnapshotId>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT id FROM snapshot_removed ORDER BY id")?
+                .query_map([], |row| row.get(0).map(SnapshotId))?
+                .collect()
+        })
+    }
+
     /// The hash of a commit, if it was seen.
     pub fn commit_hash(&self, client: ClientId, seq: u64) -> Result<Option<CommitHash>> {
         self.run(|conn| {
@@ -66,12 +107,18 @@ impl Catalog {
 }
 
 impl CatalogWriter {
-    /// Adopts a commit that is in the store: its snapshots exist from now on, its volumes are announced, and its hash
-    /// is pinned. One durable transaction. The nodes of its snapshots should be in the catalog already.
-    pub fn commit_adopt(&mut self, client: ClientId, seq: u64, hash: CommitHash, commit: &Commit) -> Result<()> {
+    /// Adopts a commit that is in the store: its snapshots exist from now on, its volumes are announced, what it accepts
+    /// is accepted, and its hash is pinned. One durable transaction. The nodes of its snapshots should be in the catalog
+    /// already.
+    pub fn commit_adopt(&mut self, seen: &SeenCommit, commit: &Commit) -> Result<()> {
         self.transact(|conn| {
-            conn.prepare_cached("INSERT OR IGNORE INTO commit_seen (client, seq, hash) VALUES (?1, ?2, ?3)")?
-                .execute((&client.0, seq.cast_signed(), &hash.0))?;
+            super::alarms::accept(conn, &commit.losses)?;
+            insert_seen(conn, seen)?;
+            conn.prepare_cached("DELETE FROM setting WHERE key = 'committing' AND value = ?1")?.execute([[
+                seen.seq.to_le_bytes().as_slice(),
+                &seen.hash.0,
+            ]
+            .concat()])?;
             for snapshot in &commit.snapshots_added {
                 let base = newest_root(conn)?;
                 let SnapshotId(id) = &snapshot.id;
@@ -97,6 +144,21 @@ impl CatalogWriter {
             Ok(())
         })
     }
+
+    /// Records how the store lists commits that were held against their hashes just now.
+    pub fn commits_listed(&mut self, seen: &[SeenCommit]) -> Result<()> {
+        self.transact(|conn| seen.iter().try_for_each(|seen| insert_seen(conn, seen)))
+    }
+}
+
+fn insert_seen(conn: &Connection, seen: &SeenCommit) -> rusqlite::Result<()> {
+    let SeenCommit { client, seq, hash, bytes, etag } = seen;
+    conn.prepare_cached(
+        "INSERT INTO commit_seen (client, seq, hash, bytes, etag) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET bytes = excluded.bytes, etag = excluded.etag WHERE hash = excluded.hash",
+    )?
+    .execute((&client.0, seq.cast_signed(), &hash.0, bytes.map(u64::cast_signed), etag))
+    .map(|_| ())
 }
 
 /// Root of the snapshot that was added last, to compare with.

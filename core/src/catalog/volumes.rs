@@ -110,6 +110,25 @@ pub struct VolumeRow {
     pub is_announced: bool,
 }
 
+/// What of a volume is compared with the store's list.
+#[derive(Debug, Clone)]
+pub struct VolumeMark {
+    /// Row number.
+    pub id: i64,
+    /// SHA-256 of the object.
+    pub name: VolumeName,
+    /// What it holds.
+    pub kind: VolumeKind,
+    /// Its state.
+    pub state: VolumeState,
+    /// Length of the object.
+    pub bytes: u64,
+    /// What the store called this version of it.
+    pub etag: Option<String>,
+    /// True if its index was ever read, so that its blocks are known.
+    pub is_learnt: bool,
+}
+
 /// Where a block lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
@@ -174,6 +193,34 @@ impl Catalog {
         self.volumes_where("true")
     }
 
+    /// What of all volumes is compared with the store's list: a fraction of the cost of [`Catalog::volumes`].
+    pub fn volume_marks(&self) -> Result<Vec<VolumeMark>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT id, name, kind, state, bytes, etag, frames <> x'' FROM volume ORDER BY id")?
+                .query_map([], |row| {
+                    Ok(VolumeMark {
+                        id: row.get(0)?,
+                        name: VolumeName(row.get(1)?),
+                        kind: VolumeKind::from_code(row.get(2)?).ok_or_else(|| bad_column(2))?,
+                        state: VolumeState::from_code(row.get(3)?),
+                        bytes: row.get::<_, i64>(4)?.cast_unsigned(),
+                        etag: row.get(5)?,
+                        is_learnt: row.get(6)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// The volume whose key is derived from this salt.
+    pub fn volume_of_salt(&self, salt: &Salt) -> Result<Option<VolumeName>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT name FROM volume WHERE salt = ?1")?
+                .query_row([salt], |row| row.get(0).map(VolumeName))
+                .optional()
+        })
+    }
+
     /// Volumes of which it is not known whether they came to be stored.
     pub fn volumes_intended(&self) -> Result<Vec<VolumeRow>> {
         self.volumes_where("state = 0")
@@ -191,9 +238,17 @@ impl Catalog {
         })
     }
 
-    /// True if some volume is not, or not surely, in the store, so that a known block may be gone.
+    /// True if some block is located in a volume that is not, or not surely, in the store.
     pub fn has_volumes_not_stored(&self) -> Result<bool> {
-        self.run(|conn| conn.query_row("SELECT EXISTS (SELECT 1 FROM volume WHERE state <> 1)", [], |row| row.get(0)))
+        // The usual answer comes from the few rows of volumes; only when one of them is not there are blocks looked at.
+        self.run(|conn| {
+            conn.query_row(
+                "SELECT EXISTS (SELECT 1 FROM volume WHERE state <> 1)
+                     AND EXISTS (SELECT 1 FROM block WHERE volume IN (SELECT id FROM volume WHERE state <> 1))",
+                [],
+                |row| row.get(0),
+            )
+        })
     }
 
     fn volumes_where(&self, condition: &'static str) -> Result<Vec<VolumeRow>> {
@@ -262,6 +317,22 @@ impl CatalogWriter {
     pub fn volume_stored(&mut self, id: i64, etag: Option<&str>) -> Result<()> {
         self.transact(|conn| {
             conn.execute("UPDATE volume SET state = 1, etag = ?2 WHERE id = ?1", (id, etag)).map(|_| ())
+        })
+    }
+
+    /// Records what the store calls the versions of volumes that it has.
+    pub fn volumes_etag(&mut self, etags: &[(i64, String)]) -> Result<()> {
+        self.transact(|conn| {
+            let mut update = conn.prepare_cached("UPDATE volume SET etag = ?2 WHERE id = ?1")?;
+            etags.iter().try_for_each(|(id, etag)| update.execute((id, etag)).map(|_| ()))
+        })
+    }
+
+    /// Has the next commit announce these volumes once more.
+    pub fn volumes_unannounce(&mut self, ids: &[i64]) -> Result<()> {
+        self.transact(|conn| {
+            let mut update = conn.prepare_cached("UPDATE volume SET announced = 0 WHERE id = ?1")?;
+            ids.iter().try_for_each(|id| update.execute([id]).map(|_| ()))
         })
     }
 
@@ -334,18 +405,21 @@ fn unpack_frames(bytes: &[u8]) -> Option<Vec<(u64, FrameInfo)>> {
         .collect()
 }
 
+fn bad_column(column: usize) -> rusqlite::Error {
+    rusqlite::Error::InvalidColumnType(column, "volume".into(), rusqlite::types::Type::Blob)
+}
+
 fn volume_row(row: &Row<'_>) -> rusqlite::Result<VolumeRow> {
-    let bad = |column| rusqlite::Error::InvalidColumnType(column, "volume".into(), rusqlite::types::Type::Blob);
     Ok(VolumeRow {
         id: row.get(0)?,
         name: VolumeName(row.get(1)?),
-        kind: VolumeKind::from_code(row.get(2)?).ok_or_else(|| bad(2))?,
+        kind: VolumeKind::from_code(row.get(2)?).ok_or_else(|| bad_column(2))?,
         state: VolumeState::from_code(row.get(3)?),
         bytes: row.get::<_, i64>(4)?.cast_unsigned(),
         etag: row.get(5)?,
         salt: row.get(6)?,
         plain_bytes: row.get::<_, i64>(7)?.cast_unsigned(),
-        frames: unpack_frames(&row.get::<_, Vec<u8>>(8)?).ok_or_else(|| bad(8))?,
+        frames: unpack_frames(&row.get::<_, Vec<u8>>(8)?).ok_or_else(|| bad_column(8))?,
         is_announced: row.get(9)?,
     })
 }

@@ -10,19 +10,22 @@
 mod trees;
 mod volumes;
 
-use std::collections::BTreeMap;
 use std::collections::HashSet;
 
+use crate::catalog::Alarm;
+use crate::catalog::Subject;
 use crate::catalog::VolumeRow;
 use crate::catalog::VolumeState;
 use crate::error::Diagnosis;
-use crate::error::Error;
 use crate::error::Result;
 use crate::frame::volume_object;
-use crate::recover::list_volumes;
-use crate::recover::verify_chains;
 use crate::repo::LockedRepository;
 use crate::snapshot::Snapshot;
+use crate::survey;
+use crate::survey::Depth;
+use crate::survey::Finding;
+use crate::survey::Listing;
+use crate::survey::volume_alarm;
 use crate::watch::Watch;
 
 pub use trees::Affected;
@@ -53,22 +56,13 @@ pub enum ReadData {
     },
 }
 
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What kind of trouble.
-    pub diagnosis: Diagnosis,
-    /// The object or file concerned.
-    pub object: String,
-    /// What is wrong and what to do.
-    pub detail: String,
-}
-
 /// What a check found.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Everything that is wrong.
     pub findings: Vec<Finding>,
+    /// Objects of findings that cost nothing any more, as everything in them has been stored again.
+    pub healed: Vec<String>,
     /// Worth knowing, not wrong.
     pub notes: Vec<String>,
     /// Files and directories that snapshots have lost, up to [`AFFECTED_NAMED_MAX`].
@@ -93,11 +87,19 @@ impl Report {
 
     /// True if data of a snapshot is missing or damaged, as opposed to store and catalog merely differing.
     pub fn has_damage(&self) -> bool {
-        self.affected_count > 0 || self.findings.iter().any(|finding| finding.diagnosis == Diagnosis::RemoteCorrupt)
+        let is_damage = |finding: &Finding| {
+            let is_wrong = matches!(finding.diagnosis, Diagnosis::RemoteCorrupt | Diagnosis::RemoteSwapped);
+            is_wrong && !self.healed.contains(&finding.object)
+        };
+        self.affected_count > 0 || self.findings.iter().any(is_damage)
     }
 
     fn find(&mut self, diagnosis: Diagnosis, object: impl Into<String>, detail: impl Into<String>) {
         self.findings.push(Finding { diagnosis, object: object.into(), detail: detail.into() });
+    }
+
+    fn note(&mut self, finding: &Finding, and: &str) {
+        self.notes.push(format!("{}: {}: {}{and}", finding.diagnosis, finding.object, finding.detail));
     }
 }
 
@@ -112,76 +114,37 @@ pub fn check(locked: &mut LockedRepository, read_data: ReadData, watch: &Watch) 
         let path = locked.repository().catalog_path().display().to_string();
         report.find(Diagnosis::LocalCorrupt, path, format!("{complaint}: run `bygone recover --force`"));
     }
-    check_chains(locked, &mut report)?;
-    let listed = check_listing(locked, &mut report)?;
-    let wanted = choose(locked.catalog().read().volumes()?, &listed, read_data);
+    let look = survey::look(locked, Depth::All)?;
+    survey::compare_volumes(locked, &look.listing, watch)?;
+    for note in look.notes.iter().chain(&survey::unexplained(locked, &look.listing)?) {
+        report.note(note, "");
+    }
+    let volumes = locked.catalog().read().volumes()?;
+    let is_expected = |volume: &&VolumeRow| !matches!(volume.state, VolumeState::Intended | VolumeState::Deleted);
+    report.volumes = volumes.iter().filter(is_expected).count() as u64;
+    let wanted = choose(volumes, &look.listing, read_data);
     let mut lost = Lost::default();
-    volumes::read_all(locked, &wanted, watch, &mut report, &mut lost)?;
+    let mut read = Report::default();
+    volumes::read_all(locked, &wanted, watch, &mut read, &mut lost)?;
+    (report.volumes_read, report.bytes_read) = (read.volumes_read, read.bytes_read);
+    settle_alarms(locked, &wanted, &read.findings, &look.listing)?;
     let read: HashSet<i64> = wanted.iter().map(|volume| volume.id).collect();
-    check_lost_volumes(locked, &read, &mut report, &mut lost)?;
+    collect_lost(locked, &read, &mut lost)?;
     let snapshots: Vec<Snapshot> = locked.catalog().read().snapshots()?.into_iter().map(|row| row.snapshot).collect();
     report.snapshots = snapshots.len() as u64;
     trees::walk(locked.catalog().read(), &snapshots, &lost, watch, &mut report)?;
+    report_alarms(locked, &mut report)?;
     Ok(report)
 }
 
-fn check_chains(locked: &mut LockedRepository, report: &mut Report) -> Result<()> {
-    let (repository, catalog) = locked.parts();
-    match verify_chains(repository, catalog.read()) {
-        Ok(_) => Ok(()),
-        Err(Error::Disagree { diagnosis, object, detail }) => {
-            report.find(diagnosis, object, detail);
-            Ok(())
-        }
-        Err(Error::Corrupt { object, detail }) => {
-            report.find(Diagnosis::RemoteCorrupt, object, detail);
-            Ok(())
-        }
-        Err(other) => Err(other),
-    }
-}
-
-/// Holds LIST against the catalog. Volumes that are missing or have another size are marked as lost. Answers which
-/// volumes are there with the right size.
-fn check_listing(locked: &mut LockedRepository, report: &mut Report) -> Result<HashSet<String>> {
-    let mut listed: BTreeMap<String, u64> = BTreeMap::new();
-    for (_, object) in list_volumes(locked.repository())? {
-        listed.insert(object.name.as_str().to_owned(), object.bytes);
-    }
-    let mut there = HashSet::new();
-    for volume in locked.catalog().read().volumes()? {
-        if matches!(volume.state, VolumeState::Intended | VolumeState::Deleted) {
-            continue;
-        }
-        report.volumes += 1;
-        let name = volume_object(volume.kind, volume.name);
-        match listed.remove(&name) {
-            Some(bytes) if bytes == volume.bytes => {
-                there.insert(name);
-                continue;
-            }
-            Some(bytes) => {
-                let detail = format!("it has {bytes} bytes, it was stored with {}", volume.bytes);
-                report.find(Diagnosis::RemoteTruncated, name, detail);
-            }
-            None => report.find(Diagnosis::RemoteMissing, name, "the store does not have it any more"),
-        }
-        locked.catalog().volume_state(volume.id, VolumeState::Lost)?;
-    }
-    for name in listed.keys() {
-        report.notes.push(format!(
-            "{}: {name}: no commit or catalog explains it; it may be the work of a backup that is running elsewhere or \
-             was interrupted; nothing deletes it",
-            Diagnosis::RemoteUnknownObject
-        ));
-    }
-    Ok(there)
-}
-
 /// The volumes that are to be read.
-fn choose(volumes: Vec<VolumeRow>, there: &HashSet<String>, read_data: ReadData) -> Vec<VolumeRow> {
-    let mut all: Vec<VolumeRow> =
-        volumes.into_iter().filter(|volume| there.contains(&volume_object(volume.kind, volume.name))).collect();
+fn choose(volumes: Vec<VolumeRow>, listing: &Listing, read_data: ReadData) -> Vec<VolumeRow> {
+    let is_there = |volume: &VolumeRow| {
+        let is_expected = !matches!(volume.state, VolumeState::Intended | VolumeState::Deleted);
+        let shown = listing.volume(volume.kind, volume.name);
+        is_expected && shown.is_some_and(|shown| shown.bytes == volume.bytes)
+    };
+    let mut all: Vec<VolumeRow> = volumes.into_iter().filter(is_there).collect();
     let number = |volume: &VolumeRow| volume.name.0.iter().take(8).fold(0u64, |n, byte| n << 8 | u64::from(*byte));
     match read_data {
         ReadData::No => all.clear(),
@@ -202,30 +165,74 @@ fn choose(volumes: Vec<VolumeRow>, there: &HashSet<String>, read_data: ReadData)
     all
 }
 
-/// Every block that lies in a lost volume is lost, unless it was stored again since. Of a volume that was `read` just now
-/// it is known block by block.
-fn check_lost_volumes(
+/// What reading showed becomes alarms, and ends alarms.
+fn settle_alarms(
     locked: &mut LockedRepository,
-    read: &HashSet<i64>,
-    report: &mut Report,
-    lost: &mut Lost,
+    read: &[VolumeRow],
+    findings: &[Finding],
+    listing: &Listing,
 ) -> Result<()> {
-    for volume in locked.catalog().read().volumes()? {
-        if volume.state != VolumeState::Lost || read.contains(&volume.id) {
-            continue;
-        }
-        let name = volume_object(volume.kind, volume.name);
-        let blocks = locked.catalog().read().blocks_of(volume.id)?;
-        if blocks.is_empty() && volume.plain_bytes > 0 {
-            report.findings.retain(|finding| finding.object != name);
-            report.notes.push(format!("{name} is lost, and everything in it has been stored again since"));
-            continue;
-        }
-        lost.0.extend(blocks.iter().map(|block| block.id));
-        if !report.findings.iter().any(|finding| finding.object == name) {
-            let detail = "an earlier check found it damaged: read it again with `bygone check --read-data`";
-            report.find(Diagnosis::RemoteCorrupt, name, detail);
+    let known = locked.catalog().read().alarms()?;
+    for volume in read {
+        let object = volume_object(volume.kind, volume.name);
+        match findings.iter().find(|finding| finding.object == object) {
+            Some(Finding { diagnosis, detail, .. }) => {
+                let shown = listing.volume(volume.kind, volume.name);
+                let alarm = volume_alarm(*diagnosis, (object, volume.name), detail.as_str(), shown);
+                // What the survey found out about these very bytes is no less exact.
+                let is_same = |(known, _): &(Alarm, bool)| known.object == alarm.object && known.shown == alarm.shown;
+                if !known.iter().any(is_same) {
+                    locked.catalog().alarm_raise(&alarm)?;
+                }
+            }
+            None => {
+                locked.catalog().alarm_end(&object)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Every block that lies in a lost volume is lost, unless it was stored again since. Of a volume that was `read` just now
+/// it is known block by block.
+fn collect_lost(locked: &mut LockedRepository, read: &HashSet<i64>, lost: &mut Lost) -> Result<()> {
+    for mark in locked.catalog().read().volume_marks()? {
+        if mark.state == VolumeState::Lost && !read.contains(&mark.id) {
+            lost.0.extend(locked.catalog().read().blocks_of(mark.id)?.iter().map(|block| block.id));
+        }
+    }
+    Ok(())
+}
+
+/// Alarms are findings until a person has accepted them; from then on they are notes, and what snapshots have lost is
+/// told all the same.
+fn report_alarms(locked: &mut LockedRepository, report: &mut Report) -> Result<()> {
+    for (alarm, is_accepted) in locked.catalog().read().alarms()? {
+        let finding = Finding::of(&alarm);
+        let is_healed = is_healed(locked, &alarm)?;
+        match (is_accepted, is_healed) {
+            (true, false) => report.note(&finding, " (accepted)"),
+            (true, true) => report.note(&finding, "; everything in it has been stored again since (accepted)"),
+            (false, false) => report.findings.push(finding),
+            (false, true) => {
+                report.healed.push(finding.object.clone());
+                let detail = format!("{}; {HEALED}", finding.detail);
+                report.findings.push(Finding { detail, ..finding });
+            }
+        }
+    }
+    Ok(())
+}
+
+const HEALED: &str = "everything in it has been stored again since; find out why the store lost it, then end this alarm \
+                      with `bygone accept-loss`";
+
+/// True if nothing depends any more on the volume that an alarm is about.
+fn is_healed(locked: &mut LockedRepository, alarm: &Alarm) -> Result<bool> {
+    let Subject::Volume(name) = alarm.subject else { return Ok(false) };
+    let catalog = locked.catalog().read();
+    let mark = catalog.volume_marks()?.into_iter().find(|mark| mark.name == name && mark.state == VolumeState::Lost);
+    let Some(mark) = mark else { return Ok(false) };
+    let is_learnt = catalog.volume(mark.id)?.is_some_and(|volume| volume.plain_bytes > 0);
+    Ok(is_learnt && catalog.blocks_of(mark.id)?.is_empty())
 }

@@ -68,7 +68,11 @@ pub(super) fn read_all(
         if let Some(trouble) = read.trouble {
             report.find(Diagnosis::RemoteCorrupt, volume_object(volume.kind, volume.name), trouble);
         }
-        lost.0.extend(read.lost);
+        // Some may have been stored again elsewhere.
+        for id in read.lost {
+            let at = locked.catalog().read().locate(&id)?;
+            lost.0.extend(at.is_none_or(|(at, _)| at.volume == volume.id).then_some(id));
+        }
         let is_settled = matches!(volume.state, VolumeState::Stored | VolumeState::Lost);
         if is_settled && volume.state != state {
             locked.catalog().volume_state(volume.id, state)?;

@@ -29,7 +29,10 @@ use std::thread;
 use crossbeam_channel::bounded;
 use crossbeam_channel::unbounded;
 
+use crate::catalog::SeenCommit;
 use crate::commit::Commit;
+use crate::commit::Head;
+use crate::commit::Losses;
 use crate::commit::VolumeAdded;
 use crate::crypto::random;
 use crate::entry::Time;
@@ -37,6 +40,7 @@ use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
 use crate::hash::sha256;
+use crate::id::ClientId;
 use crate::id::CommitHash;
 use crate::id::SnapshotId;
 use crate::repo::LockedRepository;
@@ -50,6 +54,7 @@ pub use cutter::Block;
 pub use cutter::Cutter;
 pub use cutter::Piece;
 pub use settle::settle;
+pub use settle::settle_listed;
 pub use writer::Writer;
 
 /// What a backup is called; the tree comes through the [`Writer`].
@@ -94,7 +99,8 @@ pub fn announce(locked: &LockedRepository) -> Result<()> {
     locked.repository().store().put(&marker, Source::Bytes(b"a backup is running\n")).map(|_| ())
 }
 
-fn running_marker(locked: &LockedRepository) -> Result<ObjectName> {
+/// The marker of this client's runs.
+pub fn running_marker(locked: &LockedRepository) -> Result<ObjectName> {
     object_name(&format!("running/{}", locked.client()))
 }
 
@@ -123,7 +129,7 @@ pub fn backup<T>(
         root: tree.root,
         totals: crate::snapshot::Totals { unreadable, ..tree.totals },
     };
-    commit(locked, options.time, vec![snapshot.clone()], vec![])?;
+    commit_changes(locked, options.time, Changes { snapshots_added: vec![snapshot.clone()], ..Changes::default() })?;
     let marker = running_marker(locked)?;
     locked.repository().store().delete(&marker)?;
     locked.catalog().checkpoint()?;
@@ -166,6 +172,7 @@ fn run_stages<T>(
         });
         let stages = writer::Stages { jobs: job_in, order: order_in, intended: progress };
         let mut writer = Writer::new(repository, reading, stages, watch)?;
+        writer.store_lost_nodes()?;
         // Dropping the writer closes the channels from the top; each stage ends when its input does.
         let (result, unreadable) = body(&mut writer)?;
         Ok((result, unreadable, writer.finish()?))
@@ -176,17 +183,24 @@ fn run_stages<T>(
     }
 }
 
+/// What a commit changes, beside announcing the volumes that no commit has named yet.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Snapshots that exist from now on.
+    pub snapshots_added: Vec<Snapshot>,
+    /// Snapshots that exist no more.
+    pub snapshots_removed: Vec<SnapshotId>,
+    /// Losses that a person has accepted.
+    pub losses: Losses,
+}
+
 /// Puts the next commit of this client's chain and adopts it.
-fn commit(
-    locked: &mut LockedRepository,
-    time: Time,
-    snapshots_added: Vec<Snapshot>,
-    snapshots_removed: Vec<SnapshotId>,
-) -> Result<()> {
+pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Changes) -> Result<()> {
     let client = locked.client();
     let (repository, catalog) = locked.parts();
-    let (own, others): (Vec<_>, Vec<_>) = catalog.read().heads()?.into_iter().partition(|head| head.client == client);
-    let own = own.first();
+    let is_lost = |head: &Head| changes.losses.chains.iter().any(|loss| loss.covers(head.client, head.seq));
+    let heads = catalog.read().heads()?;
+    let own = heads.iter().find(|head| head.client == client).copied();
     let unannounced = catalog.read().volumes_unannounced()?;
     let added = unannounced.into_iter().map(|volume| VolumeAdded {
         name: volume.name,
@@ -197,29 +211,39 @@ fn commit(
     let commit = Commit {
         previous: own.map(|head| head.hash),
         time,
-        snapshots_added,
-        snapshots_removed,
+        snapshots_added: changes.snapshots_added,
+        snapshots_removed: changes.snapshots_removed,
         volumes_added: added.collect(),
         volumes_retired: Vec::new(),
-        heads: others,
+        heads: heads.iter().filter(|head| head.client != client && !is_lost(head)).copied().collect(),
+        losses: changes.losses,
     };
     let seq = own.map_or(0, |head| head.seq) + 1;
     let name = object_name(&commit_object(client, seq))?;
     let object = commit.seal(&repository.keys().commit(client, seq), client, seq).map_err(|e| Error::Invalid {
         what: format!("the snapshot cannot be committed: {e}: shorten its tags, host name or paths"),
     })?;
+    let hash = CommitHash(sha256(&object));
+    // So that the next run knows it for ours if this one is interrupted after the commit is put.
+    catalog.commit_intend(seq, hash)?;
     match repository.store().put(&name, Source::Bytes(&object)) {
         Err(Error::Exists { .. }) => {
-            let detail = "another machine wrote it with a copy of this machine's catalog: run `bygone recover --force` \
-                          on this machine to give it a chain of its own";
-            return Err(Error::disagree(Diagnosis::RemoteForked, name, detail));
+            // Whoever was second takes a chain of its own. What it has stored stays and is used by its next run.
+            locked.client_renew(ClientId(random()?))?;
+            let detail = "another machine has written this commit with a copy of this machine's catalog (a copied home, \
+                          a cloned machine). Nothing is lost, and this machine has a chain of its own from now on: run \
+                          the backup again, what it has stored is used";
+            Err(Error::disagree(Diagnosis::RemoteForked, name, detail))
         }
-        other => other.map(|_| ())?,
+        Err(error) => Err(error),
+        Ok(stored) => {
+            let bytes = Some(object.len() as u64);
+            catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: stored.etag }, &commit)
+        }
     }
-    catalog.commit_adopt(client, seq, CommitHash(sha256(&object)), &commit)
 }
 
 /// Name of the object that holds a commit: the number is padded so that names sort as numbers do.
-pub fn commit_object(client: crate::id::ClientId, seq: u64) -> String {
+pub fn commit_object(client: ClientId, seq: u64) -> String {
     format!("commits/{client}/{seq:016}")
 }

@@ -4,24 +4,41 @@
 //! A store shows an object whole or not at all, and its name is the hash of its bytes: so if it is listed with the right
 //! size it is stored, and its blocks are used; if not, the intent is forgotten. Nothing is deleted from the store.
 
+use std::collections::HashMap;
+
 use crate::error::Result;
+use crate::frame::VolumeKind;
 use crate::frame::volume_object;
+use crate::id::VolumeName;
 use crate::repo::LockedRepository;
 
-/// Settles all intended volumes. Answers how many were found to be stored.
+/// Settles all intended volumes, by a LIST if there are any. Answers how many were found to be stored.
 pub fn settle(locked: &mut LockedRepository) -> Result<u64> {
-    let (repository, catalog) = locked.parts();
+    let mut listed = HashMap::new();
+    if !locked.catalog().read().volumes_intended()?.is_empty() {
+        for kind in [VolumeKind::Data, VolumeKind::Meta] {
+            let objects = locked.repository().store().list(&format!("{}/", kind.folder()))?;
+            listed.extend(objects.into_iter().map(|object| (object.name.as_str().to_owned(), object)));
+        }
+    }
+    settle_listed(locked, |kind, name| {
+        listed.get(&volume_object(kind, name)).map(|object| (object.bytes, object.etag.clone()))
+    })
+}
+
+/// As [`settle`], by a list that was made before: `listed` gives the size and the mark of a volume that it shows.
+pub fn settle_listed(
+    locked: &mut LockedRepository,
+    listed: impl Fn(VolumeKind, VolumeName) -> Option<(u64, Option<String>)>,
+) -> Result<u64> {
     let mut found = 0;
-    for volume in catalog.read().volumes_intended()? {
-        let name = volume_object(volume.kind, volume.name);
-        let folder: String = name.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
-        let listed = repository.store().list(&folder)?;
-        match listed.iter().find(|object| object.name.as_str() == name && object.bytes == volume.bytes) {
-            Some(object) => {
-                catalog.volume_stored(volume.id, object.etag.as_deref())?;
+    for volume in locked.catalog().read().volumes_intended()? {
+        match listed(volume.kind, volume.name) {
+            Some((bytes, etag)) if bytes == volume.bytes => {
+                locked.catalog().volume_stored(volume.id, etag.as_deref())?;
                 found += 1;
             }
-            None => catalog.volume_void(volume.id)?,
+            _ => locked.catalog().volume_void(volume.id)?,
         }
     }
     Ok(found)

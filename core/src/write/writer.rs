@@ -147,6 +147,20 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// Stores again the tree nodes that the store has lost and the catalog still has.
+    pub(super) fn store_lost_nodes(&mut self) -> Result<()> {
+        if !self.is_damaged {
+            return Ok(());
+        }
+        for id in self.catalog.nodes_lost()? {
+            self.watch.check()?;
+            if let Some(row) = self.catalog.node(id)? {
+                self.store_node(row.body)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What cuts and names blocks, for the threads that read files.
     pub fn cutter(&self) -> Cutter {
         Cutter { ids: self.ids.clone(), block_bytes: self.block_bytes }

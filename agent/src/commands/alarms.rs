@@ -1,0 +1,81 @@
+//! How alarms and other findings about the store are told, by every command that meets them.
+
+use serde_json::Value;
+use serde_json::json;
+
+use bygone_core::recover::Learnt;
+use bygone_core::survey::Finding;
+
+use super::Context;
+use crate::output;
+use crate::output::count;
+use crate::output::one_line;
+
+/// A finding in one line.
+pub(super) fn line(finding: &Finding) -> String {
+    one_line(&format!("{}: {}: {}", finding.diagnosis, finding.object, finding.detail))
+}
+
+/// A finding for programs.
+pub(super) fn value(finding: &Finding) -> Value {
+    let Finding { diagnosis, object, detail } = finding;
+    json!({ "diagnosis": diagnosis.code(), "object": object, "detail": detail, "advice": diagnosis.advice() })
+}
+
+/// Findings for programs: the first thousand.
+pub(super) fn values(findings: &[Finding]) -> Vec<Value> {
+    findings.iter().take(VALUES_MAX).map(value).collect()
+}
+
+/// A store that was filled with strange objects must not fill the memory of whoever reads about it.
+const VALUES_MAX: usize = 1_000;
+
+/// For each kind of trouble among the findings, what to do about it.
+pub(super) fn advice(findings: &[Finding]) -> Vec<String> {
+    let mut kinds: Vec<_> = findings.iter().map(|finding| finding.diagnosis).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds.iter().map(|diagnosis| format!("what to do about {diagnosis}: {}", diagnosis.advice())).collect()
+}
+
+/// Alarms that are told one by one; the rest are counted.
+const TOLD_MAX: usize = 20;
+
+/// Tells what a survey has found, before the command goes on. In JSON everything stands in the result instead.
+pub(super) fn tell(context: &mut Context, learnt: &Learnt) {
+    if context.globals.json {
+        return;
+    }
+    for finding in learnt.news.raised.iter().take(TOLD_MAX) {
+        output::message(&format!("alarm: {}", line(finding)));
+    }
+    let more = learnt.news.raised.len().saturating_sub(TOLD_MAX);
+    if more > 0 {
+        output::message(&format!(
+            "and {} more alarms: list them with `bygone accept-loss`",
+            output::number(more as u64)
+        ));
+    }
+    advice(&learnt.news.raised).iter().for_each(|text| output::message(text));
+    if learnt.settled > 0 && !context.globals.quiet {
+        let volumes = count(learnt.settled, "volume", "volumes");
+        output::message(&format!("note: {volumes} of an interrupted backup were found in the store and are used"));
+    }
+    for object in &learnt.news.ended {
+        output::message(&format!("{object} is as it should be again: its alarm has ended"));
+    }
+    learnt.notes.iter().for_each(|note| output::message(&format!("note: {}", line(note))));
+    if context.globals.verbose {
+        learnt.unexplained.iter().for_each(|finding| output::message(&format!("note: {}", line(finding))));
+    }
+}
+
+/// Reminds of the alarms that are open.
+pub(super) fn remind(context: &Context, open: &[Finding]) {
+    if !open.is_empty() && !context.globals.json {
+        let alarms = count(open.len() as u64, "alarm is", "alarms are");
+        output::message(&format!(
+            "{alarms} open, so this ends with 13: `bygone accept-loss` lists them and, with --yes, ends them"
+        ));
+    }
+}

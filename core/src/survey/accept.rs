@@ -1,0 +1,136 @@
+//! Giving up what is lost, which only a person may do.
+//!
+//! What is given up is said in a commit, so that other machines and catalogs to come know it too. When commits were lost,
+//! that commit is more than a note: whatever this machine's catalog still knows and no commit in the store says any more
+//! (snapshots, volumes, removals) it says again, so that a deleted commit costs nothing as long as its volumes are there.
+
+use std::collections::HashSet;
+
+use super::Depth;
+use super::Finding;
+use super::alarms_open;
+use super::chain_of_its_own;
+use super::compare_volumes;
+use super::look;
+use crate::catalog::Alarm;
+use crate::catalog::Subject;
+use crate::catalog::VolumeState;
+use crate::commit::Commit;
+use crate::commit::Losses;
+use crate::entry::Time;
+use crate::error::Error;
+use crate::error::Result;
+use crate::id::SnapshotId;
+use crate::id::VolumeName;
+use crate::limits;
+use crate::repo::LockedRepository;
+use crate::repo::object_name;
+use crate::snapshot::Snapshot;
+use crate::store::ByteRange;
+use crate::watch::Watch;
+use crate::write::Changes;
+use crate::write::announce;
+use crate::write::commit_changes;
+use crate::write::commit_object;
+use crate::write::running_marker;
+
+/// What was accepted.
+#[derive(Debug, Default)]
+pub struct Accepted {
+    /// The findings that are accepted now.
+    pub findings: Vec<Finding>,
+    /// Snapshots that lost commits had made and that this machine has recorded again.
+    pub snapshots_again: u64,
+    /// Volumes that only lost commits had named and that this machine has recorded again.
+    pub volumes_again: u64,
+    /// True if this machine writes a new chain from now on.
+    pub is_new_chain: bool,
+    /// What is still open.
+    pub open: Vec<Finding>,
+}
+
+/// Accepts the open alarms for which `is_chosen` holds. The store is surveyed first, so that they are about what is there
+/// now.
+pub fn accept_loss(
+    locked: &mut LockedRepository,
+    time: Time,
+    watch: &Watch,
+    is_chosen: impl Fn(&Alarm) -> bool,
+) -> Result<Accepted> {
+    announce(locked)?;
+    let seen = look(locked, Depth::New)?;
+    // Without what is new: whatever is adopted must come with its volumes, and that is for the next backup.
+    compare_volumes(locked, &seen.listing, watch)?;
+    let chosen: Vec<Alarm> = locked.catalog().read().alarms_open()?.into_iter().filter(is_chosen).collect();
+    let mut accepted = Accepted { findings: chosen.iter().map(Finding::of).collect(), ..Accepted::default() };
+    if !chosen.is_empty() {
+        let losses = losses(&chosen);
+        let again = if losses.chains.is_empty() { Again::default() } else { Again::find(locked, &seen.listing)? };
+        let own = locked.client();
+        if losses.chains.iter().any(|loss| loss.client == own) {
+            chain_of_its_own(locked, true)?;
+            accepted.is_new_chain = true;
+        }
+        accepted.snapshots_again = again.snapshots.len() as u64;
+        accepted.volumes_again = again.volumes.len() as u64;
+        locked.catalog().volumes_unannounce(&again.volumes)?;
+        let changes = Changes { snapshots_added: again.snapshots, snapshots_removed: again.removed, losses };
+        commit_changes(locked, time, changes)?;
+    }
+    let marker = running_marker(locked)?;
+    locked.repository().store().delete(&marker)?;
+    accepted.open = alarms_open(locked)?;
+    Ok(accepted)
+}
+
+fn losses(chosen: &[Alarm]) -> Losses {
+    let mut losses = Losses::default();
+    for alarm in chosen {
+        match alarm.subject {
+            Subject::Chain(loss) => losses.chains.push(loss),
+            Subject::Volume(name) => losses.volumes.push(name),
+        }
+    }
+    losses
+}
+
+/// What the catalog knows and no commit in the store says.
+#[derive(Default)]
+struct Again {
+    snapshots: Vec<Snapshot>,
+    removed: Vec<SnapshotId>,
+    volumes: Vec<i64>,
+}
+
+impl Again {
+    /// Reads every commit that the store has; ones that do not open say nothing.
+    fn find(locked: &mut LockedRepository, listing: &super::Listing) -> Result<Again> {
+        let mut added: HashSet<SnapshotId> = HashSet::new();
+        let mut removed: HashSet<SnapshotId> = HashSet::new();
+        let mut announced: HashSet<VolumeName> = HashSet::new();
+        let repository = locked.repository();
+        for (client, seq) in listing.commits.keys() {
+            let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
+            let bytes = match repository.store().get(&object_name(&commit_object(*client, *seq))?, range) {
+                Ok(bytes) => bytes,
+                Err(Error::Limit { .. }) => continue,
+                Err(error) if error.is_absent() => continue,
+                Err(error) => return Err(error),
+            };
+            if let Ok(commit) = Commit::open(&bytes, &repository.keys().commit(*client, *seq), *client, *seq) {
+                added.extend(commit.snapshots_added.iter().map(|snapshot| snapshot.id));
+                removed.extend(&commit.snapshots_removed);
+                announced.extend(commit.volumes_added.iter().map(|volume| volume.name));
+            }
+        }
+        let catalog = locked.catalog().read();
+        let snapshots = catalog.snapshots()?.into_iter().map(|row| row.snapshot);
+        let is_known =
+            |mark: &crate::catalog::VolumeMark| mark.state == VolumeState::Stored && !announced.contains(&mark.name);
+        Ok(Again {
+            snapshots: snapshots.filter(|snapshot| !added.contains(&snapshot.id)).collect(),
+            removed: catalog.snapshots_removed()?.into_iter().filter(|id| !removed.contains(id)).collect(),
+            volumes: catalog.volume_marks()?.into_iter().filter(is_known).map(|mark| mark.id).collect(),
+        })
+    }
+}

@@ -1,0 +1,342 @@
+//! The chains of commits in the store, held against what this machine has seen of them.
+//!
+//! What was seen must be there, in the same version: a store that keeps marks (ETags) shows that in its list, of others
+//! the newest commit of each chain is read. What was not seen is read in the order of its chain, each commit naming the
+//! hash of the one before. And what one chain says of another must be true, by which also a machine that has seen nothing
+//! yet finds out that something is gone.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use super::Depth;
+use super::listing::Listing;
+use super::listing::Shown;
+use crate::catalog::Alarm;
+use crate::catalog::Catalog;
+use crate::catalog::SeenCommit;
+use crate::catalog::Subject;
+use crate::commit::ChainLoss;
+use crate::commit::Commit;
+use crate::error::Diagnosis;
+use crate::error::Error;
+use crate::error::Result;
+use crate::hash::sha256;
+use crate::id::ClientId;
+use crate::id::CommitHash;
+use crate::limits;
+use crate::repo::Repository;
+use crate::repo::object_name;
+use crate::store::ByteRange;
+use crate::write::commit_object;
+
+/// A commit that the catalog has not adopted yet.
+pub struct Unseen {
+    /// What the catalog will remember of it.
+    pub seen: SeenCommit,
+    /// What it says.
+    pub commit: Commit,
+}
+
+/// What the chains look like.
+#[derive(Default)]
+pub(super) struct Chains {
+    /// Commits to be adopted, in this order.
+    pub commits: Vec<Unseen>,
+    /// What is wrong.
+    pub troubles: Vec<Alarm>,
+    /// Seen commits that were read again, as the store lists them now.
+    pub confirmed: Vec<SeenCommit>,
+    /// Losses that were accepted, also by commits that are new.
+    pub accepted: Vec<ChainLoss>,
+    /// Commits of this machine's own chain that its catalog does not know and did not begin.
+    pub stale: u64,
+    /// Commits that should be there and are not listed, for a second look.
+    pub absent: Vec<(ClientId, u64)>,
+}
+
+/// How one commit object came out.
+enum Read {
+    Good(Box<Unseen>),
+    Bad(Diagnosis, String),
+}
+
+struct Comparison<'a> {
+    repository: &'a Repository,
+    listing: &'a Listing,
+    own: ClientId,
+    /// Hashes of everything that is known: what was seen, and what was read just now.
+    hashes: BTreeMap<(ClientId, u64), CommitHash>,
+    /// The same the other way round, of what was seen, to recognise a commit in the place of another.
+    places: HashMap<CommitHash, (ClientId, u64)>,
+    /// Read already, by name.
+    read: BTreeMap<(ClientId, u64), Unseen>,
+    accepted: Vec<ChainLoss>,
+    out: Chains,
+}
+
+/// Compares.
+pub(super) fn compare(
+    repository: &Repository,
+    catalog: &Catalog,
+    listing: &Listing,
+    depth: Depth,
+    own: ClientId,
+) -> Result<Chains> {
+    let seen = catalog.commits_seen()?;
+    let mut comparison = Comparison {
+        repository,
+        listing,
+        own,
+        hashes: seen.iter().map(|seen| ((seen.client, seen.seq), seen.hash)).collect(),
+        places: seen.iter().map(|seen| (seen.hash, (seen.client, seen.seq))).collect(),
+        read: BTreeMap::new(),
+        accepted: catalog.chain_losses()?,
+        out: Chains::default(),
+    };
+    let heads: BTreeMap<ClientId, u64> = seen.iter().map(|seen| (seen.client, seen.seq)).collect();
+    // New commits are read before anything is judged: one of them may say that a loss is accepted.
+    let mut bad = Vec::new();
+    for (client, seq) in comparison.unseen() {
+        match comparison.read(client, seq)? {
+            Read::Good(unseen) => {
+                comparison.hashes.insert((client, seq), unseen.seen.hash);
+                comparison.accepted.extend_from_slice(&unseen.commit.losses.chains);
+                comparison.read.insert((client, seq), *unseen);
+            }
+            Read::Bad(diagnosis, detail) => bad.push((client, seq, diagnosis, detail)),
+        }
+    }
+    for (client, seq, diagnosis, detail) in bad {
+        comparison.trouble(diagnosis, client, seq, seq, &detail);
+    }
+    comparison.hold_against_seen(&seen, &heads, depth)?;
+    comparison.hold_against_each_other();
+    comparison.order(&heads);
+    comparison.out.stale = comparison.stale(catalog.committing()?, heads.get(&own).copied());
+    comparison.out.accepted = comparison.accepted;
+    Ok(comparison.out)
+}
+
+impl Comparison<'_> {
+    /// Listed commits that were not seen, chain by chain in order.
+    fn unseen(&self) -> Vec<(ClientId, u64)> {
+        self.listing.commits.keys().filter(|place| !self.hashes.contains_key(place)).copied().collect()
+    }
+
+    fn is_accepted(&self, client: ClientId, seq: u64) -> bool {
+        self.accepted.iter().any(|loss| loss.covers(client, seq))
+    }
+
+    fn trouble(&mut self, diagnosis: Diagnosis, client: ClientId, first: u64, last: u64, detail: &str) {
+        let object = commit_object(client, first);
+        let is_told = self.out.troubles.iter().any(|told| told.object == object);
+        if is_told || (first..=last).all(|seq| self.is_accepted(client, seq)) {
+            return;
+        }
+        let whose = if client == self.own { "this machine's own chain" } else { "the chain of another machine" };
+        let which = if first == last { String::new() } else { format!(" to {last}") };
+        let shown = self.listing.commits.get(&(client, first)).map(Shown::to_line);
+        self.out.troubles.push(Alarm {
+            diagnosis,
+            object,
+            detail: format!("commit {first}{which} of {whose}: {detail}"),
+            subject: Subject::Chain(ChainLoss { client, first, last }),
+            shown,
+        });
+    }
+
+    /// Reads a commit, believing nothing.
+    fn read(&self, client: ClientId, seq: u64) -> Result<Read> {
+        let name = commit_object(client, seq);
+        let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
+        let shown = self.listing.commits.get(&(client, seq));
+        let bytes = match self.repository.store().get(&object_name(&name)?, range) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_absent() => {
+                return Ok(Read::Bad(Diagnosis::RemoteMissing, "the store lists it and does not have it".into()));
+            }
+            Err(Error::Limit { found, .. }) => {
+                return Ok(Read::Bad(Diagnosis::RemoteCorrupt, format!("it has {found} bytes, no commit is so long")));
+            }
+            Err(error) => return Err(error),
+        };
+        let hash = CommitHash(sha256(&bytes));
+        match Commit::open(&bytes, &self.repository.keys().commit(client, seq), client, seq) {
+            Ok(commit) => {
+                let (bytes, etag) = (Some(bytes.len() as u64), shown.and_then(|shown| shown.etag.clone()));
+                Ok(Read::Good(Box::new(Unseen { seen: SeenCommit { client, seq, hash, bytes, etag }, commit })))
+            }
+            Err(too_new @ crate::wire::DecodeError::TooNew(_)) => Err(Error::corrupt(name, too_new)),
+            Err(error) => Ok(match self.places.get(&hash) {
+                Some((of, number)) => {
+                    let other = commit_object(*of, *number);
+                    Read::Bad(Diagnosis::RemoteSwapped, format!("in its place lies {other}"))
+                }
+                None => Read::Bad(Diagnosis::RemoteCorrupt, format!("it does not open: {error}")),
+            }),
+        }
+    }
+
+    fn hold_against_seen(&mut self, seen: &[SeenCommit], heads: &BTreeMap<ClientId, u64>, depth: Depth) -> Result<()> {
+        let mut lost: BTreeMap<ClientId, Vec<u64>> = BTreeMap::new();
+        for commit in seen {
+            let (client, seq) = (commit.client, commit.seq);
+            let Some(shown) = self.listing.commits.get(&(client, seq)) else {
+                if !self.is_accepted(client, seq) {
+                    lost.entry(client).or_default().push(seq);
+                }
+                continue;
+            };
+            let is_head = heads.get(&client) == Some(&seq);
+            let is_as_it_was = commit.bytes.is_none_or(|bytes| bytes == shown.bytes)
+                && (commit.etag.is_none() || shown.etag.is_none() || commit.etag == shown.etag);
+            let is_known_by_mark = commit.etag.is_some() && commit.etag == shown.etag;
+            if depth == Depth::New && is_as_it_was && (is_known_by_mark || !is_head) {
+                continue;
+            }
+            match self.read(client, seq)? {
+                Read::Good(now) if now.seen.hash == commit.hash => self.out.confirmed.push(now.seen),
+                Read::Good(_) => {
+                    let head = heads.get(&client).copied().unwrap_or(seq);
+                    self.trouble(Diagnosis::RemoteForked, client, seq, head, FORKED);
+                }
+                Read::Bad(diagnosis, detail) => {
+                    let is_cut =
+                        diagnosis == Diagnosis::RemoteCorrupt && commit.bytes.is_some_and(|bytes| bytes > shown.bytes);
+                    let diagnosis = if is_cut { Diagnosis::RemoteTruncated } else { diagnosis };
+                    self.trouble(diagnosis, client, seq, seq, &detail);
+                }
+            }
+        }
+        for (client, numbers) in lost {
+            self.lost(client, &numbers);
+        }
+        Ok(())
+    }
+
+    /// Seen commits of one chain that are not listed. Those above all that are left are a chain taken back.
+    fn lost(&mut self, client: ClientId, numbers: &[u64]) {
+        self.out.absent.extend(numbers.iter().map(|seq| (client, *seq)));
+        let last_listed = self.last_listed(client);
+        for (first, last) in runs(numbers) {
+            if last > last_listed {
+                self.trouble(Diagnosis::RemoteRolledBack, client, first, last, ROLLED_BACK);
+            } else {
+                self.trouble(Diagnosis::RemoteMissing, client, first, last, MISSING);
+            }
+        }
+    }
+
+    fn last_listed(&self, client: ClientId) -> u64 {
+        let of_client = (client, 0)..=(client, u64::MAX);
+        self.listing.commits.range(of_client).next_back().map_or(0, |((_, seq), _)| *seq)
+    }
+
+    /// Every head that a commit has seen must be in the store: a chain that lost its newest commits is given away by the
+    /// other chains, also to a machine that has never seen it.
+    fn hold_against_each_other(&mut self) {
+        let mut lost: BTreeMap<ClientId, u64> = BTreeMap::new();
+        let mut forked = Vec::new();
+        for head in self.read.values().flat_map(|unseen| &unseen.commit.heads) {
+            let place = (head.client, head.seq);
+            if self.is_accepted(head.client, head.seq) {
+                continue;
+            }
+            if self.listing.commits.contains_key(&place) {
+                if self.hashes.get(&place).is_some_and(|hash| *hash != head.hash) {
+                    forked.push(place);
+                }
+            } else if !self.hashes.contains_key(&place) {
+                let last = lost.entry(head.client).or_default();
+                *last = head.seq.max(*last);
+            }
+        }
+        forked.sort_unstable();
+        forked.dedup();
+        for (client, seq) in forked {
+            self.trouble(Diagnosis::RemoteForked, client, seq, seq, FORKED);
+        }
+        for (client, last) in lost {
+            let first = self.last_listed(client) + 1;
+            self.out.absent.push((client, last));
+            self.trouble(Diagnosis::RemoteRolledBack, client, first.min(last), last, SEEN_BY_OTHERS);
+        }
+    }
+
+    /// Gaps and broken links in what is new, and the rest of it in the order in which it is to be adopted: of the next
+    /// commits of all chains, the one that claims to be the oldest.
+    fn order(&mut self, heads: &BTreeMap<ClientId, u64>) {
+        let mut chains: BTreeMap<ClientId, Vec<Unseen>> = BTreeMap::new();
+        for ((client, _), unseen) in std::mem::take(&mut self.read) {
+            chains.entry(client).or_default().push(unseen);
+        }
+        let mut queues = Vec::new();
+        for (client, chain) in chains {
+            let numbers: Vec<u64> = chain.iter().map(|unseen| unseen.seen.seq).collect();
+            let first_unseen = heads.get(&client).map_or(1, |head| head + 1);
+            let last = numbers.last().copied().unwrap_or(0);
+            let gaps: Vec<u64> = (first_unseen..last)
+                .filter(|seq| !numbers.contains(seq) && !self.is_accepted(client, *seq))
+                .filter(|seq| !self.listing.commits.contains_key(&(client, *seq)))
+                .collect();
+            self.out.absent.extend(gaps.iter().map(|seq| (client, *seq)));
+            for (first, last) in runs(&gaps) {
+                self.trouble(Diagnosis::RemoteMissing, client, first, last, MISSING);
+            }
+            let mut queue = Vec::new();
+            for unseen in chain {
+                let seq = unseen.seen.seq;
+                let before = seq.checked_sub(1).and_then(|before| self.hashes.get(&(client, before)));
+                let is_linked = match (before, unseen.commit.previous) {
+                    (Some(before), previous) => previous == Some(*before),
+                    (None, Some(_)) => seq > 1,
+                    (None, None) => seq == 1,
+                };
+                if !is_linked && !self.is_accepted(client, seq) {
+                    self.trouble(Diagnosis::RemoteForked, client, seq, last, FORKED);
+                    break;
+                }
+                queue.push(unseen);
+            }
+            queue.reverse();
+            queues.push(queue);
+        }
+        while let Some(queue) = queues
+            .iter_mut()
+            .filter(|queue| !queue.is_empty())
+            .min_by_key(|queue| queue.last().map(|unseen| (unseen.commit.time, unseen.seen.client)))
+        {
+            self.out.commits.extend(queue.pop());
+        }
+    }
+
+    /// New commits of our own chain: one that we were about to put when we were interrupted is ours, all else was written
+    /// by another copy of this catalog.
+    fn stale(&self, committing: Option<(u64, CommitHash)>, head: Option<u64>) -> u64 {
+        let is_ours = |unseen: &&Unseen| committing == Some((unseen.seen.seq, unseen.seen.hash));
+        let own = self.out.commits.iter().filter(|unseen| unseen.seen.client == self.own);
+        let above = own.filter(|unseen| head.is_none_or(|head| unseen.seen.seq > head));
+        above.filter(|unseen| !is_ours(unseen)).count() as u64
+    }
+}
+
+/// Runs of consecutive numbers.
+fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            _ => runs.push((*number, *number)),
+        }
+    }
+    runs
+}
+
+const ROLLED_BACK: &str = "it was seen before and the store has it no more: the store was taken back to an earlier \
+                           state, or somebody deleted commits";
+const SEEN_BY_OTHERS: &str = "another machine has seen it and the store has it no more: the store was taken back to an \
+                              earlier state, or somebody deleted commits";
+const MISSING: &str = "later commits of the same chain are there and it is not: the store has lost it";
+const FORKED: &str = "it is not the commit that was there before, or does not follow the one before it: two machines \
+                      have written one chain (a copied home, a cloned machine), or the store shows another history than \
+                      it did";

@@ -1,0 +1,144 @@
+//! One LIST of the whole store, sorted by what each object is.
+//!
+//! One, because a LIST costs a request for every thousand objects and most stores have few: so that an unchanged backup
+//! costs next to nothing. What it says is a reason to look closer and never a reason to delete.
+
+use std::collections::BTreeMap;
+
+use crate::config::CONFIG_NAME;
+use crate::error::Result;
+use crate::frame::VolumeKind;
+use crate::frame::volume_object;
+use crate::id::ClientId;
+use crate::id::SlotId;
+use crate::id::VolumeName;
+use crate::repo::README_NAME;
+use crate::repo::Repository;
+use crate::store::Listed;
+use crate::write::commit_object;
+
+/// How the store shows an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its length.
+    pub bytes: u64,
+    /// What the store calls this version of it.
+    pub etag: Option<String>,
+}
+
+impl Shown {
+    /// In one line, to be compared with what is shown later.
+    pub fn to_line(&self) -> String {
+        format!("{} {}", self.bytes, self.etag.as_deref().unwrap_or("-"))
+    }
+}
+
+/// What the store shows.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Volumes. One that lies in the folder of the other kind is another object.
+    volumes: BTreeMap<(VolumeKind, VolumeName), Shown>,
+    /// Commits.
+    pub(super) commits: BTreeMap<(ClientId, u64), Shown>,
+    /// Markers of runs.
+    markers: Vec<ClientId>,
+    /// Objects whose names nothing of ours has.
+    strange: Vec<String>,
+}
+
+impl Listing {
+    /// Asks the store: one LIST.
+    pub fn of(repository: &Repository) -> Result<Listing> {
+        let mut listing = Listing::default();
+        for object in repository.store().list("")? {
+            listing.add(object);
+        }
+        Ok(listing)
+    }
+
+    fn add(&mut self, object: Listed) {
+        let Listed { name, bytes, etag } = object;
+        let shown = Shown { bytes, etag };
+        let parts: Vec<&str> = name.as_str().split('/').collect();
+        match parts.as_slice() {
+            [CONFIG_NAME | README_NAME] => {}
+            ["keys", id] if SlotId::from_hex(id).is_some() => {}
+            ["running", client] if ClientId::from_hex(client).is_some() => {
+                self.markers.extend(ClientId::from_hex(client));
+            }
+            ["commits", client, seq] => match ClientId::from_hex(client).zip(seq.parse::<u64>().ok()) {
+                Some((client, seq)) if seq > 0 && commit_object(client, seq) == name.as_str() => {
+                    self.commits.insert((client, seq), shown);
+                }
+                _ => self.strange.push(name.to_string()),
+            },
+            [.., hex] => {
+                let kinds = [VolumeKind::Data, VolumeKind::Meta].into_iter();
+                let volume = VolumeName::from_hex(hex);
+                let places = volume.into_iter().flat_map(|volume| kinds.clone().map(move |kind| (kind, volume)));
+                let place = places.clone().find(|(kind, volume)| volume_object(*kind, *volume) == name.as_str());
+                match place {
+                    Some(place) => drop(self.volumes.insert(place, shown)),
+                    None => self.strange.push(name.to_string()),
+                }
+            }
+            [] => self.strange.push(name.to_string()),
+        }
+    }
+
+    /// How a volume is shown, if it is.
+    pub fn volume(&self, kind: VolumeKind, name: VolumeName) -> Option<&Shown> {
+        self.volumes.get(&(kind, name))
+    }
+
+    /// All volumes, in order of name.
+    pub fn volumes(&self) -> impl Iterator<Item = (VolumeKind, VolumeName, &Shown)> {
+        self.volumes.iter().map(|((kind, name), shown)| (*kind, *name, shown))
+    }
+
+    /// Clients whose markers say that they are at work, or were interrupted.
+    pub fn markers(&self) -> &[ClientId] {
+        &self.markers
+    }
+
+    /// Names of objects that nothing of ours has.
+    pub fn strange(&self) -> &[String] {
+        &self.strange
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::ObjectName;
+
+    #[test]
+    fn objects_are_told_apart_by_their_exact_names() {
+        let (client, volume) = (ClientId([0xab; 16]), VolumeName([0xcd; 32]));
+        let (commit, data) = (commit_object(client, 7), volume_object(VolumeKind::Data, volume));
+        let misplaced = format!("data/00/{volume}");
+        let names = [
+            CONFIG_NAME,
+            README_NAME,
+            &format!("keys/{client}"),
+            &format!("running/{client}"),
+            &commit,
+            &data,
+            &misplaced,
+            &format!("commits/{client}/7"),
+            &format!("commits/{client}/0000000000000000"),
+            "commits/x/0000000000000001",
+            "data/other",
+            "notes.txt",
+        ];
+        let mut listing = Listing::default();
+        for name in names {
+            listing.add(Listed { name: ObjectName::new(name).unwrap(), bytes: 5, etag: Some("e".into()) });
+        }
+        assert_eq!(listing.commits.keys().collect::<Vec<_>>(), [&(client, 7)]);
+        assert_eq!(listing.volume(VolumeKind::Data, volume).map(Shown::to_line).as_deref(), Some("5 e"));
+        assert_eq!((listing.volume(VolumeKind::Meta, volume), listing.volumes().count()), (None, 1));
+        assert_eq!(listing.markers(), [client]);
+        assert_eq!(listing.strange(), &names[6..]);
+    }
+}

@@ -1,0 +1,274 @@
+//! The survey: the store's list held against the catalog, before anything is written.
+//!
+//! One LIST tells which commits are new, which seen ones are missing or replaced, and which volumes are missing, cut or
+//! replaced. What is wrong becomes an alarm in the catalog, which stays until it is right again or a person accepts it. A
+//! survey deletes nothing and believes no absence at once: what is missing must be missing in a second LIST too, and must
+//! not be there when it is asked for by name, for a list that is cut short looks just like a loss.
+
+mod accept;
+mod chains;
+mod listing;
+mod volumes;
+
+use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::io;
+
+use crate::catalog::Alarm;
+use crate::catalog::Subject;
+use crate::catalog::VolumeState;
+use crate::commit::ChainLoss;
+use crate::crypto::random;
+use crate::error::Diagnosis;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frame::volume_object;
+use crate::id::ClientId;
+use crate::id::VolumeName;
+use crate::repo::LockedRepository;
+use crate::repo::object_name;
+use crate::store::ByteRange;
+use crate::write::announce;
+use crate::write::commit_object;
+use crate::write::running_marker;
+use crate::write::settle_listed;
+
+pub use accept::Accepted;
+pub use accept::accept_loss;
+pub use chains::Unseen;
+pub use listing::Listing;
+pub use listing::Shown;
+pub use volumes::compare_volumes;
+pub use volumes::hash_of_volume;
+
+/// How many missing objects are asked for by name before their absence is believed.
+const ABSENT_ASKED_MAX: usize = 8;
+
+/// How closely commits that were seen before are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The newest of each chain, and all that the list shows to have changed.
+    New,
+    /// All are read.
+    All,
+}
+
+/// Something about an object that a person may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind of trouble.
+    pub diagnosis: Diagnosis,
+    /// The object or file concerned.
+    pub object: String,
+    /// What is wrong and what to do.
+    pub detail: String,
+}
+
+impl Finding {
+    /// What an alarm says.
+    pub fn of(alarm: &Alarm) -> Finding {
+        Finding { diagnosis: alarm.diagnosis, object: alarm.object.clone(), detail: alarm.detail.clone() }
+    }
+}
+
+/// What a look at the store showed.
+pub struct Look {
+    /// What the store lists.
+    pub listing: Listing,
+    /// Commits to be adopted, in this order.
+    pub commits: Vec<Unseen>,
+    /// Alarms about commits, that nobody has accepted.
+    pub troubles: Vec<Alarm>,
+    /// Worth knowing.
+    pub notes: Vec<Finding>,
+    /// Alarms that were raised by this look, and ones that it could end.
+    pub news: News,
+    /// Volumes of an interrupted run of this catalog that came to be stored, and are used from now on.
+    pub settled: u64,
+    /// Losses of commits that somebody has accepted.
+    accepted: Vec<ChainLoss>,
+}
+
+/// What has changed since the last survey.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Alarms raised.
+    pub raised: Vec<Finding>,
+    /// Objects that alarms were about and that are as they should be.
+    pub ended: Vec<String>,
+}
+
+impl Look {
+    /// Fails if commits are lost or contradict each other: then nothing must be written.
+    pub fn refuse_troubles(&self) -> Result<()> {
+        let Some(first) = self.troubles.first() else { return Ok(()) };
+        let more = match self.troubles.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more such findings)"),
+        };
+        let detail = format!("{}{more}: {WAY_OUT}", first.detail);
+        Err(Error::disagree(first.diagnosis, &first.object, detail))
+    }
+}
+
+/// What to do about commits that are lost.
+pub const WAY_OUT: &str = "nothing was written; bring the store back to what it was, from its own versions or from a \
+                           copy; what cannot be brought back is given up with `bygone accept-loss`, which records again \
+                           whatever this machine still knows";
+
+/// Looks at the store: one LIST, and a GET for what is new. What interrupted runs of this catalog have left is settled.
+pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
+    let (mut look, mut absent) = look_once(locked, depth)?;
+    if !absent.is_empty() {
+        // Perhaps the list was cut short, or is a moment old while another machine commits.
+        let settled = look.settled;
+        (look, absent) = look_once(locked, depth)?;
+        look.settled += settled;
+    }
+    ask_for(locked, &absent)?;
+    for trouble in &look.troubles {
+        if locked.catalog().alarm_raise(trouble)? {
+            look.news.raised.push(Finding::of(trouble));
+        }
+    }
+    let wrong: HashSet<&str> = look.troubles.iter().map(|trouble| trouble.object.as_str()).collect();
+    let alarms = locked.catalog().read().alarms()?.into_iter();
+    let quiet: Vec<(Alarm, bool)> = alarms.filter(|(alarm, _)| !wrong.contains(alarm.object.as_str())).collect();
+    for (alarm, is_accepted) in quiet {
+        let Subject::Chain(loss) = alarm.subject else { continue };
+        let covers = |seq| look.accepted.iter().any(|accepted| accepted.covers(loss.client, seq));
+        let is_accepted = is_accepted || (loss.first..=loss.last).all(covers);
+        if is_accepted || is_back(&look.listing, &alarm, loss) {
+            locked.catalog().alarm_end(&alarm.object)?;
+            look.news.ended.extend((!is_accepted).then_some(alarm.object));
+        }
+    }
+    // Some can be found only while a commit is new, so it is the alarms that count and not only what was found just now.
+    look.troubles = locked.catalog().read().alarms_open()?;
+    look.troubles.retain(|alarm| alarm.subject.is_chain());
+    Ok(look)
+}
+
+/// True if the commits of an alarm are listed, otherwise than when it was raised, and nothing was found wrong with them
+/// any more. That one history has been exchanged for another is not undone by a list.
+fn is_back(listing: &Listing, alarm: &Alarm, loss: ChainLoss) -> bool {
+    let shown = |seq| listing.commits.get(&(loss.client, seq));
+    let is_other = shown(loss.first).map(Shown::to_line) != alarm.shown;
+    alarm.diagnosis != Diagnosis::RemoteForked && is_other && (loss.first..=loss.last).all(|seq| shown(seq).is_some())
+}
+
+/// One look, and the objects that should be listed and are not.
+fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<String>)> {
+    let listing = Listing::of(locked.repository())?;
+    let settled =
+        settle_listed(locked, |kind, name| listing.volume(kind, name).map(|shown| (shown.bytes, shown.etag.clone())))?;
+    let own = locked.client();
+    let (repository, catalog) = locked.parts();
+    let chains = chains::compare(repository, catalog.read(), &listing, depth, own)?;
+    if !chains.confirmed.is_empty() {
+        catalog.commits_listed(&chains.confirmed)?;
+    }
+    let mut absent: Vec<String> = chains.absent.iter().map(|(client, seq)| commit_object(*client, *seq)).collect();
+    let retired: HashSet<VolumeName> =
+        chains.commits.iter().flat_map(|unseen| &unseen.commit.volumes_retired).copied().collect();
+    for mark in catalog.read().volume_marks()? {
+        let is_expected = mark.state == VolumeState::Stored && !retired.contains(&mark.name);
+        if is_expected && listing.volume(mark.kind, mark.name).is_none() {
+            absent.push(volume_object(mark.kind, mark.name));
+        }
+    }
+    let mut notes = Vec::new();
+    if chains.stale > 0 {
+        notes.push(stale(own, chains.stale));
+    }
+    let chains::Chains { commits, troubles, accepted, .. } = chains;
+    Ok((Look { listing, commits, troubles, notes, news: News::default(), settled, accepted }, absent))
+}
+
+/// The catalog is older than the chain that it writes.
+fn stale(own: ClientId, commits: u64) -> Finding {
+    let detail = format!(
+        "the store has {commits} commits of this machine's own chain that its catalog does not know: the catalog was \
+         restored from an old copy, or is used on two machines. It has caught up and the backup goes on. If this machine \
+         was cloned or its home copied, run `bygone recover --force` on one of the two to give it a chain of its own"
+    );
+    Finding { diagnosis: Diagnosis::LocalStale, object: format!("commits/{own}"), detail }
+}
+
+/// Asks for some of the objects that two lists did not show. One that is there proves the lists wrong.
+fn ask_for(locked: &LockedRepository, absent: &[String]) -> Result<()> {
+    let step = (absent.len() / ABSENT_ASKED_MAX).max(1);
+    for name in absent.iter().step_by(step).take(ABSENT_ASKED_MAX) {
+        let store = locked.repository().store();
+        match store.get(&object_name(name)?, ByteRange::Part { offset: 0, bytes: 1 }) {
+            Ok(_) => {
+                let cause = format!(
+                    "the list does not show {name}, which is there: a list that is not whole proves nothing, so nothing \
+                     was changed; try again, and if it stays, look at what lies between here and the store"
+                );
+                return Err(Error::store("list", store.address(), io::Error::other(cause)));
+            }
+            Err(error) if error.is_absent() => {}
+            // An object of no bytes is there as well; it is judged by its size.
+            Err(Error::Store { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Adopts a commit that is in the store. One that accepts the loss of this machine's own commits gives this machine a
+/// chain of its own: the numbers of lost commits are never used again.
+pub fn adopt(locked: &mut LockedRepository, unseen: &Unseen, listing: &Listing) -> Result<()> {
+    let own = locked.client();
+    if unseen.commit.losses.chains.iter().any(|loss| loss.client == own) && unseen.seen.client != own {
+        chain_of_its_own(locked, listing.markers().contains(&own))?;
+    }
+    locked.catalog().commit_adopt(&unseen.seen, &unseen.commit)
+}
+
+/// Gives this machine another client. A marker of the old one is replaced: first the new one, then the old one goes.
+fn chain_of_its_own(locked: &mut LockedRepository, is_announced: bool) -> Result<()> {
+    let old = running_marker(locked)?;
+    let client = ClientId(random()?);
+    locked.client_renew(client)?;
+    if is_announced {
+        announce(locked)?;
+        locked.repository().store().delete(&old)?;
+    }
+    Ok(())
+}
+
+/// What the store holds and nobody explains. Nothing of it is ever deleted.
+pub fn unexplained(locked: &mut LockedRepository, listing: &Listing) -> Result<Vec<Finding>> {
+    let known: BTreeSet<VolumeName> = locked.catalog().read().volume_names()?.into_iter().collect();
+    let unknown = |object: String, detail: &str| Finding {
+        diagnosis: Diagnosis::RemoteUnknownObject,
+        object,
+        detail: detail.to_owned(),
+    };
+    let volumes = listing.volumes().filter(|(_, name, _)| !known.contains(name));
+    let volumes = volumes.map(|(kind, name, _)| unknown(volume_object(kind, name), ORPHAN));
+    let strange = listing.strange().iter().map(|name| unknown(name.clone(), STRANGE));
+    Ok(volumes.chain(strange).collect())
+}
+
+const ORPHAN: &str = "no commit names this volume: it belongs to a backup that is running elsewhere or was interrupted; \
+                      `bygone recover` takes it in, so that what it holds is used again; nothing deletes it";
+const STRANGE: &str = "no bygone makes objects of this name; nothing reads or deletes it";
+
+/// What the catalog's alarms say that nobody has accepted.
+pub fn alarms_open(locked: &mut LockedRepository) -> Result<Vec<Finding>> {
+    Ok(locked.catalog().read().alarms_open()?.iter().map(Finding::of).collect())
+}
+
+/// An alarm about a volume.
+pub fn volume_alarm(
+    diagnosis: Diagnosis,
+    (object, name): (String, VolumeName),
+    detail: impl Into<String>,
+    shown: Option<&Shown>,
+) -> Alarm {
+    let shown = shown.map(Shown::to_line);
+    Alarm { diagnosis, object, detail: detail.into(), subject: Subject::Volume(name), shown }
+}

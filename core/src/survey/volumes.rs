@@ -1,0 +1,239 @@
+//! Volumes: name, size and mark of each as the store lists it, held against the catalog.
+//!
+//! A volume that is missing or has another size is lost, and durably marked so: its blocks are not referred to any more,
+//! and the backup that follows stores again what the source still has. Another mark (ETag) at the same size is only a
+//! reason to look: whoever moves a bucket gets new marks for old bytes. So the volume is read and held against its name,
+//! which is the hash of its bytes; and so is one that was lost and is listed again. How much is read so is limited for
+//! each run; what is left over is read by the next.
+
+use super::Finding;
+use super::Listing;
+use super::News;
+use super::Shown;
+use super::volume_alarm;
+use crate::catalog::Alarm;
+use crate::catalog::VolumeMark;
+use crate::catalog::VolumeState;
+use crate::commit::VolumeAdded;
+use crate::error::Diagnosis;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frame::VolumeKind;
+use crate::frame::volume_object;
+use crate::hash::Sha256Stream;
+use crate::id::VolumeName;
+use crate::repo::LockedRepository;
+use crate::repo::Repository;
+use crate::repo::object_name;
+use crate::store::ByteRange;
+use crate::volume::TRAILER_BYTES;
+use crate::volume::parse_trailer_salt;
+use crate::watch::Watch;
+
+/// Bytes that one run reads at most to look closer.
+const LOOK_BYTES_MAX: u64 = 512 << 20;
+/// How many volumes of another size are looked into.
+const PROBES_MAX: u32 = 16;
+/// Bytes asked for at a time.
+const PART_BYTES: u64 = 8 << 20;
+
+struct Comparison<'a> {
+    listing: &'a Listing,
+    watch: &'a Watch,
+    bytes_left: u64,
+    probes_left: u32,
+    news: News,
+    back: Vec<(i64, VolumeAdded)>,
+    /// Marks of volumes that had none yet.
+    first_etags: Vec<(i64, String)>,
+}
+
+/// Compares all volumes, after the commits were adopted. Answers also which volumes, by row, are there again that could
+/// never be read before, and are to be taken in anew.
+pub fn compare_volumes(
+    locked: &mut LockedRepository,
+    listing: &Listing,
+    watch: &Watch,
+) -> Result<(News, Vec<(i64, VolumeAdded)>)> {
+    let marks = locked.catalog().read().volume_marks()?;
+    let alarms = locked.catalog().read().alarms()?;
+    let about = |object: &str| alarms.iter().map(|(alarm, _)| alarm).find(|alarm| alarm.object == object);
+    let (bytes_left, probes_left) = (LOOK_BYTES_MAX, PROBES_MAX);
+    let (news, back, first_etags) = (News::default(), Vec::new(), Vec::new());
+    let mut comparison = Comparison { listing, watch, bytes_left, probes_left, news, back, first_etags };
+    for mark in &marks {
+        let alarm = if alarms.is_empty() { None } else { about(&volume_object(mark.kind, mark.name)) };
+        comparison.volume(locked, mark, alarm)?;
+    }
+    if !comparison.first_etags.is_empty() {
+        locked.catalog().volumes_etag(&comparison.first_etags)?;
+    }
+    Ok((comparison.news, comparison.back))
+}
+
+impl Comparison<'_> {
+    fn volume(&mut self, locked: &mut LockedRepository, mark: &VolumeMark, alarm: Option<&Alarm>) -> Result<()> {
+        let shown = self.listing.volume(mark.kind, mark.name);
+        match (mark.state, shown) {
+            (VolumeState::Stored, None) => self.lost(locked, mark, Diagnosis::RemoteMissing, MISSING, None),
+            (VolumeState::Stored, Some(shown)) if shown.bytes != mark.bytes => self.resized(locked, mark, shown),
+            (VolumeState::Stored, Some(shown)) => match (&mark.etag, &shown.etag) {
+                (Some(before), Some(now)) if before != now => self.look_closer(locked, mark, shown, alarm.is_some()),
+                (None, Some(now)) => {
+                    self.first_etags.push((mark.id, now.clone()));
+                    Ok(())
+                }
+                _ if alarm.is_some_and(|alarm| alarm.shown != Some(shown.to_line())) => self.end(locked, mark),
+                // Nothing has changed since a check read it and found something.
+                _ => Ok(()),
+            },
+            (VolumeState::Lost, Some(shown)) if shown.bytes == mark.bytes => {
+                // What the list shows has changed since it was found lost: perhaps somebody brought it back.
+                let is_news = alarm.is_none_or(|alarm| alarm.shown.as_deref() != Some(shown.to_line().as_str()));
+                if is_news { self.look_closer(locked, mark, shown, alarm.is_some()) } else { Ok(()) }
+            }
+            (VolumeState::Lost, shown) => {
+                let is_known = alarm.is_some_and(|alarm| alarm.shown == shown.map(Shown::to_line));
+                match shown {
+                    _ if is_known => Ok(()),
+                    None => self.lost(locked, mark, Diagnosis::RemoteMissing, MISSING, None),
+                    Some(shown) => self.resized(locked, mark, shown),
+                }
+            }
+            (VolumeState::Intended | VolumeState::Retired | VolumeState::Deleted, _) if alarm.is_some() => {
+                self.end(locked, mark)
+            }
+            (VolumeState::Intended | VolumeState::Retired | VolumeState::Deleted, _) => Ok(()),
+        }
+    }
+
+    /// It has another size. If it is another volume, its end says which.
+    fn resized(&mut self, locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown) -> Result<()> {
+        let sizes = format!("it has {} bytes, it was stored with {}", shown.bytes, mark.bytes);
+        let other = match self.probes_left.checked_sub(1) {
+            Some(left) => {
+                self.probes_left = left;
+                other_volume(locked, mark, shown)?
+            }
+            None => None,
+        };
+        match other {
+            Some(other) => {
+                let detail = format!("{sizes}; in its place lies {}", volume_object(mark.kind, other));
+                self.lost(locked, mark, Diagnosis::RemoteSwapped, &detail, Some(shown))
+            }
+            None => self.lost(locked, mark, Diagnosis::RemoteTruncated, &sizes, Some(shown)),
+        }
+    }
+
+    /// Reads the whole volume and holds it against its name.
+    fn look_closer(
+        &mut self,
+        locked: &mut LockedRepository,
+        mark: &VolumeMark,
+        shown: &Shown,
+        has_alarm: bool,
+    ) -> Result<()> {
+        let Some(left) = self.bytes_left.checked_sub(mark.bytes) else {
+            // An alarm that was raised when it was lost stays as it is.
+            let is_told = mark.state == VolumeState::Lost && has_alarm;
+            return if is_told { Ok(()) } else { self.raise(locked, mark, Diagnosis::RemoteCorrupt, UNREAD, None) };
+        };
+        self.bytes_left = left;
+        self.watch.check()?;
+        let name = match hash_of_volume(locked.repository(), mark.kind, mark.name, mark.bytes) {
+            Ok(name) => name,
+            Err(error) if error.is_absent() => {
+                return self.lost(locked, mark, Diagnosis::RemoteMissing, MISSING, None);
+            }
+            Err(error) => return Err(error),
+        };
+        if name == mark.name {
+            if !mark.is_learnt {
+                let Shown { bytes, etag } = shown.clone();
+                self.back.push((mark.id, VolumeAdded { name: mark.name, kind: mark.kind, bytes, etag }));
+                return Ok(());
+            }
+            locked.catalog().volume_stored(mark.id, shown.etag.as_deref().or(mark.etag.as_deref()))?;
+            return self.end(locked, mark);
+        }
+        let is_other = locked.catalog().read().volume_names()?.contains(&name);
+        if is_other {
+            let detail = format!("in its place lies {}", volume_object(mark.kind, name));
+            self.lost(locked, mark, Diagnosis::RemoteSwapped, &detail, Some(shown))
+        } else {
+            self.lost(locked, mark, Diagnosis::RemoteCorrupt, CHANGED, Some(shown))
+        }
+    }
+
+    /// Marks it as lost and raises the alarm.
+    fn lost(
+        &mut self,
+        locked: &mut LockedRepository,
+        mark: &VolumeMark,
+        diagnosis: Diagnosis,
+        detail: &str,
+        shown: Option<&Shown>,
+    ) -> Result<()> {
+        locked.catalog().volume_state(mark.id, VolumeState::Lost)?;
+        self.raise(locked, mark, diagnosis, detail, shown)
+    }
+
+    fn raise(
+        &mut self,
+        locked: &mut LockedRepository,
+        mark: &VolumeMark,
+        diagnosis: Diagnosis,
+        detail: &str,
+        shown: Option<&Shown>,
+    ) -> Result<()> {
+        let object = (volume_object(mark.kind, mark.name), mark.name);
+        let alarm = volume_alarm(diagnosis, object, detail, shown);
+        if locked.catalog().alarm_raise(&alarm)? {
+            self.news.raised.push(Finding::of(&alarm));
+        }
+        Ok(())
+    }
+
+    /// It is as it should be.
+    fn end(&mut self, locked: &mut LockedRepository, mark: &VolumeMark) -> Result<()> {
+        let object = volume_object(mark.kind, mark.name);
+        if locked.catalog().alarm_end(&object)? {
+            self.news.ended.push(object);
+        }
+        Ok(())
+    }
+}
+
+/// The hash of the first `bytes` bytes of what lies in a volume's place: its name, if it is as it was stored.
+pub fn hash_of_volume(repository: &Repository, kind: VolumeKind, name: VolumeName, bytes: u64) -> Result<VolumeName> {
+    let object = object_name(&volume_object(kind, name))?;
+    let mut hash = Sha256Stream::new();
+    let mut offset = 0;
+    while offset < bytes {
+        let part = (bytes - offset).min(PART_BYTES);
+        hash.update(&repository.store().get(&object, ByteRange::Part { offset, bytes: part })?);
+        offset += part;
+    }
+    Ok(VolumeName(hash.finish()))
+}
+
+/// The volume that lies in the place of another, if its end says so.
+fn other_volume(locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown) -> Result<Option<VolumeName>> {
+    let Some(offset) = shown.bytes.checked_sub(TRAILER_BYTES) else { return Ok(None) };
+    let name = object_name(&volume_object(mark.kind, mark.name))?;
+    let range = ByteRange::Part { offset, bytes: TRAILER_BYTES };
+    // It is lost either way: whatever hinders this look must not hinder the finding.
+    let trailer = match locked.repository().store().get(&name, range) {
+        Ok(trailer) => trailer,
+        Err(Error::Store { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Ok(salt) = parse_trailer_salt(&trailer) else { return Ok(None) };
+    Ok(locked.catalog().read().volume_of_salt(&salt)?.filter(|other| *other != mark.name))
+}
+
+const MISSING: &str = "the store does not have it any more";
+const CHANGED: &str = "its bytes are not the ones that were stored: their hash is not its name";
+const UNREAD: &str = "the store marks it (ETag) otherwise than when it was stored, and too much was marked otherwise to \
+                      read all of it now; the next runs go on, or `bygone check --read-data` settles it at once";

@@ -1,0 +1,130 @@
+//! Stores whose lists cannot be believed, and ones that call old bytes by new marks.
+
+use std::sync::{Arc, Mutex};
+
+use bygone_core::error::Result;
+use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
+
+use crate::kit::{Machine, file, first_machine, names, nothing_deleted, sample};
+
+type Distort = fn(Vec<Listed>) -> Vec<Listed>;
+
+/// A store that shows something else than it has.
+struct Distorted {
+    inner: Arc<MemoryStore>,
+    distort: Mutex<Distort>,
+}
+
+impl Distorted {
+    fn set(&self, distort: Distort) {
+        *self.distort.lock().unwrap() = distort;
+    }
+}
+
+impl Store for Distorted {
+    fn address(&self) -> String {
+        self.inner.address()
+    }
+
+    fn connections(&self) -> usize {
+        self.inner.connections()
+    }
+
+    fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
+        self.inner.get(name, range)
+    }
+
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
+        self.inner.put(name, source)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let listed = self.inner.list(prefix)?;
+        // Without the key slots nothing opens; what comes then is the subject.
+        Ok(if prefix == "keys/" { listed } else { self.distort.lock().unwrap()(listed) })
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.inner.delete(name)
+    }
+}
+
+fn with_snapshots() -> (Arc<MemoryStore>, Arc<Distorted>, Machine) {
+    let inner = Arc::new(MemoryStore::new());
+    let store = Arc::new(Distorted { inner: inner.clone(), distort: Mutex::new(|listed| listed) });
+    let machine = first_machine(store.clone());
+    machine.backup(&sample()).unwrap();
+    machine.backup(&[file(3, 300_000)]).unwrap();
+    (inner, store, machine)
+}
+
+/// Lists that are not whole, each in a way that a broken proxy or a wrong page limit has been seen to make.
+const CUT_LISTS: [Distort; 6] = [
+    |_| Vec::new(),
+    |listed| listed[..listed.len() / 2].to_vec(),
+    |listed| listed[1..].iter().filter(|object| !object.name.as_str().starts_with("commits/")).cloned().collect(),
+    |listed| listed.into_iter().filter(|object| !object.name.as_str().starts_with("data/")).collect(),
+    |listed| {
+        let data = |object: &&Listed| object.name.as_str().starts_with("data/");
+        let first = listed.iter().find(data).map(|object| object.name.clone());
+        listed.into_iter().filter(|object| Some(&object.name) != first.as_ref()).collect()
+    },
+    |mut listed| {
+        let last = listed.iter().rposition(|object| object.name.as_str().starts_with("commits/"));
+        listed.remove(last.unwrap());
+        listed
+    },
+];
+
+#[test]
+fn a_list_that_is_not_whole_changes_nothing() {
+    for (number, cut) in CUT_LISTS.into_iter().enumerate() {
+        let (inner, store, machine) = with_snapshots();
+        let before = machine.dump();
+        inner.forget_counts();
+        store.set(cut);
+        let objects = inner.objects().len();
+        let error = machine.backup(&[file(4, 300_000)]).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("the list does not show"), "list {number}: {error}");
+        assert_eq!((machine.alarms(), machine.dump() == before), (vec![], true), "list {number}");
+        // Nothing but the marker of the run that failed.
+        assert_eq!(inner.objects().len(), objects + 1, "list {number}");
+        store.set(|listed| listed);
+        machine.backup(&[file(4, 300_000)]).unwrap();
+        assert!(machine.check().is_clean(), "list {number}");
+        nothing_deleted(&inner);
+    }
+}
+
+#[test]
+fn new_marks_on_old_bytes_are_looked_into_once_and_are_no_alarm() {
+    let (inner, store, machine) = with_snapshots();
+    store.set(|mut listed| {
+        listed.iter_mut().for_each(|object| object.etag = object.etag.as_ref().map(|etag| format!("moved-{etag}")));
+        listed
+    });
+    inner.forget_counts();
+    let learnt = machine.sync().unwrap();
+    assert!(learnt.news.raised.is_empty() && machine.alarms().is_empty(), "{learnt:?}");
+    let volumes: u64 = ["data/", "meta/"].iter().flat_map(|folder| inner.list(folder).unwrap()).map(|o| o.bytes).sum();
+    assert!(inner.counts().bytes_got >= volumes, "all of it was read");
+    inner.forget_counts();
+    machine.sync().unwrap();
+    assert!(inner.counts().bytes_got < 10_000, "and is not read again: {:?}", inner.counts());
+}
+
+#[test]
+fn a_store_without_marks_is_judged_by_sizes() {
+    let (inner, store, machine) = with_snapshots();
+    store.set(|mut listed| {
+        listed.iter_mut().for_each(|object| object.etag = None);
+        listed
+    });
+    machine.sync().unwrap();
+    assert_eq!(machine.alarms(), []);
+    let victim = names(&inner, "data/").remove(0);
+    inner.tamper(&victim, Some(vec![0; 5]));
+    machine.sync().unwrap();
+    assert_eq!(machine.alarms(), [("REMOTE_TRUNCATED", victim.to_string())]);
+}

@@ -1,0 +1,190 @@
+//! Volumes that are missing, cut, changed or exchanged: found by the list, marked, stored again, told until accepted.
+
+use std::sync::Arc;
+
+use bygone_core::store::memory::{Counts, MemoryStore};
+use bygone_core::store::{ObjectName, Store};
+
+use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
+
+fn with_snapshot() -> (Arc<MemoryStore>, Machine) {
+    let store = Arc::new(MemoryStore::new());
+    let machine = first_machine(store.clone());
+    machine.backup(&sample()).unwrap();
+    (store, machine)
+}
+
+#[test]
+fn an_unchanged_backup_costs_seven_requests() {
+    let (store, machine) = with_snapshot();
+    for _ in 0..3 {
+        store.forget_counts();
+        machine.backup(&sample()).unwrap();
+        let Counts { gets, puts, lists, deletes, .. } = store.counts();
+        // The description and a key slot; marker and commit; key slots and everything; the marker.
+        assert_eq!((gets, puts, lists, deletes), (2, 2, 2, 1));
+    }
+    nothing_deleted(&store);
+}
+
+#[test]
+fn a_machine_that_learns_of_another_reads_what_is_new_once() {
+    let (store, machine) = with_snapshot();
+    let other = Machine::new(store.clone());
+    other.backup(&sample()).unwrap();
+    machine.sync().unwrap();
+    store.forget_counts();
+    machine.sync().unwrap();
+    assert_eq!((store.counts().gets, store.counts().lists), (2, 2), "the other chain's head is known by its mark");
+}
+
+type Damage = fn(&MemoryStore, &ObjectName, &ObjectName);
+
+/// What is done to the first of two volumes of content, and how that is called.
+const DAMAGES: [(&str, Damage); 6] = [
+    ("REMOTE_MISSING", |store, name, _| store.tamper(name, None)),
+    ("REMOTE_TRUNCATED", |store, name, _| {
+        let bytes = store.objects()[name].to_vec();
+        store.tamper(name, Some(bytes[..bytes.len() / 2].to_vec()));
+    }),
+    ("REMOTE_TRUNCATED", |store, name, _| store.tamper(name, Some(Vec::new()))),
+    ("REMOTE_TRUNCATED", |store, name, _| {
+        store.tamper(name, Some([&store.objects()[name][..], b"more"].concat()));
+    }),
+    ("REMOTE_CORRUPT", |store, name, _| {
+        let mut bytes = store.objects()[name].to_vec();
+        bytes[1_000] ^= 1;
+        store.tamper(name, Some(bytes));
+    }),
+    ("REMOTE_SWAPPED", |store, name, other| store.tamper(name, Some(store.objects()[other].to_vec()))),
+];
+
+#[test]
+fn each_damage_has_its_code_and_the_next_backup_heals_it() {
+    for (number, (code, damage)) in DAMAGES.iter().enumerate() {
+        let (store, machine) = with_snapshot();
+        let first = machine.snapshots().remove(0);
+        let all = names(&store, "data/");
+        let victim = all[0].to_string();
+        damage(&store, &all[0], &all[1]);
+        store.forget_counts();
+        let expected = vec![(*code, victim.clone())];
+        let (learnt, made) = machine.backup(&sample()).unwrap();
+        assert_eq!(codes(&learnt.news.raised), expected, "damage {number}");
+        assert!(made.totals.bytes_new > 0, "damage {number}: what lay in it is stored again");
+        assert_eq!(machine.contents(&first).unwrap(), sample(), "damage {number}: the old snapshot is whole again");
+        // Told once more by every run, raised once.
+        let (learnt, made) = machine.backup(&sample()).unwrap();
+        assert_eq!((codes(&learnt.news.raised), made.totals.bytes_new), (vec![], 0), "damage {number}");
+        assert_eq!(machine.alarms(), expected, "damage {number}");
+        let checked = machine.check();
+        assert_eq!((codes(&checked.findings).len(), checked.affected_count), (1, 0), "damage {number}: {checked:?}");
+        assert!(!checked.has_damage(), "damage {number}: {checked:?}");
+        nothing_deleted(&store);
+
+        assert_eq!(codes(&machine.accept(|alarm| alarm.object == victim).findings), expected);
+        assert_eq!(machine.alarms(), []);
+        machine.backup(&sample()).unwrap();
+        assert_eq!(machine.alarms(), [], "damage {number}: what was accepted is not told again");
+        assert!(machine.check().is_clean(), "damage {number}: {:?}", machine.check());
+        // What was accepted is known to catalogs to come.
+        machine.lose_catalog();
+        machine.recover();
+        machine.sync().unwrap();
+        assert_eq!(machine.alarms(), [], "damage {number}: a new catalog knows that it was accepted");
+        nothing_deleted(&store);
+    }
+}
+
+#[test]
+fn a_lost_tree_is_stored_again_by_the_next_backup() {
+    let (store, machine) = with_snapshot();
+    let first = machine.snapshots().remove(0);
+    let victim = names(&store, "meta/").remove(0);
+    store.tamper(&victim, None);
+    // Also the trees of snapshots that are no more like the source: the catalog has them.
+    let (learnt, made) = machine.backup(&[file(2, 900_000)]).unwrap();
+    assert_eq!(codes(&learnt.news.raised), [("REMOTE_MISSING", victim.to_string())]);
+    let fresh = Machine::new(store.clone());
+    fresh.recover();
+    assert_eq!(fresh.contents(&first).unwrap(), sample());
+    assert_eq!(fresh.contents(&made).unwrap(), [file(2, 900_000)]);
+}
+
+#[test]
+fn what_is_gone_from_the_source_stays_lost_and_is_named() {
+    let (store, machine) = with_snapshot();
+    names(&store, "data/").iter().for_each(|name| store.tamper(name, None));
+    machine.backup(&[file(2, 900_000)]).unwrap();
+    let checked = machine.check();
+    assert!(checked.has_damage() && checked.affected_count > 0, "{checked:?}");
+    machine.accept_all();
+    let checked = machine.check();
+    assert!(checked.findings.is_empty() && checked.has_damage(), "accepting does not make it whole: {checked:?}");
+}
+
+#[test]
+fn what_is_brought_back_ends_its_alarm() {
+    for (number, (_, damage)) in DAMAGES.iter().enumerate() {
+        let (store, machine) = with_snapshot();
+        let all = names(&store, "data/");
+        let sound = store.objects()[&all[0]].to_vec();
+        damage(&store, &all[0], &all[1]);
+        machine.sync().unwrap();
+        assert_eq!(machine.alarms().len(), 1);
+        store.tamper(&all[0], Some(sound));
+        let learnt = machine.sync().unwrap();
+        assert_eq!(learnt.news.ended, [all[0].to_string()], "damage {number}");
+        assert_eq!(machine.alarms(), []);
+        assert!(machine.check().is_clean(), "damage {number}");
+        assert_eq!(machine.backup(&sample()).unwrap().1.totals.bytes_new, 0, "damage {number}: its blocks are used");
+    }
+}
+
+#[test]
+fn damage_is_found_by_a_machine_that_comes_later_too() {
+    for (number, (code, damage)) in DAMAGES.iter().enumerate() {
+        let (store, machine) = with_snapshot();
+        let all = names(&store, "data/");
+        let sound = store.objects()[&all[0]].to_vec();
+        damage(&store, &all[0], &all[1]);
+        let fresh = Machine::new(store.clone());
+        let learnt = fresh.recover();
+        assert_eq!(learnt.damaged.len(), usize::from(*code != "REMOTE_CORRUPT"), "damage {number}: {learnt:?}");
+        if *code == "REMOTE_CORRUPT" {
+            assert!(fresh.check().has_damage(), "damage {number}: a middle is read only by a check of data");
+        }
+        assert_eq!(fresh.alarms().len(), 1, "damage {number}");
+        store.tamper(&all[0], Some(sound));
+        fresh.sync().unwrap();
+        assert_eq!(fresh.alarms(), [], "damage {number}");
+        let snapshot = fresh.snapshots().remove(0);
+        assert_eq!(fresh.contents(&snapshot).unwrap(), sample(), "damage {number}: it is taken in when it is back");
+        drop(machine);
+    }
+}
+
+#[test]
+fn what_nobody_explains_is_told_and_stays() {
+    let (store, machine) = with_snapshot();
+    let stranger = ObjectName::new("data/00/notes").unwrap();
+    store.tamper(&stranger, Some(b"hello".to_vec()));
+    // A volume of a run that never committed: the commit of another machine is taken away together with its chain.
+    let other = Machine::new(store.clone());
+    other.backup(&[file(9, 300_000)]).unwrap();
+    let commits = names(&store, &format!("commits/{}", other.client()));
+    commits.iter().for_each(|name| store.tamper(name, None));
+    store.forget_counts();
+    let (learnt, _) = machine.backup(&sample()).unwrap();
+    assert_eq!(machine.alarms(), [], "an unknown object is not a loss");
+    let told = codes(&learnt.unexplained);
+    assert!(told.contains(&("REMOTE_UNKNOWN_OBJECT", stranger.to_string())), "{told:?}");
+    assert_eq!(told.len(), 3, "a volume of content, one of trees, and the stranger: {told:?}");
+    nothing_deleted(&store);
+    // Taken in, its blocks are used.
+    machine.recover();
+    let (learnt, made) = machine.backup(&[file(9, 300_000)]).unwrap();
+    assert_eq!((made.totals.bytes_new, learnt.unexplained.len()), (0, 1));
+    assert!(store.list("data/").unwrap().iter().any(|object| object.name == stranger));
+    nothing_deleted(&store);
+}

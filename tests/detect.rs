@@ -1,0 +1,286 @@
+//! What the programs say, and how they end, when the store is not as this machine left it, and when several agents work
+//! on one repository.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use bygone_tests::program::{PASSPHRASE, Ran, Site};
+use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::{compare, tool};
+
+use crate::site::{new_site, objects, programs, restored, snapshot_ids};
+
+fn with_snapshots() -> (Site, Tree) {
+    let site = Site::with_repository(&programs(), &["--volume-size", "1MiB", "--block-size", "64KiB"]);
+    let tree = Tree::new(&site.at("source"));
+    (0..3u64).for_each(|n| drop(tree.file(format!("random/{n}"), random(n, 700_000))));
+    tree.file("text", prose(1, 50_000));
+    site.backup(tree.top());
+    tree.file("second", random(77, 50_000));
+    site.backup(tree.top());
+    (site, tree)
+}
+
+fn backup(site: &Site, tree: &Tree, options: &[&str]) -> Ran {
+    let mut arguments = vec!["backup", tree.top().to_str().unwrap()];
+    arguments.extend(options);
+    site.bygone(arguments)
+}
+
+fn first(site: &Site, folder: &str) -> String {
+    objects(site, folder).into_keys().next().unwrap()
+}
+
+/// Stored objects are read-only: makes a new file with the old name.
+fn replace(site: &Site, object: &str, content: &[u8]) {
+    let path = site.repository().join(object);
+    fs::remove_file(&path).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+fn codes(said: &Value, list: &str) -> Vec<String> {
+    let all = said[list].as_array().unwrap_or_else(|| panic!("no {list} in {said}"));
+    all.iter().map(|finding| finding["diagnosis"].as_str().unwrap().to_string()).collect()
+}
+
+#[test]
+fn a_lost_volume_is_an_alarm_until_it_is_accepted() {
+    let (site, tree) = with_snapshots();
+    let victim = first(&site, "data");
+    fs::remove_file(site.repository().join(&victim)).unwrap();
+    let ran = backup(&site, &tree, &[]).ended_with(13);
+    ran.complains_of(&["REMOTE_MISSING", &victim, "what to do", "accept-loss"]);
+    assert_eq!(snapshot_ids(&site).len(), 3, "the backup was made all the same");
+    site.restore("latest~2", &site.at("first"));
+    site.restore("latest", &site.at("target"));
+    compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
+
+    let ran = backup(&site, &tree, &["--json"]).ended_with(13);
+    assert_eq!(codes(&ran.json(), "alarms"), ["REMOTE_MISSING"]);
+    let listed = site.bygone(["accept-loss"]).ended_with(13);
+    assert!(listed.text().contains(&victim) && listed.text().contains("--yes"), "{listed}");
+    let checked = site.bygone(["check", "--json"]).ended_with(13).json();
+    assert_eq!(
+        (codes(&checked, "findings"), checked["healed"][0].as_str()),
+        (vec!["REMOTE_MISSING".into()], Some(&*victim))
+    );
+    site.bygone(["accept-loss", "REMOTE_CORRUPT"]).ended_with(13);
+    let accepted = site.bygone(["accept-loss", "REMOTE_MISSING", "--json"]).ok().json();
+    assert_eq!((codes(&accepted, "accepted").len(), codes(&accepted, "open").len()), (1, 0));
+    backup(&site, &tree, &[]).ok();
+    site.bygone(["check", "--read-data"]).ok();
+    site.bygone(["accept-loss"]).ok();
+}
+
+#[test]
+fn a_cut_volume_is_found_by_the_next_backup_and_stored_again() {
+    let (site, tree) = with_snapshots();
+    let victim = first(&site, "data");
+    let bytes = fs::read(site.repository().join(&victim)).unwrap();
+    replace(&site, &victim, &bytes[..bytes.len() / 3]);
+    backup(&site, &tree, &[]).ended_with(13).complains_of(&["REMOTE_TRUNCATED", &victim]);
+    site.restore("latest", &site.at("target"));
+    compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
+    // Brought back, it is whole, and the alarm is over.
+    replace(&site, &victim, &bytes);
+    backup(&site, &tree, &[]).ok().complains_of(&["as it should be again"]);
+    site.bygone(["check", "--read-data"]).ok();
+}
+
+#[test]
+fn a_store_that_was_taken_back_stops_backups_until_it_is_accepted() {
+    let (site, tree) = with_snapshots();
+    tool(Command::new("cp").arg("-a").arg(site.repository()).arg(site.at("earlier")));
+    tree.file("third", random(78, 50_000));
+    site.backup(tree.top());
+    fs::rename(site.repository(), site.at("later")).unwrap();
+    fs::rename(site.at("earlier"), site.repository()).unwrap();
+    let before = objects(&site, "");
+    let ran = backup(&site, &tree, &[]).ended_with(13);
+    ran.complains_of(&["REMOTE_ROLLED_BACK", "nothing was written", "accept-loss"]);
+    let after = objects(&site, "");
+    assert!(before.iter().all(|object| after.get(object.0) == Some(object.1)), "nothing is deleted");
+    assert!(after.keys().all(|name| before.contains_key(name) || name.starts_with("running/")), "nor written");
+    let json = backup(&site, &tree, &["--json"]).ended_with(13);
+    let error: Value = serde_json::from_str(json.err.lines().last().unwrap()).unwrap();
+    assert_eq!(error["error"]["code"], "REMOTE_ROLLED_BACK", "{json}");
+
+    site.bygone(["accept-loss"]).ended_with(13);
+    let accepted = site.bygone(["accept-loss", "--yes"]).ok();
+    assert!(accepted.text().contains("a chain of commits of its own"), "{accepted}");
+    backup(&site, &tree, &[]).ok();
+    site.restore("latest", &site.at("target"));
+    compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
+    assert_eq!(snapshot_ids(&site).len(), 4);
+    site.bygone(["check", "--read-data"]).ok();
+    // A new machine sees no trouble.
+    fs::remove_dir_all(site.catalogs()).unwrap();
+    site.bygone(["recover"]).ok();
+    backup(&site, &tree, &[]).ok();
+}
+
+#[test]
+fn an_old_catalog_is_recognised_and_catches_up() {
+    let (site, tree) = with_snapshots();
+    tool(Command::new("cp").arg("-a").arg(site.catalogs()).arg(site.at("old-catalogs")));
+    tree.file("third", random(78, 50_000));
+    site.backup(tree.top());
+    fs::remove_dir_all(site.catalogs()).unwrap();
+    fs::rename(site.at("old-catalogs"), site.catalogs()).unwrap();
+    let stored = objects(&site, "data");
+    backup(&site, &tree, &[]).ok().complains_of(&["LOCAL_STALE", "caught up"]);
+    assert_eq!(objects(&site, "data"), stored, "what was stored since is used");
+    assert_eq!(snapshot_ids(&site).len(), 4);
+    assert_eq!(objects(&site, "commits").len(), 4, "the chain goes on");
+    site.bygone(["check", "--read-data"]).ok();
+}
+
+#[test]
+fn what_belongs_to_another_repository_is_named() {
+    let (site, tree) = with_snapshots();
+    let other = new_site();
+    for name in ["keys", "bygone.json"] {
+        fs::rename(site.repository().join(name), site.at(format!("own-{name}"))).unwrap();
+        tool(Command::new("cp").arg("-a").arg(other.repository().join(name)).arg(site.repository()));
+        let ran = backup(&site, &tree, &["--json"]).ended_with(13).complains_of(&["WRONG_REPO"]);
+        assert!(ran.err.contains("bygone.json"), "{ran}");
+        tool(Command::new("rm").arg("-r").arg(site.repository().join(name)));
+        fs::rename(site.at(format!("own-{name}")), site.repository().join(name)).unwrap();
+    }
+    backup(&site, &tree, &[]).ok();
+}
+
+/// `bygone ARGUMENTS` of `machine` on the repository of `owner`.
+fn command_on(machine: &Site, owner: &Site, arguments: &[&str]) -> Command {
+    let mut command = machine.bygone_command(arguments);
+    command.env("BYGONE_REPO", owner.repository());
+    command
+}
+
+#[test]
+fn three_machines_work_on_one_repository_at_once() {
+    let site = Site::with_repository(&programs(), &["--volume-size", "1MiB", "--block-size", "64KiB"]);
+    let machines = [Site::new(&programs()), Site::new(&programs()), Site::new(&programs())];
+    let shared = Tree::new(&site.at("shared"));
+    (0..4u64).for_each(|n| drop(shared.file(format!("{n}"), random(n, 600_000))));
+    let own: Vec<Tree> = machines.iter().map(|machine| Tree::new(&machine.at("own"))).collect();
+    // One after another first, so that each finds what the one before has stored.
+    for (number, machine) in machines.iter().enumerate() {
+        let before = objects(&site, "data");
+        machine.run(command_on(machine, &site, &["backup", shared.top().to_str().unwrap()])).ok();
+        assert!(number == 0 || objects(&site, "data") == before, "machine {number} has stored nothing again");
+    }
+    for round in 0..3u64 {
+        let running: Vec<_> = machines
+            .iter()
+            .zip(&own)
+            .enumerate()
+            .map(|(number, (machine, tree))| {
+                tree.file(format!("{round}"), random(100 * round + number as u64, 400_000));
+                let paths = ["backup", shared.top().to_str().unwrap(), tree.top().to_str().unwrap()];
+                machine.start(command_on(machine, &site, &paths))
+            })
+            .collect();
+        running.into_iter().for_each(|running| drop(running.end().ok()));
+    }
+    for (number, machine) in machines.iter().enumerate() {
+        machine.run(command_on(machine, &site, &["check", "--read-data"])).ok();
+        let listed = machine.run(command_on(machine, &site, &["snapshots", "--json"])).ok().json();
+        let listed = listed.as_array().unwrap().clone();
+        assert_eq!(listed.len(), 12, "machine {number} sees all snapshots");
+        // Each machine restores the newest snapshot of every machine.
+        for (owner, tree) in own.iter().enumerate() {
+            let path = tree.top().to_str().unwrap();
+            let of_owner = |snapshot: &&Value| snapshot["paths"].as_array().unwrap().iter().any(|known| known == path);
+            let id = listed.iter().rfind(of_owner).unwrap()["id"].as_str().unwrap();
+            let target = machine.at(format!("target-{owner}"));
+            let to = target.to_str().unwrap();
+            machine.run(command_on(machine, &site, &["restore", id, "--target", to])).ok();
+            compare::assert_same(tree.top(), &restored(&target, tree.top()));
+            compare::assert_same(shared.top(), &restored(&target, shared.top()));
+        }
+    }
+    assert!(objects(&site, "running").is_empty());
+}
+
+#[test]
+fn a_cloned_home_is_told_and_loses_nothing() {
+    let (site, tree) = with_snapshots();
+    let clone = Site::new(&programs());
+    tool(Command::new("cp").arg("-a").arg(site.catalogs()).arg(clone.at("state")));
+    let top = tree.top().to_str().unwrap();
+    clone.run(command_on(&clone, &site, &["backup", top])).ok();
+    backup(&site, &tree, &[]).ok().complains_of(&["LOCAL_STALE", "cloned", "recover --force"]);
+    clone.run(command_on(&clone, &site, &["recover", "--force"])).ok();
+    let ran = clone.run(command_on(&clone, &site, &["backup", top])).ok();
+    assert!(!ran.err.contains("LOCAL_STALE"), "{ran}");
+    backup(&site, &tree, &[]).ok();
+    assert_eq!(snapshot_ids(&site).len(), 6);
+    site.bygone(["check", "--read-data"]).ok();
+}
+
+/// Waits until a backup that was started has taken its lock and said so in the store.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < Duration::from_secs(60), "{what} does not happen");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_second_agent_waits_or_ends_with_11() {
+    let (site, tree) = with_snapshots();
+    let first = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
+    wait_until("the first backup", || !objects(&site, "running").is_empty());
+    let json = backup(&site, &tree, &["--json"]).ended_with(11);
+    assert!(json.err.contains("\"LOCKED\"") && json.err.contains("--wait-lock"), "{json}");
+    backup(&site, &tree, &["--wait-lock", "1s"]).ended_with(11).complains_of(&["waiting"]);
+    let second = site.start(site.bygone_command(["backup", tree.top().to_str().unwrap(), "--wait-lock", "1h"]));
+    wait_until("waiting", || second.complaint().contains("waiting for it to end"));
+    first.end().ok();
+    second.end().ok();
+    assert_eq!(snapshot_ids(&site).len(), 4);
+    site.bygone(["backup", "/x", "--wait-lock", "soon"]).ended_with(2);
+}
+
+#[test]
+fn codes_of_everyday_trouble_are_in_the_json() {
+    let (site, tree) = with_snapshots();
+    let mut wrong = site.bygone_command(["snapshots", "--json"]);
+    wrong.env("BYGONE_PASSPHRASE", format!("not {PASSPHRASE}"));
+    assert!(site.run(wrong).ended_with(12).err.contains("\"WRONG_KEY\""));
+    let missing = tree.at("no-such");
+    let ran = site.bygone(["backup", "--json", tree.top().to_str().unwrap(), missing.to_str().unwrap()]).ended_with(3);
+    assert_eq!(ran.json()["issues"][0]["code"], "SOURCE_UNREADABLE", "{ran}");
+    assert_eq!(codes(&ran.json(), "alarms"), Vec::<String>::new());
+}
+
+#[test]
+fn an_interrupted_backups_volumes_are_found_again_without_a_catalog() {
+    let (site, tree) = with_snapshots();
+    let content = random(500, 6_000_000);
+    tree.file("large", content.clone());
+    let before = objects(&site, "data").len();
+    // The stream does not end, so nothing is committed, and what was stored so far belongs to nobody once the catalog is
+    // lost too.
+    let mut running = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
+    running.child.stdin.as_mut().unwrap().write_all(&content).unwrap();
+    wait_until("storing", || objects(&site, "data").len() >= before + 3);
+    running.child.kill().unwrap();
+    running.end().ended_with(128 + 9);
+    let orphans = objects(&site, "data");
+    fs::remove_dir_all(site.catalogs()).unwrap();
+    site.bygone(["recover"]).ok();
+    site.backup(tree.top());
+    let after = objects(&site, "data");
+    assert!(orphans.keys().all(|name| after.contains_key(name)), "nothing was deleted");
+    let fresh: u64 = after.iter().filter(|(name, _)| !orphans.contains_key(*name)).map(|(_, bytes)| bytes).sum();
+    assert!(fresh < 5_000_000, "most of it was taken from what was there: {fresh} bytes were stored");
+    site.bygone(["check", "--read-data"]).ok();
+}
