@@ -24,6 +24,7 @@ use bygone_core::entry::Name;
 use bygone_core::entry::Time;
 use bygone_core::error::Error;
 use bygone_core::limits;
+use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::recover;
 use bygone_core::repo::LockedRepository;
@@ -135,7 +136,7 @@ fn dry_run(
     roots: &Roots,
     options: &Options,
 ) -> Result<Exit> {
-    let view = Reader::new(repository, 0)?.view()?;
+    let view = Reader::new(repository, 0, Order::Any)?.view()?;
     let parent = parent(args, context, view.snapshots()?, &roots.paths())?;
     let progress = context.progress();
     let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
@@ -164,7 +165,7 @@ fn snapshot(
     for (object, detail) in recover::sync(locked, &context.watch)?.damaged {
         context.warn(&format!("{object} cannot be read: {detail}: `bygone check` tells what it costs"));
     }
-    let view = Reader::new(locked.repository(), 0)?.view()?;
+    let view = Reader::new(locked.repository(), 0, Order::Any)?.view()?;
     let (paths, parent) = match what {
         What::Files(roots, _) => {
             let paths = roots.paths();
