@@ -163,14 +163,18 @@ impl Compressor {
         }
     }
 
-    /// The shortest form of `plain` that is worth it, and which form that is.
-    pub fn compress(&mut self, plain: &[u8]) -> (Codec, Vec<u8>) {
-        match self.pack(plain) {
+    /// The shortest form of `plain` that is worth it, after `room_bytes` zeros, and which form that is.
+    pub fn compress(&mut self, plain: &[u8], room_bytes: usize) -> (Codec, Vec<u8>) {
+        let (codec, bytes) = match self.pack(plain) {
             Some((codec, packed_bytes)) if self.undoes(codec, packed_bytes, plain) => {
-                (codec, self.packed[..packed_bytes].to_vec())
+                (codec, &self.packed[..packed_bytes])
             }
-            _ => (Codec::Raw, plain.to_vec()),
-        }
+            _ => (Codec::Raw, plain),
+        };
+        let mut out = Vec::with_capacity(room_bytes + bytes.len());
+        out.resize(room_bytes, 0);
+        out.extend_from_slice(bytes);
+        (codec, out)
     }
 
     /// Frames whose compressed form did not decompress to the plaintext, and which were therefore stored raw. Anything

@@ -10,7 +10,7 @@ use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
 use bygone_core::entry::{Content, Entry, Kind, Meta, Name, Time};
 use bygone_core::error::{Error, Result};
-use bygone_core::read::{Reader, Verify};
+use bygone_core::read::{Order, Reader, Verify};
 use bygone_core::recover;
 use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
 use bygone_core::snapshot::Snapshot;
@@ -104,7 +104,7 @@ fn backup(locked: &mut LockedRepository, files: &[(&str, Vec<u8>)]) -> Result<Sn
 
 fn contents(place: &Place, snapshot: &Snapshot) -> Vec<(String, Vec<u8>)> {
     let repository = Repository::open(place, &secret()).unwrap();
-    let reader = Reader::new(&repository, 1 << 20).unwrap();
+    let reader = Reader::new(&repository, 1 << 20, Order::Forward).unwrap();
     let view = reader.view().unwrap();
     let directory = view.directory(snapshot.root).unwrap();
     let read = |entry: &Entry| {
@@ -168,7 +168,7 @@ fn holes_are_recorded_and_never_stored() {
         Ok(((), 0))
     };
     let (_, snapshot) = write::backup(&mut locked, options(), &Watch::new(), body).unwrap();
-    let reader = Reader::new(locked.repository(), 1 << 20).unwrap();
+    let reader = Reader::new(locked.repository(), 1 << 20, Order::Forward).unwrap();
     let view = reader.view().unwrap();
     let item = view.directory(snapshot.root).unwrap().find(&view, b"sparse").unwrap().unwrap();
     let Kind::File(content) = &item.entry.kind else { panic!("not a file") };
@@ -333,7 +333,7 @@ fn a_frame_that_many_threads_want_is_fetched_once() {
     let watched = Arc::new(FaultyStore::new(memory));
     let place = Place { store: watched.clone(), catalog_base: place.catalog_base.clone() };
     let repository = Repository::open(&place, &secret()).unwrap();
-    let reader = Reader::new(&repository, 64 << 20).unwrap();
+    let reader = Reader::new(&repository, 64 << 20, Order::Forward).unwrap();
     watched.forget_calls();
     let whole = noise(4, 3 << 20);
     std::thread::scope(|scope| {
@@ -353,11 +353,48 @@ fn a_frame_that_many_threads_want_is_fetched_once() {
             });
         }
     });
-    let mut ranges: Vec<_> = watched.calls().iter().map(|call| format!("{} {:?}", call.object, call.range)).collect();
-    let all = ranges.len();
+    let mut ranges: Vec<(String, u64, u64)> = Vec::new();
+    for call in watched.calls() {
+        let Some(ByteRange::Part { offset, bytes }) = call.range else { panic!("{call:?} is not for frames") };
+        ranges.push((call.object, offset, offset + bytes));
+    }
     ranges.sort();
-    ranges.dedup();
-    assert_eq!(ranges.len(), all, "some range was fetched twice");
+    for pair in ranges.windows(2) {
+        let [(object, _, end), (next_object, start, _)] = pair else { unreachable!() };
+        assert!(object != next_object || end <= start, "some bytes were fetched twice: {pair:?}");
+    }
+}
+
+#[test]
+fn of_frames_that_are_fetched_together_only_the_damaged_ones_are_lost() {
+    let memory = Arc::new(MemoryStore::new());
+    let (_dir, place) = place(memory.clone());
+    init(&place);
+    let last = backup(&mut open(&place), &[("file", noise(4, 3 << 20))]).unwrap();
+    let repository = Repository::open(&place, &secret()).unwrap();
+    let volume = memory.list("data/").unwrap().swap_remove(0).name;
+    let whole = memory.get(&volume, ByteRange::Whole { bytes_max: 64 << 20 }).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    let cut = whole[..whole.len() / 2].to_vec();
+    let lost = |bytes: Vec<u8>, order| {
+        memory.tamper(&volume, Some(bytes));
+        let reader = Reader::new(&repository, 64 << 20, order).unwrap();
+        let view = reader.view().unwrap();
+        let item = view.directory(last.root).unwrap().find(&view, b"file").unwrap().unwrap();
+        let Kind::File(content) = &item.entry.kind else { panic!("not a file") };
+        let map = view.file(content).unwrap();
+        assert!(reader.read(&map, 0, 3 << 20, Verify::Seals).is_err());
+        let is_lost = |frame: &u64| reader.read(&map, frame << 17, 1 << 17, Verify::Seals).is_err();
+        (0..24).filter(is_lost).collect::<Vec<u64>>()
+    };
+    for order in [Order::Forward, Order::Any] {
+        let one = lost(flipped.clone(), order);
+        let [one] = one.as_slice() else { panic!("one frame is damaged, and lost are {one:?}, {order:?}") };
+        let all_after = lost(cut.clone(), order);
+        assert_eq!(all_after, (*one..one + all_after.len() as u64).collect::<Vec<_>>(), "{order:?}");
+        assert!(all_after.len() > 1, "the cut took more than one: {all_after:?}");
+    }
 }
 
 #[test]
@@ -366,7 +403,7 @@ fn a_small_cache_slows_reading_down_and_changes_nothing() {
     init(&place);
     let last = backup(&mut open(&place), &sample()).unwrap();
     let repository = Repository::open(&place, &secret()).unwrap();
-    let reader = Reader::new(&repository, 0).unwrap();
+    let reader = Reader::new(&repository, 0, Order::Forward).unwrap();
     let view = reader.view().unwrap();
     let item = view.directory(last.root).unwrap().find(&view, b"f-list").unwrap().unwrap();
     let Kind::File(content) = &item.entry.kind else { panic!("not a file") };

@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 use bygone_core::limits;
 use bygone_core::read::FileMap;
 use bygone_core::read::FrameAt;
+use bygone_core::read::RUN_FRAMES_MAX;
 use bygone_core::read::Reader;
 use bygone_core::read::Verify;
 
@@ -96,6 +97,22 @@ struct Queues {
     closed: bool,
 }
 
+impl Queues {
+    /// The first guesses, as far as they follow one another: they are made together.
+    fn next_run(&mut self) -> Vec<FrameAt> {
+        let mut run: Vec<FrameAt> = Vec::new();
+        while let Some(frame) = self.ahead.front().copied()
+            && run.len() < RUN_FRAMES_MAX as usize
+            && run.last().is_none_or(|last| (last.volume, last.ordinal + 1) == (frame.volume, frame.ordinal))
+        {
+            self.ahead.pop_front();
+            self.planned.remove(&frame);
+            run.push(frame);
+        }
+        run
+    }
+}
+
 struct Demand {
     map: Arc<FileMap>,
     offset: u64,
@@ -105,7 +122,7 @@ struct Demand {
 
 enum Work {
     Demand(Demand),
-    Ahead(FrameAt),
+    Ahead(Vec<FrameAt>),
 }
 
 impl Data {
@@ -266,9 +283,9 @@ impl Shared {
                     // An answer that panics leaves the reply to its own drop, which sends an error.
                     let _ = catch_unwind(AssertUnwindSafe(|| answer(read)));
                 }
-                Work::Ahead(frame) => {
+                Work::Ahead(frames) => {
                     // A guess that fails is not reported: if the bytes are wanted, the demand for them will be.
-                    let _ = catch_unwind(AssertUnwindSafe(|| self.reader.frames().warm(frame)));
+                    let _ = catch_unwind(AssertUnwindSafe(|| self.reader.frames().warm(&frames)));
                     lock(&self.queues).guessing -= 1;
                     self.work.notify_one();
                 }
@@ -288,13 +305,13 @@ impl Shared {
             }
             // One thread stays free for demand, unless there is only one.
             let may_guess = queues.guessing + 1 < self.workers || self.workers == 1;
-            if may_guess && let Some(frame) = queues.ahead.pop_front() {
-                queues.planned.remove(&frame);
+            if may_guess && !queues.ahead.is_empty() {
+                let frames = queues.next_run();
                 queues.guessing += 1;
                 if !queues.ahead.is_empty() {
                     self.work.notify_one();
                 }
-                return Some(Work::Ahead(frame));
+                return Some(Work::Ahead(frames));
             }
             queues = wait(&self.work, queues);
         }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bygone_agent::settings::now;
+use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::Repository;
 use crossbeam_channel::Receiver;
@@ -71,7 +72,7 @@ impl Session {
     /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on.
     pub fn mount(repository: &Repository, point: &Path, options: Options, log: Arc<Log>) -> Result<Session, Trouble> {
         let cores = thread::available_parallelism().map_or(2, usize::from);
-        let reader = Arc::new(Reader::new(repository, CACHE_BYTES_MAX)?);
+        let reader = Arc::new(Reader::new(repository, CACHE_BYTES_MAX, Order::Any)?);
         // One for each thread that serves the kernel, one to push, and one for messages.
         let count = serving_threads(cores) + 2;
         let views = Views::new(Arc::clone(&reader), repository.catalog_path(), count, now())?;

@@ -14,6 +14,7 @@ use bygone_core::entry::Time;
 use bygone_core::entry::Xattr;
 use bygone_core::id::NodeId;
 use bygone_core::id::SnapshotId;
+use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::InitOptions;
 use bygone_core::repo::Place;
@@ -136,7 +137,7 @@ impl Sample {
 
     /// A reader of it.
     pub fn reader(&self) -> Arc<Reader> {
-        Arc::new(Reader::new(&self.repository(), CACHE_BYTES_MAX).unwrap())
+        Arc::new(Reader::new(&self.repository(), CACHE_BYTES_MAX, Order::Any).unwrap())
     }
 
     /// Views of its catalog.

@@ -24,6 +24,7 @@ use bygone_core::entry::Name;
 use bygone_core::entry::Time;
 use bygone_core::error::Error;
 use bygone_core::limits;
+use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::recover;
 use bygone_core::recover::Learnt;
@@ -140,7 +141,7 @@ fn dry_run(
     roots: &Roots,
     options: &Options,
 ) -> Result<Exit> {
-    let view = Reader::new(repository, 0)?.view()?;
+    let view = Reader::new(repository, 0, Order::Any)?.view()?;
     let parent = parent(args, context, view.snapshots()?, &roots.paths())?;
     let progress = context.progress();
     let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
@@ -181,7 +182,7 @@ fn snapshot(
     locked: &mut LockedRepository,
     what: &What,
 ) -> Result<(Report, Snapshot, Option<Snapshot>)> {
-    let view = Reader::new(locked.repository(), 0)?.view()?;
+    let view = Reader::new(locked.repository(), 0, Order::Any)?.view()?;
     let (paths, parent) = match what {
         What::Files(roots, _) => {
             let paths = roots.paths();

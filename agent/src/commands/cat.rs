@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use bygone_core::entry::Kind;
 use bygone_core::entry::printable;
+use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::read::Verify;
 
@@ -29,7 +30,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let selector = Selector::parse(&args.file)?;
     let repository = context.open()?;
-    let reader = Reader::new(&repository, READ_CACHE_BYTES)?;
+    let reader = Reader::new(&repository, READ_CACHE_BYTES, Order::Forward)?;
     let view = reader.view()?;
     let snapshot = selector.snapshot(super::snapshots_of(&view)?, context.now)?;
     let what = || printable(&selector.path_bytes());

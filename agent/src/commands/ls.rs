@@ -14,6 +14,7 @@ use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::printable;
 use bygone_core::id::NodeId;
+use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::read::View;
 
@@ -51,7 +52,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let selector = Selector::parse(&args.what)?;
     let repository = context.open()?;
-    let view = Reader::new(&repository, 0)?.view()?;
+    let view = Reader::new(&repository, 0, Order::Any)?.view()?;
     let snapshot = selector.snapshot(super::snapshots_of(&view)?, context.now)?;
     let found = selector.find(&view, &snapshot)?;
     let look = Look { long: args.long, whole_paths: args.recursive, raw: !output::stdout_is_terminal() };

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
+use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::snapshot::Snapshot;
 
@@ -83,7 +84,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let selector = Selector::parse(&args.what)?;
     let options = options(args)?;
     let repository = context.open()?;
-    let reader = Reader::new(&repository, READ_CACHE_BYTES)?;
+    let reader = Reader::new(&repository, READ_CACHE_BYTES, Order::Forward)?;
     let view = reader.view()?;
     let snapshot = selector.snapshot(super::snapshots_of(&view)?, context.now)?;
     let subject = Subject::new(selector.find(&view, &snapshot)?, selector.path_bytes());

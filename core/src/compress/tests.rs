@@ -34,7 +34,8 @@ fn own_codec(compression: Compression) -> Codec {
 
 /// Compresses, decompresses, compares; the codec and the stored length.
 fn there_and_back(compressor: &mut Compressor, plain: &[u8]) -> (Codec, usize) {
-    let (codec, bytes) = compressor.compress(plain);
+    let (codec, bytes) = compressor.compress(plain, 0);
+    assert_eq!(compressor.compress(plain, 3), (codec, [&[0; 3], bytes.as_slice()].concat()));
     let mut decompressor = Decompressor::new();
     assert_eq!(decompressor.decompress(codec, &bytes, plain.len()).as_deref(), Ok(plain));
     assert_eq!(compressor.mismatches(), 0);
@@ -105,7 +106,7 @@ fn a_broken_encoder_costs_space_and_is_counted() {
 
 #[test]
 fn lengths_that_lie_are_refused_before_anything_is_allocated() {
-    let (codec, bytes) = Compressor::new(Compression::Lz4).compress(&text(1000));
+    let (codec, bytes) = Compressor::new(Compression::Lz4).compress(&text(1000), 0);
     let mut decompressor = Decompressor::new();
     assert_eq!(decompressor.decompress(codec, &bytes, 1001), Err(DecompressError::OtherLength));
     assert_eq!(decompressor.decompress(codec, &bytes, 999), Err(DecompressError::Invalid), "the rest has no place");
@@ -144,8 +145,8 @@ fn the_names_of_compressions_are_exact() {
         let error = bad.parse::<Compression>().unwrap_err().to_string();
         assert!(error.contains("is not a compression: use none, lz4"), "{bad:?}: {error}");
     }
-    let clamped = Compressor::new(Compression::Zstd(i32::MAX)).compress(&text(5000));
-    assert_eq!(clamped, Compressor::new(Compression::Zstd(19)).compress(&text(5000)));
+    let clamped = Compressor::new(Compression::Zstd(i32::MAX)).compress(&text(5000), 0);
+    assert_eq!(clamped, Compressor::new(Compression::Zstd(19)).compress(&text(5000), 0));
 }
 
 #[test]
@@ -176,7 +177,7 @@ proptest! {
             let (codec, stored_bytes) = there_and_back(&mut compressor, plain);
             prop_assert!(codec == Codec::Raw || stored_bytes <= plain.len() - plain.len() / 32);
             prop_assert!(codec != Codec::Raw || stored_bytes == plain.len());
-            prop_assert_eq!(compressor.compress(plain), Compressor::new(ALL[which]).compress(plain));
+            prop_assert_eq!(compressor.compress(plain, 0), Compressor::new(ALL[which]).compress(plain, 0));
         }
     }
 
@@ -191,7 +192,7 @@ proptest! {
             prop_assert_eq!(plain.len(), plain_bytes);
         }
         // A decoder that has just failed still works.
-        let (codec, good) = Compressor::new(Compression::Zstd(1)).compress(&text(900));
+        let (codec, good) = Compressor::new(Compression::Zstd(1)).compress(&text(900), 0);
         prop_assert_eq!(decompressor.decompress(codec, &good, 900), Ok(text(900)));
     }
 
@@ -202,7 +203,7 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
         cut in any::<prop::sample::Index>(),
     ) {
-        let (codec, mut bytes) = Compressor::new(ALL[which]).compress(&plain);
+        let (codec, mut bytes) = Compressor::new(ALL[which]).compress(&plain, 0);
         prop_assume!(!bytes.is_empty());
         for (at, byte) in damage {
             let at = at.index(bytes.len());

@@ -1,16 +1,18 @@
 //! Keys, and sealing with them.
 //!
 //! One random master key is the root of everything; slots wrap it for people ([`slot`], [`kdf`]), HKDF derives every
-//! other key from it ([`keys`]), and whatever leaves the machine is sealed by AES-256-SIV ([`siv`]). SIV needs no
+//! other key from it ([`keys`]), and whatever leaves the machine is sealed by AES-256-SIV ([`siv`]), many pieces at a
+//! time (module `lanes`). SIV needs no
 //! nonce: two machines that share a key, a virtual machine that was cloned, or a retry can at worst show that two
 //! pieces are equal.
 
 pub mod kdf;
 pub mod keys;
+mod lanes;
 pub mod siv;
 pub mod slot;
 
 pub use kdf::KdfCost;
 pub use keys::{Keys, MasterKey, random};
-pub use siv::{OpenError, SealKey};
+pub use siv::{Message, OpenError, SealKey, TAG_BYTES};
 pub use slot::{Slot, SlotInfo};

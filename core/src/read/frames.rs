@@ -1,17 +1,19 @@
-//! Frames in the clear: fetched, opened and decompressed once, and kept while there is room.
+//! Frames in the clear: fetched, opened and decompressed once, and kept while there is room (module `cache`).
 //!
-//! Whoever asks first for a frame makes it; others who ask meanwhile wait for that one. If making it fails, the waiters
-//! try for themselves, so that each gets an error of its own and a passing fault is not passed on. Eviction is second
-//! chance: a frame that was used since it was last looked at is spared once.
+//! Frames that follow one another in a volume are fetched by one request and opened together, which takes a fraction of
+//! the time that they take one by one.
 
 use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::Condvar;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
+use super::cache::Cache;
+use super::cache::Claim;
+use super::cache::Found;
+use super::cache::FrameAt;
+use super::cache::Reach;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeRow;
 use crate::compress::Decompressor;
@@ -20,6 +22,8 @@ use crate::crypto::SealKey;
 use crate::error::Error;
 use crate::error::Result;
 use crate::frame;
+use crate::frame::Stored;
+use crate::limits;
 use crate::repo::Repository;
 use crate::repo::object_name;
 use crate::store::ByteRange;
@@ -27,13 +31,19 @@ use crate::store::ObjectName;
 use crate::store::Store;
 use crate::volume::frame_plain_bytes;
 
-/// Names a frame: a volume by its row number in this catalog, and the frame's number in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FrameAt {
-    /// Row number of the volume.
-    pub volume: i64,
-    /// Number of the frame.
-    pub ordinal: u32,
+/// Frames that are fetched and opened together at most: two for each lane of the cipher.
+pub const RUN_FRAMES_MAX: u32 = 16;
+
+/// What a run may take of the cache: others have theirs there too.
+const RUN_SHARE: usize = 8;
+
+/// In which order frames are likely to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// In that of the volumes, by one thread or by several: who asks for a frame gets the next ones made too.
+    Forward,
+    /// In any. Whoever knows better calls [`Frames::warm`].
+    Any,
 }
 
 /// A volume that is being read.
@@ -43,90 +53,129 @@ struct OpenVolume {
     object: ObjectName,
 }
 
-enum Slot {
-    Making,
-    Made { plain: Arc<Vec<u8>>, was_used: bool },
-}
-
-#[derive(Default)]
-struct Cache {
-    slots: HashMap<FrameAt, Slot>,
-    order: VecDeque<FrameAt>,
-    bytes: usize,
-}
-
 /// All frames of a repository, behind a bounded cache.
 pub struct Frames {
     store: Arc<dyn Store>,
     keys: Keys,
     catalog: Mutex<Catalog>,
     volumes: Mutex<HashMap<i64, Arc<OpenVolume>>>,
-    cache: Mutex<Cache>,
-    made: Condvar,
-    bytes_max: usize,
+    cache: Cache,
+    order: Order,
+    run_frames_max: u32,
 }
 
 impl Frames {
-    pub(super) fn new(repository: &Repository, bytes_max: usize) -> Result<Frames> {
+    pub(super) fn new(repository: &Repository, bytes_max: usize, order: Order) -> Result<Frames> {
+        let run_frames_max = bytes_max / RUN_SHARE / limits::FRAME_BYTES as usize;
         Ok(Frames {
             store: Arc::clone(repository.store()),
             keys: repository.keys().clone(),
             catalog: Mutex::new(repository.catalog()?),
             volumes: Mutex::default(),
-            cache: Mutex::default(),
-            made: Condvar::new(),
-            bytes_max,
+            cache: Cache::new(bytes_max),
+            order,
+            run_frames_max: u32::try_from(run_frames_max).unwrap_or(u32::MAX).clamp(1, RUN_FRAMES_MAX),
         })
     }
 
     /// True if the frame is in memory.
     pub fn is_cached(&self, at: FrameAt) -> bool {
-        matches!(self.cache().slots.get(&at), Some(Slot::Made { .. }))
+        self.cache.is_made(at)
     }
 
     /// How many frames a volume has.
     pub fn count(&self, volume: i64) -> Result<u32> {
-        Ok(u32::try_from(self.volume(volume)?.row.frames.len()).unwrap_or(u32::MAX))
+        Ok(self.volume(volume)?.count())
     }
 
-    /// Brings the frame into memory. For reading ahead: a frame that somebody is making already is not waited for.
-    pub fn warm(&self, at: FrameAt) -> Result<()> {
-        if self.cache().slots.contains_key(&at) { Ok(()) } else { self.get(at).map(|_| ()) }
+    /// Brings frames into memory. Those that somebody is making already are not waited for.
+    pub fn warm(&self, frames: &[FrameAt]) -> Result<()> {
+        for claim in self.cache.claim_missing(frames, self.run_frames_max) {
+            for plain in self.make(claim) {
+                plain?;
+            }
+        }
+        Ok(())
     }
 
     /// The frame's plaintext.
     pub fn get(&self, at: FrameAt) -> Result<Arc<Vec<u8>>> {
-        let mut cache = self.cache();
+        let mut reach = match self.order {
+            Order::Any => None,
+            Order::Forward => Some(Reach { frames_max: self.run_frames_max, end: self.volume(at.volume)?.count() }),
+        };
         loop {
-            match cache.slots.get_mut(&at) {
-                Some(Slot::Made { plain, was_used }) => {
-                    *was_used = true;
-                    return Ok(Arc::clone(plain));
+            match self.cache.find(at, reach) {
+                Found::Made(plain) => return Ok(plain),
+                Found::Claimed(claim) => {
+                    let lost = || Err(Error::corrupt(format!("volume number {}", at.volume), "a frame was not made"));
+                    return self.make(claim).into_iter().next().unwrap_or_else(lost);
                 }
-                Some(Slot::Making) => cache = self.made.wait(cache).unwrap_or_else(PoisonError::into_inner),
-                None => break,
+                Found::Next(claim) => {
+                    // Whoever wants those is told if they cannot be made.
+                    self.make(claim);
+                    reach = None;
+                }
             }
         }
-        cache.slots.insert(at, Slot::Making);
-        drop(cache);
-        // From here on the slot is filled or freed whatever happens, or others would wait for ever.
-        let claim = Claim { frames: self, at };
-        let plain = Arc::new(self.make(at)?);
-        claim.fill(&plain);
-        Ok(plain)
     }
 
-    fn make(&self, at: FrameAt) -> Result<Vec<u8>> {
-        let volume = self.volume(at.volume)?;
-        let Some((offset, info)) = volume.row.frames.get(at.ordinal as usize).copied() else {
-            return Err(Error::corrupt(&volume.object, format!("it has no frame {}", at.ordinal)));
+    /// Makes the claimed frames, and gives them, the first one in any case. What lies before bytes that cannot be
+    /// fetched is not lost with them; what lies after is left for those who want it.
+    fn make(&self, mut claim: Claim<'_>) -> Vec<Result<Arc<Vec<u8>>>> {
+        let run = claim.ordinals();
+        match self.make_run(claim.volume(), run.clone()) {
+            Ok(made) => {
+                claim.settle(made.iter().map(|plain| plain.as_ref().ok()));
+                made
+            }
+            Err(error) if run.len() == 1 => vec![Err(error)],
+            Err(_) => {
+                let mut all = Vec::new();
+                for ordinal in run {
+                    let made = self.make_run(claim.volume(), ordinal..ordinal + 1);
+                    let is_last = made.is_err();
+                    let made = made.unwrap_or_else(|error| vec![Err(error)]);
+                    claim.settle(made.iter().map(|plain| plain.as_ref().ok()));
+                    all.extend(made);
+                    if is_last {
+                        break;
+                    }
+                }
+                all
+            }
+        }
+    }
+
+    /// Fetches, opens and decompresses frames that follow one another. Each can fail alone, and all if nothing comes.
+    fn make_run(&self, volume: i64, run: Range<u32>) -> Result<Vec<Result<Arc<Vec<u8>>>>> {
+        let volume = self.volume(volume)?;
+        let places = volume.row.frames.get(run.start as usize..run.end as usize).unwrap_or_default();
+        let (Some((start, _)), Some((last, info))) = (places.first(), places.last()) else {
+            return Err(Error::corrupt(&volume.object, format!("it has no frame {}", run.start)));
         };
-        let range = ByteRange::Part { offset, bytes: u64::from(info.stored_bytes) };
-        let sealed = self.store.get(&volume.object, range)?;
-        let plain_bytes = frame_plain_bytes(volume.row.plain_bytes, at.ordinal);
-        let mut decompressor = Decompressor::new();
-        frame::open(&volume.key, volume.row.kind, at.ordinal, plain_bytes, info.codec, &sealed, &mut decompressor)
-            .map_err(|e| Error::corrupt(&volume.object, format!("frame {} at offset {offset}: {e}", at.ordinal)))
+        let mut sealed = self.fetch(&volume, *start..last + u64::from(info.stored_bytes))?;
+        let mut rest = sealed.as_mut_slice();
+        let stored = places.iter().zip(run.clone()).map(|((_, info), ordinal)| {
+            let whole = std::mem::take(&mut rest);
+            let (bytes, after) = whole.split_at_mut((info.stored_bytes as usize).min(whole.len()));
+            rest = after;
+            let plain_bytes = frame_plain_bytes(volume.row.plain_bytes, ordinal);
+            Stored { ordinal, plain_bytes, codec: info.codec, bytes }
+        });
+        let (key, kind) = (&volume.key, volume.row.kind);
+        let opened = frame::open_all(key, kind, stored.collect(), &mut Decompressor::new());
+        let made = opened.into_iter().zip(places).zip(run).map(|((plain, (offset, _)), ordinal)| {
+            let damaged = |e| Error::corrupt(&volume.object, format!("frame {ordinal} at offset {offset}: {e}"));
+            plain.map(Arc::new).map_err(damaged)
+        });
+        Ok(made.collect())
+    }
+
+    /// The one place where sealed bytes of frames are fetched.
+    fn fetch(&self, volume: &OpenVolume, range: Range<u64>) -> Result<Vec<u8>> {
+        let part = ByteRange::Part { offset: range.start, bytes: range.end - range.start };
+        self.store.get(&volume.object, part)
     }
 
     fn volume(&self, id: i64) -> Result<Arc<OpenVolume>> {
@@ -141,50 +190,10 @@ impl Frames {
         volumes().insert(id, Arc::clone(&volume));
         Ok(volume)
     }
-
-    fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// The duty to fill a slot. If it is dropped unfilled, the slot is freed; the waiters are woken in any case.
-struct Claim<'a> {
-    frames: &'a Frames,
-    at: FrameAt,
-}
-
-impl Claim<'_> {
-    fn fill(self, plain: &Arc<Vec<u8>>) {
-        let mut cache = self.frames.cache();
-        // It counts as used: else, where all others are, it would be the first to go, before its second reader came.
-        cache.slots.insert(self.at, Slot::Made { plain: Arc::clone(plain), was_used: true });
-        cache.order.push_back(self.at);
-        cache.bytes += plain.len();
-        while cache.bytes > self.frames.bytes_max {
-            let Some(oldest) = cache.order.pop_front() else { break };
-            match cache.slots.get_mut(&oldest) {
-                Some(Slot::Made { was_used, .. }) if *was_used => {
-                    *was_used = false;
-                    cache.order.push_back(oldest);
-                }
-                Some(Slot::Made { plain, .. }) => {
-                    let bytes = plain.len();
-                    cache.slots.remove(&oldest);
-                    cache.bytes -= bytes;
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        let mut cache = self.frames.cache();
-        if matches!(cache.slots.get(&self.at), Some(Slot::Making)) {
-            cache.slots.remove(&self.at);
-        }
-        drop(cache);
-        self.frames.made.notify_all();
+impl OpenVolume {
+    fn count(&self) -> u32 {
+        u32::try_from(self.row.frames.len()).unwrap_or(u32::MAX)
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use super::frames::FrameAt;
+use super::cache::FrameAt;
 use crate::catalog::Catalog;
 use crate::catalog::Location;
 use crate::entry::Content;

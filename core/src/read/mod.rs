@@ -8,6 +8,7 @@
 //! threads want at once is fetched and opened once, and a bounded cache keeps the last ones. A [`Reader`] is shared by
 //! all threads, a [`View`] belongs to one.
 
+mod cache;
 mod directory;
 mod frames;
 mod map;
@@ -27,10 +28,12 @@ use crate::hash::IdKeys;
 use crate::id::hex;
 use crate::repo::Repository;
 
+pub use cache::FrameAt;
 pub use directory::Directory;
 pub use directory::Item;
-pub use frames::FrameAt;
 pub use frames::Frames;
+pub use frames::Order;
+pub use frames::RUN_FRAMES_MAX;
 pub use map::FileMap;
 pub use view::Neighbours;
 pub use view::Totals;
@@ -61,9 +64,9 @@ pub struct Reader {
 
 impl Reader {
     /// A reader whose cache of decoded frames holds up to `cache_bytes_max` bytes.
-    pub fn new(repository: &Repository, cache_bytes_max: usize) -> Result<Reader> {
+    pub fn new(repository: &Repository, cache_bytes_max: usize, order: Order) -> Result<Reader> {
         Ok(Reader {
-            frames: Frames::new(repository, cache_bytes_max)?,
+            frames: Frames::new(repository, cache_bytes_max, order)?,
             ids: repository.keys().ids().clone(),
             block_bytes: repository.config().block_bytes,
             catalog_path: repository.catalog_path(),
@@ -201,6 +204,11 @@ impl Reader {
             out.resize(out.len() + usize::try_from(range.end - range.start).unwrap_or(0), 0);
             return Ok(());
         };
+        let place: Vec<(FrameAt, Range<usize>)> = place.collect();
+        if place.len() > 1 {
+            let frames: Vec<FrameAt> = place.iter().map(|(frame, _)| *frame).collect();
+            self.frames.warm(&frames)?;
+        }
         for (frame, part) in place {
             let plain = self.frames.get(frame)?;
             let bytes = plain.get(part).ok_or_else(|| {

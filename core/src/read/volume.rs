@@ -11,6 +11,7 @@ use crate::crypto::SealKey;
 use crate::error::Error;
 use crate::error::Result;
 use crate::frame;
+use crate::frame::Stored;
 use crate::frame::VolumeKind;
 use crate::id::VolumeName;
 use crate::repo::object_name;
@@ -103,17 +104,21 @@ impl VolumeFile {
                 run.push((*info, ordinal));
                 run_bytes += u64::from(info.stored_bytes);
             }
-            let sealed = part(offset, run_bytes)?;
+            let mut sealed = part(offset, run_bytes)?;
             raw(&sealed);
             offset += run_bytes;
-            let mut rest = sealed.as_slice();
-            for (info, ordinal) in run {
-                let (this, after) = rest.split_at_checked(info.stored_bytes as usize).unwrap_or((rest, &[]));
+            let mut rest = sealed.as_mut_slice();
+            let stored = run.iter().map(|(info, ordinal)| {
+                let whole = std::mem::take(&mut rest);
+                let (bytes, after) = whole.split_at_mut((info.stored_bytes as usize).min(whole.len()));
                 rest = after;
-                let length = frame_plain_bytes(plain_bytes, ordinal);
-                let plain =
-                    frame::open(&self.key, self.kind, ordinal, length, info.codec, this, &mut decompressor).ok();
-                blocks.take(plain.as_deref(), length as usize, &mut block);
+                let plain_bytes = frame_plain_bytes(plain_bytes, *ordinal);
+                Stored { ordinal: *ordinal, plain_bytes, codec: info.codec, bytes }
+            });
+            let plain = frame::open_all(&self.key, self.kind, stored.collect(), &mut decompressor);
+            for ((_, ordinal), plain) in run.iter().zip(plain) {
+                let length = frame_plain_bytes(plain_bytes, *ordinal) as usize;
+                blocks.take(plain.ok().as_deref(), length, &mut block);
             }
         }
         raw(&part(offset, self.bytes - offset)?);

@@ -13,6 +13,7 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use crossbeam_channel::bounded;
 
+use crate::compress::Codec;
 use crate::compress::Compression;
 use crate::compress::Compressor;
 use crate::crypto::Keys;
@@ -22,6 +23,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::frame;
 use crate::frame::SEAL_BYTES;
+use crate::frame::Unsealed;
 use crate::frame::VolumeKind;
 use crate::id::NodeId;
 use crate::limits;
@@ -33,6 +35,9 @@ use crate::volume::TRAILER_BYTES;
 
 /// About what a block costs in the index.
 const BLOCK_INDEX_BYTES: u64 = 44;
+
+/// Frames that a sealer seals together: as many as the cipher has lanes.
+const SEALED_TOGETHER_MAX: usize = 8;
 
 /// Plaintext of tree nodes at which a meta volume is ended.
 const NODES_BYTES_MAX: usize = 16 << 20;
@@ -174,15 +179,48 @@ impl Framer {
     }
 }
 
-/// A sealer: compresses and seals frames until there are no more.
+/// A frame that is compressed and waits for others, with which it is sealed.
+struct Compressed {
+    volume: Arc<OpenVolume>,
+    ordinal: u32,
+    plain_bytes: u32,
+    codec: Codec,
+    bytes: Vec<u8>,
+    reply: Sender<SealedFrame>,
+}
+
+/// A sealer: compresses and seals frames until there are no more. Frames are sealed together as far as the next one is
+/// there already: none waits for one that has yet to come.
 pub(super) fn seal_frames(compression: Compression, jobs: &Receiver<SealJob>) {
     let mut compressor = Compressor::new(compression);
-    for SealJob { volume, ordinal, plain, reply } in jobs {
-        let plain_bytes = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-        let (codec, compressed) = compressor.compress(&plain);
-        let bytes = frame::seal(&volume.key, volume.kind, ordinal, plain_bytes, &compressed);
-        let stored_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut batch: Vec<Compressed> = Vec::new();
+    while let Ok(job) = jobs.recv() {
+        let mut next = Some(job);
+        while let Some(SealJob { volume, ordinal, plain, reply }) = next {
+            if batch.first().is_some_and(|first| !Arc::ptr_eq(&first.volume, &volume)) {
+                seal_together(&mut batch);
+            }
+            let plain_bytes = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+            let (codec, bytes) = compressor.compress(&plain, SEAL_BYTES as usize);
+            batch.push(Compressed { volume, ordinal, plain_bytes, codec, bytes, reply });
+            next = if batch.len() < SEALED_TOGETHER_MAX { jobs.try_recv().ok() } else { None };
+        }
+        seal_together(&mut batch);
+    }
+}
+
+/// Seals the frames of `batch`, which are of one volume.
+fn seal_together(batch: &mut Vec<Compressed>) {
+    let Some(volume) = batch.first().map(|first| Arc::clone(&first.volume)) else { return };
+    let frames = batch.iter_mut().map(|Compressed { ordinal, plain_bytes, bytes, .. }| Unsealed {
+        ordinal: *ordinal,
+        plain_bytes: *plain_bytes,
+        bytes,
+    });
+    frame::seal_all(&volume.key, volume.kind, frames.collect());
+    for Compressed { plain_bytes, codec, bytes, reply, .. } in batch.drain(..) {
+        let info = FrameInfo { codec, stored_bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
         // Nobody waits for the answer if the backup was abandoned.
-        let _ = reply.send(SealedFrame { info: FrameInfo { codec, stored_bytes }, plain_bytes, bytes });
+        let _ = reply.send(SealedFrame { info, plain_bytes, bytes });
     }
 }

@@ -149,7 +149,8 @@ fn run_stages<T>(
     let first_error = FirstError::default();
     let progress = keeper::Intended::default();
     let (job_in, job_out) = bounded(cores * 4);
-    let (order_in, order_out) = bounded(cores * 8);
+    // Room for what waits, and for what every sealer holds.
+    let (order_in, order_out) = bounded(cores * 12);
     let (volume_in, volume_out) = bounded(1);
     let (put_in, put_out) = bounded(connections);
     let (done_in, done_out) = unbounded();

@@ -8,7 +8,7 @@ use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
 use bygone_core::entry::{Entry, Kind, Meta, Name, Time};
 use bygone_core::error::Result;
-use bygone_core::read::{Reader, Verify};
+use bygone_core::read::{Order, Reader, Verify};
 use bygone_core::recover::{self, Learnt};
 use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
 use bygone_core::snapshot::Snapshot;
@@ -146,7 +146,7 @@ impl Machine {
     /// What a snapshot holds, read back to the last byte.
     pub fn contents(&self, snapshot: &Snapshot) -> Result<Vec<File>> {
         let repository = Repository::open(&self.place, &secret())?;
-        let reader = Reader::new(&repository, 1 << 20)?;
+        let reader = Reader::new(&repository, 1 << 20, Order::Any)?;
         let view = reader.view()?;
         let directory = view.directory(snapshot.root)?;
         let read = |entry: &Entry| {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use bygone_core::id::NodeId;
+use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::LockedRepository;
 use bygone_core::snapshot::Snapshot;
@@ -19,7 +20,7 @@ use crate::source::backup_tree;
 
 fn back_up(fixture: &Fixture, locked: &mut LockedRepository) -> (Report, Snapshot) {
     let roots = Roots::new(&fixture.top, &[".".into()]).unwrap();
-    let view = Reader::new(locked.repository(), 0).unwrap().view().unwrap();
+    let view = Reader::new(locked.repository(), 0, Order::Any).unwrap().view().unwrap();
     let rows = view.snapshots().unwrap();
     let parent = Parent::choose(&rows, "", &roots.paths()).map(|snapshot| Parent::new(view, snapshot));
     let options = bygone_core::write::BackupOptions { paths: roots.paths(), ..backup_options() };
@@ -34,7 +35,7 @@ fn back_up(fixture: &Fixture, locked: &mut LockedRepository) -> (Report, Snapsho
 
 /// The node of the fixture's directory. Directories above it change with whatever else runs on this machine.
 fn top(fixture: &Fixture, locked: &LockedRepository, snapshot: &Snapshot) -> NodeId {
-    let view = Reader::new(locked.repository(), 0).unwrap().view().unwrap();
+    let view = Reader::new(locked.repository(), 0, Order::Any).unwrap().view().unwrap();
     fixture.top.iter().skip(1).fold(snapshot.root, |node, name| {
         let found = view.directory(node).unwrap().find(&view, name.as_encoded_bytes()).unwrap();
         found.and_then(|item| item.entry.directory()).unwrap()

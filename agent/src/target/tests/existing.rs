@@ -211,7 +211,7 @@ fn a_cancelled_restore_ends_and_leaves_no_half_file() {
     });
     let target = tempfile::tempdir().unwrap();
     let repository = Repository::open(&repo.place, &secret()).unwrap();
-    let reader = Reader::new(&repository, 1 << 20).unwrap();
+    let reader = Reader::new(&repository, 1 << 20, Order::Forward).unwrap();
     let subject = repo.subject(&reader, b"");
     let watch = Watch::new();
     let mut steps = 0;

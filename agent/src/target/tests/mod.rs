@@ -16,6 +16,7 @@ use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
 use bygone_core::entry::{Entry, Kind, Meta, Name, Owner, Time, Xattr};
 use bygone_core::error::Result;
+use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::{InitOptions, Place, Repository, Secret};
 use bygone_core::snapshot::Snapshot;
@@ -179,7 +180,7 @@ impl Repo {
         say: &mut dyn FnMut(Step, &[u8]),
     ) -> Result<Report> {
         let repository = Repository::open(&self.place, &secret()).unwrap();
-        let reader = Reader::new(&repository, 8 << 20).unwrap();
+        let reader = Reader::new(&repository, 8 << 20, Order::Forward).unwrap();
         let subject = self.subject(&reader, path);
         super::restore(&reader, &subject, target, options, &Watch::new(), say)
     }

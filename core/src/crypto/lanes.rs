@@ -1,0 +1,150 @@
+//! CBC-MAC over many strings at once, in eight lanes.
+//!
+//! A chain cannot be hurried: each of its blocks waits for the one before, and one block takes as long to encrypt as
+//! eight do. So eight chains are walked side by side, a block of each at a time. Chains are as long as they like: when
+//! one ends, its lane takes the next, the longest first, so that the lanes end together.
+
+use aes::Aes256Enc;
+use aes::Block;
+use aes::cipher::BlockCipherEncBackend;
+use aes::cipher::BlockCipherEncClosure;
+use aes::cipher::BlockCipherEncrypt;
+use aes::cipher::BlockSizeUser;
+use aes::cipher::consts::U16;
+use aes::cipher::inout::InOutBuf;
+use zeroize::Zeroizing;
+
+/// Chains that are walked side by side.
+const LANES: usize = 8;
+
+/// Sixteen bytes, not yet a block of the cipher.
+pub(super) type Bytes16 = [u8; 16];
+
+/// What one chain goes over: blocks as they lie in memory, then one or two that were made for it.
+pub(super) struct Chain<'a> {
+    pub blocks: &'a [Bytes16],
+    pub end: ([Bytes16; 2], usize),
+}
+
+impl Chain<'_> {
+    fn end(&self) -> &[Bytes16] {
+        let (blocks, count) = &self.end;
+        &blocks[..*count]
+    }
+}
+
+/// The last state of each chain, wiped when dropped: who has it can forge a seal.
+pub(super) fn last_states(cipher: &Aes256Enc, chains: &[Chain<'_>]) -> Zeroizing<Vec<Bytes16>> {
+    let mut states = Zeroizing::new(vec![[0; 16]; chains.len()]);
+    let mut order: Vec<usize> = (0..chains.len()).collect();
+    order.sort_by_key(|number| std::cmp::Reverse(chains[*number].blocks.len()));
+    cipher.encrypt_with_backend(Walk { chains, order: &order, found: &mut states });
+    states
+}
+
+pub(super) fn xor(a: &Bytes16, b: &Bytes16) -> Bytes16 {
+    (u128::from_ne_bytes(*a) ^ u128::from_ne_bytes(*b)).to_ne_bytes()
+}
+
+/// A chain on its way; what is left of the part that it is in.
+struct Lane<'a> {
+    number: usize,
+    rest: &'a [Bytes16],
+    end: &'a [Bytes16],
+}
+
+impl<'a> Lane<'a> {
+    /// False if the chain has ended.
+    fn goes_on(&mut self) -> bool {
+        if self.rest.is_empty() {
+            self.rest = std::mem::take(&mut self.end);
+        }
+        !self.rest.is_empty()
+    }
+
+    fn take(&mut self, steps: usize) -> &'a [Bytes16] {
+        let (now, later) = self.rest.split_at(steps);
+        self.rest = later;
+        now
+    }
+}
+
+/// The walk; the cipher chooses the processor's instructions and calls it once with them.
+struct Walk<'a> {
+    chains: &'a [Chain<'a>],
+    order: &'a [usize],
+    found: &'a mut [Bytes16],
+}
+
+impl BlockSizeUser for Walk<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for Walk<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let Walk { chains, order, found } = self;
+        let mut waiting = order.iter().map(|number| {
+            let chain = &chains[*number];
+            Lane { number: *number, rest: chain.blocks, end: chain.end() }
+        });
+        let mut lanes: Vec<Lane<'_>> = waiting.by_ref().take(LANES).collect();
+        let mut states = [Block::default(); LANES];
+        loop {
+            let mut place = 0;
+            while let Some(lane) = lanes.get_mut(place) {
+                if lane.goes_on() {
+                    place += 1;
+                    continue;
+                }
+                found[lane.number] = states[place].into();
+                if let Some(next) = waiting.next() {
+                    *lane = next;
+                    states[place] = Block::default();
+                } else {
+                    // The last lane moves here.
+                    lanes.swap_remove(place);
+                    states[place] = states[lanes.len()];
+                }
+            }
+            let Some(steps) = lanes.iter().map(|lane| lane.rest.len()).min() else { return };
+            if let [lane] = lanes.as_mut_slice() {
+                walk_one(backend, lane.take(steps), &mut states[0]);
+            } else {
+                // Lanes that are free repeat what the first one does: it costs nothing, and nobody looks.
+                let mut parts = [lanes[0].take(steps); LANES];
+                parts.iter_mut().zip(&mut lanes).skip(1).for_each(|(part, lane)| *part = lane.take(steps));
+                walk_all(backend, &parts, &mut states);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn walk_one<B: BlockCipherEncBackend<BlockSize = U16>>(backend: &B, blocks: &[Bytes16], state: &mut Block) {
+    for block in blocks {
+        *state = xor(&state.0, block).into();
+        backend.encrypt_block(state.into());
+    }
+}
+
+/// All of `parts` are equally long.
+#[inline(always)]
+fn walk_all<B: BlockCipherEncBackend<BlockSize = U16>>(
+    backend: &B,
+    parts: &[&[Bytes16]; LANES],
+    states: &mut [Block; LANES],
+) {
+    for step in 0..parts[0].len() {
+        for (state, part) in states.iter_mut().zip(parts) {
+            *state = xor(&state.0, &part[step]).into();
+        }
+        let (together, tail) = InOutBuf::from(states.as_mut_slice()).into_chunks::<B::ParBlocksSize>();
+        for blocks in together {
+            backend.encrypt_par_blocks(blocks);
+        }
+        for block in tail {
+            backend.encrypt_block(block);
+        }
+    }
+}
