@@ -193,10 +193,10 @@ fn a_store_that_is_away_loses_nothing() {
 }
 
 /// A small file system of its own, unmounted at the end.
-struct SmallDisk<'a>(&'a Path);
+pub struct SmallDisk<'a>(&'a Path);
 
 impl SmallDisk<'_> {
-    fn mount<'a>(point: &'a Path, size: &str) -> SmallDisk<'a> {
+    pub fn mount<'a>(point: &'a Path, size: &str) -> SmallDisk<'a> {
         fs::create_dir_all(point).unwrap();
         tool(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(point));
         SmallDisk(point)

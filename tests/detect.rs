@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use bygone_tests::program::{PASSPHRASE, Ran, Site};
 use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, tool};
+use bygone_tests::{compare, root, tool};
 
+use crate::cli::SmallDisk;
 use crate::site::{new_site, objects, programs, restored, snapshot_ids};
 
 fn with_snapshots() -> (Site, Tree) {
@@ -107,8 +108,7 @@ fn a_store_that_was_taken_back_stops_backups_until_it_is_accepted() {
     assert!(before.iter().all(|object| after.get(object.0) == Some(object.1)), "nothing is deleted");
     assert!(after.keys().all(|name| before.contains_key(name) || name.starts_with("running/")), "nor written");
     let json = backup(&site, &tree, &["--json"]).ended_with(13);
-    let error: Value = serde_json::from_str(json.err.lines().last().unwrap()).unwrap();
-    assert_eq!(error["error"]["code"], "REMOTE_ROLLED_BACK", "{json}");
+    assert_eq!(error_code(&json), "REMOTE_ROLLED_BACK");
 
     site.bygone(["accept-loss"]).ended_with(13);
     let accepted = site.bygone(["accept-loss", "--yes"]).ok();
@@ -259,6 +259,47 @@ fn codes_of_everyday_trouble_are_in_the_json() {
     let ran = site.bygone(["backup", "--json", tree.top().to_str().unwrap(), missing.to_str().unwrap()]).ended_with(3);
     assert_eq!(ran.json()["issues"][0]["code"], "SOURCE_UNREADABLE", "{ran}");
     assert_eq!(codes(&ran.json(), "alarms"), Vec::<String>::new());
+}
+
+/// The code of the error that a command with `--json` ended with.
+fn error_code(ran: &Ran) -> String {
+    let last = ran.err.lines().last().unwrap_or_else(|| panic!("no error: {ran}"));
+    let error: Value = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {ran}"));
+    error["error"]["code"].as_str().unwrap_or_else(|| panic!("no code: {ran}")).to_string()
+}
+
+#[test]
+fn which_disk_is_full_is_said() {
+    if !root() {
+        return;
+    }
+    for (place, full) in [("repository", "data/"), ("state", "state/bygone")] {
+        let site = Site::new(&programs());
+        let point = site.at(place);
+        let _disk = SmallDisk::mount(&point, "4m");
+        site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "1MiB"]).ok();
+        let tree = Tree::new(&site.at("source"));
+        (0..8).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1 << 20))));
+        let ran = backup(&site, &tree, &["--json"]).ended_with(1);
+        assert_eq!(error_code(&ran), "NO_SPACE", "{ran}");
+        assert!(ran.err.contains(full), "the disk of {place}: {ran}");
+    }
+}
+
+#[test]
+fn a_broken_catalog_is_named_and_rebuilt() {
+    let (site, tree) = with_snapshots();
+    let catalog = fs::read_dir(site.catalogs()).unwrap().next().unwrap().unwrap().path().join("catalog.sqlite");
+    fs::write(&catalog, prose(3, 100_000)).unwrap();
+    for suffix in ["-wal", "-shm"] {
+        drop(fs::remove_file(catalog.with_file_name(format!("catalog.sqlite{suffix}"))));
+    }
+    let ran = backup(&site, &tree, &["--json"]).ended_with(14);
+    assert_eq!(error_code(&ran), "LOCAL_CORRUPT");
+    assert!(ran.err.contains("recover --force"), "{ran}");
+    site.bygone(["recover", "--force"]).ok();
+    backup(&site, &tree, &[]).ok();
+    site.bygone(["check", "--read-data"]).ok();
 }
 
 #[test]

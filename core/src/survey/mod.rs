@@ -87,6 +87,8 @@ pub struct Look {
     pub settled: u64,
     /// Losses of commits that somebody has accepted.
     accepted: Vec<ChainLoss>,
+    /// Seen commits that were read in this look, and are what they were.
+    confirmed: HashSet<(ClientId, u64)>,
 }
 
 /// What has changed since the last survey.
@@ -138,7 +140,7 @@ pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
         let Subject::Chain(loss) = alarm.subject else { continue };
         let covers = |seq| look.accepted.iter().any(|accepted| accepted.covers(loss.client, seq));
         let is_accepted = is_accepted || (loss.first..=loss.last).all(covers);
-        if is_accepted || is_back(&look.listing, &alarm, loss) {
+        if is_accepted || is_back(&look, &alarm, loss) {
             locked.catalog().alarm_end(&alarm.object)?;
             look.news.ended.extend((!is_accepted).then_some(alarm.object));
         }
@@ -149,12 +151,14 @@ pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
     Ok(look)
 }
 
-/// True if the commits of an alarm are listed, otherwise than when it was raised, and nothing was found wrong with them
-/// any more. That one history has been exchanged for another is not undone by a list.
-fn is_back(listing: &Listing, alarm: &Alarm, loss: ChainLoss) -> bool {
-    let shown = |seq| listing.commits.get(&(loss.client, seq));
+/// True if the commits of an alarm are there again: they are listed, and otherwise than when it was raised, or were read
+/// just now and are the ones that were seen. That one history has been exchanged for another is not undone so.
+fn is_back(look: &Look, alarm: &Alarm, loss: ChainLoss) -> bool {
+    let shown = |seq| look.listing.commits.get(&(loss.client, seq));
+    let mut numbers = loss.first..=loss.last;
     let is_other = shown(loss.first).map(Shown::to_line) != alarm.shown;
-    alarm.diagnosis != Diagnosis::RemoteForked && is_other && (loss.first..=loss.last).all(|seq| shown(seq).is_some())
+    let is_read = numbers.clone().all(|seq| look.confirmed.contains(&(loss.client, seq)));
+    alarm.diagnosis != Diagnosis::RemoteForked && (is_other || is_read) && numbers.all(|seq| shown(seq).is_some())
 }
 
 /// One look, and the objects that should be listed and are not.
@@ -181,8 +185,9 @@ fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<S
     if chains.stale > 0 {
         notes.push(stale(own, chains.stale));
     }
+    let confirmed = chains.confirmed.iter().map(|seen| (seen.client, seen.seq)).collect();
     let chains::Chains { commits, troubles, accepted, .. } = chains;
-    Ok((Look { listing, commits, troubles, notes, news: News::default(), settled, accepted }, absent))
+    Ok((Look { listing, commits, troubles, notes, news: News::default(), settled, accepted, confirmed }, absent))
 }
 
 /// The catalog is older than the chain that it writes.

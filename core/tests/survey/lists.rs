@@ -123,6 +123,13 @@ fn a_store_without_marks_is_judged_by_sizes() {
     });
     machine.sync().unwrap();
     assert_eq!(machine.alarms(), []);
+    // A commit that is changed and keeps its size is known by reading it, and so is that it is back.
+    let head = names(&inner, "commits/").remove(1);
+    let sound = inner.objects()[&head].to_vec();
+    inner.tamper(&head, Some(vec![7; sound.len()]));
+    assert!(machine.sync().map(|_| ()).unwrap_err().to_string().starts_with("REMOTE_CORRUPT"));
+    inner.tamper(&head, Some(sound));
+    assert_eq!(machine.sync().unwrap().news.ended, [head.to_string()]);
     let victim = names(&inner, "data/").remove(0);
     inner.tamper(&victim, Some(vec![0; 5]));
     machine.sync().unwrap();
