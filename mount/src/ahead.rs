@@ -42,11 +42,11 @@ pub const FILE: Rules = Rules {
 
 /// For positions in a volume, in frames of 128 KiB.
 pub const VOLUME: Rules =
-    Rules { back: 2, skip: 4, window_min: 1, window_max: 16, window_at_start: 0, window_elsewhere: 0 };
+    Rules { back: 2, skip: 4, window_min: 1, window_max: 32, window_at_start: 0, window_elsewhere: 0 };
 
 /// For positions in a directory, in files.
 pub const DIRECTORY: Rules =
-    Rules { back: 2, skip: 8, window_min: 16, window_max: 64, window_at_start: 16, window_elsewhere: 16 };
+    Rules { back: 2, skip: 8, window_min: 32, window_max: 64, window_at_start: 64, window_elsewhere: 16 };
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Stream {

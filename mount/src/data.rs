@@ -182,7 +182,14 @@ impl Data {
         let frames = maps.into_iter().flat_map(|map| self.shared.frames_of(map, 0..map.length()));
         let mut frames: Vec<FrameAt> = frames.collect();
         frames.dedup();
+        let after = self.shared.after(&frames);
+        frames.extend(after);
         self.shared.plan(frames);
+    }
+
+    /// The whole of a small file, if memory holds it: never waits.
+    pub fn read_all_cached(&self, map: &FileMap) -> Option<Vec<u8>> {
+        self.shared.reader.read_cached(map, 0, usize::try_from(map.length()).ok()?)
     }
 }
 
@@ -231,17 +238,23 @@ impl Shared {
             frames.extend(self.frames_of(map, plan));
         }
         let touched = self.frames_of(map, read);
-        let (Some(first), Some(last)) = (touched.first(), touched.last()) else { return frames };
-        if first.volume == last.volume && first.ordinal <= last.ordinal {
-            let mut streams = self.volumes.get(first.volume).unwrap_or_default();
-            let plan = streams.step(&self.rules.volume, u64::from(first.ordinal)..u64::from(last.ordinal) + 1);
-            self.volumes.insert(first.volume, streams);
-            let count = if plan.is_empty() { 0 } else { self.reader.frames().count(first.volume).unwrap_or(0) };
-            let plan = plan.start..plan.end.min(count.into());
-            let frame = |ordinal| Some(FrameAt { volume: first.volume, ordinal: u32::try_from(ordinal).ok()? });
-            frames.extend(plan.filter_map(frame));
-        }
+        frames.extend(self.after(&touched));
         frames
+    }
+
+    /// The frames that are likely to be asked for after these, as volumes are read in order.
+    fn after(&self, touched: &[FrameAt]) -> Vec<FrameAt> {
+        let (Some(first), Some(last)) = (touched.first(), touched.last()) else { return Vec::new() };
+        if first.volume != last.volume || first.ordinal > last.ordinal {
+            return Vec::new();
+        }
+        let mut streams = self.volumes.get(first.volume).unwrap_or_default();
+        let plan = streams.step(&self.rules.volume, u64::from(first.ordinal)..u64::from(last.ordinal) + 1);
+        self.volumes.insert(first.volume, streams);
+        let count = if plan.is_empty() { 0 } else { self.reader.frames().count(first.volume).unwrap_or(0) };
+        let plan = plan.start..plan.end.min(count.into());
+        let frame = |ordinal| Some(FrameAt { volume: first.volume, ordinal: u32::try_from(ordinal).ok()? });
+        plan.filter_map(frame).collect()
     }
 
     /// The frames of a range; none if they cannot be told, as whoever reads there will be told why.

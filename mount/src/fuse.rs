@@ -226,6 +226,8 @@ impl Filesystem for Mounted {
             })
         });
         match listed {
+            // By now the kernel knows the first files of this listing, and whoever lists will soon read them.
+            Ok(()) if offset > 0 => self.hints.after_first_files(move || reply.ok()),
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
@@ -241,12 +243,13 @@ impl Filesystem for Mounted {
                 reply.add(attr.ino, row.cookie, OsStr::from_bytes(row.name), &ttl, &attr, self.generation)
             })
         });
-        match listed {
+        let answer = || match listed {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
-        }
-        if let Some(Inode::File(version)) = first_file.and_then(|number| Inode::decode(number.0)) {
-            self.hints.listed(version);
+        };
+        match first_file.and_then(|number| Inode::decode(number.0)) {
+            Some(Inode::File(version)) => self.hints.listing(version, answer),
+            _ => answer(),
         }
     }
 

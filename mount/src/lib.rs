@@ -14,6 +14,7 @@ pub mod event;
 pub mod failure;
 mod folders;
 pub mod fuse;
+mod gate;
 pub mod inode;
 pub mod listing;
 mod lock;

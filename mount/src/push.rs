@@ -12,10 +12,13 @@
 //! not know, or does not want, is refused, and nothing is lost. The call may wait for a page until a read of it is
 //! answered, so it is made in a thread of its own, which answers no request.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use bygone_core::id::NodeId;
@@ -30,6 +33,7 @@ use crate::ahead;
 use crate::ahead::Streams;
 use crate::data::Data;
 use crate::failure::Failure;
+use crate::gate::Gate;
 use crate::inode::Inode;
 use crate::recent::Recent;
 use crate::tree::Tree;
@@ -44,6 +48,13 @@ const BATCH_BYTES_MAX: u64 = 2 << 20;
 const HINTS_MAX: usize = 8;
 /// Of how many files it is known what was done to them.
 const NOTES_KEPT: usize = 4_096;
+
+/// How many files of a directory are pushed before its listing ends, if memory holds them: its reader begins with these.
+const HELD_FILES: usize = 6;
+/// How many listings after a read are taken for those of its reader, who goes down some directories before it reads on.
+const LISTINGS_AFTER_READ: u32 = 8;
+/// Batches that are begun and not pushed to their end.
+const BATCHES_MAX: usize = 8;
 
 /// Something that tells what will be read next.
 #[derive(Debug, Clone, Copy)]
@@ -67,19 +78,25 @@ enum Note {
 pub struct Hints {
     sender: Sender<Hint>,
     notes: Arc<Recent<u64, Note>>,
+    gate: Arc<Gate>,
+    /// How many more listings count as made by somebody who reads.
+    listings_left: AtomicU32,
 }
 
 /// The other end of [`Hints`].
 pub struct Hinted {
     receiver: Receiver<Hint>,
     notes: Arc<Recent<u64, Note>>,
+    gate: Arc<Gate>,
 }
 
 /// The two ends of the way that hints take.
 pub fn hints() -> (Hints, Hinted) {
     let (sender, receiver) = bounded(HINTS_MAX);
     let notes = Arc::new(Recent::new(NOTES_KEPT));
-    (Hints { sender, notes: Arc::clone(&notes) }, Hinted { receiver, notes })
+    let gate = Arc::new(Gate::default());
+    let hinted = Hinted { receiver, notes: Arc::clone(&notes), gate: Arc::clone(&gate) };
+    (Hints { sender, notes, gate, listings_left: AtomicU32::new(0) }, hinted)
 }
 
 impl Hints {
@@ -88,22 +105,39 @@ impl Hints {
         if length > FILE_BYTES_MAX {
             return;
         }
+        self.listings_left.store(LISTINGS_AFTER_READ, Ordering::Relaxed);
         let before = self.notes.get(version);
         self.notes.insert(version, Note::Read);
         // A file of a batch tells nothing new: its reader was just faster than we.
         if before.is_none() {
-            self.drop_hint(Hint::Read(version));
+            let _ = self.drop_hint(Hint::Read(version));
         }
     }
 
-    /// The kernel has been told of this file version and of those after it in its directory.
-    pub fn listed(&self, version: u64) {
-        self.drop_hint(Hint::Listed(version));
+    /// Calls `answer`, which tells the kernel of this file version and of those after it in its directory.
+    pub fn listing(&self, version: u64, answer: impl FnOnce()) {
+        let less = |left: u32| left.checked_sub(1);
+        if self.listings_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
+            return answer();
+        }
+        // Closed before the answer, as the next request follows at once; told after it, as the kernel refuses what it does
+        // not know.
+        self.gate.close();
+        answer();
+        if !self.drop_hint(Hint::Listed(version)) {
+            self.gate.open();
+        }
     }
 
-    fn drop_hint(&self, hint: Hint) {
-        // It is only a hint: it is lost if there are too many already, or if nobody takes them.
-        let _ = self.sender.try_send(hint);
+    /// Calls `answer`, which ends a listing, when the first files of it are pushed; at once unless that is a matter of
+    /// microseconds.
+    pub fn after_first_files(&self, answer: impl FnOnce() + Send + 'static) {
+        self.gate.pass(Box::new(answer));
+    }
+
+    /// It is only a hint: it is lost if there are too many already, or if nobody takes them.
+    fn drop_hint(&self, hint: Hint) -> bool {
+        self.sender.try_send(hint).is_ok()
     }
 }
 
@@ -111,8 +145,6 @@ impl Hints {
 struct Planner {
     tree: Arc<Tree>,
     directories: Recent<NodeId, Streams>,
-    /// Something was read since the last listing.
-    is_reading: bool,
 }
 
 /// File versions, and where their bytes are.
@@ -120,30 +152,97 @@ type Batch = Vec<(u64, FileMap)>;
 
 /// Starts the thread that pushes. It ends when its [`Hints`] are dropped.
 pub fn start(tree: Arc<Tree>, data: Arc<Data>, notifier: Notifier, hinted: Hinted) -> io::Result<()> {
-    let Hinted { receiver, notes } = hinted;
-    let mut planner = Planner::new(tree);
+    let Hinted { receiver, notes, gate } = hinted;
+    let mut pusher = Pusher { planner: Planner::new(tree), data, notifier, notes, gate, batches: VecDeque::new() };
     let work = move || {
-        for hint in receiver {
-            // What fails here fails again where somebody waits for it, and is told there.
-            let _ = catch_unwind(AssertUnwindSafe(|| push(&planner.take(hint)?, &data, &notifier, &notes)));
+        // What fails here fails again where somebody waits for it, and is told there.
+        let attempt = |pusher: &mut Pusher, hint| {
+            let _ = catch_unwind(AssertUnwindSafe(|| pusher.take(hint)));
+            pusher.gate.open();
+        };
+        while let Ok(hint) = receiver.recv() {
+            attempt(&mut pusher, hint);
+            // A new hint goes first: its reader is there now.
+            while !pusher.batches.is_empty() {
+                match receiver.try_recv() {
+                    Ok(hint) => attempt(&mut pusher, hint),
+                    Err(_) => _ = catch_unwind(AssertUnwindSafe(|| pusher.push_next())),
+                }
+            }
         }
     };
     thread::Builder::new().name("push".to_owned()).spawn(work).map(|_| ())
 }
 
+/// The thread that pushes.
+struct Pusher {
+    planner: Planner,
+    data: Arc<Data>,
+    notifier: Notifier,
+    notes: Arc<Recent<u64, Note>>,
+    gate: Arc<Gate>,
+    /// What is left to be pushed, the newest batch last.
+    batches: VecDeque<VecDeque<(u64, FileMap)>>,
+}
+
+impl Pusher {
+    fn take(&mut self, hint: Hint) -> Result<(), Failure> {
+        let batch = self.planner.take(hint)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for (version, _) in &batch {
+            if self.notes.get(*version).is_none() {
+                self.notes.insert(*version, Note::Pushed);
+            }
+        }
+        self.data.prepare(batch.iter().map(|(_, map)| map));
+        let mut batch = VecDeque::from(batch);
+        for _ in 0..HELD_FILES {
+            let Some(bytes) = batch.front().and_then(|(_, map)| self.data.read_all_cached(map)) else { break };
+            let Some((version, _)) = batch.pop_front() else { break };
+            self.push(version, &bytes)?;
+        }
+        self.batches.push_back(batch);
+        if self.batches.len() > BATCHES_MAX {
+            self.batches.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Pushes one file of the newest batch.
+    fn push_next(&mut self) -> Result<(), Failure> {
+        let next = self.batches.back_mut().and_then(VecDeque::pop_front);
+        let Some((version, map)) = next else {
+            self.batches.pop_back();
+            return Ok(());
+        };
+        // A reader who was faster is not followed but overtaken.
+        if self.notes.get(version) == Some(Note::Read) {
+            return Ok(());
+        }
+        let bytes = match self.data.read_all_cached(&map) {
+            Some(bytes) => bytes,
+            None => self.gate.while_open(|| self.data.read_all(&map))?,
+        };
+        self.push(version, &bytes)
+    }
+
+    fn push(&self, version: u64, bytes: &[u8]) -> Result<(), Failure> {
+        let number = Inode::File(version).number()?;
+        self.notifier.store(INodeNo(number), 0, bytes).map_err(|_| Failure::Stale)
+    }
+}
+
 impl Planner {
     fn new(tree: Arc<Tree>) -> Planner {
-        Planner { tree, directories: Recent::new(DIRECTORIES_KEPT), is_reading: false }
+        Planner { tree, directories: Recent::new(DIRECTORIES_KEPT) }
     }
 
     fn take(&mut self, hint: Hint) -> Result<Batch, Failure> {
         match hint {
-            Hint::Read(version) => {
-                self.is_reading = true;
-                self.look_around(version, true)
-            }
-            Hint::Listed(version) if std::mem::take(&mut self.is_reading) => self.look_around(version, false),
-            Hint::Listed(_) => Ok(Vec::new()),
+            Hint::Read(version) => self.look_around(version, true),
+            Hint::Listed(version) => self.look_around(version, false),
         }
     }
 
@@ -165,26 +264,6 @@ impl Planner {
         }
         Ok(batch)
     }
-}
-
-/// Hands the files of a batch to the kernel.
-fn push(batch: &Batch, data: &Data, notifier: &Notifier, notes: &Recent<u64, Note>) -> Result<(), Failure> {
-    for (version, _) in batch {
-        if notes.get(*version).is_none() {
-            notes.insert(*version, Note::Pushed);
-        }
-    }
-    data.prepare(batch.iter().map(|(_, map)| map));
-    for (version, map) in batch {
-        // A reader who was faster is not followed but overtaken.
-        if notes.get(*version) == Some(Note::Read) {
-            continue;
-        }
-        let bytes = data.read_all(map)?;
-        let number = Inode::File(*version).number()?;
-        notifier.store(INodeNo(number), 0, &bytes).map_err(|_| Failure::Stale)?;
-    }
-    Ok(())
 }
 
 /// The first of `files` that are not longer than `bytes_max` together.
@@ -256,13 +335,60 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_pushes_only_while_something_is_read() {
+    fn a_listed_directory_is_pushed_but_for_one_file() {
         let (_sample, mut planner, files) = planner(8);
-        assert!(planner.take(Hint::Listed(files[0])).unwrap().is_empty(), "nothing was read yet");
-        planner.take(Hint::Read(files[7])).unwrap();
         let listed = versions(planner.take(Hint::Listed(files[0])).unwrap());
         assert_eq!(listed, files[..7], "all but the last, which tells that reading goes on");
-        assert!(planner.take(Hint::Listed(files[0])).unwrap().is_empty(), "nothing was read since");
+    }
+
+    #[test]
+    fn a_listing_is_a_hint_only_while_something_is_read() {
+        let (hints, hinted) = hints();
+        let listed = || {
+            let mut answered = false;
+            hints.listing(7, || answered = true);
+            assert!(answered);
+            let told = hinted.receiver.try_iter().filter(|hint| matches!(hint, Hint::Listed(7))).count();
+            hinted.gate.open();
+            told
+        };
+        assert_eq!(listed(), 0, "nothing was read yet");
+        hints.read(3, FILE_BYTES_MAX + 1);
+        assert_eq!(listed(), 0, "only a long file was read, and long files are not pushed");
+        hints.read(3, 1);
+        assert_eq!(
+            (0..20).map(|_| listed()).sum::<usize>(),
+            LISTINGS_AFTER_READ as usize,
+            "then nothing was read for long"
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_listing_waits_only_for_a_thread_that_was_told() {
+        let (hints, hinted) = hints();
+        let (sender, ended) = crossbeam_channel::unbounded();
+        let end = || {
+            let sender = sender.clone();
+            hints.after_first_files(move || sender.send(()).unwrap());
+            ended.try_recv().is_ok()
+        };
+        assert!(end(), "nobody reads");
+        hints.read(3, 1);
+        hints.listing(7, || assert!(!end(), "the gate is closed before the kernel hears of the files"));
+        assert!(!end());
+        hinted.gate.open();
+        assert_eq!(ended.try_iter().count(), 2);
+        for _ in 0..HINTS_MAX {
+            hints.read(4, 1);
+            hints.listing(7, || ());
+        }
+        hinted.gate.open();
+        hints.listing(7, || ());
+        assert!(end(), "there were too many hints: nobody was told");
+        drop(hinted);
+        hints.read(5, 1);
+        hints.listing(7, || ());
+        assert!(end(), "nobody is there");
     }
 
     #[test]

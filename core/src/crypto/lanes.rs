@@ -82,7 +82,7 @@ impl BlockSizeUser for Walk<'_> {
 
 impl BlockCipherEncClosure for Walk<'_> {
     #[inline(always)]
-    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, engine: &B) {
         let Walk { chains, order, found } = self;
         let mut waiting = order.iter().map(|number| {
             let chain = &chains[*number];
@@ -109,29 +109,29 @@ impl BlockCipherEncClosure for Walk<'_> {
             }
             let Some(steps) = lanes.iter().map(|lane| lane.rest.len()).min() else { return };
             if let [lane] = lanes.as_mut_slice() {
-                walk_one(backend, lane.take(steps), &mut states[0]);
+                walk_one(engine, lane.take(steps), &mut states[0]);
             } else {
                 // Lanes that are free repeat what the first one does: it costs nothing, and nobody looks.
                 let mut parts = [lanes[0].take(steps); LANES];
                 parts.iter_mut().zip(&mut lanes).skip(1).for_each(|(part, lane)| *part = lane.take(steps));
-                walk_all(backend, &parts, &mut states);
+                walk_all(engine, &parts, &mut states);
             }
         }
     }
 }
 
 #[inline(always)]
-fn walk_one<B: BlockCipherEncBackend<BlockSize = U16>>(backend: &B, blocks: &[Bytes16], state: &mut Block) {
+fn walk_one<B: BlockCipherEncBackend<BlockSize = U16>>(engine: &B, blocks: &[Bytes16], state: &mut Block) {
     for block in blocks {
         *state = xor(&state.0, block).into();
-        backend.encrypt_block(state.into());
+        engine.encrypt_block(state.into());
     }
 }
 
 /// All of `parts` are equally long.
 #[inline(always)]
 fn walk_all<B: BlockCipherEncBackend<BlockSize = U16>>(
-    backend: &B,
+    engine: &B,
     parts: &[&[Bytes16]; LANES],
     states: &mut [Block; LANES],
 ) {
@@ -141,10 +141,10 @@ fn walk_all<B: BlockCipherEncBackend<BlockSize = U16>>(
         }
         let (together, tail) = InOutBuf::from(states.as_mut_slice()).into_chunks::<B::ParBlocksSize>();
         for blocks in together {
-            backend.encrypt_par_blocks(blocks);
+            engine.encrypt_par_blocks(blocks);
         }
         for block in tail {
-            backend.encrypt_block(block);
+            engine.encrypt_block(block);
         }
     }
 }

@@ -1,0 +1,124 @@
+//! A gate before the end of a listing: whoever lists a directory is held there until its first files are pushed.
+//!
+//! A reader that begins while nothing is pushed yet asks for file after file, and is faster than whoever pushes only just.
+//! One that is held for the microseconds that a few files take finds them all. So the gate is closed only while the thread
+//! that pushes is sure to open it at once: never while that thread may wait for data. What is held is an answer, never a
+//! thread that serves the kernel.
+
+use std::sync::Mutex;
+
+use crate::lock::lock;
+
+type Answer = Box<dyn FnOnce() + Send>;
+
+/// The gate; open at first.
+#[derive(Default)]
+pub struct Gate {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    is_closed: bool,
+    /// It must not be closed: who opens it is waiting for something else.
+    is_kept_open: bool,
+    held: Vec<Answer>,
+}
+
+impl Gate {
+    /// Closes the gate, unless it is kept open. Whoever does so sees to it that it is opened soon.
+    pub fn close(&self) {
+        let mut state = lock(&self.state);
+        state.is_closed = !state.is_kept_open;
+    }
+
+    /// Calls `answer` when the gate is open.
+    pub fn pass(&self, answer: Answer) {
+        let mut state = lock(&self.state);
+        if state.is_closed {
+            return state.held.push(answer);
+        }
+        drop(state);
+        answer();
+    }
+
+    /// Opens the gate.
+    pub fn open(&self) {
+        self.let_through(false);
+    }
+
+    /// Keeps the gate open while `work` runs, which may take long.
+    pub fn while_open<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.let_through(true);
+        let kept = Kept(self);
+        let done = work();
+        drop(kept);
+        done
+    }
+
+    fn let_through(&self, keep_open: bool) {
+        let mut state = lock(&self.state);
+        state.is_closed = false;
+        state.is_kept_open = keep_open;
+        let held = std::mem::take(&mut state.held);
+        drop(state);
+        held.into_iter().for_each(|answer| answer());
+    }
+}
+
+/// Ends the keeping-open, also when the work panics.
+struct Kept<'a>(&'a Gate);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).is_kept_open = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_to_a_closed_gate_passes_when_it_opens() {
+        let (gate, passed) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
+        let pass = || {
+            let passed = Arc::clone(&passed);
+            gate.pass(Box::new(move || _ = passed.fetch_add(1, Ordering::SeqCst)));
+        };
+        pass();
+        assert_eq!(passed.load(Ordering::SeqCst), 1, "it is open at first");
+        gate.close();
+        pass();
+        pass();
+        assert_eq!(passed.load(Ordering::SeqCst), 1, "it is closed");
+        gate.open();
+        assert_eq!(passed.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn nobody_is_held_while_who_opens_the_gate_waits() {
+        let (gate, passed) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
+        let pass = || {
+            let passed = Arc::clone(&passed);
+            gate.pass(Box::new(move || _ = passed.fetch_add(1, Ordering::SeqCst)));
+        };
+        gate.close();
+        pass();
+        gate.while_open(|| {
+            assert_eq!(passed.load(Ordering::SeqCst), 1, "what was held goes on first");
+            gate.close();
+            pass();
+            assert_eq!(passed.load(Ordering::SeqCst), 2, "it cannot be closed now");
+        });
+        let fails = std::panic::AssertUnwindSafe(|| gate.while_open(|| panic!("the work fails")));
+        assert!(std::panic::catch_unwind(fails).is_err());
+        gate.close();
+        pass();
+        assert_eq!(passed.load(Ordering::SeqCst), 2, "it can again");
+    }
+}
