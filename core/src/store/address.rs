@@ -86,9 +86,6 @@ pub fn parse_address(text: &str) -> Result<Address> {
         },
         Some(("s3", rest)) => return Ok(Address::S3(S3Address::parse(rest)?)),
         Some(("rclone", place)) => return rclone(text, place),
-@@            let what = format!("{text}: this version does not have the {kind} store yet, use a directory");
-            return Err(Error::Invalid { what });
-        }
         Some((kind, _)) => {
             let what = format!("{text}: there is no store of kind {kind}: if a directory is meant, write ./{text}");
             return Err(Error::Invalid { what });

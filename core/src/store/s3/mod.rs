@@ -12,10 +12,10 @@
 //!
 //! **Never overwritten**, as far as it can be had. Every PUT says `If-None-Match: *`, with which today's services (Amazon,
 //! MinIO, Ceph, R2, ...) put only what is not there. Others ignore it, and would overwrite. So before an object is put whose
-//! name is not the SHA-256 of its bytes, it is looked whether something is there: on such services, two writers of one name
-//! *at the same moment* may still overwrite each other. No bygone writes two kinds of bytes under one name unless a
-//! machine was cloned with its catalog, which the chain of commits gives away. An object whose name is its hash can only be
-//! overwritten by the same bytes.
+//! name is not the SHA-256 of its bytes, it is looked whether something is there, and in this process the writers of such
+//! names go one after the other: on such services, two *processes* that write one name *at the same moment* may still
+//! overwrite each other. No bygone writes two kinds of bytes under one name unless a machine was cloned with its catalog,
+//! which the chain of commits gives away. An object whose name is its hash can only be overwritten by the same bytes.
 
 mod access;
 mod address;
@@ -25,6 +25,8 @@ mod trouble;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -73,6 +75,8 @@ pub struct S3Store {
     client: Client,
     /// False once the service has said that it does not know `If-None-Match`.
     conditional: AtomicBool,
+    /// Held by whoever writes under a name that is not the hash of the bytes: those objects are few and small.
+    writer: Mutex<()>,
 }
 
 /// The hashes of an object to be.
@@ -92,7 +96,7 @@ impl S3Store {
     /// The store at this address. No request is made: whether there is a repository is found out by asking for it.
     pub fn new(address: &S3Address, access: S3Access, link: Arc<Link>, watch: &Arc<Watch>) -> Result<S3Store> {
         let client = Client::new(address, access, link, watch)?;
-        Ok(S3Store { address: address.clone(), client, conditional: AtomicBool::new(true) })
+        Ok(S3Store { address: address.clone(), client, conditional: AtomicBool::new(true), writer: Mutex::new(()) })
     }
 
     fn key(&self, name: &ObjectName) -> String {
@@ -280,6 +284,7 @@ impl Store for S3Store {
     fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
         let hashes = hash(source).map_err(|cause| Error::store("write", name, cause))?;
         let is_named_by_hash = name.split().1 == hashes.sha256_hex;
+        let _alone = (!is_named_by_hash).then(|| self.writer.lock().unwrap_or_else(PoisonError::into_inner));
         if !is_named_by_hash && let Some(stored) = self.already_there(name, source, &hashes)? {
             return Ok(stored);
         }
