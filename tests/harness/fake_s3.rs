@@ -46,6 +46,10 @@ pub enum Fault {
     ErrorWith200,
     /// No answer, for as long as the client holds on.
     Silence,
+    /// No answer, and nothing is done.
+    SilenceBefore,
+    /// Half of the request is taken, and then no more of it.
+    SilenceWithin,
     /// Half of the answer, and then nothing more.
     StallInBody,
     /// The connection is closed before anything is done.
@@ -105,6 +109,9 @@ struct State {
     /// Whether `If-None-Match` is ignored.
     overwrites: bool,
     page_objects: usize,
+    /// After how many requests one is held for good, and how.
+    hold: Option<(usize, Fault)>,
+    is_held: bool,
     is_ended: bool,
     open: Vec<TcpStream>,
 }
@@ -157,6 +164,17 @@ impl FakeS3 {
     /// No faults from now on.
     pub fn behave(&self) {
         self.state().rules.clear();
+    }
+
+    /// The request after the next `requests` suffers `fault`, whatever it is.
+    pub fn hold_after(&self, requests: usize, fault: Fault) {
+        let mut state = self.state();
+        (state.hold, state.is_held) = (Some((requests, fault)), false);
+    }
+
+    /// Whether that request has come.
+    pub fn is_held(&self) -> bool {
+        self.state().is_held
     }
 
     /// How many faults there were.
@@ -267,14 +285,23 @@ impl Connection {
         while let Some((mut request, body_bytes)) = read_head(&mut reader)? {
             let verb = verb(&request);
             let fault = self.fault(verb, &request);
-            if fault == Some(Fault::ResetWithin) {
-                io::copy(&mut (&mut reader).take(body_bytes / 2), &mut io::sink())?;
+            if matches!(fault, Some(Fault::ResetWithin | Fault::SilenceWithin)) {
+                let taken = io::copy(&mut (&mut reader).take(body_bytes / 2), &mut io::sink())?;
+                lock(&self.state).bytes_in += taken;
+                if fault == Some(Fault::SilenceWithin) {
+                    self.hold();
+                    wait_for_client(&client)?;
+                }
                 return client.shutdown(Shutdown::Both);
             }
             (&mut reader).take(body_bytes).read_to_end(&mut request.body)?;
             lock(&self.state).bytes_in += request.body.len() as u64;
             if fault == Some(Fault::ResetBefore) {
                 return client.shutdown(Shutdown::Both);
+            }
+            if fault == Some(Fault::SilenceBefore) {
+                self.hold();
+                return wait_for_client(&client);
             }
             let response = match fault {
                 Some(Fault::Status(status, code)) => Response::error(status, code),
@@ -287,11 +314,19 @@ impl Connection {
                 }
                 _ => self.answer(&request, fault),
             };
+            if fault == Some(Fault::Silence) {
+                self.hold();
+            }
             if !send(&mut client, response, fault, request.method == "HEAD")? {
                 return client.shutdown(Shutdown::Both);
             }
         }
         Ok(())
+    }
+
+    /// Says that the request which was to be held is held.
+    fn hold(&self) {
+        lock(&self.state).is_held = true;
     }
 
     fn fault(&self, verb: Verb, request: &Request) -> Option<Fault> {
@@ -305,6 +340,15 @@ impl Connection {
             rule.left -= 1;
             rule.fault
         });
+        let fault = match state.hold.take() {
+            Some((0, fault)) => Some(fault),
+            Some((left, fault)) => {
+                state.hold = Some((left - 1, fault));
+                None
+            }
+            None => None,
+        }
+        .or(fault);
         state.asked.push((verb, what));
         state.hits += usize::from(fault.is_some());
         fault
@@ -365,11 +409,11 @@ fn send(client: &mut TcpStream, response: Response, fault: Option<Fault>, is_hea
     };
     match fault {
         Some(Fault::ResetAfter) => return Ok(false),
-        Some(Fault::Silence) => wait_for_end(client)?,
+        Some(Fault::Silence) => wait_for_client(client)?,
         Some(Fault::StallInBody) => {
             head_of(client, Some(response.body.len().max(2)))?;
             client.write_all(&response.body[..half])?;
-            wait_for_end(client)?;
+            wait_for_client(client)?;
         }
         Some(Fault::ShortBody) => {
             head_of(client, Some(response.body.len().max(2)))?;
@@ -381,7 +425,7 @@ fn send(client: &mut TcpStream, response: Response, fault: Option<Fault>, is_hea
             client.write_all(&response.body[..half])?;
         }
         Some(Fault::Trickle) => {
-            head_of(client, Some(1 << 30))?;
+            head_of(client, Some(response.body.len().max(100)))?;
             while client.write_all(b"x").is_ok() {
                 thread::sleep(std::time::Duration::from_millis(300));
             }
@@ -399,8 +443,8 @@ fn send(client: &mut TcpStream, response: Response, fault: Option<Fault>, is_hea
 }
 
 /// Waits until the client closes the connection, or the server ends.
-fn wait_for_end(client: &mut TcpStream) -> io::Result<()> {
-    io::copy(client, &mut io::sink()).map(|_| ())
+fn wait_for_client(mut client: &TcpStream) -> io::Result<()> {
+    io::copy(&mut client, &mut io::sink()).map(|_| ())
 }
 
 fn verb(request: &Request) -> Verb {
