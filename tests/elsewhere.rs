@@ -9,10 +9,12 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bygone_agent::settings::Globals;
 use bygone_core::store::contract::contract;
+use bygone_core::watch::Watch;
 use bygone_tests::program::{Ran, Site};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, zoo};
@@ -64,7 +66,7 @@ impl Elsewhere {
 fn the_contract_holds() {
     contract(|| {
         let globals = Globals { repo: Some(address().into()), ..Globals::default() };
-        globals.new_place().unwrap().store
+        globals.new_place(&Arc::new(Watch::new())).unwrap().store
     });
 }
 

@@ -1,5 +1,6 @@
 //! The agent: the user's files and the command line.
 
+mod access;
 pub mod commands;
 pub mod configuration;
 pub mod exit;

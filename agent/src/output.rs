@@ -95,7 +95,10 @@ pub fn stdout_is_terminal() -> bool {
 
 /// Writes a message to standard error; if that is impossible, nobody is left to tell.
 pub fn message(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "bygone: {}", one_line(text));
+    let mut stderr = io::stderr().lock();
+    // The line of progress may stand there.
+    let wiped = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
+    let _ = writeln!(stderr, "{wiped}bygone: {}", one_line(text));
 }
 
 /// Tells of something that the user should know and that stops nothing.

@@ -22,6 +22,7 @@ use nix::libc;
 
 use bygone_core::watch::Watch;
 
+use crate::output;
 use crate::output::number;
 use crate::output::size;
 
@@ -51,7 +52,10 @@ impl Progress {
             let mut wait = DELAY;
             while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 wait = INTERVAL;
-                let line = meter.line(&Counts::of(&watch), Instant::now());
+                let mut line = meter.line(&Counts::of(&watch), Instant::now());
+                if let Some(trouble) = watch.trouble_now() {
+                    line = format!("{line}  waiting for the store: {}", output::one_line(&trouble));
+                }
                 put(&fit(&line, columns()));
             }
             put("");

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use clap::Args;
@@ -23,9 +24,13 @@ use bygone_core::repo::Secret;
 use bygone_core::store::Address;
 use bygone_core::store::link::Limits;
 use bygone_core::store::link::Link;
+use bygone_core::store::Store;
+use bygone_core::store::Surroundings;
 use bygone_core::store::parse_address;
+use bygone_core::store::retry::PATIENCE_DEFAULT;
 use bygone_core::watch::Watch;
 
+use crate::access;
 use crate::configuration;
 use crate::configuration::Configuration;
 use crate::configuration::Parallel;
@@ -43,7 +48,11 @@ use crate::passphrase::Sources;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Globals {
-    /// The repository: a directory, as PATH or file:PATH, or rclone:REMOTE:PATH [env: BYGONE_REPO]
+    /// The repository: a directory, as PATH or file:PATH; a bucket, as s3://BUCKET/PREFIX; or rclone:REMOTE:PATH
+    /// [env: BYGONE_REPO]
+    ///
+    /// A bucket's address may end with ?endpoint=URL&region=NAME&style=path|host&profile=NAME&ca=FILE&stall=SECONDS.
+    /// Keys, and what the address leaves open, come from the AWS variables and files.
     #[arg(short, long, global = true, value_name = "URL")]
     pub repo: Option<OsString>,
     /// Take the passphrase from a file, without its final line end [env: BYGONE_PASSPHRASE_FILE]
@@ -75,6 +84,10 @@ pub struct Globals {
     /// Make N transfers at a time, 1 to 32; otherwise the store decides
     #[arg(long, global = true, value_name = "N", value_parser = parse_parallel)]
     pub parallel: Option<Parallel>,
+    /// How long an outage of a store that is not on this machine may last, such as 90s, 15m or 2h [default: 15m]
+    /// [env: BYGONE_RETRY_FOR]
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_patience)]
+    pub retry_for: Option<Duration>,
     /// Say nothing but results, warnings and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
@@ -109,7 +122,7 @@ impl Locations {
         let mut directories = vec![self.catalog_base.clone(), self.cache_base.clone()];
         match &self.address {
             Address::Local(store) => directories.push(store.clone()),
-            Address::Rclone(_) => {}
+            Address::Rclone(_) | Address::S3(_) => {}
         }
         directories
     }
@@ -124,6 +137,8 @@ pub struct Environment {
     pub catalog_dir: Option<OsString>,
     /// BYGONE_CACHE_DIR.
     pub cache_dir: Option<OsString>,
+    /// BYGONE_RETRY_FOR.
+    pub retry_for: Option<OsString>,
     /// BYGONE_PASSPHRASE_FILE.
     pub passphrase_file: Option<OsString>,
     /// BYGONE_PASSPHRASE_COMMAND.
@@ -152,6 +167,7 @@ impl Environment {
             repo: get("BYGONE_REPO"),
             catalog_dir: get("BYGONE_CATALOG_DIR"),
             cache_dir: get("BYGONE_CACHE_DIR"),
+            retry_for: get("BYGONE_RETRY_FOR"),
             passphrase_file: get("BYGONE_PASSPHRASE_FILE"),
             passphrase_command: get("BYGONE_PASSPHRASE_COMMAND"),
             passphrase: env::var_os("BYGONE_PASSPHRASE"),
@@ -199,7 +215,7 @@ impl Globals {
             |path: PathBuf| std::path::absolute(&path).map_err(Failure::machine("find the directory", path.display()));
         let address = match parse_address(repo)? {
             Address::Local(path) => Address::Local(absolute(path)?),
-            elsewhere @ Address::Rclone(_) => elsewhere,
+            elsewhere @ (Address::Rclone(_) | Address::S3(_)) => elsewhere,
         };
         let catalog_base = absolute(catalog.ok_or_else(|| no_home("--catalog-dir"))?)?;
         Ok(Locations { address, catalog_base, cache_base: absolute(cache.ok_or_else(|| no_home("--cache-dir"))?)? })
@@ -245,25 +261,42 @@ impl Globals {
         }
     }
 
-    /// The repository's place; its store exists.
-    pub fn place(&self) -> Result<Place> {
-        let Locations { address, catalog_base, .. } = self.locations()?;
-        self.set_limits()?;
-        Ok(Place { store: address.open(&self.link)?, catalog_base })
+    /// The repository's place. A directory exists; a bucket was not asked yet.
+    pub fn place(&self, watch: &Arc<Watch>) -> Result<Place> {
+        self.place_by(watch, Address::open)
     }
 
-    /// The place of a repository that is about to be made; its store is made.
-    pub fn new_place(&self) -> Result<Place> {
+    /// The place of a repository that is about to be made; a directory is made.
+    pub fn new_place(&self, watch: &Arc<Watch>) -> Result<Place> {
+        self.place_by(watch, Address::create)
+    }
+
+    fn place_by(
+        &self,
+        watch: &Arc<Watch>,
+        open: impl FnOnce(&Address, &Surroundings<'_>) -> bygone_core::error::Result<Arc<dyn Store>>,
+    ) -> Result<Place> {
         let Locations { address, catalog_base, .. } = self.locations()?;
         self.set_limits()?;
-        Ok(Place { store: address.create(&self.link)?, catalog_base })
+        let (link, s3_access) = (&self.link, &access::s3_access);
+        let patience = self.patience(&Environment::of_this_process())?;
+        let store = open(&address, &Surroundings { link, watch, patience, s3_access })?;
+        Ok(Place { store, catalog_base })
+    }
+
+    fn patience(&self, environment: &Environment) -> Result<Duration> {
+        let variable = || {
+            let text = environment.retry_for.as_ref().map(|text| text.to_string_lossy().into_owned());
+            text.map(|text| parse_patience(&text).map_err(|why| Failure::Usage(format!("BYGONE_RETRY_FOR: {why}"))))
+        };
+        Ok(self.retry_for.map(Ok).or_else(variable).transpose()?.unwrap_or(PATIENCE_DEFAULT))
     }
 
     /// Opens the repository, asking for the passphrase if it must. Ends early if `watch` is cancelled meanwhile.
-    pub fn open(&self, watch: &Watch) -> Result<Repository> {
+    pub fn open(&self, watch: &Arc<Watch>) -> Result<Repository> {
         // First the store: nobody should type a passphrase only to hear that the disk is not there.
-        let place = self.place()?;
-        Ok(Repository::open(&place, &self.passphrase(Purpose::Open, watch)?)?)
+        let found = Repository::find(&self.place(watch)?)?;
+        Ok(found.open(&self.passphrase(Purpose::Open, watch)?)?)
     }
 
     /// The passphrase that opens the repository, or that a new one shall have.
@@ -319,6 +352,22 @@ pub fn host() -> String {
 /// Name of the user who runs this, or their number.
 pub fn user() -> String {
     User::from_uid(getuid()).ok().flatten().map_or_else(|| getuid().to_string(), |user| user.name)
+}
+
+/// Reads how long an outage may last: `90s`, `15m`, `2h` or `0`.
+pub fn parse_patience(text: &str) -> std::result::Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "" if digits == "0" => Some(0_u64),
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        _ => None,
+    };
+    let time = seconds.zip(digits.parse::<u64>().ok()).and_then(|(unit, count)| unit.checked_mul(count));
+    let time = time.filter(|seconds| *seconds <= 366 * 24 * 3_600).map(Duration::from_secs);
+    time.ok_or_else(|| format!("{text:?} is not a time: write 90s, 15m, 2h or 0"))
 }
 
 /// Reads a number of bytes: `123`, `64K`, `64KiB` (powers of 1,024) or `64KB` (powers of 1,000), likewise M, G and T.

@@ -18,6 +18,13 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
+/// HMAC-SHA-256 of `bytes` under a key that is used once.
+pub fn hmac_sha256(key: &[u8], bytes: &[u8]) -> [u8; 32] {
+    let keyed = Hmac::<Sha256>::new_from_slice(key).map(|hmac| hmac.chain_update(bytes).finalize().into_bytes().into());
+    // HMAC takes keys of any length.
+    keyed.unwrap_or_default()
+}
+
 /// SHA-256 of bytes that come in pieces.
 #[derive(Debug, Clone, Default)]
 pub struct Sha256Stream(Sha256);

@@ -19,6 +19,7 @@ use crate::catalog::CatalogWriter;
 use crate::compress::Compression;
 use crate::config::CONFIG_NAME;
 use crate::config::Config;
+use crate::config::UnprovenConfig;
 use crate::crypto::KdfCost;
 use crate::crypto::Keys;
 use crate::crypto::MasterKey;
@@ -96,6 +97,29 @@ pub struct SlotRow {
     pub is_current: bool,
 }
 
+/// A repository that was found and is not open yet.
+pub struct Found {
+    place: Place,
+    unproven: UnprovenConfig,
+    slots: Vec<Slot>,
+}
+
+impl Found {
+    /// Opens it.
+    pub fn open(self, secret: &Secret) -> Result<Repository> {
+        let Found { place, unproven, slots } = self;
+        let repository = unproven.repository();
+        let opened = slots.iter().find_map(|slot| Some((slot.id(), slot.open(secret.expose()).ok()?)));
+        let Some((slot, master)) = opened else {
+            return Err(Error::WrongKey { store: place.store.address(), slots: slots.len() });
+        };
+        let keys = Keys::derive(&master, repository);
+        let config = unproven.prove(&keys)?;
+        let catalog_dir = place.catalog_base.join(repository.to_hex());
+        Ok(Repository { place, config, keys, master, slot, catalog_dir })
+    }
+}
+
 /// An open repository, for reading.
 pub struct Repository {
     place: Place,
@@ -131,8 +155,8 @@ impl Repository {
         Ok(made)
     }
 
-    /// Opens a repository with a passphrase.
-    pub fn open(place: &Place, secret: &Secret) -> Result<Repository> {
+    /// Finds a repository: what the store has that can be read without a passphrase.
+    pub fn find(place: &Place) -> Result<Found> {
         let store = &place.store;
         let range = ByteRange::Whole { bytes_max: limits::CONFIG_BYTES_MAX };
         let unproven = match store.get(&object_name(CONFIG_NAME)?, range) {
@@ -140,16 +164,13 @@ impl Repository {
             Err(error) if error.is_absent() => return Err(Error::NoRepository { store: store.address() }),
             Err(error) => return Err(error),
         };
-        let repository = unproven.repository();
-        let slots = slots(store, repository)?;
-        let opened = slots.iter().find_map(|slot| Some((slot.id(), slot.open(secret.expose()).ok()?)));
-        let Some((slot, master)) = opened else {
-            return Err(Error::WrongKey { store: store.address(), slots: slots.len() });
-        };
-        let keys = Keys::derive(&master, repository);
-        let config = unproven.prove(&keys)?;
-        let catalog_dir = place.catalog_base.join(repository.to_hex());
-        Ok(Repository { place: place.clone(), config, keys, master, slot, catalog_dir })
+        let slots = slots(store, unproven.repository())?;
+        Ok(Found { place: place.clone(), unproven, slots })
+    }
+
+    /// Opens a repository with a passphrase.
+    pub fn open(place: &Place, secret: &Secret) -> Result<Repository> {
+        Repository::find(place)?.open(secret)
     }
 
     /// Takes this machine's lock and opens the catalog for writing, making it if there is none.

@@ -1,17 +1,56 @@
 //! The counters that a running command shares with whoever shows its progress, and the flag by which it is stopped.
 //!
-//! Everything is an atomic that many threads may touch without a lock. The counts are for people: nothing is decided
-//! by them, so relaxed order is enough. A command that is told to stop ends at its next [`Watch::check`].
+//! The counts are atomics that many threads may touch without a lock; they are for people: nothing is decided by them, so
+//! relaxed order is enough. A command that is told to stop ends at its next [`Watch::check`]; what waits at that moment is
+//! woken. Trouble that may pass, such as a store that does not answer, is shown here too while it lasts.
 
+use std::fmt;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
+
+/// A person is told of trouble when it is met for this many times in a row: what passes at once concerns nobody.
+const TOLD_AT_TRIES: u32 = 3;
+
+/// What threads wait for, and who wants to know.
+#[derive(Default)]
+struct Waiting(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// How many are in trouble.
+    troubled: usize,
+    trouble: String,
+    is_told: bool,
+    teller: Option<Box<dyn Fn(&str) + Send>>,
+    when_cancelled: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waiting")
+    }
+}
+
+impl Waiting {
+    /// A panic elsewhere leaves a state that is right: it is changed by plain assignments.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Progress and cancellation of one command.
 #[derive(Debug, Default)]
 pub struct Watch {
     cancelled: AtomicBool,
+    waiting: Waiting,
+    woken: Condvar,
     /// Entries finished, whatever their kind.
     pub entries: AtomicU64,
     /// Files whose content was read, as they were new or had changed.
@@ -34,14 +73,71 @@ impl Watch {
         Watch::default()
     }
 
-    /// Asks the command to stop; safe in a signal handler.
+    /// Asks the command to stop, and wakes what waits.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.cancelled.store(true, Ordering::SeqCst);
+        let wakers = std::mem::take(&mut self.waiting.state().when_cancelled);
+        self.woken.notify_all();
+        wakers.into_iter().for_each(|wake| wake());
+    }
+
+    /// Does `wake` when the command is asked to stop, or now if it was: for what cannot wait by [`Watch::sleep`].
+    pub fn when_cancelled(&self, wake: impl FnOnce() + Send + 'static) {
+        let mut state = self.waiting.state();
+        if self.is_cancelled() {
+            drop(state);
+            wake();
+        } else {
+            state.when_cancelled.push(Box::new(wake));
+        }
+    }
+
+    /// Waits so long, or until the command is asked to stop.
+    pub fn sleep(&self, time: Duration) {
+        let state = self.waiting.state();
+        let _ = self.woken.wait_timeout_while(state, time, |_| !self.is_cancelled());
+    }
+
+    /// Says who tells people of trouble that lasts, and of its end.
+    pub fn tell_trouble(&self, teller: impl Fn(&str) + Send + 'static) {
+        self.waiting.state().teller = Some(Box::new(teller));
+    }
+
+    /// One caller is in trouble, for the `tries`-th time in a row, from 1.
+    pub fn trouble(&self, tries: u32, what: &str) {
+        let mut state = self.waiting.state();
+        if tries == 1 {
+            state.troubled += 1;
+        }
+        state.trouble = what.to_owned();
+        if tries >= TOLD_AT_TRIES && !state.is_told {
+            state.is_told = true;
+            if let Some(tell) = &state.teller {
+                tell(&format!("{what}; trying again"));
+            }
+        }
+    }
+
+    /// One caller's trouble is over, for better or worse.
+    pub fn trouble_over(&self, is_well: bool) {
+        let mut state = self.waiting.state();
+        state.troubled = state.troubled.saturating_sub(1);
+        if state.troubled == 0 && std::mem::take(&mut state.is_told) && is_well {
+            if let Some(tell) = &state.teller {
+                tell("the store answers again");
+            }
+        }
+    }
+
+    /// The trouble that somebody is in now.
+    pub fn trouble_now(&self) -> Option<String> {
+        let state = self.waiting.state();
+        (state.troubled > 0).then(|| state.trouble.clone())
     }
 
     /// True once the command was asked to stop.
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.cancelled.load(Ordering::SeqCst)
     }
 
     /// Fails once the command was asked to stop.
@@ -65,5 +161,43 @@ mod tests {
         assert!(matches!(watch.check(), Err(Error::Cancelled)), "cancelled by another thread");
         watch.cancel();
         assert!(watch.is_cancelled(), "cancelling twice is cancelling");
+    }
+
+    #[test]
+    fn cancelling_wakes_whoever_sleeps_and_whoever_asked_for_it() {
+        let watch = Watch::new();
+        let (woken_in, woken_out) = std::sync::mpsc::channel();
+        let early = woken_in.clone();
+        watch.when_cancelled(move || early.send("early").unwrap());
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| watch.sleep(Duration::from_secs(3600)));
+            watch.cancel();
+            sleeper.join().unwrap();
+        });
+        watch.when_cancelled(move || woken_in.send("late").unwrap());
+        assert_eq!(woken_out.iter().collect::<Vec<_>>(), ["early", "late"]);
+        watch.sleep(Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn trouble_that_lasts_is_told_once_and_so_is_its_end() {
+        let watch = Watch::new();
+        let (told_in, told_out) = std::sync::mpsc::channel();
+        watch.tell_trouble(move |text| told_in.send(text.to_owned()).unwrap());
+        watch.trouble(1, "away");
+        assert_eq!(watch.trouble_now().as_deref(), Some("away"));
+        watch.trouble_over(true);
+        assert_eq!(watch.trouble_now(), None);
+        for tries in 1..6 {
+            watch.trouble(tries, "away");
+            watch.trouble(tries, "gone");
+        }
+        watch.trouble_over(true);
+        assert!(watch.trouble_now().is_some(), "another is still in trouble");
+        watch.trouble_over(true);
+        watch.trouble(3, "away");
+        watch.trouble_over(false);
+        let told: Vec<String> = told_out.try_iter().collect();
+        assert_eq!(told, ["away; trying again", "the store answers again", "away; trying again"]);
     }
 }

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bygone_agent::exit::Exit;
 use bygone_agent::exit::Failure;
@@ -31,6 +32,8 @@ use crate::trouble::Trouble;
 
 /// Name of the log in the catalog directory.
 const LOG_FILE: &str = "mount.log";
+/// How long a read waits for a store that does not answer, if nobody says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Shows every snapshot of a repository as a read-only file tree.
 ///
@@ -94,8 +97,13 @@ impl Arguments {
         let point = mountpoint::check(&self.mountpoint, &self.globals.locations()?.directories())?;
         // A relative path means nothing any more once the process has left its directory.
         let log = self.log.as_deref().map(std::path::absolute).transpose().map_err(log_trouble)?;
-        let place = self.globals.place()?;
-        let secret = self.globals.passphrase(Purpose::Open, &Watch::new())?;
+        let watch = Arc::new(Watch::new());
+        // A program that reads a file cannot be told to wait for a quarter of an hour.
+        let retry_for = self.globals.retry_for.or(Some(PATIENCE));
+        let globals = Globals { retry_for, ..self.globals.clone() };
+        let place = globals.place(&watch)?;
+        drop(Repository::find(&place)?);
+        let secret = globals.passphrase(Purpose::Open, &watch)?;
         if self.foreground {
             let repository = Repository::open(&place, &secret)?;
             return self.serve(&repository, &point, options, log.as_deref(), None);
@@ -105,7 +113,7 @@ impl Arguments {
         match daemon::split().map_err(Failure::machine("start", "a process"))? {
             Side::Parent(code) => Ok(code),
             Side::Child(parent) => {
-                let repository = Repository::open(&self.globals.place()?, &secret)?;
+                let repository = Repository::open(&globals.place(&watch)?, &secret)?;
                 self.serve(&repository, &point, options, log.as_deref(), Some(parent))
             }
         }

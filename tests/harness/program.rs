@@ -5,7 +5,7 @@
 //! goes away with it. Output goes to files and not to pipes, because a mount that stays in the background would keep a
 //! pipe open for ever. A program that does not end is killed and its test fails.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -37,6 +37,7 @@ pub struct Site {
     dir: TempDir,
     programs: Programs,
     runs: Cell<u32>,
+    variables: RefCell<Vec<(String, String)>>,
 }
 
 /// What a program said, and how it ended.
@@ -59,7 +60,7 @@ impl Site {
         for folder in ["home", "state", "cache", "config", "said"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
         }
-        Site { dir, programs: programs.clone(), runs: Cell::new(0) }
+        Site { dir, programs: programs.clone(), runs: Cell::new(0), variables: RefCell::default() }
     }
 
     /// A new machine with a new repository. Its key derivation is as cheap as allowed: tests derive keys all the time.
@@ -67,6 +68,11 @@ impl Site {
         let site = Site::new(programs);
         site.bygone([&["init", "--kdf-memory", "8MiB"], options].concat()).ok();
         site
+    }
+
+    /// Adds a variable to this machine's environment.
+    pub fn set(&self, name: &str, value: &str) {
+        self.variables.borrow_mut().push((name.to_owned(), value.to_owned()));
     }
 
     /// A path on this machine, for fixtures and targets.
@@ -98,6 +104,7 @@ impl Site {
         let places = [("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")];
         command.envs(places.map(|(name, folder)| (name, self.at(folder))));
         command.env("BYGONE_REPO", self.repository()).env("BYGONE_PASSPHRASE", PASSPHRASE);
+        command.envs(self.variables.borrow().iter().cloned());
         command
     }
 

@@ -67,7 +67,8 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     };
     // Nobody should type a passphrase only to hear that there is a repository already; and a directory must not come to
     // be because somebody thought better of it at the prompt.
-    match context.globals.place() {
+    let found = context.globals.place(&context.watch).and_then(|place| Ok(Repository::find(&place).map(|_| place)?));
+    match found {
         Err(Failure::Repository(Error::NoRepository { .. })) => {}
         Err(failure) => return Err(failure),
         Ok(place) => {
@@ -76,7 +77,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         }
     }
     let secret = context.globals.passphrase(Purpose::Create, &context.watch)?;
-    let place = context.globals.new_place()?;
+    let place = context.globals.new_place(&context.watch)?;
     let made = Repository::init(&place, &secret, &options)?.lock()?;
     let repository = made.repository();
     let (id, fingerprint) = (repository.config().repository.to_hex(), repository.keys().fingerprint());

@@ -50,6 +50,21 @@ fn the_command_line_is_stronger_than_the_environment() {
 }
 
 #[test]
+fn patience_is_read_and_the_command_line_is_stronger() {
+    for (text, seconds) in [("0", 0), ("90s", 90), ("15m", 900), ("2h", 7_200)] {
+        assert_eq!(parse_patience(text), Ok(Duration::from_secs(seconds)), "{text}");
+    }
+    for bad in ["", "15", "m", "-1s", "1d", "1.5h", "99999999999999999999s", "9999999h"] {
+        assert!(parse_patience(bad).is_err(), "{bad:?}");
+    }
+    let environment = Environment { retry_for: Some("2m".into()), ..environment() };
+    assert_eq!(globals("/r").patience(&environment).unwrap(), Duration::from_secs(120));
+    let line = Globals { retry_for: Some(Duration::ZERO), ..globals("/r") };
+    assert_eq!(line.patience(&environment).unwrap(), Duration::ZERO);
+    assert_eq!(globals("/r").patience(&Environment::default()).unwrap(), PATIENCE_DEFAULT);
+}
+
+#[test]
 fn catalog_and_cache_have_places_of_their_own_by_default() {
     let at_home = globals("file:/r").locations_in(&environment()).unwrap();
     let directories = ["/home/u/.local/state/bygone", "/home/u/.cache/bygone", "/r"].map(PathBuf::from);
@@ -67,7 +82,9 @@ fn what_is_missing_is_asked_for_as_a_mistake_in_usage() {
     assert!(matches!(&told, Failure::Usage(text) if text.contains("BYGONE_REPO")), "{told}");
     let homeless = globals("/r").locations_in(&Environment::default()).unwrap_err();
     assert!(matches!(&homeless, Failure::Usage(text) if text.contains("--catalog-dir")), "{homeless}");
-    assert!(globals("s3://bucket/x").locations_in(&environment()).is_err());
+    assert!(globals("sftp:x").locations_in(&environment()).is_err());
+    let bucket = globals("s3://bucket/x").locations_in(&environment()).unwrap();
+    assert_eq!(bucket.directories().len(), 2, "a bucket is no directory of this machine");
 }
 
 #[test]

@@ -6,13 +6,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Store;
 use super::link::Link;
 use super::local::LocalStore;
 use super::rclone::RcloneStore;
+use super::retry::Clock;
+use super::retry::RetryStore;
+use super::s3::S3Access;
+use super::s3::S3Address;
+use super::s3::S3Store;
 use crate::error::Error;
 use crate::error::Result;
+use crate::watch::Watch;
 
 /// Which kind of store, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,29 +28,51 @@ pub enum Address {
     Local(PathBuf),
     /// A place that the rclone program knows, as it writes it: `remote:path`.
     Rclone(String),
+    /// A bucket.
+    S3(S3Address),
+}
+
+/// What a store is opened with: all that this library does not look for by itself.
+pub struct Surroundings<'a> {
+    /// The way to the store.
+    pub link: &'a Arc<Link>,
+    /// Who is told of trouble that may pass, and who may ask to end.
+    pub watch: &'a Arc<Watch>,
+    /// How long an outage may last.
+    pub patience: Duration,
+    /// Keys for a bucket.
+    pub s3_access: &'a dyn Fn(&S3Address) -> Result<S3Access>,
 }
 
 impl Address {
-    /// Opens the store that lies there, at the end of `link`.
-    pub fn open(&self, link: &Arc<Link>) -> Result<Arc<dyn Store>> {
-        let link = Arc::clone(link);
+    /// Opens the store that lies there. A store in a bucket is not asked yet whether it has a repository.
+    pub fn open(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
+        let link = Arc::clone(surroundings.link);
         match self {
             Address::Local(path) => Ok(Arc::new(LocalStore::open(path)?.with_link(link))),
             Address::Rclone(place) => Ok(Arc::new(RcloneStore::open(place)?.with_link(link))),
+            Address::S3(address) => s3(address, surroundings),
         }
     }
 
-    /// Makes a new and empty store there.
-    pub fn create(&self, link: &Arc<Link>) -> Result<Arc<dyn Store>> {
-        let link = Arc::clone(link);
+    /// Makes a new and empty store there. A bucket is not made: who may do that, and how, is the provider's matter.
+    pub fn create(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
+        let link = Arc::clone(surroundings.link);
         match self {
             Address::Local(path) => Ok(Arc::new(LocalStore::create(path)?.with_link(link))),
             Address::Rclone(place) => Ok(Arc::new(RcloneStore::create(place)?.with_link(link))),
+            Address::S3(address) => s3(address, surroundings),
         }
     }
 }
 
-/// Reads an address: a path, `file:PATH`, `file:///PATH` or `rclone:REMOTE:PATH`.
+fn s3(address: &S3Address, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
+    let Surroundings { link, watch, patience, s3_access } = surroundings;
+    let store = Arc::new(S3Store::new(address, s3_access(address)?, Arc::clone(link), watch)?);
+    Ok(Arc::new(RetryStore::new(store, *patience, Arc::clone(watch), Clock::real(watch))))
+}
+
+/// Reads an address: a path, `file:PATH`, `file:///PATH`, `rclone:REMOTE:PATH`, or one of [`S3Address`].
 pub fn parse_address(text: &str) -> Result<Address> {
     let path = match kind(text) {
         None => text,
@@ -55,11 +84,8 @@ pub fn parse_address(text: &str) -> Result<Address> {
                 return Err(Error::Invalid { what });
             }
         },
+        Some(("s3", rest)) => return Ok(Address::S3(S3Address::parse(rest)?)),
         Some(("rclone", place)) => return rclone(text, place),
-        Some((kind @ "s3", _)) => {
-            let what = format!("{text}: this version does not have the {kind} store yet, use a directory");
-            return Err(Error::Invalid { what });
-        }
         Some((kind, _)) => {
             let what = format!("{text}: there is no store of kind {kind}: if a directory is meant, write ./{text}");
             return Err(Error::Invalid { what });
@@ -123,11 +149,8 @@ mod tests {
 
     #[test]
     fn other_kinds_are_refused_and_never_taken_for_a_directory() {
-        for text in ["s3://bucket/x", "s3:x"] {
-            let told = parse_address(text).unwrap_err();
-            assert!(matches!(&told, Error::Invalid { what } if what.contains("does not have")), "{text}: {told}");
-        }
-        for text in ["", "file:", "file://host/a", "sftp:host:/a", "http://x", "FILE:x", "a\0b"] {
+        assert!(matches!(parse_address("s3://bucket/x"), Ok(Address::S3(address)) if address.prefix == "x/"));
+        for text in ["", "s3:x", "S3://bucket/x", "file:", "file://host/a", "sftp:host:/a", "http://x", "FILE:x", "a\0b"] {
             assert!(matches!(parse_address(text), Err(Error::Invalid { .. })), "{text:?}");
         }
     }

@@ -10,6 +10,8 @@ pub mod link;
 pub mod local;
 pub mod memory;
 pub mod rclone;
+pub mod retry;
+pub mod s3;
 
 mod address;
 mod beneath;
@@ -25,6 +27,7 @@ use crate::error::Error;
 use crate::error::Result;
 
 pub use address::Address;
+pub use address::Surroundings;
 pub use address::parse_address;
 pub use link::TRANSFERS_MAX;
 pub use name::ObjectName;

@@ -1,0 +1,248 @@
+//! The address of a bucket: `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&...`, or `s3:URL/BUCKET/PREFIX` as restic writes it.
+
+use std::fmt;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::error::Error;
+use crate::error::Result;
+
+/// Longest prefix: keys end at 1,024 bytes, and object names may take 200 of them.
+const PREFIX_BYTES_MAX: usize = 700;
+/// A connection that moves nothing for this long is given up.
+const STALL_DEFAULT: Duration = Duration::from_secs(60);
+
+/// How the bucket is named in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// `https://endpoint/bucket/key`
+    Path,
+    /// `https://bucket.endpoint/key`
+    Host,
+}
+
+/// Where the objects of a repository are in an S3 service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Address {
+    /// The bucket.
+    pub bucket: String,
+    /// What the key of each object begins with: empty, or ending with a slash.
+    pub prefix: String,
+    /// The service, if it is not that of the region at Amazon: scheme, host and port.
+    pub endpoint: Option<String>,
+    /// The region, if the address names one.
+    pub region: Option<String>,
+    /// How the bucket is named, if the address says so.
+    pub style: Option<Style>,
+    /// The profile of the AWS files that has the credentials, if the address names one.
+    pub profile: Option<String>,
+    /// A file of certificates that the service's own must lead to, if the address names one.
+    pub ca: Option<String>,
+    /// A connection that moves nothing for this long is given up.
+    pub stall: Duration,
+}
+
+impl S3Address {
+    /// Reads what follows `s3:`.
+    pub fn parse(text: &str) -> Result<S3Address> {
+        let whole = format!("s3:{text}");
+        let refuse = |why: &str| Error::Invalid { what: format!("{}: {why}", without_secrets(&whole)) };
+        let (place, query) = text.split_once('?').unwrap_or((text, ""));
+        let (endpoint, place) = match place.strip_prefix("//") {
+            Some(place) => (None, place),
+            None if place.starts_with("http://") || place.starts_with("https://") => {
+                let (scheme, rest) = place.split_once("://").unwrap_or_default();
+                let (host, place) = rest.split_once('/').ok_or_else(|| refuse("the bucket is missing"))?;
+                (Some(format!("{scheme}://{host}")), place)
+            }
+            None => return Err(refuse("write s3://BUCKET/PREFIX?endpoint=URL&region=NAME")),
+        };
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        if !is_bucket(bucket) {
+            return Err(refuse("the bucket's name has 3 to 63 letters, digits, dots and hyphens; keys and tokens are given by \
+                               the AWS environment variables or files and never in the address"));
+        }
+        let prefix = prefix.trim_matches('/');
+        if prefix.len() > PREFIX_BYTES_MAX || !prefix.split('/').all(|segment| is_segment(segment) || prefix.is_empty()) {
+            return Err(refuse("the prefix may have letters, digits and -_.=+@, in segments that are not empty, . or .."));
+        }
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let mut address = S3Address {
+            bucket: bucket.to_owned(),
+            prefix,
+            endpoint: None,
+            region: None,
+            style: None,
+            profile: None,
+            ca: None,
+            stall: STALL_DEFAULT,
+        };
+        if let Some(endpoint) = endpoint {
+            address.endpoint = Some(parse_endpoint(&endpoint).ok_or_else(|| refuse("that is no URL of a service"))?);
+        }
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            address.set(name, value).map_err(|why| refuse(&why))?;
+        }
+        Ok(address)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> std::result::Result<(), String> {
+        if value.is_empty() {
+            return Err(format!("{name} has no value"));
+        }
+        match name {
+            "endpoint" => {
+                let why = "endpoint= wants http://HOST or https://HOST, with a port if need be, and nothing else";
+                self.endpoint = Some(parse_endpoint(value).ok_or(why)?);
+            }
+            "region" if is_region(value) => self.region = Some(value.to_owned()),
+            "region" => return Err("region= wants the name of a region, such as eu-central-1".into()),
+            "style" => {
+                self.style = match value {
+                    "path" => Some(Style::Path),
+                    "host" => Some(Style::Host),
+                    _ => return Err("style= wants path or host".into()),
+                };
+            }
+            "profile" => self.profile = Some(value.to_owned()),
+            "ca" => self.ca = Some(value.to_owned()),
+            "stall" => {
+                let seconds = value.strip_suffix('s').unwrap_or(value).parse().ok().filter(|n| (1..=3600).contains(n));
+                self.stall = Duration::from_secs(seconds.ok_or("stall= wants a number of seconds from 1 to 3600")?);
+            }
+            _ => return Err(format!("there is no {name}=: there are endpoint, region, style, profile, ca and stall")),
+        }
+        Ok(())
+    }
+
+    /// The service's URL, without a slash at its end, in this region.
+    pub(super) fn service(&self, region: &str) -> String {
+        let china = if region.starts_with("cn-") { ".cn" } else { "" };
+        self.endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com{china}"))
+    }
+
+    /// How the bucket is named. Amazon wants it in the host name; a service of one's own seldom has a name for each bucket.
+    /// A bucket with a dot in its name has no certificate that fits.
+    pub(super) fn style(&self) -> Style {
+        let usual = if self.endpoint.is_some() || self.bucket.contains('.') { Style::Path } else { Style::Host };
+        self.style.unwrap_or(usual)
+    }
+}
+
+impl fmt::Display for S3Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.bucket, self.prefix.trim_end_matches('/'))?;
+        let style = self.style.map(|style| match style {
+            Style::Path => "path".to_owned(),
+            Style::Host => "host".to_owned(),
+        });
+        let stall = (self.stall != STALL_DEFAULT).then(|| format!("{}s", self.stall.as_secs()));
+        let mut mark = '?';
+        for (name, value) in [
+            ("endpoint", &self.endpoint),
+            ("region", &self.region),
+            ("style", &style),
+            ("profile", &self.profile),
+            ("ca", &self.ca),
+            ("stall", &stall),
+        ] {
+            if let Some(value) = value {
+                write!(f, "{mark}{name}={value}")?;
+                mark = '&';
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Scheme, host and port of a URL that has nothing else.
+fn parse_endpoint(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let open = url.username().is_empty() && url.password().is_none();
+    (bare && open && url.has_host()).then(|| url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// What stands before an `@` may be a key.
+fn without_secrets(text: &str) -> String {
+    match text.split_once('?').map_or(text, |(place, _)| place).rsplit_once('@') {
+        Some((_, after)) => format!("s3://...@{after}"),
+        None => text.to_owned(),
+    }
+}
+
+fn is_bucket(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    (3..=63).contains(&text.len()) && text.bytes().all(plain) && !text.contains("..")
+}
+
+fn is_segment(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'=' | b'+' | b'@');
+    !text.is_empty() && text.bytes().all(plain) && text != "." && text != ".."
+}
+
+/// Whether this may be the name of a region.
+pub(super) fn is_region(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    (1..=64).contains(&text.len()) && text.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_says_where_and_is_written_as_it_was_read() {
+        let plain = S3Address::parse("//bucket").unwrap();
+        assert_eq!((plain.bucket.as_str(), plain.prefix.as_str(), plain.endpoint.as_deref()), ("bucket", "", None));
+        assert_eq!(plain.to_string(), "s3://bucket/");
+        let text = "s3://my.bucket/a/b-c?endpoint=https://s3.example.org:9000&region=eu-west-3&style=host&profile=p&\
+                    ca=/etc/x.pem&stall=5s";
+        let full = S3Address::parse(text.strip_prefix("s3:").unwrap()).unwrap();
+        assert_eq!(full.prefix, "a/b-c/");
+        assert_eq!(full.stall, Duration::from_secs(5));
+        assert_eq!(full.to_string(), text);
+        let restic = S3Address::parse("http://127.0.0.1:9000/bucket/a/").unwrap();
+        assert_eq!(restic.to_string(), "s3://bucket/a?endpoint=http://127.0.0.1:9000");
+    }
+
+    #[test]
+    fn a_service_of_ones_own_has_the_bucket_in_the_path_and_amazon_in_the_host() {
+        let case = |text: &str| {
+            let address = S3Address::parse(text).unwrap();
+            (address.service("eu-west-3"), address.style())
+        };
+        assert_eq!(case("//bucket/x"), ("https://s3.eu-west-3.amazonaws.com".into(), Style::Host));
+        assert_eq!(case("//bu.cket/x").1, Style::Path);
+        assert_eq!(case("//bucket/x?endpoint=http://[::1]:80/"), ("http://[::1]".into(), Style::Path));
+        assert_eq!(case("//bucket/x?endpoint=https://h&style=host").1, Style::Host);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_without_showing_a_key() {
+        for bad in [
+            "",
+            "bucket",
+            "//",
+            "//ab",
+            "//bucket//x//y",
+            "//bucket/../x",
+            "//bucket/a b",
+            "//bucket?endpoint=",
+            "//bucket?endpoint=ftp://x",
+            "//bucket?endpoint=http://h/path",
+            "//bucket?region=Frankfurt!",
+            "//bucket?style=virtual",
+            "//bucket?stall=0",
+            "//bucket?colour=blue",
+            "http://host",
+            "//bucket?endpoint=http://user:secret@h",
+        ] {
+            assert!(matches!(S3Address::parse(bad), Err(Error::Invalid { .. })), "{bad}");
+        }
+        let told = S3Address::parse("//AKIAKEY:secretsecret@bucket/x").unwrap_err().to_string();
+        assert!(!told.contains("secretsecret") && told.contains("bucket"), "{told}");
+    }
+}

@@ -1,0 +1,431 @@
+//! A store in a bucket of an S3 service: Amazon's, or one of the many that speak its language.
+//!
+//! An object is an object of the bucket, its key the prefix and the object's name. What the service says is not believed:
+//!
+//! - **GET** wants 206 and the very bytes that were asked for, by `Content-Range`, by length, and by what arrives.
+//! - **PUT** sends the MD5 and the SHA-256 of the bytes, which the service must check, and wants 200 and an ETag, which must be
+//!   the MD5 where the service does not say that it encrypts.
+//! - **LIST** is paged here and not believed to be whole unless it can be (see `listing`).
+//! - **404** means absence only if the service says `NoSuchKey`; redirects are not followed; any other answer is an error.
+//!
+//! Nothing is tried again here: see [`super::retry`].
+//!
+//! **Never overwritten**, as far as it can be had. Every PUT says `If-None-Match: *`, with which today's services (Amazon,
+//! MinIO, Ceph, R2, ...) put only what is not there. Others ignore it, and would overwrite. So before an object is put whose
+//! name is not the SHA-256 of its bytes, it is looked whether something is there, and in this process the writers of such
+//! names go one after the other: on such services, two *processes* that write one name *at the same moment* may still
+//! overwrite each other. No bygone writes two kinds of bytes under one name unless a machine was cloned with its catalog,
+//! which the chain of commits gives away. An object whose name is its hash can only be overwritten by the same bytes.
+
+mod access;
+mod address;
+mod client;
+mod listing;
+mod trouble;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use ureq::http::HeaderName;
+use ureq::http::Method;
+use ureq::http::header;
+
+use super::ByteRange;
+use super::Listed;
+use super::ObjectName;
+use super::Source;
+use super::Store;
+use super::Stored;
+use super::link::Link;
+use crate::error::Error;
+use crate::error::Result;
+use crate::hash::Sha256Stream;
+use crate::id::hex;
+use crate::watch::Watch;
+
+use client::Answer;
+use client::Call;
+use client::Client;
+use client::Payload;
+use listing::PAGE_BYTES_MAX;
+use listing::Pages;
+use trouble::Refusal;
+
+pub use access::KeySource;
+pub use access::S3Access;
+pub use access::S3Keys;
+pub use address::S3Address;
+pub use address::Style;
+pub use trouble::Trouble;
+
+/// How many requests at a time serve a service well, if nobody says otherwise.
+const TRANSFERS_USUAL: usize = 4;
+/// Longest body of an error that is read.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+/// Objects that are there already are compared in pieces of this size, and objects to be are hashed so.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// A bucket, or what lies under a prefix in it.
+pub struct S3Store {
+    address: S3Address,
+    client: Client,
+    /// False once the service has said that it does not know `If-None-Match`.
+    conditional: AtomicBool,
+    /// Held by whoever writes under a name that is not the hash of the bytes: those objects are few and small.
+    writer: Mutex<()>,
+}
+
+/// The hashes of an object to be.
+struct Hashes {
+    sha256_hex: String,
+    md5_hex: String,
+    md5_base64: String,
+}
+
+/// An object of the bucket, as HEAD shows it.
+struct Head {
+    bytes: Option<u64>,
+    etag: Option<String>,
+}
+
+impl S3Store {
+    /// The store at this address. No request is made: whether there is a repository is found out by asking for it.
+    pub fn new(address: &S3Address, access: S3Access, link: Arc<Link>, watch: &Arc<Watch>) -> Result<S3Store> {
+        let client = Client::new(address, access, link, watch)?;
+        Ok(S3Store { address: address.clone(), client, conditional: AtomicBool::new(true), writer: Mutex::new(()) })
+    }
+
+    fn key(&self, name: &ObjectName) -> String {
+        format!("{}{name}", self.address.prefix)
+    }
+
+    /// The error that an answer is which is not the one that was hoped for.
+    fn refused(&self, doing: &'static str, object: &str, mut answer: Answer<'_>) -> Error {
+        // A body that cannot be read says nothing, and the status is still known.
+        let body = answer.read_at_most(ERROR_BYTES_MAX).unwrap_or_default();
+        let region = answer.header("x-amz-bucket-region");
+        let refusal = Refusal { status: answer.status, body: &body, region, date: answer.header(header::DATE) };
+        self.client.failed(doing, object, Trouble::of_refusal(&refusal, self.client.now()))
+    }
+
+    fn get_part(&self, name: &ObjectName, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        let failed = |cause| self.client.failed("read", name.as_str(), cause);
+        let beyond = || io::Error::new(io::ErrorKind::UnexpectedEof, "no object has the bytes that were asked for");
+        let last = bytes.checked_sub(1).and_then(|bytes| offset.checked_add(bytes)).ok_or_else(beyond).map_err(failed)?;
+        let range = format!("bytes={offset}-{last}");
+        let answer = self.client.send(&Call {
+            doing: "read",
+            object: name.as_str(),
+            method: Method::GET,
+            key: &self.key(name),
+            query: &[],
+            headers: &[(header::RANGE, &range)],
+            payload: None,
+        })?;
+        match answer.status {
+            206 => {}
+            200 => return Err(failed(Trouble::nonsense("a part was asked for and the whole is given"))),
+            _ => return Err(self.refused("read", name.as_str(), answer)),
+        }
+        let served = answer.header(header::CONTENT_RANGE).and_then(parse_content_range);
+        match served {
+            Some((from, to, _)) if (from, to) == (offset, last) => {}
+            Some((from, _, Some(whole))) if from == offset && whole <= last => return Err(failed(beyond())),
+            _ => return Err(failed(Trouble::nonsense("other bytes are given than were asked for"))),
+        }
+        let length = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+        self.body(&answer, Some(bytes)).map_err(failed)?;
+        answer.read_exactly(length).map_err(failed)
+    }
+
+    fn get_whole(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>> {
+        let failed = |cause| self.client.failed("read", name.as_str(), cause);
+        let answer = self.client.send(&Call {
+            doing: "read",
+            object: name.as_str(),
+            method: Method::GET,
+            key: &self.key(name),
+            query: &[],
+            headers: &[],
+            payload: None,
+        })?;
+        match answer.status {
+            200 => {}
+            206 => return Err(failed(Trouble::nonsense("the whole was asked for and a part is given"))),
+            _ => return Err(self.refused("read", name.as_str(), answer)),
+        }
+        let bytes = self.body(&answer, None).map_err(failed)?;
+        if bytes > bytes_max {
+            return Err(Error::Limit { what: "the size of a stored object", found: bytes, max: bytes_max });
+        }
+        let length = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+        answer.read_exactly(length).map_err(failed)
+    }
+
+    /// How many bytes the answer will give: it must say so, and have the mark that every object has.
+    fn body(&self, answer: &Answer<'_>, expected: Option<u64>) -> io::Result<u64> {
+        if answer.etag().is_none() {
+            return Err(Trouble::nonsense("an object without an ETag is given"));
+        }
+        match answer.body_bytes() {
+            Some(bytes) if expected.is_none_or(|expected| expected == bytes) => Ok(bytes),
+            Some(_) => Err(Trouble::nonsense("another number of bytes is given than was asked for")),
+            None => Err(Trouble::nonsense("an object is given without its length")),
+        }
+    }
+
+    fn head(&self, name: &ObjectName) -> Result<Option<Head>> {
+        let answer = self.client.send(&Call {
+            doing: "look for",
+            object: name.as_str(),
+            method: Method::HEAD,
+            key: &self.key(name),
+            query: &[],
+            headers: &[],
+            payload: None,
+        })?;
+        match answer.status {
+            200 => Ok(Some(Head { bytes: answer.body_bytes(), etag: answer.etag() })),
+            // Also if the bucket is not there, which HEAD cannot say: the request that follows will.
+            404 => Ok(None),
+            _ => Err(self.refused("look for", name.as_str(), answer)),
+        }
+    }
+
+    /// What is there under this name, if it has these very bytes; an error if it has others; nothing if there is nothing.
+    fn already_there(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes) -> Result<Option<Stored>> {
+        let Some(head) = self.head(name)? else { return Ok(None) };
+        if head.bytes != Some(source.bytes()) {
+            return Err(super::already_there(name));
+        }
+        let is_same_by_etag = head.etag.as_ref() == Some(&hashes.md5_hex);
+        if !is_same_by_etag && !self.is_same(name, source)? {
+            return Err(super::already_there(name));
+        }
+        Ok(Some(Stored { etag: head.etag }))
+    }
+
+    fn is_same(&self, name: &ObjectName, source: Source<'_>) -> Result<bool> {
+        let mut at = 0;
+        while at < source.bytes() {
+            let bytes = PIECE_BYTES.min(source.bytes() - at);
+            let there = self.get_part(name, at, bytes)?;
+            let mut here = vec![0; there.len()];
+            source.read_exact_at(&mut here, at).map_err(|cause| Error::store("write", name, cause))?;
+            if here != there {
+                return Ok(false);
+            }
+            at += bytes;
+        }
+        Ok(true)
+    }
+
+    /// Puts the object if nothing is there. None if something is.
+    fn put_new(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes) -> Result<Option<Stored>> {
+        let failed = |cause| self.client.failed("write", name.as_str(), cause);
+        let conditional: &[(HeaderName, &str)] = &[(header::IF_NONE_MATCH, "*")];
+        let is_conditional = self.conditional.load(Ordering::Relaxed);
+        let payload = Payload { source, sha256_hex: &hashes.sha256_hex, md5_base64: &hashes.md5_base64 };
+        let mut answer = self.client.send(&Call {
+            doing: "write",
+            object: name.as_str(),
+            method: Method::PUT,
+            key: &self.key(name),
+            query: &[],
+            headers: if is_conditional { conditional } else { &[] },
+            payload: Some(payload),
+        })?;
+        match answer.status {
+            200 => {}
+            412 if is_conditional => return Ok(None),
+            501 if is_conditional => {
+                self.conditional.store(false, Ordering::Relaxed);
+                return self.put_new(name, source, hashes);
+            }
+            _ => return Err(self.refused("write", name.as_str(), answer)),
+        }
+        let body = answer.read_at_most(ERROR_BYTES_MAX).map_err(failed)?;
+        if !body.iter().all(u8::is_ascii_whitespace) {
+            return Err(failed(Trouble::nonsense("a PUT is answered with a text")));
+        }
+        let Some(etag) = answer.etag() else {
+            return Err(failed(Trouble::nonsense("a PUT is answered without an ETag")));
+        };
+        let is_encrypted = answer.header("x-amz-server-side-encryption").is_some_and(|how| how != "AES256");
+        if is_md5(&etag) && !is_encrypted && etag != hashes.md5_hex {
+            let cause = format!("the service says that it has other bytes: their MD5 is {etag}, not {}", hashes.md5_hex);
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidData, cause)));
+        }
+        Ok(Some(Stored { etag: Some(etag) }))
+    }
+}
+
+impl Store for S3Store {
+    fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    fn connections(&self) -> usize {
+        self.client.transfers()
+    }
+
+    fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
+        range.check()?;
+        match range {
+            ByteRange::Whole { bytes_max } => self.get_whole(name, bytes_max),
+            ByteRange::Part { offset, bytes } => self.get_part(name, offset, bytes),
+        }
+    }
+
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
+        let hashes = hash(source).map_err(|cause| Error::store("write", name, cause))?;
+        let is_named_by_hash = name.split().1 == hashes.sha256_hex;
+        let _alone = (!is_named_by_hash).then(|| self.writer.lock().unwrap_or_else(PoisonError::into_inner));
+        if !is_named_by_hash && let Some(stored) = self.already_there(name, source, &hashes)? {
+            return Ok(stored);
+        }
+        if let Some(stored) = self.put_new(name, source, &hashes)? {
+            return Ok(stored);
+        }
+        self.already_there(name, source, &hashes)?.ok_or_else(|| {
+            let cause = "the service says that the object is there, and then that it is not";
+            self.client.failed("write", name.as_str(), io::Error::new(io::ErrorKind::ResourceBusy, cause))
+        })
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        super::check_prefix(prefix)?;
+        let shown = format!("{}/{prefix}", self.address.to_string().split('?').next().unwrap_or_default().trim_end_matches('/'));
+        let failed = |cause| self.client.failed("list", &shown, cause);
+        let whole_prefix = format!("{}{prefix}", self.address.prefix);
+        let mut listed = Vec::new();
+        let mut pages = Pages::new(&whole_prefix);
+        loop {
+            let token = pages.token().unwrap_or_default();
+            let all = [("continuation-token", token), ("encoding-type", "url"), ("list-type", "2"), ("prefix", &whole_prefix)];
+            let query = if token.is_empty() { all.get(1..).unwrap_or_default() } else { &all };
+            let mut answer = self.client.send(&Call {
+                doing: "list",
+                object: &shown,
+                method: Method::GET,
+                key: "",
+                query,
+                headers: &[],
+                payload: None,
+            })?;
+            if answer.status != 200 {
+                return Err(match self.refused("list", &shown, answer) {
+                    // A list of nothing is empty; one that is not there is an error.
+                    Error::Store { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                        failed(Trouble::nonsense("a list is said to be no object"))
+                    }
+                    other => other,
+                });
+            }
+            let body = answer.read_at_most(PAGE_BYTES_MAX).map_err(failed)?;
+            let (items, goes_on) = pages.take(&body).map_err(failed)?;
+            listed.extend(items.into_iter().filter_map(|item| {
+                let name = ObjectName::new(item.key.strip_prefix(&self.address.prefix)?)?;
+                Some(Listed { name, bytes: item.bytes, etag: item.etag })
+            }));
+            if !goes_on {
+                return Ok(listed);
+            }
+        }
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        let answer = self.client.send(&Call {
+            doing: "delete",
+            object: name.as_str(),
+            method: Method::DELETE,
+            key: &self.key(name),
+            query: &[],
+            headers: &[],
+            payload: None,
+        })?;
+        match answer.status {
+            200 | 204 => Ok(()),
+            _ => match self.refused("delete", name.as_str(), answer) {
+                error if error.is_absent() => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+fn hash(source: Source<'_>) -> io::Result<Hashes> {
+    let (mut sha256, mut md5) = (Sha256Stream::new(), md5::Context::new());
+    let (mut at, mut piece) = (0, Vec::new());
+    while at < source.bytes() {
+        let bytes = PIECE_BYTES.min(source.bytes() - at);
+        piece.resize(usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?, 0);
+        source.read_exact_at(&mut piece, at)?;
+        sha256.update(&piece);
+        md5.consume(&piece);
+        at += bytes;
+    }
+    let md5 = md5.finalize();
+    Ok(Hashes { sha256_hex: hex(&sha256.finish()), md5_hex: hex(&md5.0), md5_base64: base64(&md5.0) })
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let value = group.iter().fold(0_u32, |value, byte| value << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for digit in 0..4 {
+            let index = (value >> (18 - 6 * digit)) & 63;
+            let letter = DIGITS.get(index as usize).copied().unwrap_or(b'=');
+            text.push(if digit <= group.len() { letter.into() } else { '=' });
+        }
+    }
+    text
+}
+
+/// Whether an ETag has the form of an MD5; those of multipart uploads have not.
+fn is_md5(etag: &str) -> bool {
+    etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
+}
+
+/// Reads `bytes 0-4/10` or `bytes 0-4/*`: first, last, and how many there are.
+fn parse_content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, whole) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let whole = if whole == "*" { None } else { Some(whole.parse().ok()?) };
+    Some((first.parse().ok()?, last.parse().ok()?, whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
+        for (plain, text) in cases {
+            assert_eq!(base64(plain.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn the_hashes_are_those_of_all_bytes() {
+        let hashes = hash(Source::Bytes(b"abc")).unwrap();
+        assert_eq!(hashes.md5_hex, "900150983cd24fb0d6963f7d28e17f72");
+        assert!(hashes.sha256_hex.starts_with("ba7816bf8f01cfea"));
+        assert!(is_md5(&hashes.md5_hex) && !is_md5("900150983cd24fb0d6963f7d28e17f72-3"));
+    }
+
+    #[test]
+    fn a_content_range_is_read_or_refused() {
+        assert_eq!(parse_content_range("bytes 0-4/10"), Some((0, 4, Some(10))));
+        assert_eq!(parse_content_range("bytes 5-9/*"), Some((5, 9, None)));
+        for bad in ["", "bytes", "bytes */10", "0-4/10", "bytes 0-4", "bytes a-4/10"] {
+            assert_eq!(parse_content_range(bad), None, "{bad}");
+        }
+    }
+}

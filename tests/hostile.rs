@@ -1,0 +1,289 @@
+//! Every command against an S3 server that lies: it ends, with the right code; it never shows what is not so; it deletes
+//! nothing; and when the server is well again, so is the repository.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use bygone_tests::compare;
+use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
+use bygone_tests::program::{Ran, Site};
+use bygone_tests::tool;
+use bygone_tests::tree::{Tree, prose, random};
+
+use crate::site::{programs, restored};
+
+const THREADS: usize = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Backup,
+    Snapshots,
+    Ls,
+    Restore,
+    Check,
+    CheckData,
+    Recover,
+    Mount,
+}
+
+const TASKS: [Task; 8] = [
+    Task::Backup,
+    Task::Snapshots,
+    Task::Ls,
+    Task::Restore,
+    Task::Check,
+    Task::CheckData,
+    Task::Recover,
+    Task::Mount,
+];
+
+/// How a row is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It passes: every command does its work.
+    Well,
+    /// It stays: a command that meets it fails, with one of these codes.
+    Fails(&'static [i32]),
+    /// It stays, and cannot be seen by every command that meets it; these two must see it, and no command may be wrong.
+    SeenBy(&'static [Task], i32),
+}
+
+struct Row {
+    verb: Verb,
+    within: &'static str,
+    fault: Fault,
+    end: End,
+}
+
+/// R5 and R6 of the fault matrix: each fault for a moment where it may pass, and for good.
+fn rows() -> Vec<Row> {
+    use Fault::*;
+    use Verb::*;
+    let mut rows = Vec::new();
+    let mut add = |verb, within, fault, end| rows.push(Row { verb, within, fault, end });
+    let passing = [Status(500, "InternalError"), Status(503, "SlowDown"), Html, Silence, ResetBefore, ResetAfter, Redirect];
+    for fault in passing {
+        let end = if fault == Redirect { End::Fails(&[1]) } else { End::Well };
+        for verb in [Get, Put, List] {
+            add(verb, "", fault, end);
+        }
+    }
+    for fault in [ShortBody, ShortChunked, StallInBody, RangeIgnored, WrongRange, NoEtag] {
+        add(Get, "data/", fault, End::Well);
+    }
+    add(Put, "", ResetWithin, End::Well);
+    add(Put, "", NoEtag, End::Well);
+    add(Put, "", ErrorWith200, End::Well);
+    add(Put, "", Status(403, "QuotaExceeded"), End::Fails(&[1]));
+    for fault in [Status(404, ""), Status(404, "NoSuchBucket"), Status(403, "AccessDenied"), Redirect] {
+        add(List, "", fault, End::Fails(&[1]));
+        add(Get, "", fault, End::Fails(&[1]));
+    }
+    for fault in [
+        Status(500, "InternalError"),
+        Html,
+        Nothing,
+        ErrorWith200,
+        Silence,
+        ShortBody,
+        ShortChunked,
+        TruncatedWithoutToken,
+        SamePage,
+        EndlessPages,
+        Duplicates,
+        Unsorted,
+    ] {
+        add(List, "", fault, End::Fails(&[1, 14]));
+    }
+    add(List, "", Empty, End::Fails(&[13, 14]));
+    add(List, "data/", Empty, End::SeenBy(&[Task::Backup, Task::Check], 13));
+    add(List, "data/", Missing, End::SeenBy(&[Task::Backup, Task::Check], 13));
+    add(List, "commits/", Empty, End::SeenBy(&[Task::Backup, Task::Check], 13));
+    for fault in [Status(503, "SlowDown"), Html, ErrorWith200, Silence, ShortBody, ResetBefore, NoEtag, Trickle, EndlessHeader] {
+        add(Get, "", fault, End::Fails(&[1]));
+    }
+    for fault in [Status(500, ""), ShortBody, ShortChunked, RangeIgnored, WrongRange, StallInBody] {
+        add(Get, "data/", fault, End::Fails(&[1, 13, 14]));
+    }
+    for fault in [Status(500, "InternalError"), Html, ErrorWith200, Silence, ResetBefore, ResetWithin, NoEtag] {
+        add(Put, "", fault, End::Fails(&[1]));
+    }
+    rows
+}
+
+/// A repository in a bucket, with what is needed to stand it up again and again.
+struct Master {
+    catalogs: PathBuf,
+    objects: BTreeMap<String, Vec<u8>>,
+    source: PathBuf,
+    content: Vec<u8>,
+    snapshots: Vec<u8>,
+    listing: Vec<u8>,
+}
+
+/// A machine that knows the repository of a server.
+fn machine(server: &FakeS3, patience: &str) -> Site {
+    let site = Site::new(&programs());
+    for (name, value) in [
+        ("BYGONE_REPO", server.store("backups").as_str()),
+        ("BYGONE_RETRY_FOR", patience),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ] {
+        site.set(name, value);
+    }
+    site
+}
+
+impl Master {
+    /// Made on `site`, whose server is `server`.
+    fn new(server: &FakeS3, site: &Site) -> Master {
+        site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "1MiB"]).ok();
+        let tree = Tree::new(&site.at("source"));
+        let content = random(7, 2_500_000);
+        tree.file("noise", &content);
+        tree.file("prose", prose(8, 400_000));
+        site.backup(tree.top()).ok();
+        let snapshots = site.bygone(["snapshots", "--json"]).ok().out;
+        let listing = site.bygone(["ls", "latest", "-R"]).ok().out;
+        let source = tree.top().to_owned();
+        Master { objects: server.objects(), source, content, snapshots, listing, catalogs: site.catalogs() }
+    }
+
+    /// Runs one row with one command, on a machine of its own.
+    fn run(&self, row: &Row, task: Task) {
+        let what = format!("{:?} {:?} of {:?}, {task:?}", row.fault, row.verb, row.within);
+        let server = FakeS3::start();
+        server.set_objects(self.objects.clone());
+        let (patience, times) = if row.end == End::Well { ("60s", 1) } else { ("1s", usize::MAX) };
+        let site = machine(&server, patience);
+        if task != Task::Recover {
+            tool(Command::new("cp").arg("-a").arg(&self.catalogs).arg(site.at("state")));
+        }
+        server.misbehave(row.verb, row.within, row.fault, times);
+        // Something to store, so that a backup makes every kind of request.
+        let fresh = site.at("fresh");
+        fs::write(&fresh, random(99, 1_500_000)).unwrap();
+        let code = self.perform(&site, task, &fresh, &what);
+        let hits = server.hits();
+        match row.end {
+            _ if hits == 0 => assert_eq!(code, 0, "{what}: nothing went wrong"),
+            End::Well => assert_eq!(code, 0, "{what}: it passes"),
+            End::Fails(_) if task == Task::Mount && code == 0 => {}
+            End::Fails(codes) => assert!(codes.contains(&code), "{what}: ended with {code}"),
+            End::SeenBy(tasks, seen) if tasks.contains(&task) => assert_eq!(code, seen, "{what}"),
+            End::SeenBy(..) => {}
+        }
+        let asked = server.take_asked();
+        let deleted: Vec<_> = asked.iter().filter(|(verb, _)| *verb == Verb::Delete).collect();
+        assert!(deleted.iter().all(|(_, key)| key.starts_with("backups/running/")), "{what}: {deleted:?}");
+        for (key, bytes) in &self.objects {
+            assert!(server.objects().get(key) == Some(bytes), "{what}: {key} is as it was");
+        }
+        if task == Task::Backup {
+            server.behave();
+            site.bygone([OsStr::new("backup"), self.source.as_os_str(), fresh.as_os_str()]).ok();
+            site.bygone(["check", "--read-data"]).ok();
+        }
+    }
+
+    /// Does it, and sees to it that what is shown is right.
+    fn perform(&self, site: &Site, task: Task, fresh: &Path, what: &str) -> i32 {
+        let run = |arguments: &[&OsStr]| site.bygone(arguments);
+        let text = |arguments: &[&str]| site.bygone(arguments);
+        let shown = |ran: Ran, expected: &[u8]| {
+            assert!(ran.code != 0 || ran.out == expected, "{what}: {ran}");
+            ran.code
+        };
+        match task {
+            Task::Backup => run(&["backup".as_ref(), self.source.as_os_str(), fresh.as_os_str()]).code,
+            Task::Snapshots => shown(text(&["snapshots", "--json"]), &self.snapshots),
+            Task::Ls => shown(text(&["ls", "latest", "-R"]), &self.listing),
+            Task::Check => text(&["check"]).code,
+            Task::CheckData => text(&["check", "--read-data"]).code,
+            Task::Recover => match text(&["recover"]).code {
+                0 => shown(text(&["snapshots", "--json"]), &self.snapshots),
+                code => code,
+            },
+            Task::Restore => {
+                let target = site.at("target");
+                let code = run(&["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]).code;
+                let restored = restored(&target, &self.source);
+                if code == 0 {
+                    compare::assert_same(&self.source, &restored);
+                } else if let Ok(bytes) = fs::read(restored.join("noise")) {
+                    assert!(bytes == self.content, "{what}: what is restored is right");
+                }
+                code
+            }
+            Task::Mount => self.mount(site, what),
+        }
+    }
+
+    fn mount(&self, site: &Site, what: &str) -> i32 {
+        let point = site.at("mnt");
+        fs::create_dir(&point).unwrap();
+        let mounted = site.bygone_mount([point.as_os_str()]);
+        if mounted.code != 0 {
+            return mounted.code;
+        }
+        let at = point.join("latest").join(self.source.strip_prefix("/").unwrap()).join("noise");
+        let read = fs::read(&at);
+        tool(Command::new("umount").arg(&point));
+        match read {
+            Ok(bytes) => assert!(bytes == self.content, "{what}: what is read is right"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(nix::libc::EIO), "{what}: {error}"),
+        }
+        0
+    }
+}
+
+#[test]
+fn no_lie_of_the_server_makes_a_command_hang_err_or_delete() {
+    if !bygone_tests::root() {
+        return;
+    }
+    let server = FakeS3::start();
+    let site = machine(&server, "5s");
+    let master = Master::new(&server, &site);
+    let rows = rows();
+    let cases: Vec<(&Row, Task)> = rows.iter().flat_map(|row| TASKS.map(|task| (row, task))).collect();
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some((row, task)) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let run = std::panic::AssertUnwindSafe(|| master.run(row, *task));
+                    if let Err(panic) = std::panic::catch_unwind(run) {
+                        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                        failed.lock().unwrap().push(text);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {} failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
+}
+
+#[test]
+fn an_unchanged_backup_costs_ten_requests_at_most() {
+    let server = FakeS3::start();
+    let site = machine(&server, "5s");
+    site.bygone(["init", "--kdf-memory", "8MiB"]).ok();
+    let tree = Tree::new(&site.at("source"));
+    for number in 0..200 {
+        tree.file(&format!("{number}"), prose(number, 3_000));
+    }
+    site.backup(tree.top());
+    server.take_asked();
+    site.backup(tree.top());
+    let asked = server.take_asked();
+    assert!(asked.len() <= 10, "{} requests: {asked:?}", asked.len());
+}

@@ -1,0 +1,73 @@
+//! A backup to a bucket that is killed: at a request chosen by a seed, before it, within it, or after it is carried out.
+//!
+//! `BYGONE_TEST_KILLS` is how many are made, `BYGONE_TEST_SEED` where they begin.
+
+use std::env;
+
+use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault};
+use bygone_tests::program::Site;
+use bygone_tests::tree::{Tree, random};
+
+use crate::site::programs;
+
+const KILLS: u64 = 12;
+const VOLUME_BYTES: u64 = 1 << 20;
+
+fn number(name: &str, usual: u64) -> u64 {
+    env::var(name).map_or(usual, |text| text.parse().expect("a number"))
+}
+
+/// One step of splitmix64.
+fn scramble(seed: u64) -> u64 {
+    let mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[test]
+fn a_killed_backup_is_completed_by_the_next_and_little_is_sent_twice() {
+    let (kills, seed) = (number("BYGONE_TEST_KILLS", KILLS), number("BYGONE_TEST_SEED", 1));
+    let server = FakeS3::start();
+    let site = Site::new(&programs());
+    for (name, value) in [
+        ("BYGONE_REPO", server.store("backups").replace("stall=1s", "stall=600s").as_str()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ] {
+        site.set(name, value);
+    }
+    site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "1MiB"]).ok();
+    let tree = Tree::new(&site.at("source"));
+    let mut killed = 0;
+    for round in 0..kills {
+        let drawn = scramble(seed ^ scramble(round));
+        tree.file(&format!("{round}"), random(seed + round, 2_500_000));
+        server.take_asked();
+        let sent_before = server.bytes_in();
+        let stored_before: u64 = server.objects().values().map(|bytes| bytes.len() as u64).sum();
+        let fault = [Fault::SilenceBefore, Fault::SilenceWithin, Fault::Silence][usize::try_from(drawn % 3).unwrap()];
+        server.hold_after(usize::try_from((drawn >> 8) % 18).unwrap(), fault);
+        let command = site.bygone_command(["--parallel".as_ref(), "1".as_ref(), "backup".as_ref(), tree.top().as_os_str()]);
+        let mut started = site.start(command);
+        while !server.is_held() && started.child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        if server.is_held() {
+            started.child.kill().unwrap();
+            killed += 1;
+        }
+        drop(started.child.wait());
+        site.bygone(["--parallel".as_ref(), "1".as_ref(), "backup".as_ref(), tree.top().as_os_str()]).ok();
+        let stored: u64 = server.objects().values().map(|bytes| bytes.len() as u64).sum::<u64>() - stored_before;
+        let sent = server.bytes_in() - sent_before;
+        let twice = sent.saturating_sub(stored);
+        // What a volume is closed at is passed by its last block and its tail; small objects come on top.
+        assert!(twice <= VOLUME_BYTES * 2, "round {round}, seed {seed}: {twice} bytes were sent twice");
+        if round % 8 == 7 || round + 1 == kills {
+            site.bygone(["check", "--read-data"]).ok();
+        }
+    }
+    eprintln!("{killed} of {kills} backups were killed, seed {seed}");
+    assert!(killed > 0);
+}
