@@ -32,16 +32,8 @@ enum Task {
     Mount,
 }
 
-const TASKS: [Task; 8] = [
-    Task::Backup,
-    Task::Snapshots,
-    Task::Ls,
-    Task::Restore,
-    Task::Check,
-    Task::CheckData,
-    Task::Recover,
-    Task::Mount,
-];
+const TASKS: [Task; 8] =
+    [Task::Backup, Task::Snapshots, Task::Ls, Task::Restore, Task::Check, Task::CheckData, Task::Recover, Task::Mount];
 
 /// How a row is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +59,8 @@ fn rows() -> Vec<Row> {
     use Verb::*;
     let mut rows = Vec::new();
     let mut add = |verb, within, fault, end| rows.push(Row { verb, within, fault, end });
-    let passing = [Status(500, "InternalError"), Status(503, "SlowDown"), Html, Silence, ResetBefore, ResetAfter, Redirect];
+    let passing =
+        [Status(500, "InternalError"), Status(503, "SlowDown"), Html, Silence, ResetBefore, ResetAfter, Redirect];
     for fault in passing {
         let end = if fault == Redirect { End::Fails(&[1]) } else { End::Well };
         for verb in [Get, Put, List] {
@@ -105,7 +98,9 @@ fn rows() -> Vec<Row> {
     add(List, "data/", Empty, End::SeenBy(&[Task::Backup, Task::Check], 13));
     add(List, "data/", Missing, End::SeenBy(&[Task::Backup, Task::Check], 13));
     add(List, "commits/", Empty, End::SeenBy(&[Task::Backup, Task::Check], 13));
-    for fault in [Status(503, "SlowDown"), Html, ErrorWith200, Silence, ShortBody, ResetBefore, NoEtag, Trickle, EndlessHeader] {
+    for fault in
+        [Status(503, "SlowDown"), Html, ErrorWith200, Silence, ShortBody, ResetBefore, NoEtag, Trickle, EndlessHeader]
+    {
         add(Get, "", fault, End::Fails(&[1]));
     }
     for fault in [Status(500, ""), ShortBody, ShortChunked, RangeIgnored, WrongRange, StallInBody] {
@@ -279,7 +274,7 @@ fn an_unchanged_backup_costs_ten_requests_at_most() {
     site.bygone(["init", "--kdf-memory", "8MiB"]).ok();
     let tree = Tree::new(&site.at("source"));
     for number in 0..200 {
-        tree.file(&format!("{number}"), prose(number, 3_000));
+        tree.file(format!("{number}"), prose(number, 3_000));
     }
     site.backup(tree.top());
     server.take_asked();

@@ -42,13 +42,14 @@ fn a_killed_backup_is_completed_by_the_next_and_little_is_sent_twice() {
     let mut killed = 0;
     for round in 0..kills {
         let drawn = scramble(seed ^ scramble(round));
-        tree.file(&format!("{round}"), random(seed + round, 2_500_000));
+        tree.file(format!("{round}"), random(seed + round, 2_500_000));
         server.take_asked();
         let sent_before = server.bytes_in();
         let stored_before: u64 = server.objects().values().map(|bytes| bytes.len() as u64).sum();
         let fault = [Fault::SilenceBefore, Fault::SilenceWithin, Fault::Silence][usize::try_from(drawn % 3).unwrap()];
         server.hold_after(usize::try_from((drawn >> 8) % 18).unwrap(), fault);
-        let command = site.bygone_command(["--parallel".as_ref(), "1".as_ref(), "backup".as_ref(), tree.top().as_os_str()]);
+        let command =
+            site.bygone_command(["--parallel".as_ref(), "1".as_ref(), "backup".as_ref(), tree.top().as_os_str()]);
         let mut started = site.start(command);
         while !server.is_held() && started.child.try_wait().unwrap().is_none() {
             std::thread::yield_now();

@@ -205,7 +205,7 @@ fn a_delete_of_nothing_succeeds_and_one_that_is_refused_fails() {
 #[test]
 fn troubles_that_have_a_remedy_say_which() {
     let (server, store) = stocked();
-    let mut trouble = |status, code| {
+    let trouble = |status, code| {
         server.misbehave(Verb::Get, "", Fault::Status(status, code), 1);
         let error = store.get(&name("data/00/a"), WHOLE).unwrap_err();
         (Trouble::within(&error).cloned(), error.to_string())
@@ -256,11 +256,7 @@ fn an_answer_that_was_lost_does_not_make_a_put_fail_nor_send_its_bytes_twice() {
 
 /// A store whose patience does not take time.
 fn patient(store: S3Store) -> RetryStore {
-    let clock = Clock {
-        now: Box::new(|| Duration::ZERO),
-        wait: Box::new(|_| {}),
-        draw: Box::new(|| 0.5),
-    };
+    let clock = Clock { now: Box::new(|| Duration::ZERO), wait: Box::new(|_| {}), draw: Box::new(|| 0.5) };
     RetryStore::new(Arc::new(store), Duration::from_secs(900), Arc::new(Watch::new()), clock)
 }
 

@@ -46,7 +46,9 @@ fn access_in(address: &S3Address, get: &dyn Fn(&str) -> Option<String>) -> Resul
     let service = address.endpoint.as_ref().or(endpoint.as_ref());
     let host = service.map_or("amazonaws.com", |service| service.split_once("://").map_or("", |(_, host)| host));
     let proxy = if service.is_some_and(|service| service.starts_with("http:")) { "http_proxy" } else { "https_proxy" };
-    let proxy = get(proxy).or_else(|| get(&proxy.to_uppercase()).filter(|_| proxy != "http_proxy")).or_else(|| get("all_proxy"));
+    let proxy = get(proxy)
+        .or_else(|| get(&proxy.to_uppercase()).filter(|_| proxy != "http_proxy"))
+        .or_else(|| get("all_proxy"));
     let no_proxy = get("no_proxy").or_else(|| get("NO_PROXY")).unwrap_or_default();
     let proxy = proxy.filter(|_| !is_without_proxy(host, &no_proxy));
     let region = get("AWS_REGION").or_else(|| get("AWS_DEFAULT_REGION")).or_else(|| setting("region"));
@@ -133,7 +135,8 @@ fn is_without_proxy(host: &str, no_proxy: &str) -> bool {
     };
     let is_here = |name: &str| {
         let name = name.trim().trim_start_matches("*.").trim_start_matches('.');
-        !name.is_empty() && (name == "*" || bare == name || bare.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')))
+        !name.is_empty()
+            && (name == "*" || bare == name || bare.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')))
     };
     no_proxy.split(',').any(is_here)
 }
@@ -153,7 +156,8 @@ mod tests {
     fn region_and_service_come_from_the_variables_or_the_profile() {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config");
-        let text = "# comment\n[default]\nregion = eu-west-1\n[profile far]\nregion=ap-south-1\nendpoint_url = http://far/\n";
+        let text =
+            "# comment\n[default]\nregion = eu-west-1\n[profile far]\nregion=ap-south-1\nendpoint_url = http://far/\n";
         fs::write(&config, text).unwrap();
         let file = ("AWS_CONFIG_FILE", config.to_str().unwrap());
         let region = |environment: &[(&str, &str)]| access("s3://bucket/x", environment).unwrap().region;

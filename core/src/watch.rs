@@ -18,6 +18,9 @@ use crate::error::Result;
 /// A person is told of trouble when it is met for this many times in a row: what passes at once concerns nobody.
 const TOLD_AT_TRIES: u32 = 3;
 
+/// Who tells people.
+type Teller = Box<dyn Fn(&str) + Send>;
+
 /// What threads wait for, and who wants to know.
 #[derive(Default)]
 struct Waiting(Mutex<State>);
@@ -28,7 +31,7 @@ struct State {
     troubled: usize,
     trouble: String,
     is_told: bool,
-    teller: Option<Box<dyn Fn(&str) + Send>>,
+    teller: Option<Teller>,
     when_cancelled: Vec<Box<dyn FnOnce() + Send>>,
 }
 
@@ -122,10 +125,12 @@ impl Watch {
     pub fn trouble_over(&self, is_well: bool) {
         let mut state = self.waiting.state();
         state.troubled = state.troubled.saturating_sub(1);
-        if state.troubled == 0 && std::mem::take(&mut state.is_told) && is_well {
-            if let Some(tell) = &state.teller {
-                tell("the store answers again");
-            }
+        if state.troubled == 0
+            && std::mem::take(&mut state.is_told)
+            && is_well
+            && let Some(tell) = &state.teller
+        {
+            tell("the store answers again");
         }
     }
 

@@ -255,7 +255,9 @@ impl Response {
     fn error(status: u16, code: &str) -> Response {
         let body = match code {
             "" => Vec::new(),
-            _ => format!("<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>so it is</Message></Error>").into(),
+            _ => {
+                format!("<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>so it is</Message></Error>").into()
+            }
         };
         Response { status, body, ..Response::default() }
     }
@@ -374,7 +376,10 @@ impl Connection {
             },
             Verb::Put => {
                 let is_new = !state.objects.contains_key(&request.key);
-                if !is_new && !state.overwrites && request.headers.get("if-none-match").is_some_and(|value| value == "*") {
+                if !is_new
+                    && !state.overwrites
+                    && request.headers.get("if-none-match").is_some_and(|value| value == "*")
+                {
                     return Response::error(412, "PreconditionFailed");
                 }
                 state.objects.insert(request.key.clone(), request.body.clone());

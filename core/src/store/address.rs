@@ -150,7 +150,9 @@ mod tests {
     #[test]
     fn other_kinds_are_refused_and_never_taken_for_a_directory() {
         assert!(matches!(parse_address("s3://bucket/x"), Ok(Address::S3(address)) if address.prefix == "x/"));
-        for text in ["", "s3:x", "S3://bucket/x", "file:", "file://host/a", "sftp:host:/a", "http://x", "FILE:x", "a\0b"] {
+        for text in
+            ["", "s3:x", "S3://bucket/x", "file:", "file://host/a", "sftp:host:/a", "http://x", "FILE:x", "a\0b"]
+        {
             assert!(matches!(parse_address(text), Err(Error::Invalid { .. })), "{text:?}");
         }
     }

@@ -43,8 +43,9 @@ fn hope(error: &Error) -> Hope {
     use io::ErrorKind::*;
     let Error::Store { source, .. } = error else { return Hope::None };
     match source.kind() {
-        TimedOut | ConnectionReset | ConnectionAborted | ConnectionRefused | BrokenPipe | NotConnected | HostUnreachable
-        | NetworkUnreachable | NetworkDown | AddrNotAvailable | ResourceBusy | Interrupted | WouldBlock => Hope::Good,
+        TimedOut | ConnectionReset | ConnectionAborted | ConnectionRefused | BrokenPipe | NotConnected
+        | HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable | ResourceBusy | Interrupted
+        | WouldBlock => Hope::Good,
         InvalidData => Hope::Little,
         _ => Hope::None,
     }
@@ -68,7 +69,9 @@ impl Clock {
         Clock {
             now: Box::new(move || began.elapsed()),
             wait: Box::new(move |time| watch.sleep(time)),
-            draw: Box::new(|| crate::crypto::random::<4>().map_or(0.5, |bytes| f64::from(u32::from_le_bytes(bytes)) / 2f64.powi(32))),
+            draw: Box::new(|| {
+                crate::crypto::random::<4>().map_or(0.5, |bytes| f64::from(u32::from_le_bytes(bytes)) / 2f64.powi(32))
+            }),
         }
     }
 }

@@ -23,7 +23,10 @@ pub struct S3Keys {
 
 impl fmt::Debug for S3Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Keys").field("access_key", &self.access_key).field("expires", &self.expires).finish_non_exhaustive()
+        f.debug_struct("S3Keys")
+            .field("access_key", &self.access_key)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
     }
 }
 

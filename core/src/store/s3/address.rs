@@ -60,12 +60,17 @@ impl S3Address {
         };
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         if !is_bucket(bucket) {
-            return Err(refuse("the bucket's name has 3 to 63 letters, digits, dots and hyphens; keys and tokens are given by \
-                               the AWS environment variables or files and never in the address"));
+            return Err(refuse(
+                "the bucket's name has 3 to 63 letters, digits, dots and hyphens; keys and tokens are given by \
+                               the AWS environment variables or files and never in the address",
+            ));
         }
         let prefix = prefix.trim_matches('/');
-        if prefix.len() > PREFIX_BYTES_MAX || !prefix.split('/').all(|segment| is_segment(segment) || prefix.is_empty()) {
-            return Err(refuse("the prefix may have letters, digits and -_.=+@, in segments that are not empty, . or .."));
+        if prefix.len() > PREFIX_BYTES_MAX || !prefix.split('/').all(|segment| is_segment(segment) || prefix.is_empty())
+        {
+            return Err(refuse(
+                "the prefix may have letters, digits and -_.=+@, in segments that are not empty, . or ..",
+            ));
         }
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let mut address = S3Address {

@@ -139,7 +139,6 @@ impl Client {
         (self.access.now)()
     }
 
-
     /// Sends one request and returns the answer, whatever its status.
     pub fn send(&self, call: &Call<'_>) -> Result<Answer<'_>> {
         let failed = |cause: io::Error| self.failed(call.doing, call.object, cause);
@@ -234,7 +233,8 @@ impl Client {
     fn keys(&self) -> Result<S3Keys> {
         let mut known = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.now();
-        let lasts = |keys: &S3Keys, left| keys.expires.is_none_or(|end| end.duration_since(now).is_ok_and(|rest| rest > left));
+        let lasts =
+            |keys: &S3Keys, left| keys.expires.is_none_or(|end| end.duration_since(now).is_ok_and(|rest| rest > left));
         if let Some(keys) = known.as_ref().filter(|keys| lasts(keys, KEYS_LEFT_MIN)) {
             return Ok(keys.clone());
         }
@@ -247,7 +247,6 @@ impl Client {
     }
 }
 
-
 fn config(access: &S3Access, stall: Duration) -> Result<ureq::config::Config> {
     let mut tls = TlsConfig::builder();
     if let Some(pem) = &access.ca_pem {
@@ -256,7 +255,9 @@ fn config(access: &S3Access, stall: Duration) -> Result<ureq::config::Config> {
             match item {
                 Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
                 Ok(_) => {}
-                Err(cause) => return Err(Error::Invalid { what: format!("the file of certificates is damaged: {cause}") }),
+                Err(cause) => {
+                    return Err(Error::Invalid { what: format!("the file of certificates is damaged: {cause}") });
+                }
             }
         }
         if certificates.is_empty() {

@@ -141,7 +141,8 @@ fn unescaped(text: &str, is_escaped: bool) -> io::Result<Cow<'_, str>> {
             b'%' => {
                 let value = digit(rest.next()).zip(digit(rest.next())).map(|(high, low)| high * 16 + low);
                 let value = value.and_then(|value| u8::try_from(value).ok());
-                bytes.push(value.ok_or_else(|| Trouble::nonsense("a name in the list is not escaped as it should be"))?);
+                bytes
+                    .push(value.ok_or_else(|| Trouble::nonsense("a name in the list is not escaped as it should be"))?);
             }
             b'+' => bytes.push(b' '),
             other => bytes.push(other),

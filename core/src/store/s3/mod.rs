@@ -115,7 +115,8 @@ impl S3Store {
     fn get_part(&self, name: &ObjectName, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         let failed = |cause| self.client.failed("read", name.as_str(), cause);
         let beyond = || io::Error::new(io::ErrorKind::UnexpectedEof, "no object has the bytes that were asked for");
-        let last = bytes.checked_sub(1).and_then(|bytes| offset.checked_add(bytes)).ok_or_else(beyond).map_err(failed)?;
+        let last =
+            bytes.checked_sub(1).and_then(|bytes| offset.checked_add(bytes)).ok_or_else(beyond).map_err(failed)?;
         let range = format!("bytes={offset}-{last}");
         let answer = self.client.send(&Call {
             doing: "read",
@@ -257,7 +258,8 @@ impl S3Store {
         };
         let is_encrypted = answer.header("x-amz-server-side-encryption").is_some_and(|how| how != "AES256");
         if is_md5(&etag) && !is_encrypted && etag != hashes.md5_hex {
-            let cause = format!("the service says that it has other bytes: their MD5 is {etag}, not {}", hashes.md5_hex);
+            let cause =
+                format!("the service says that it has other bytes: their MD5 is {etag}, not {}", hashes.md5_hex);
             return Err(failed(io::Error::new(io::ErrorKind::InvalidData, cause)));
         }
         Ok(Some(Stored { etag: Some(etag) }))
@@ -299,14 +301,22 @@ impl Store for S3Store {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         super::check_prefix(prefix)?;
-        let shown = format!("{}/{prefix}", self.address.to_string().split('?').next().unwrap_or_default().trim_end_matches('/'));
+        let shown = format!(
+            "{}/{prefix}",
+            self.address.to_string().split('?').next().unwrap_or_default().trim_end_matches('/')
+        );
         let failed = |cause| self.client.failed("list", &shown, cause);
         let whole_prefix = format!("{}{prefix}", self.address.prefix);
         let mut listed = Vec::new();
         let mut pages = Pages::new(&whole_prefix);
         loop {
             let token = pages.token().unwrap_or_default();
-            let all = [("continuation-token", token), ("encoding-type", "url"), ("list-type", "2"), ("prefix", &whole_prefix)];
+            let all = [
+                ("continuation-token", token),
+                ("encoding-type", "url"),
+                ("list-type", "2"),
+                ("prefix", &whole_prefix),
+            ];
             let query = if token.is_empty() { all.get(1..).unwrap_or_default() } else { &all };
             let mut answer = self.client.send(&Call {
                 doing: "list",
@@ -406,7 +416,8 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
         for (plain, text) in cases {
             assert_eq!(base64(plain.as_bytes()), text);
         }

@@ -19,7 +19,9 @@ pub enum Trouble {
         code: String,
     },
     /// Wrong keys, or keys that may not do this.
-    #[error("access is denied ({answer}): check the keys, and that they may read, write, list and delete in this bucket")]
+    #[error(
+        "access is denied ({answer}): check the keys, and that they may read, write, list and delete in this bucket"
+    )]
     Denied {
         /// The service's words.
         answer: String,
@@ -31,7 +33,9 @@ pub enum Trouble {
         region: String,
     },
     /// The service sends us elsewhere and does not say which region that is.
-    #[error("the service sends us elsewhere ({answer}), which is never followed: check endpoint= and region= of the address")]
+    #[error(
+        "the service sends us elsewhere ({answer}), which is never followed: check endpoint= and region= of the address"
+    )]
     Redirected {
         /// The service's words.
         answer: String,
@@ -95,13 +99,21 @@ impl Trouble {
             (507, _)
             | (
                 _,
-                "QuotaExceeded" | "QuotaExceededException" | "InsufficientStorage" | "InsufficientCapacity" | "XMinioStorageFull"
-                | "BucketQuotaExceeded" | "StorageQuotaExceeded" | "TooMuchData" | "XMinioAdminBucketQuotaExceeded",
+                "QuotaExceeded"
+                | "QuotaExceededException"
+                | "InsufficientStorage"
+                | "InsufficientCapacity"
+                | "XMinioStorageFull"
+                | "BucketQuotaExceeded"
+                | "StorageQuotaExceeded"
+                | "TooMuchData"
+                | "XMinioAdminBucketQuotaExceeded",
             ) => (StorageFull, Trouble::Full { code: if code.is_empty() { "507".into() } else { code } }),
             (_, "RequestTimeTooSkewed" | "RequestExpired" | "RequestNotYetValid") => {
                 (Other, Trouble::ClockSkew { difference: difference(refusal.date, now) })
             }
-            (300..=399, _) | (_, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+            (300..=399, _)
+            | (_, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
                 match region {
                     Some(region) => (Other, Trouble::WrongRegion { region: region.to_owned() }),
                     None => (Other, Trouble::Redirected { answer }),
@@ -234,7 +246,9 @@ mod tests {
     }
 
     fn error(code: &str) -> String {
-        format!("<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>because</Message><Resource>/x</Resource></Error>")
+        format!(
+            "<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>because</Message><Resource>/x</Resource></Error>"
+        )
     }
 
     #[test]
@@ -247,7 +261,10 @@ mod tests {
         let full = Trouble::Full { code: "QuotaExceeded".into() };
         assert_eq!(trouble(403, &error("QuotaExceeded")), (io::ErrorKind::StorageFull, Some(full)));
         let (kind, denied) = trouble(403, &error("AccessDenied"));
-        assert!(kind == io::ErrorKind::PermissionDenied && matches!(denied, Some(Trouble::Denied { .. })), "{denied:?}");
+        assert!(
+            kind == io::ErrorKind::PermissionDenied && matches!(denied, Some(Trouble::Denied { .. })),
+            "{denied:?}"
+        );
         let region = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-3</Region></Error>";
         assert_eq!(trouble(400, region).1, Some(Trouble::WrongRegion { region: "eu-west-3".into() }));
         assert!(matches!(trouble(301, "").1, Some(Trouble::Redirected { .. })));
@@ -266,7 +283,9 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_told_from_what_stays() {
-        for (status, code) in [(503, "SlowDown"), (500, "InternalError"), (400, "RequestTimeout"), (409, "OperationAborted")] {
+        for (status, code) in
+            [(503, "SlowDown"), (500, "InternalError"), (400, "RequestTimeout"), (409, "OperationAborted")]
+        {
             assert_eq!(told(status, &error(code)).kind(), io::ErrorKind::ResourceBusy, "{code}");
         }
         assert_eq!(told(400, &error("BadDigest")).kind(), io::ErrorKind::InvalidData);
