@@ -31,7 +31,7 @@ fn a_killed_backup_is_completed_by_the_next_and_little_is_sent_twice() {
     let server = FakeS3::start();
     let site = Site::new(&programs());
     for (name, value) in [
-        ("BYGONE_REPO", server.store("backups").replace("stall=1s", "stall=600s").as_str()),
+        ("BYGONE_REPO", (server.store("backups") + "&stall=600s").as_str()),
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
         ("AWS_SECRET_ACCESS_KEY", "secret"),
     ] {
@@ -59,6 +59,7 @@ fn a_killed_backup_is_completed_by_the_next_and_little_is_sent_twice() {
             killed += 1;
         }
         drop(started.child.wait());
+        server.behave();
         site.bygone(["--parallel".as_ref(), "1".as_ref(), "backup".as_ref(), tree.top().as_os_str()]).ok();
         let stored: u64 = server.objects().values().map(|bytes| bytes.len() as u64).sum::<u64>() - stored_before;
         let sent = server.bytes_in() - sent_before;

@@ -33,7 +33,16 @@ fn access(now: fn() -> SystemTime) -> S3Access {
 }
 
 fn open(server: &FakeS3, prefix: &str, watch: &Arc<Watch>) -> S3Store {
-    let address = S3Address::parse(server.store(prefix).strip_prefix("s3:").unwrap()).unwrap();
+    open_with(server.store(prefix), watch)
+}
+
+/// The same store, which gives up a server that is silent for a second.
+fn hasty(server: &FakeS3) -> S3Store {
+    open_with(server.store("deep/prefix") + "&stall=1s", &Arc::new(Watch::new()))
+}
+
+fn open_with(address: String, watch: &Arc<Watch>) -> S3Store {
+    let address = S3Address::parse(address.strip_prefix("s3:").unwrap()).unwrap();
     S3Store::new(&address, access(SystemTime::now), Arc::new(Link::default()), watch).unwrap()
 }
 
@@ -87,6 +96,7 @@ fn a_server_that_refuses_the_condition_is_asked_without() {
 #[test]
 fn every_lie_of_a_get_is_an_error_and_never_absence() {
     let (server, store) = stocked();
+    let hasty = hasty(&server);
     let at = name("data/00/a");
     for fault in [
         Fault::Status(403, "AccessDenied"),
@@ -112,8 +122,9 @@ fn every_lie_of_a_get_is_an_error_and_never_absence() {
     ] {
         server.misbehave(Verb::Get, "", fault, usize::MAX);
         let is_about_ranges = matches!(fault, Fault::RangeIgnored | Fault::WrongRange);
+        let asked = if fault.is_silence() { &hasty } else { &store };
         for range in [WHOLE, PART] {
-            match store.get(&at, range) {
+            match asked.get(&at, range) {
                 Ok(bytes) => assert!(is_about_ranges && range == WHOLE && bytes == BYTES, "{fault:?} {range:?}"),
                 Err(error) => assert!(!error.is_absent(), "{fault:?}: {error}"),
             }
@@ -127,6 +138,7 @@ fn every_lie_of_a_get_is_an_error_and_never_absence() {
 #[test]
 fn every_lie_of_a_list_is_an_error_and_never_a_shorter_list() {
     let (server, store) = stocked();
+    let hasty = hasty(&server);
     server.set_page(2);
     for fault in [
         Fault::Status(404, ""),
@@ -149,7 +161,8 @@ fn every_lie_of_a_list_is_an_error_and_never_a_shorter_list() {
         Fault::Unsorted,
     ] {
         server.misbehave(Verb::List, "", fault, usize::MAX);
-        let error = store.list("data/").unwrap_err();
+        let asked = if fault.is_silence() { &hasty } else { &store };
+        let error = asked.list("data/").unwrap_err();
         assert!(!error.is_absent(), "{fault:?}: {error}");
         server.behave();
         assert_eq!(store.list("data/").unwrap().len(), 3, "{fault:?}");
@@ -163,6 +176,7 @@ fn every_lie_of_a_list_is_an_error_and_never_a_shorter_list() {
 #[test]
 fn every_lie_of_a_put_is_an_error_and_the_put_can_be_tried_again() {
     let (server, store) = stocked();
+    let hasty = hasty(&server);
     for (number, fault) in [
         Fault::Status(403, "QuotaExceeded"),
         Fault::Status(500, "InternalError"),
@@ -182,7 +196,8 @@ fn every_lie_of_a_put_is_an_error_and_the_put_can_be_tried_again() {
     {
         let (at, bytes) = (name(&format!("data/01/{number}")), vec![7; 300_000]);
         server.misbehave(Verb::Put, "", fault, 1);
-        let refused = store.put(&at, Source::Bytes(&bytes));
+        let asked = if fault.is_silence() { &hasty } else { &store };
+        let refused = asked.put(&at, Source::Bytes(&bytes));
         assert!(refused.is_err(), "{fault:?}: {refused:?}");
         store.put(&at, Source::Bytes(&bytes)).unwrap();
         assert_eq!(store.get(&at, ByteRange::Whole { bytes_max: 300_000 }).unwrap(), bytes, "{fault:?}");
@@ -193,7 +208,8 @@ fn every_lie_of_a_put_is_an_error_and_the_put_can_be_tried_again() {
 #[test]
 fn a_delete_of_nothing_succeeds_and_one_that_is_refused_fails() {
     let (server, store) = stocked();
-    for fault in [Fault::Status(500, ""), Fault::Status(404, ""), Fault::Status(404, "NoSuchBucket"), Fault::Redirect] {
+    let lies = [Fault::Status(500, ""), Fault::Status(404, ""), Fault::Status(404, "NoSuchBucket"), Fault::Redirect];
+    for fault in lies.into_iter().chain([Fault::Html, Fault::ErrorWith200]) {
         server.misbehave(Verb::Delete, "", fault, 1);
         assert!(store.delete(&name("data/00/a")).is_err(), "{fault:?}");
     }
@@ -262,8 +278,8 @@ fn patient(store: S3Store) -> RetryStore {
 
 #[test]
 fn every_verb_survives_what_may_pass() {
-    let (server, store) = stocked();
-    let store = patient(store);
+    let (server, _) = stocked();
+    let store = patient(hasty(&server));
     for fault in [
         Fault::Status(500, "InternalError"),
         Fault::Status(503, "SlowDown"),
@@ -291,9 +307,7 @@ fn every_verb_survives_what_may_pass() {
 fn who_wants_to_end_does_not_wait_for_an_answer() {
     let server = FakeS3::start();
     let watch = Arc::new(Watch::new());
-    let address = server.store("x").replace("stall=1s", "stall=3600s");
-    let address = S3Address::parse(address.strip_prefix("s3:").unwrap()).unwrap();
-    let store = S3Store::new(&address, access(SystemTime::now), Arc::default(), &watch).unwrap();
+    let store = open_with(server.store("x") + "&stall=3600s", &watch);
     server.misbehave(Verb::Get, "", Fault::Silence, 1);
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| store.get(&name("x"), WHOLE));

@@ -90,6 +90,14 @@ pub enum Fault {
     Empty,
 }
 
+impl Fault {
+    /// Whether only a stall timer finds it out: a test with it should have a short one.
+    pub fn is_silence(self) -> bool {
+        use Fault::{Silence, SilenceBefore, SilenceWithin, StallInBody, Trickle};
+        matches!(self, Silence | SilenceBefore | SilenceWithin | StallInBody | Trickle)
+    }
+}
+
 struct Rule {
     verb: Verb,
     /// What the key has in it.
@@ -153,7 +161,7 @@ impl FakeS3 {
 
     /// A store's address in its bucket.
     pub fn store(&self, prefix: &str) -> String {
-        format!("s3://{BUCKET}/{prefix}?endpoint={}&region=eu-test-1&stall=1s", self.endpoint())
+        format!("s3://{BUCKET}/{prefix}?endpoint={}&region=eu-test-1", self.endpoint())
     }
 
     /// From now on, requests of this kind whose key or prefix has `within` in it suffer `fault`, `times` times.
@@ -163,7 +171,9 @@ impl FakeS3 {
 
     /// No faults from now on.
     pub fn behave(&self) {
-        self.state().rules.clear();
+        let mut state = self.state();
+        state.rules.clear();
+        state.hold = None;
     }
 
     /// The request after the next `requests` suffers `fault`, whatever it is.

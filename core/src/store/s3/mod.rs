@@ -349,7 +349,7 @@ impl Store for S3Store {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
-        let answer = self.client.send(&Call {
+        let mut answer = self.client.send(&Call {
             doing: "delete",
             object: name.as_str(),
             method: Method::DELETE,
@@ -359,7 +359,12 @@ impl Store for S3Store {
             payload: None,
         })?;
         match answer.status {
-            200 | 204 => Ok(()),
+            204 => Ok(()),
+            200 => {
+                let failed = |cause| self.client.failed("delete", name.as_str(), cause);
+                let body = answer.read_at_most(ERROR_BYTES_MAX).map_err(failed)?;
+                if body.is_empty() { Ok(()) } else { Err(failed(Trouble::nonsense("a DELETE is answered with a text"))) }
+            }
             _ => match self.refused("delete", name.as_str(), answer) {
                 error if error.is_absent() => Ok(()),
                 error => Err(error),
