@@ -90,10 +90,11 @@ fn rows() -> Vec<Row> {
         SamePage,
         EndlessPages,
         Duplicates,
-        Unsorted,
     ] {
         add(List, "", fault, End::Fails(&[1, 14]));
     }
+    // A list of one is in order however it is turned.
+    add(List, "data/", Unsorted, End::Fails(&[1, 14]));
     add(List, "", Empty, End::Fails(&[13, 14]));
     add(List, "data/", Empty, End::SeenBy(&[Task::Backup, Task::Check], 13));
     add(List, "data/", Missing, End::SeenBy(&[Task::Backup, Task::Check], 13));
@@ -106,7 +107,7 @@ fn rows() -> Vec<Row> {
     for fault in [Status(500, ""), ShortBody, ShortChunked, RangeIgnored, WrongRange, StallInBody] {
         add(Get, "data/", fault, End::Fails(&[1, 13, 14]));
     }
-    for fault in [Status(500, "InternalError"), Html, ErrorWith200, Silence, ResetBefore, ResetWithin, NoEtag] {
+    for fault in [Status(500, "InternalError"), Html, ErrorWith200, Silence, ResetBefore, ResetWithin] {
         add(Put, "", fault, End::Fails(&[1]));
     }
     rows
@@ -285,5 +286,6 @@ fn an_unchanged_backup_costs_ten_requests_at_most() {
     server.take_asked();
     site.backup(tree.top());
     let asked = server.take_asked();
+    eprintln!("{} requests", asked.len());
     assert!(asked.len() <= 10, "{} requests: {asked:?}", asked.len());
 }

@@ -52,7 +52,7 @@ fn a_killed_backup_is_completed_by_the_next_and_little_is_sent_twice() {
             site.bygone_command(["--parallel".as_ref(), "1".as_ref(), "backup".as_ref(), tree.top().as_os_str()]);
         let mut started = site.start(command);
         while !server.is_held() && started.child.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
         if server.is_held() {
             started.child.kill().unwrap();

@@ -363,7 +363,11 @@ impl Store for S3Store {
             200 => {
                 let failed = |cause| self.client.failed("delete", name.as_str(), cause);
                 let body = answer.read_at_most(ERROR_BYTES_MAX).map_err(failed)?;
-                if body.is_empty() { Ok(()) } else { Err(failed(Trouble::nonsense("a DELETE is answered with a text"))) }
+                if body.is_empty() {
+                    Ok(())
+                } else {
+                    Err(failed(Trouble::nonsense("a DELETE is answered with a text")))
+                }
             }
             _ => match self.refused("delete", name.as_str(), answer) {
                 error if error.is_absent() => Ok(()),
