@@ -7,7 +7,9 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3};
 use bygone_tests::program::{Ran, Site, Started, is_mounted};
+use bygone_tests::slow_link::{Shape, SlowLink};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
 use nix::sys::signal::{Signal, kill};
@@ -127,6 +129,33 @@ fn a_missing_rclone_and_an_unknown_place_say_what_to_do() {
     let empty = site.at("empty");
     let address = format!("rclone:{}", empty.display());
     site.bygone(["-r", &address, "snapshots"]).ended_with(10).complains_of(&["no bygone repository", &address]);
+}
+
+#[test]
+fn a_backup_over_a_link_that_is_cut_again_and_again_is_complete() {
+    const CUTS: usize = 6;
+    let site = Site::new(&programs());
+    let tree = Tree::new(&site.at("source"));
+    (0..8).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1_000_000))));
+    let server = FakeS3::start();
+    let direct = server.store("repository");
+    let here = server.endpoint().strip_prefix("http://").unwrap().parse().unwrap();
+    let shape = Shape { latency: Duration::from_millis(1), ..Shape::default() };
+    let link = SlowLink::to(here, shape.with_resets(1, CUTS, 6_000_000)).unwrap();
+    let over_the_link = direct.replace(&server.endpoint(), &format!("http://{}", link.address()));
+    let run = |address: &str, arguments: &[&str]| {
+        let mut command = site.bygone_command(arguments);
+        command.env("BYGONE_REPO", address).env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", "secret");
+        site.run(command).ok()
+    };
+    run(&direct, &["init", "--kdf-memory", "8MiB", "--volume-size", "1MiB"]);
+    run(&over_the_link, &["--parallel", "4", "backup", tree.top().to_str().unwrap()]);
+    assert_eq!(link.counts().resets, CUTS as u64);
+    let stored: usize = server.objects().values().map(Vec::len).sum();
+    let twice = link.counts().bytes_up - stored as u64;
+    // Of each connection that is cut no more is lost than one volume, which is a little longer than its target.
+    assert!(twice < CUTS as u64 * (3 << 20) / 2, "{twice} bytes were sent twice");
+    run(&direct, &["check", "--read-data"]);
 }
 
 #[test]

@@ -23,6 +23,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 /// Bytes that go as one piece.
 const PIECE_BYTES: usize = 8 << 10;
+/// A sender that wakes up late, because the machine is busy, may make up for this much.
+const LATE_MAX: Duration = Duration::from_millis(100);
 /// Pieces of a connection that are on their way at once.
 const UNDER_WAY_MAX: usize = 256;
 /// What the kernel may hold of a connection.
@@ -206,7 +208,7 @@ impl Shared {
         let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let sent = {
             let mut free = direction.free.lock().unwrap();
-            let sent = free.map_or(now, |free| free.max(now)) + takes;
+            let sent = free.map_or(now, |free| free.max(now - LATE_MAX)) + takes;
             *free = Some(sent);
             sent
         };

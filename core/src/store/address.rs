@@ -50,7 +50,7 @@ impl Address {
         let link = Arc::clone(surroundings.link);
         match self {
             Address::Local(path) => Ok(Arc::new(LocalStore::open(path)?.with_link(link))),
-            Address::Rclone(place) => Ok(Arc::new(RcloneStore::open(place)?.with_link(link))),
+            Address::Rclone(place) => Ok(patient(RcloneStore::open(place)?.with_link(link), surroundings)),
             Address::S3(address) => s3(address, surroundings),
         }
     }
@@ -60,16 +60,21 @@ impl Address {
         let link = Arc::clone(surroundings.link);
         match self {
             Address::Local(path) => Ok(Arc::new(LocalStore::create(path)?.with_link(link))),
-            Address::Rclone(place) => Ok(Arc::new(RcloneStore::create(place)?.with_link(link))),
+            Address::Rclone(place) => Ok(patient(RcloneStore::create(place)?.with_link(link), surroundings)),
             Address::S3(address) => s3(address, surroundings),
         }
     }
 }
 
 fn s3(address: &S3Address, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
-    let Surroundings { link, watch, patience, s3_access } = surroundings;
-    let store = Arc::new(S3Store::new(address, s3_access(address)?, Arc::clone(link), watch)?);
-    Ok(Arc::new(RetryStore::new(store, *patience, Arc::clone(watch), Clock::real(watch))))
+    let Surroundings { link, watch, s3_access, .. } = surroundings;
+    Ok(patient(S3Store::new(address, s3_access(address)?, Arc::clone(link), watch)?, surroundings))
+}
+
+/// The same store, asked again while it is away.
+fn patient(store: impl Store + 'static, surroundings: &Surroundings<'_>) -> Arc<dyn Store> {
+    let Surroundings { watch, patience, .. } = surroundings;
+    Arc::new(RetryStore::new(Arc::new(store), *patience, Arc::clone(watch), Clock::real(watch)))
 }
 
 /// Reads an address: a path, `file:PATH`, `file:///PATH`, `rclone:REMOTE:PATH`, or one of [`S3Address`].
