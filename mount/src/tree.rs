@@ -435,3 +435,5 @@ impl Tree {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod views_tests;
