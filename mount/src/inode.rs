@@ -235,9 +235,7 @@ impl Inode {
             Inode::Link(snapshot) => tagged(TAG_LINK, snapshot_number(snapshot)?),
             Inode::Latest(snapshot) => tagged(TAG_LATEST, snapshot_number(snapshot)?),
             Inode::Directory { snapshot, path } => {
-                DIRECTORY_BIT
-                    | snapshot_number(snapshot)? << PATH_BITS
-                    | within(PATH, path, PATH_BITS)?
+                DIRECTORY_BIT | snapshot_number(snapshot)? << PATH_BITS | within(PATH, path, PATH_BITS)?
             }
             Inode::File(version) => FILE_BIT | within("the number of a file version", version, 61)?,
         })

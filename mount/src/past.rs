@@ -332,9 +332,14 @@ impl Past {
             }
             let Some(pair) = pair else { continue };
             let inode = Inode::Changed { side, snapshot, path: path_id(view, path, &name)? };
-            if is_whole(pair, side) || is_own_change(&difference, side) || self.changes_below(view, side, inode, pair)? {
+            if is_whole(pair, side)
+                || is_own_change(&difference, side)
+                || self.changes_below(view, side, inode, pair)?
+            {
                 let access = |side: &Option<(Arc<bygone_core::entry::Entry>, u64)>| {
-                    side.as_ref().filter(|(entry, _)| entry.directory().is_some()).map(|(entry, _)| Access::of(&entry.meta))
+                    side.as_ref()
+                        .filter(|(entry, _)| entry.directory().is_some())
+                        .map(|(entry, _)| Access::of(&entry.meta))
                 };
                 let access = match (access(&difference.before), access(&difference.after)) {
                     (Some(before), Some(after)) => Some(before.and(after)),
@@ -419,7 +424,8 @@ fn line(listing: &Listing, positions: Vec<usize>) -> Line {
 
 /// What a difference shows on one side: a file version, or two states of a directory to go on with.
 fn shown_of(difference: &Difference, side: Side) -> (Option<u64>, Option<Pair>) {
-    let directory = |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| row.as_ref().and_then(|row| row.0.directory());
+    let directory =
+        |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| row.as_ref().and_then(|row| row.0.directory());
     let file = |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| {
         row.as_ref().filter(|row| row.0.directory().is_none()).map(|row| row.1)
     };

@@ -47,7 +47,8 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_program_and_a_long_name_by_its_beginning() {
         let own = std::env::current_exe().unwrap().file_name().unwrap().to_string_lossy().into_owned();
-        let refusal = |names: &[&str]| Refusal { everybody: false, names: names.iter().map(|n| n.to_string()).collect() };
+        let refusal =
+            |names: &[&str]| Refusal { everybody: false, names: names.iter().map(|n| n.to_string()).collect() };
         assert!(refusal(&[&own]).refuses(std::process::id()));
         assert!(!refusal(&["somebody-else"]).refuses(std::process::id()));
         assert!(!refusal(&[]).refuses(std::process::id()));

@@ -81,7 +81,13 @@ pub struct Session {
 
 impl Session {
     /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on.
-    pub fn mount(repository: &Repository, point: &Path, options: Options, shown: Shown, log: Arc<Log>) -> Result<Session, Trouble> {
+    pub fn mount(
+        repository: &Repository,
+        point: &Path,
+        options: Options,
+        shown: Shown,
+        log: Arc<Log>,
+    ) -> Result<Session, Trouble> {
         let layout = shown.shape.layout;
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let reader = Arc::new(Reader::new(repository, CACHE_BYTES_MAX, Order::Any)?);

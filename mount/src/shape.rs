@@ -183,7 +183,10 @@ mod tests {
         assert_eq!(name("%Y/".trim_end_matches('/')), "2026");
         assert_eq!(name("%F_%H%M%S%%"), "2026-11-22_235001%");
         assert_eq!(name("@%s %T"), "@1795391401 23:50:01");
-        assert_eq!(Shape::new(Layout::ShadowCopy, None, Filter::default()).template.apply(MOMENT), "@GMT-2026.11.22-23.50.01");
+        assert_eq!(
+            Shape::new(Layout::ShadowCopy, None, Filter::default()).template.apply(MOMENT),
+            "@GMT-2026.11.22-23.50.01"
+        );
         for bad in ["", "%", "%Q", "a/b", "%Y%", &"x".repeat(230)] {
             assert!(matches!(Template::parse(bad), Err(Failure::Usage(_))), "{bad:?}");
         }

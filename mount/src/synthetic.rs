@@ -81,9 +81,9 @@ pub fn children(listing: &Listing, inode: Inode) -> Option<Vec<(Cow<'_, str>, In
             let side = |(name, side)| (Cow::from(name), Inode::Changed { side, snapshot, path: ROOT_PATH });
             Some(SIDES.into_iter().map(side).collect())
         }
-        Inode::Ids => {
-            Some(listing.snapshots.iter().map(|shown| (Cow::from(short_id(shown)), Inode::Near(shown.number))).collect())
-        }
+        Inode::Ids => Some(
+            listing.snapshots.iter().map(|shown| (Cow::from(short_id(shown)), Inode::Near(shown.number))).collect(),
+        ),
         // Any time can be asked for, and none is listed.
         Inode::At => Some(Vec::new()),
         Inode::Hosts | Inode::Tags => {
@@ -116,7 +116,8 @@ pub fn find(listing: &Listing, inode: Inode, name: &[u8], now: Time) -> Option<I
         }),
         _ => None,
     };
-    let few = || children(listing, inode)?.into_iter().find(|(child, _)| child.as_bytes() == name).map(|(_, child)| child);
+    let few =
+        || children(listing, inode)?.into_iter().find(|(child, _)| child.as_bytes() == name).map(|(_, child)| child);
     at_home.or(found).or_else(few)
 }
 
@@ -140,7 +141,9 @@ pub fn attr(listing: &Listing, inode: Inode, owner: (u32, u32)) -> Option<Attr> 
     };
     match inode {
         Inode::Link(snapshot) => link(listing.numbered(snapshot)?, listing.numbered(snapshot)?.links),
-        Inode::Latest(snapshot) | Inode::Near(snapshot) | Inode::Beside(snapshot) => link(listing.numbered(snapshot)?, 1),
+        Inode::Latest(snapshot) | Inode::Near(snapshot) | Inode::Beside(snapshot) => {
+            link(listing.numbered(snapshot)?, 1)
+        }
         _ => {
             let directories =
                 children(listing, inode)?.iter().filter(|(_, child)| kind(*child) == Type::Directory).count();

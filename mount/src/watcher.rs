@@ -104,15 +104,8 @@ fn tell(notifier: &Notifier, before: &Listing, after: &Listing) {
 
 /// Every name that came, went, or leads elsewhere now, with its directory.
 fn changed_names(before: &Listing, after: &Listing) -> Vec<(Inode, String)> {
-    let tops = [
-        Inode::Root,
-        Inode::Snapshots,
-        Inode::Hosts,
-        Inode::Tags,
-        Inode::Changes,
-        Inode::Ids,
-        Inode::ZfsSnapshots,
-    ];
+    let tops =
+        [Inode::Root, Inode::Snapshots, Inode::Hosts, Inode::Tags, Inode::Changes, Inode::Ids, Inode::ZfsSnapshots];
     let groups = [before, after].into_iter().flat_map(|listing| listing.hosts.iter().chain(&listing.tags));
     let directories: HashSet<Inode> = tops.into_iter().chain(groups.map(|group| group.inode)).collect();
     let mut names = Vec::new();
@@ -128,8 +121,8 @@ fn changed_names(before: &Listing, after: &Listing) -> Vec<(Inode, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::snapshot_row;
     use crate::shape::Shape;
+    use crate::testing::snapshot_row;
     use bygone_core::entry::Time;
 
     #[test]

@@ -39,7 +39,13 @@ pub(super) fn two_snapshots() -> Sample {
     sample
 }
 
-pub(super) fn listed(tree: &Tree, number: u64, cookie: u64, detail: Detail, most: usize) -> Vec<(u64, Vec<u8>, u64, Type)> {
+pub(super) fn listed(
+    tree: &Tree,
+    number: u64,
+    cookie: u64,
+    detail: Detail,
+    most: usize,
+) -> Vec<(u64, Vec<u8>, u64, Type)> {
     let mut rows = Vec::new();
     tree.list(number, cookie, detail, |row, attr| {
         assert_eq!(attr.is_some(), detail == Detail::Attributes);
@@ -139,7 +145,11 @@ fn the_links_of_the_mount_lead_to_the_snapshots() {
     assert_eq!(target("latest"), SECOND);
     assert_eq!(target("hosts/host/1970-01-01T00-01-40Z"), format!("../../{FIRST}"));
     assert_eq!(at(&tree, "hosts/host/1970-01-01T00-01-40Z"), at(&tree, "tags/x/1970-01-01T00-01-40Z"));
-    assert_eq!(tree.attr(at(&tree, "tags/x/1970-01-01T00-01-40Z")).unwrap().nlink, 3, "one host, one tag, and the latest of that tag");
+    assert_eq!(
+        tree.attr(at(&tree, "tags/x/1970-01-01T00-01-40Z")).unwrap().nlink,
+        3,
+        "one host, one tag, and the latest of that tag"
+    );
     let tag = at(&tree, "tags/x");
     assert_eq!(tree.lookup(tag, b"1970-01-01T00-03-20Z").unwrap(), None, "the second has no tag");
     assert_eq!(target(&format!("{FIRST}/link")), "../else");

@@ -105,7 +105,8 @@ fn changes_has_what_a_snapshot_changed() {
     assert_eq!(of(2, "deleted"), ["gone/", "gone/a", "report.pdf"]);
     assert_eq!(of(2, "added"), [] as [&str; 0]);
     assert_eq!(of(0, "added"), below(&tree, &format!("snapshots/{}", NAMES[0])), "the first adds all that it has");
-    let (old, new) = (format!("changes/{}/modified/report.pdf", NAMES[1]), format!("snapshots/{}/report.pdf", NAMES[1]));
+    let (old, new) =
+        (format!("changes/{}/modified/report.pdf", NAMES[1]), format!("snapshots/{}/report.pdf", NAMES[1]));
     assert_eq!(at(&tree, &old), at(&tree, &new));
 }
 
@@ -143,7 +144,8 @@ fn layouts_and_filters_show_what_was_asked_for() {
     assert_eq!(names, ["ids", "snapshots", "hosts", "tags"]);
     assert_eq!(tree.target(at(&tree, "snapshots/latest")).unwrap(), b"1970-01-01T00:05:00Z");
     assert_eq!(tree.target(at(&tree, "hosts/host/latest")).unwrap(), b"../../snapshots/1970-01-01T00:05:00Z");
-    let at_two = Filter { at: Some(bygone_core::entry::Time { secs: 200, nanos: 0 }), last: Some(1), ..Filter::default() };
+    let at_two =
+        Filter { at: Some(bygone_core::entry::Time { secs: 200, nanos: 0 }), last: Some(1), ..Filter::default() };
     let (tree, _) = top(Layout::Default, at_two);
     assert_eq!(below(&tree, "snapshots").first().unwrap(), &format!("{}/", NAMES[1]));
     let changed = below(&tree, &format!("changes/{}/modified", NAMES[1]));
