@@ -24,3 +24,4 @@ mod s3_store;
 mod semantics;
 mod site;
 mod tidy;
+mod views;

@@ -42,8 +42,10 @@ fn date(text: &str) -> Option<i64> {
 
 /// Second of the day and whether seconds were given.
 fn clock(text: &str) -> Option<(i64, bool)> {
-    let (hour, rest) = text.split_once(':')?;
-    let (minute, second) = rest.split_once(':').map_or((rest, None), |(minute, second)| (minute, Some(second)));
+    // A name of a file has no colons.
+    let separator = if text.contains(':') { ':' } else { '-' };
+    let (hour, rest) = text.split_once(separator)?;
+    let (minute, second) = rest.split_once(separator).map_or((rest, None), |(minute, second)| (minute, Some(second)));
     let (hour, minute) = (digits(hour, 2)?, digits(minute, 2)?);
     let value = second.map_or(Some(0), |second| digits(second, 2))?;
     let fits = hour < 24 && minute < 60 && value < 60;
@@ -78,9 +80,9 @@ fn rfc3339(text: &str) -> Option<Time> {
 }
 
 /// The last moment that `text` can mean: a date, a date with a clock time, or an age such as `3d` before `now`.
-/// `None` if it is nothing of that kind.
+/// Also `now`, `today`, `yesterday`, and the names that snapshots have in a mount. `None` if it is nothing of that kind.
 pub fn parse_moment(text: &str, now: Time) -> Option<Time> {
-    age(text, now).or_else(|| {
+    word(text, now).or_else(|| age(text, now)).or_else(|| {
         let text = text.strip_suffix(['Z', 'z']).filter(|text| text.len() > 10).unwrap_or(text);
         let (day, rest) = match text.split_once(['T', 't', ' ']) {
             Some((day, rest)) => (day, Some(rest)),
@@ -96,6 +98,16 @@ pub fn parse_moment(text: &str, now: Time) -> Option<Time> {
         };
         Some(Time { secs: start + span - 1, nanos: NANOS_LAST })
     })
+}
+
+fn word(text: &str, now: Time) -> Option<Time> {
+    let today = now.secs.div_euclid(86_400) * 86_400;
+    match text {
+        "now" => Some(now),
+        "today" => Some(Time { secs: today + 86_399, nanos: NANOS_LAST }),
+        "yesterday" => Some(Time { secs: today - 1, nanos: NANOS_LAST }),
+        _ => None,
+    }
 }
 
 fn age(text: &str, now: Time) -> Option<Time> {
@@ -140,6 +152,14 @@ mod tests {
         for (text, seconds) in [("0s", 0), ("90m", 5_400), ("2h", 7_200), ("3d", 259_200), ("1w", 604_800)] {
             assert_eq!(parse_moment(text, NOW), Some(Time { secs: NOW.secs - seconds, nanos: 5 }), "{text}");
         }
+    }
+
+    #[test]
+    fn words_and_names_of_snapshots_are_times() {
+        assert_eq!(last("yesterday").as_deref(), Some("2026-11-21T23:59:59Z"));
+        assert_eq!(last("today").as_deref(), Some("2026-11-22T23:59:59Z"));
+        assert_eq!(parse_moment("now", NOW), Some(NOW));
+        assert_eq!(last("2026-03-01T10-20-30Z").as_deref(), Some("2026-03-01T10:20:30Z"));
     }
 
     #[test]

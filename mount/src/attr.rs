@@ -7,6 +7,7 @@ use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Time;
+use bygone_core::read::Access;
 
 /// What programs are advised to read at once. More than this costs the reader's caches more than it saves requests.
 pub const READ_BYTES: u32 = 128 << 10;
@@ -108,6 +109,13 @@ impl Attr {
             mtime: changed,
             ctime: changed,
         }
+    }
+
+    /// The attributes of a directory that is made of several. One link says that its subdirectories were not counted.
+    pub fn of_made_directory(number: u64, access: Option<Access>, owner: (u32, u32), changed: Time) -> Attr {
+        let mode = access.map_or(0o555, |access| access.mode);
+        let owner = access.and_then(|access| access.owner).unwrap_or(owner);
+        Attr { mode, nlink: 1, ..Attr::of_synthetic_directory(number, 0, owner, changed) }
     }
 
     /// The attributes of a symbolic link of the mount itself.

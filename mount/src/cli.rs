@@ -15,6 +15,7 @@ use bygone_agent::output;
 use bygone_agent::output::Output;
 use bygone_agent::passphrase::Purpose;
 use bygone_agent::settings::Globals;
+use bygone_agent::settings::now;
 use bygone_agent::signals::Terminal;
 use bygone_core::repo::Repository;
 use bygone_core::watch::Watch;
@@ -29,6 +30,7 @@ use crate::options::Options;
 use crate::session::Session;
 use crate::signals;
 use crate::trouble::Trouble;
+use crate::wanted::Wanted;
 
 /// Name of the log in the catalog directory.
 const LOG_FILE: &str = "mount.log";
@@ -37,8 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Shows every snapshot of a repository as a read-only file tree.
 ///
-/// MOUNTPOINT/latest is the newest snapshot; all are in MOUNTPOINT/snapshots, and by host and tag in MOUNTPOINT/hosts
-/// and MOUNTPOINT/tags. Files are fetched and decrypted as they are read, and new snapshots appear as they are made.
+/// MOUNTPOINT/latest is the newest snapshot; all are in snapshots/, and by host and tag in hosts/ and tags/. at/TIME is the
+/// newest one not later than TIME: at/2026-03-01, at/3d, at/yesterday. versions/PATH has every version of a file,
+/// deleted/PATH the last copy of what has vanished, and changes/SNAPSHOT what a snapshot changed. Files are fetched and decrypted as they are read, and new snapshots appear as they are made.
 /// `umount MOUNTPOINT` ends it.
 #[derive(Debug, Parser)]
 #[command(name = "bygone-mount", version)]
@@ -61,6 +64,8 @@ struct Arguments {
     /// Append trouble to FILE, default mount.log beside the catalog, or standard error in the foreground
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    #[command(flatten)]
+    wanted: Wanted,
     #[command(flatten)]
     globals: Globals,
 }
@@ -94,6 +99,7 @@ impl Arguments {
     fn mount(&self) -> Result<u8, Trouble> {
         let mut options = Options::parse(self.options.iter().map(String::as_str))?;
         options.allow_other |= self.allow_other;
+        self.wanted.shown(now())?;
         let point = mountpoint::check(&self.mountpoint, &self.globals.locations()?.directories())?;
         // A relative path means nothing any more once the process has left its directory.
         let log = self.log.as_deref().map(std::path::absolute).transpose().map_err(log_trouble)?;
@@ -134,7 +140,7 @@ impl Arguments {
             (None, None) => Ok(Log::to_stderr()),
         };
         let log = Arc::new(log.map_err(log_trouble)?);
-        let session = Session::mount(repository, point, options, Arc::clone(&log))?;
+        let session = Session::mount(repository, point, options, self.wanted.shown(now())?, Arc::clone(&log))?;
         // In the background the terminal of the beginning means nothing.
         let terminal = parent.is_none().then(Terminal::here);
         let globals = self.globals.clone();

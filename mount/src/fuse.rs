@@ -56,6 +56,7 @@ use crate::failure::Failure;
 use crate::inode::Inode;
 use crate::log::Log;
 use crate::push::Hints;
+use crate::refusal::Refusal;
 use crate::tree::Detail;
 use crate::tree::Tree;
 
@@ -63,6 +64,9 @@ use crate::tree::Tree;
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 /// How long the kernel may keep what a new snapshot changes, should it miss that it is called back.
 const A_WHILE: Duration = Duration::from_secs(5);
+
+/// The same for what is made of several snapshots, which nobody calls back.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// How many reads may wait. With few, readers of a slow file stall the readers of all others.
 const READS_WAITING_MAX: u16 = 512;
@@ -88,24 +92,26 @@ pub struct Mounted {
     data: Arc<Data>,
     hints: Hints,
     log: Arc<Log>,
+    refusal: Refusal,
     generation: Generation,
     granted: InitFlags,
     ended: Sender<Event>,
 }
 
 impl Mounted {
-    /// Serves `tree`, tells `hints` which files are read, and tells `ended` when all is over. `generation` is another number for every catalog that
+    /// Serves `tree` but the content that `refusal` refuses, tells `hints` which files are read, and tells `ended` when all is over. `generation` is another number for every catalog that
     /// numbers inodes anew.
     pub fn new(
         tree: Arc<Tree>,
         data: Arc<Data>,
         hints: Hints,
         log: Arc<Log>,
+        refusal: Refusal,
         generation: u64,
         ended: Sender<Event>,
     ) -> Mounted {
         let (generation, granted) = (Generation(generation), InitFlags::empty());
-        Mounted { tree, data, hints, log, generation, granted, ended }
+        Mounted { tree, data, hints, log, refusal, generation, granted, ended }
     }
 
     /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
@@ -188,7 +194,7 @@ impl Filesystem for Mounted {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -197,6 +203,9 @@ impl Filesystem for Mounted {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if self.refusal.refuses(request.pid()) {
+            return reply.error(Errno::EACCES);
+        }
         let map = match self.answer(ino, |tree| tree.map(ino.0)) {
             Ok(map) => map,
             Err(errno) => return reply.error(errno),
@@ -283,6 +292,14 @@ impl Filesystem for Mounted {
 fn attr_ttl(number: u64) -> Duration {
     match Inode::decode(number) {
         Some(Inode::File(_) | Inode::Directory { .. }) => FOR_EVER,
+        Some(
+            Inode::At
+            | Inode::Versions(_)
+            | Inode::VersionsOf { .. }
+            | Inode::Deleted(_)
+            | Inode::ChangesOf(_)
+            | Inode::Changed { .. },
+        ) => A_MOMENT,
         _ => A_WHILE,
     }
 }

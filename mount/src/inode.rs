@@ -7,8 +7,12 @@
 //! bit 63      0, because programs exist that keep inode numbers in signed integers
 //! bit 62      1: a directory inside a snapshot: 24 bits number of the snapshot, 38 bits number of the path
 //! bit 61      1 (and bit 62 0): a file version: 61 bits
+//! bit 60      1: the versions of one file: 28 bits number of its directory's path, 32 bits key of its name
+//! bit 59      1: a directory of changes: 2 bits side, 24 bits number of the snapshot, 33 bits number of the path
 //! otherwise   < 2^40, the directories and links of the mount itself: 4 bits tag, 36 bits payload
 //! ```
+//!
+//! The key of a name is its hash; where two names of one directory have the same, the one met later takes the next.
 //!
 //! A file version is one row for ever, so a file that did not change is one inode in all snapshots, with one copy in the
 //! page cache. Directories are not shared: the kernel moves a directory that shows up in a second place.
@@ -25,14 +29,32 @@ pub const HOSTS: u64 = 3;
 /// Number of `tags/`.
 pub const TAGS: u64 = 4;
 
+/// Number of `at/`.
+pub const AT: u64 = 5;
+/// Number of `changes/`.
+pub const CHANGES: u64 = 6;
+/// Number of `ids/`.
+pub const IDS: u64 = 7;
+/// Number of `.zfs/`.
+pub const ZFS: u64 = 8;
+/// Number of `.zfs/snapshot/`.
+pub const ZFS_SNAPSHOTS: u64 = 9;
+
 /// Number of the path of a snapshot's root directory.
 pub const ROOT_PATH: u64 = 1;
 
 const DIRECTORY_BIT: u64 = 1 << 62;
 const FILE_BIT: u64 = 1 << 61;
+const NAME_BIT: u64 = 1 << 60;
+const CHANGED_BIT: u64 = 1 << 59;
+const KEY_BITS: u32 = 32;
+const NAMED_PATH_BITS: u32 = 28;
+const CHANGED_PATH_BITS: u32 = 33;
+const SIDE_SHIFT: u32 = 57;
 const SNAPSHOT_BITS: u32 = 24;
 const PATH_BITS: u32 = 38;
 const TAG_SHIFT: u32 = 36;
+const PATH: &str = "the number of a directory's path";
 /// Most that a payload below a tag can be.
 pub const PAYLOAD_MAX: u64 = (1 << TAG_SHIFT) - 1;
 
@@ -41,6 +63,22 @@ const TAG_HOST: u64 = 1;
 const TAG_TAG: u64 = 2;
 const TAG_LINK: u64 = 3;
 const TAG_LATEST: u64 = 4;
+const TAG_VERSIONS: u64 = 5;
+const TAG_DELETED: u64 = 6;
+const TAG_CHANGES: u64 = 7;
+const TAG_NEAR: u64 = 8;
+const TAG_BESIDE: u64 = 9;
+
+/// Which changes a directory of changes shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// What is new.
+    Added = 0,
+    /// What is different.
+    Modified = 1,
+    /// What is gone.
+    Deleted = 2,
+}
 
 /// What an inode number stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +100,42 @@ pub enum Inode {
     /// The symbolic link `latest` while it leads to this snapshot. It gets another number when it leads elsewhere, so
     /// that no cached target outlives its truth.
     Latest(u64),
+    /// The symbolic link from a directory just below the root, such as `at/`, to a snapshot.
+    Near(u64),
+    /// The symbolic link to a snapshot from the directory that holds the snapshots.
+    Beside(u64),
+    /// `at/`.
+    At,
+    /// `changes/`.
+    Changes,
+    /// `ids/`.
+    Ids,
+    /// `.zfs/`.
+    Zfs,
+    /// `.zfs/snapshot/`.
+    ZfsSnapshots,
+    /// `versions/` and each directory in it, by the number of its path.
+    Versions(u64),
+    /// The versions of one file.
+    VersionsOf {
+        /// The number of its directory's path.
+        path: u64,
+        /// The key of its name.
+        key: u64,
+    },
+    /// `deleted/` and each directory in it, by the number of its path.
+    Deleted(u64),
+    /// `changes/<snapshot>/`.
+    ChangesOf(u64),
+    /// A directory below `changes/<snapshot>/`.
+    Changed {
+        /// Which changes it shows.
+        side: Side,
+        /// The snapshot's number in the catalog.
+        snapshot: u64,
+        /// The path's number in the catalog.
+        path: u64,
+    },
     /// A directory inside a snapshot.
     Directory {
         /// The snapshot's number in the catalog.
@@ -87,6 +161,21 @@ impl Inode {
         if number & FILE_BIT != 0 {
             return Some(Inode::File(number & !FILE_BIT));
         }
+        if number & NAME_BIT != 0 {
+            let (path, key) = ((number & !NAME_BIT) >> KEY_BITS, number & ((1 << KEY_BITS) - 1));
+            return (path >= ROOT_PATH).then_some(Inode::VersionsOf { path, key });
+        }
+        if number & CHANGED_BIT != 0 {
+            let side = match number >> SIDE_SHIFT & 3 {
+                0 => Side::Added,
+                1 => Side::Modified,
+                2 => Side::Deleted,
+                _ => return None,
+            };
+            let snapshot = number >> CHANGED_PATH_BITS & ((1 << SNAPSHOT_BITS) - 1);
+            let path = number & ((1 << CHANGED_PATH_BITS) - 1);
+            return (path >= ROOT_PATH).then_some(Inode::Changed { side, snapshot, path });
+        }
         let payload = number & PAYLOAD_MAX;
         let snapshot = || Some(payload).filter(|number| number >> SNAPSHOT_BITS == 0);
         match (number >> TAG_SHIFT, payload) {
@@ -94,6 +183,16 @@ impl Inode {
             (TAG_FIXED, SNAPSHOTS) => Some(Inode::Snapshots),
             (TAG_FIXED, HOSTS) => Some(Inode::Hosts),
             (TAG_FIXED, TAGS) => Some(Inode::Tags),
+            (TAG_FIXED, AT) => Some(Inode::At),
+            (TAG_FIXED, CHANGES) => Some(Inode::Changes),
+            (TAG_FIXED, IDS) => Some(Inode::Ids),
+            (TAG_FIXED, ZFS) => Some(Inode::Zfs),
+            (TAG_FIXED, ZFS_SNAPSHOTS) => Some(Inode::ZfsSnapshots),
+            (TAG_VERSIONS, ROOT_PATH..) => Some(Inode::Versions(payload)),
+            (TAG_DELETED, ROOT_PATH..) => Some(Inode::Deleted(payload)),
+            (TAG_CHANGES, _) => snapshot().map(Inode::ChangesOf),
+            (TAG_NEAR, _) => snapshot().map(Inode::Near),
+            (TAG_BESIDE, _) => snapshot().map(Inode::Beside),
             (TAG_HOST, key) => Some(Inode::Host(key)),
             (TAG_TAG, key) => Some(Inode::Tag(key)),
             (TAG_LINK, _) => snapshot().map(Inode::Link),
@@ -110,14 +209,33 @@ impl Inode {
             Inode::Snapshots => SNAPSHOTS,
             Inode::Hosts => HOSTS,
             Inode::Tags => TAGS,
+            Inode::At => AT,
+            Inode::Changes => CHANGES,
+            Inode::Ids => IDS,
+            Inode::Zfs => ZFS,
+            Inode::ZfsSnapshots => ZFS_SNAPSHOTS,
+            Inode::Versions(path) => tagged(TAG_VERSIONS, within(PATH, path, TAG_SHIFT)?),
+            Inode::Deleted(path) => tagged(TAG_DELETED, within(PATH, path, TAG_SHIFT)?),
+            Inode::ChangesOf(snapshot) => tagged(TAG_CHANGES, snapshot_number(snapshot)?),
+            Inode::Near(snapshot) => tagged(TAG_NEAR, snapshot_number(snapshot)?),
+            Inode::Beside(snapshot) => tagged(TAG_BESIDE, snapshot_number(snapshot)?),
+            Inode::VersionsOf { path, key } => {
+                NAME_BIT
+                    | within(PATH, path, NAMED_PATH_BITS)? << KEY_BITS
+                    | within("the key of a name", key, KEY_BITS)?
+            }
+            Inode::Changed { side, snapshot, path } => {
+                CHANGED_BIT
+                    | (side as u64) << SIDE_SHIFT
+                    | snapshot_number(snapshot)? << CHANGED_PATH_BITS
+                    | within(PATH, path, CHANGED_PATH_BITS)?
+            }
             Inode::Host(key) => tagged(TAG_HOST, within("the key of a host", key, TAG_SHIFT)?),
             Inode::Tag(key) => tagged(TAG_TAG, within("the key of a tag", key, TAG_SHIFT)?),
             Inode::Link(snapshot) => tagged(TAG_LINK, snapshot_number(snapshot)?),
             Inode::Latest(snapshot) => tagged(TAG_LATEST, snapshot_number(snapshot)?),
             Inode::Directory { snapshot, path } => {
-                DIRECTORY_BIT
-                    | snapshot_number(snapshot)? << PATH_BITS
-                    | within("the number of a directory's path", path, PATH_BITS)?
+                DIRECTORY_BIT | snapshot_number(snapshot)? << PATH_BITS | within(PATH, path, PATH_BITS)?
             }
             Inode::File(version) => FILE_BIT | within("the number of a file version", version, 61)?,
         })
@@ -139,6 +257,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn any_side() -> impl Strategy<Value = Side> {
+        prop_oneof![Just(Side::Added), Just(Side::Modified), Just(Side::Deleted)]
+    }
+
     fn any_inode() -> impl Strategy<Value = Inode> {
         let snapshot = || 0..1u64 << SNAPSHOT_BITS;
         prop_oneof![
@@ -146,6 +268,20 @@ mod tests {
             Just(Inode::Snapshots),
             Just(Inode::Hosts),
             Just(Inode::Tags),
+            Just(Inode::At),
+            Just(Inode::Changes),
+            Just(Inode::Ids),
+            Just(Inode::Zfs),
+            Just(Inode::ZfsSnapshots),
+            (ROOT_PATH..=PAYLOAD_MAX).prop_map(Inode::Versions),
+            (ROOT_PATH..=PAYLOAD_MAX).prop_map(Inode::Deleted),
+            snapshot().prop_map(Inode::ChangesOf),
+            snapshot().prop_map(Inode::Near),
+            snapshot().prop_map(Inode::Beside),
+            (ROOT_PATH..1 << NAMED_PATH_BITS, 0..1u64 << KEY_BITS)
+                .prop_map(|(path, key)| Inode::VersionsOf { path, key }),
+            (any_side(), snapshot(), ROOT_PATH..1 << CHANGED_PATH_BITS)
+                .prop_map(|(side, snapshot, path)| Inode::Changed { side, snapshot, path }),
             (0..=PAYLOAD_MAX).prop_map(Inode::Host),
             (0..=PAYLOAD_MAX).prop_map(Inode::Tag),
             snapshot().prop_map(Inode::Link),
@@ -185,6 +321,9 @@ mod tests {
             Inode::Directory { snapshot: 1 << 24, path: 1 },
             Inode::Directory { snapshot: 1, path: 1 << 38 },
             Inode::File(1 << 61),
+            Inode::Versions(1 << 36),
+            Inode::VersionsOf { path: 1 << 28, key: 0 },
+            Inode::Changed { side: Side::Added, snapshot: 1, path: 1 << 33 },
         ] {
             assert!(matches!(inode.number(), Err(Error::Limit { .. })), "{inode:?}");
         }

@@ -21,9 +21,12 @@ mod lock;
 pub mod log;
 pub mod mountpoint;
 pub mod options;
+pub mod past;
 mod push;
 mod recent;
+pub mod refusal;
 pub mod session;
+pub mod shape;
 mod signals;
 mod synthetic;
 #[cfg(test)]
@@ -31,6 +34,8 @@ mod testing;
 pub mod tree;
 pub mod trouble;
 pub mod views;
+mod wanted;
 mod watcher;
+mod weighted;
 
 pub use cli::run;

@@ -13,16 +13,20 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use bygone_agent::time::utc_name;
 use bygone_core::catalog::SnapshotRow;
 use bygone_core::entry::Time;
 use bygone_core::error::Result;
+use bygone_core::id::NodeId;
+use bygone_core::id::SnapshotId;
 use bygone_core::limits;
 use bygone_core::snapshot::Snapshot;
 
 use crate::inode::Inode;
 use crate::inode::PAYLOAD_MAX;
 use crate::inode::snapshot_number;
+use crate::shape::Layout;
+use crate::shape::Shape;
+use crate::shape::Template;
 
 /// A snapshot as the mount shows it.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub struct Shown {
     pub name: String,
     /// The snapshot.
     pub snapshot: Snapshot,
+    /// Root of the snapshot before it: its parent, or the one before of the same host and paths, shown or not.
+    pub before: Option<NodeId>,
     /// How many directories below `hosts/` and `tags/` link to it.
     pub links: u32,
 }
@@ -53,6 +59,8 @@ pub struct Group {
 pub struct Listing {
     /// When this list came to be.
     pub changed: Time,
+    /// How all of it is laid out.
+    pub layout: Layout,
     /// All snapshots, oldest first.
     pub snapshots: Vec<Shown>,
     /// Hosts in order of first appearance.
@@ -64,27 +72,38 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Arranges `rows` (oldest first), known since `changed`.
-    pub fn new(rows: Vec<SnapshotRow>, changed: Time) -> Result<Listing> {
+    /// Arranges those of `rows` (oldest first) that `shape` shows, known since `changed`. Names and predecessors are those
+    /// that they have among all.
+    pub fn new(rows: Vec<SnapshotRow>, shape: &Shape, changed: Time) -> Result<Listing> {
         let mut listing = Listing {
             changed,
+            layout: shape.layout,
             snapshots: Vec::with_capacity(rows.len()),
             hosts: Vec::new(),
             tags: Vec::new(),
             by_name: HashMap::new(),
             by_number: HashMap::new(),
         };
-        for (name, row) in names(&rows).into_iter().zip(rows) {
+        let (names, befores, shown) = (names(&rows, &shape.template), befores(&rows), shape.filter.shown(&rows));
+        for (((row, name), before), is_shown) in rows.into_iter().zip(names).zip(befores).zip(shown) {
             snapshot_number(row.number)?;
+            if !is_shown {
+                continue;
+            }
             let position = listing.snapshots.len();
             listing.by_name.insert(name.clone(), position);
             listing.by_number.insert(row.number, position);
             let links = 1 + distinct(&row.snapshot.tags).len();
             let links = u32::try_from(links).unwrap_or(u32::MAX);
-            listing.snapshots.push(Shown { number: row.number, name, snapshot: row.snapshot, links });
+            listing.snapshots.push(Shown { number: row.number, name, snapshot: row.snapshot, before, links });
         }
         listing.hosts = groups(&listing.snapshots, Inode::Host, |s| vec![s.host.as_str()]);
         listing.tags = groups(&listing.snapshots, Inode::Tag, |s| distinct(&s.tags));
+        for newest in listing.hosts.iter().chain(&listing.tags).filter_map(|group| group.members.last()) {
+            if let Some(shown) = listing.snapshots.get_mut(*newest) {
+                shown.links += 1;
+            }
+        }
         Ok(listing)
     }
 
@@ -110,6 +129,34 @@ impl Listing {
         self.snapshots.get(*self.by_number.get(&number)?)
     }
 
+    /// The newest snapshot not later than `moment`, of any host.
+    pub fn not_later_than(&self, moment: Time) -> Option<&Shown> {
+        self.snapshots.iter().filter(|shown| shown.snapshot.time <= moment).max_by_key(|shown| shown.snapshot.time)
+    }
+
+    /// Positions of the snapshots of each host and set of paths, ascending.
+    pub fn successions(&self) -> Vec<Vec<usize>> {
+        let mut places: HashMap<(&str, &[Vec<u8>]), usize> = HashMap::new();
+        let mut found: Vec<Vec<usize>> = Vec::new();
+        for (position, shown) in self.snapshots.iter().enumerate() {
+            let place = *places.entry((&shown.snapshot.host, &shown.snapshot.paths)).or_insert_with(|| {
+                found.push(Vec::new());
+                found.len() - 1
+            });
+            found.get_mut(place).into_iter().for_each(|members| members.push(position));
+        }
+        found
+    }
+
+    /// The directory that holds the directories of the snapshots.
+    pub fn home(&self) -> Inode {
+        match self.layout {
+            Layout::Default | Layout::Restic => Inode::Snapshots,
+            Layout::ShadowCopy => Inode::Root,
+            Layout::Zfs => Inode::ZfsSnapshots,
+        }
+    }
+
     /// The groups below `hosts/` or `tags/`, whichever `inode` (or its parent) is.
     pub fn groups(&self, inode: Inode) -> &[Group] {
         match inode {
@@ -125,6 +172,11 @@ impl Listing {
     }
 }
 
+/// What a symbolic link from a directory just below the root to `shown` holds.
+pub fn near_target(shown: &Shown) -> String {
+    format!("../snapshots/{}", shown.name)
+}
+
 /// What a symbolic link from two directories below the root to `shown` holds.
 pub fn link_target(shown: &Shown) -> String {
     format!("../../snapshots/{}", shown.name)
@@ -135,15 +187,28 @@ pub fn latest_target(shown: &Shown) -> String {
     format!("snapshots/{}", shown.name)
 }
 
+/// The root of the snapshot before each row.
+fn befores(rows: &[SnapshotRow]) -> Vec<Option<NodeId>> {
+    let roots: HashMap<SnapshotId, NodeId> = rows.iter().map(|row| (row.snapshot.id, row.snapshot.root)).collect();
+    let mut newest: HashMap<(&str, &[Vec<u8>]), NodeId> = HashMap::new();
+    let before = |row: &SnapshotRow| row.snapshot.parent.and_then(|parent| roots.get(&parent).copied());
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let same = newest.insert((&row.snapshot.host, &row.snapshot.paths), row.snapshot.root);
+        found.push(before(row).or(same));
+    }
+    found
+}
+
 /// The name of each row below `snapshots/`.
-fn names(rows: &[SnapshotRow]) -> Vec<String> {
+fn names(rows: &[SnapshotRow], template: &Template) -> Vec<String> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_key(|position| rows.get(*position).map(|row| row.number));
     let mut names = vec![String::new(); rows.len()];
-    let mut taken = HashSet::new();
+    let mut taken = HashSet::from(["latest".to_owned()]);
     for position in order {
         let (Some(row), Some(name)) = (rows.get(position), names.get_mut(position)) else { continue };
-        let plain = utc_name(row.snapshot.time);
+        let plain = file_name(&template.apply(row.snapshot.time));
         let id = row.snapshot.id.to_hex();
         let long = |digits: usize| format!("{plain}-{}", id.get(..digits).unwrap_or(&id));
         let candidates = [plain.clone(), long(8), long(id.len())];
@@ -223,7 +288,7 @@ mod tests {
     use crate::testing::snapshot_row;
 
     fn shown(rows: Vec<SnapshotRow>) -> Listing {
-        Listing::new(rows, Time::default()).unwrap()
+        Listing::new(rows, &Shape::default(), Time::default()).unwrap()
     }
 
     #[test]
@@ -247,7 +312,7 @@ mod tests {
         let summary = |groups: &[Group]| groups.iter().map(|g| (g.name.clone(), g.members.clone())).collect::<Vec<_>>();
         assert_eq!(summary(&listing.hosts), [("b".into(), vec![0, 2]), ("a".into(), vec![1])]);
         assert_eq!(summary(&listing.tags), [("x".into(), vec![0]), ("y".into(), vec![0, 1])]);
-        assert_eq!(listing.snapshots[0].links, 3, "one host and two different tags");
+        assert_eq!(listing.snapshots[0].links, 4, "one host, two different tags, and the latest of one of them");
         assert_eq!(listing.latest().unwrap().number, 3);
         let host = listing.hosts[1].inode;
         assert_eq!(listing.group(host).unwrap().name, "a");
@@ -268,6 +333,6 @@ mod tests {
 
     #[test]
     fn a_snapshot_number_beyond_24_bits_is_refused() {
-        assert!(Listing::new(vec![snapshot_row(1 << 24, 0, "a", &[])], Time::default()).is_err());
+        assert!(Listing::new(vec![snapshot_row(1 << 24, 0, "a", &[])], &Shape::default(), Time::default()).is_err());
     }
 }

@@ -41,6 +41,9 @@ use crate::mountpoint::Mount;
 use crate::mountpoint::Unmounted;
 use crate::options::Options;
 use crate::push;
+use crate::refusal::Refusal;
+use crate::shape::Layout;
+use crate::shape::Shape;
 use crate::tree::Tree;
 use crate::trouble::Trouble;
 use crate::views::Views;
@@ -57,6 +60,14 @@ const BUSY_PERIOD: Duration = Duration::from_millis(200);
 
 const COVERED: &str = "something else is mounted over the repository: unmount that first";
 
+/// What is shown of a repository.
+pub struct Shown {
+    /// Which snapshots, and how.
+    pub shape: Shape,
+    /// Whose reads are refused.
+    pub refusal: Refusal,
+}
+
 /// A mounted repository.
 pub struct Session {
     mount: Mount,
@@ -70,12 +81,19 @@ pub struct Session {
 
 impl Session {
     /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on.
-    pub fn mount(repository: &Repository, point: &Path, options: Options, log: Arc<Log>) -> Result<Session, Trouble> {
+    pub fn mount(
+        repository: &Repository,
+        point: &Path,
+        options: Options,
+        shown: Shown,
+        log: Arc<Log>,
+    ) -> Result<Session, Trouble> {
+        let layout = shown.shape.layout;
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let reader = Arc::new(Reader::new(repository, CACHE_BYTES_MAX, Order::Any)?);
         // One for each thread that serves the kernel, one to push, and one for messages.
         let count = serving_threads(cores) + 2;
-        let views = Views::new(Arc::clone(&reader), repository.catalog_path(), count, now())?;
+        let views = Views::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
         let tree = Arc::new(Tree::new(views, owner));
         let data = Data::new(reader, workers(cores, repository), CACHE_BYTES_MAX).map_err(no_thread)?;
@@ -87,10 +105,13 @@ impl Session {
             Arc::clone(&data),
             hints,
             Arc::clone(&log),
+            shown.refusal,
             generation(repository)?,
             sender.clone(),
         );
-        let config = config(&repository.store().address(), options, cores);
+        // httm takes for a restic mount what has this word in its source.
+        let prefix = if layout == Layout::Restic { "restic:" } else { "" };
+        let config = config(&format!("{prefix}{}", repository.store().address()), options, cores);
         let session = fuser::Session::new(mounted, point, &config).map_err(|error| refused(point, &error))?;
         let mount = mountpoint::top(point)?.ok_or_else(|| {
             let text = format!("{} is not in /proc/self/mountinfo after it was mounted", point.display());

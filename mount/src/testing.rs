@@ -30,6 +30,7 @@ use bygone_core::write::BackupOptions;
 use bygone_core::write::Piece;
 use bygone_core::write::Writer;
 
+use crate::shape::Shape;
 use crate::tree::Tree;
 use crate::views::Views;
 
@@ -91,6 +92,8 @@ pub struct Sample {
     /// Where its objects are.
     pub store: Arc<FaultyStore>,
     place: Place,
+    /// What is shown of it.
+    pub shape: Shape,
 }
 
 impl Sample {
@@ -108,7 +111,7 @@ impl Sample {
             time: Time::default(),
         };
         Repository::init(&place, &secret(), &options).unwrap();
-        Sample { _dir: dir, store, place }
+        Sample { _dir: dir, store, place, shape: Shape::default() }
     }
 
     /// Makes a snapshot; the files called `tagged` have an extended attribute.
@@ -142,7 +145,7 @@ impl Sample {
 
     /// Views of its catalog.
     pub fn views(&self, reader: Arc<Reader>) -> Views {
-        Views::new(reader, self.repository().catalog_path(), 1, Time { secs: 7, nanos: 0 }).unwrap()
+        Views::new(reader, self.repository().catalog_path(), self.shape.clone(), 1, Time { secs: 7, nanos: 0 }).unwrap()
     }
 
     /// The tree that a fresh mount of it shows.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bygone_agent::settings::now;
 use bygone_core::entry::Content;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
@@ -23,6 +24,7 @@ use crate::failure::Failure;
 use crate::folders::Folder;
 use crate::folders::Folders;
 use crate::inode::Inode;
+use crate::past::MadeRow;
 use crate::recent::Recent;
 use crate::synthetic;
 use crate::views::Moment;
@@ -99,10 +101,13 @@ impl Tree {
                 self.attr_of_item(view, &folder, &item).map(Some)
             }
             (Inode::File(_), _) => Err(Failure::NotDirectory),
-            _ => match synthetic::find(&moment.listing, inode, name) {
-                Some(child) => self.attr_of(view, moment, child).map(Some),
-                None => Ok(None),
-            },
+            _ => {
+                if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
+                    return made.find(name).map(|row| self.attr_of_row(view, moment, row)).transpose();
+                }
+                let child = synthetic::find(&moment.listing, inode, name, now());
+                child.map(|child| self.attr_of(view, moment, child)).transpose()
+            }
         })
     }
 
@@ -189,8 +194,27 @@ impl Tree {
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
     ) -> Result<(), Failure> {
-        let children = synthetic::children(&moment.listing, inode).ok_or(Failure::NotDirectory)?;
         let start = usize::try_from(ordinal).unwrap_or(usize::MAX);
+        if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
+            for (ordinal, made) in made.rows.iter().enumerate().skip(start) {
+                let attr = match made.inode {
+                    Inode::File(_) => Some(self.attr_of_row(view, moment, made)?),
+                    _ if detail == Detail::Attributes => Some(self.attr_of_row(view, moment, made)?),
+                    _ => None,
+                };
+                let row = Row {
+                    cookie: ordinal as u64 + 3,
+                    name: made.name.as_bytes(),
+                    number: made.inode.number()?,
+                    kind: attr.as_ref().map_or(Type::Directory, |attr| attr.kind),
+                };
+                if add(&row, attr.as_ref().filter(|_| detail == Detail::Attributes)) {
+                    return Ok(());
+                }
+            }
+            return Ok(());
+        }
+        let children = synthetic::children(&moment.listing, inode).ok_or(Failure::NotDirectory)?;
         for (ordinal, (name, child)) in children.into_iter().enumerate().skip(start) {
             let attr = match detail {
                 Detail::Attributes => Some(self.attr_of(view, moment, child)?),
@@ -217,7 +241,7 @@ impl Tree {
                 Kind::Symlink(target) => Ok(target.clone()),
                 _ => Err(Failure::NotLink),
             },
-            Inode::Link(_) | Inode::Latest(_) => {
+            Inode::Link(_) | Inode::Latest(_) | Inode::Near(_) | Inode::Beside(_) => {
                 synthetic::target(&moment.listing, inode).map(String::into_bytes).ok_or(Failure::Stale)
             }
             _ => Err(Failure::NotLink),
@@ -299,7 +323,7 @@ impl Tree {
         let place = |view: &View, moment: &Moment, snapshot: u64, path: u64| {
             let name =
                 moment.listing.numbered(snapshot).map_or_else(|| snapshot.to_string(), |shown| shown.name.clone());
-            format!("snapshots/{name}{}", printable(&Folders::names(view, path)))
+            format!("{}{name}{}", moment.listing.layout.prefix(), printable(&Folders::names(view, path)))
         };
         let described: Result<String, Failure> = self.views.with(|view, moment| match Inode::decode(number) {
             Some(Inode::File(version)) => {
@@ -321,12 +345,12 @@ impl Tree {
             Inode::Directory { snapshot, path } => {
                 let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
                 let parent = Inode::Directory { snapshot, path: folder.parent };
-                Ok(if folder.parent == 0 { Inode::Snapshots } else { parent })
+                Ok(if folder.parent == 0 { moment.listing.home() } else { parent })
             }
-            Inode::Root | Inode::Snapshots | Inode::Hosts | Inode::Tags => Ok(Inode::Root),
-            Inode::Host(_) => Ok(Inode::Hosts),
-            Inode::Tag(_) => Ok(Inode::Tags),
-            Inode::File(_) | Inode::Link(_) | Inode::Latest(_) => Err(Failure::NotDirectory),
+            _ => match moment.past.parent(view, inode)? {
+                Some(parent) => Ok(parent),
+                None => synthetic::parent(inode).ok_or(Failure::NotDirectory),
+            },
         }
     }
 
@@ -340,7 +364,18 @@ impl Tree {
                 let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
                 Ok(Attr::of_directory(inode.number()?, &folder.meta))
             }
+            Inode::Versions(_) | Inode::VersionsOf { .. } | Inode::Deleted(_) | Inode::Changed { .. } => {
+                let access = moment.past.access(view, &moment.listing, inode)?;
+                Ok(Attr::of_made_directory(inode.number()?, access, self.owner, moment.listing.changed))
+            }
             _ => synthetic::attr(&moment.listing, inode, self.owner).ok_or(Failure::Stale),
+        }
+    }
+
+    fn attr_of_row(&self, view: &View, moment: &Moment, row: &MadeRow) -> Result<Attr, Failure> {
+        match row.inode {
+            Inode::File(_) => self.attr_of(view, moment, row.inode),
+            inode => Ok(Attr::of_made_directory(inode.number()?, row.access, self.owner, moment.listing.changed)),
         }
     }
 
@@ -400,3 +435,5 @@ impl Tree {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod views_tests;

@@ -31,12 +31,16 @@ use bygone_core::read::View;
 use crate::failure::Failure;
 use crate::listing::Listing;
 use crate::lock::lock;
+use crate::past::Past;
+use crate::shape::Shape;
 
 /// What the catalog as a whole said at one time.
 #[derive(Debug)]
 pub struct Moment {
     /// All snapshots.
     pub listing: Listing,
+    /// The directories that are made of several snapshots.
+    pub past: Arc<Past>,
     /// The names of all extended attributes of all entries.
     pub xattr_names: HashSet<Vec<u8>>,
 }
@@ -45,6 +49,7 @@ pub struct Moment {
 pub struct Views {
     reader: Arc<Reader>,
     catalog: PathBuf,
+    shape: Shape,
     /// Device and inode of the catalog's file.
     file: (u64, u64),
     number: AtomicU64,
@@ -53,14 +58,15 @@ pub struct Views {
 }
 
 impl Views {
-    /// Looks at the catalog as it is now, with `count` views that are ready for use. `catalog` is its file.
-    pub fn new(reader: Arc<Reader>, catalog: PathBuf, count: usize, now: Time) -> Result<Views> {
+    /// Looks at the catalog as it is now, with `count` views that are ready for use. `catalog` is its file, and `shape`
+    /// says what is shown of it.
+    pub fn new(reader: Arc<Reader>, catalog: PathBuf, shape: Shape, count: usize, now: Time) -> Result<Views> {
         let file = file_of(&catalog)?;
         let views = (0..count.max(1)).map(|_| reader.view()).collect::<Result<Vec<_>>>()?;
         let Some(view) = views.first() else { return Err(rebuilt(&catalog)) };
-        let moment = Mutex::new(Arc::new(look(view, now)?));
+        let moment = Mutex::new(Arc::new(look(view, &shape, now)?));
         let idle = Mutex::new(views.into_iter().map(|view| (0, view)).collect());
-        let views = Views { reader, catalog, file, number: AtomicU64::new(0), moment, idle };
+        let views = Views { reader, catalog, shape, file, number: AtomicU64::new(0), moment, idle };
         views.check_catalog()?;
         Ok(views)
     }
@@ -104,10 +110,11 @@ impl Views {
     /// Publishes what the catalog says by now, as seen by `view` (renewed): returns the moment before.
     pub fn advance(&self, view: &View, now: Time) -> Result<Arc<Moment>> {
         self.number.fetch_add(1, Ordering::SeqCst);
-        let mut moment = look(view, now)?;
+        let mut moment = look(view, &self.shape, now)?;
         let before = self.moment();
         if before.listing.shows_the_same(&moment.listing) {
             moment.listing.changed = before.listing.changed;
+            moment.past = Arc::clone(&before.past);
         }
         let moment = Arc::new(moment);
         Ok(std::mem::replace(&mut lock(&self.moment), moment))
@@ -143,7 +150,8 @@ fn rebuilt(catalog: &Path) -> Error {
     Error::Catalog { path: catalog.display().to_string(), detail }
 }
 
-fn look(view: &View, now: Time) -> Result<Moment> {
-    let listing = Listing::new(view.snapshots()?, now)?;
-    Ok(Moment { listing, xattr_names: view.xattr_names()?.into_iter().collect() })
+fn look(view: &View, shape: &Shape, now: Time) -> Result<Moment> {
+    let listing = Listing::new(view.snapshots()?, shape, now)?;
+    let past = Arc::new(Past::new(&listing));
+    Ok(Moment { listing, past, xattr_names: view.xattr_names()?.into_iter().collect() })
 }

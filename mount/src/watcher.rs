@@ -104,7 +104,8 @@ fn tell(notifier: &Notifier, before: &Listing, after: &Listing) {
 
 /// Every name that came, went, or leads elsewhere now, with its directory.
 fn changed_names(before: &Listing, after: &Listing) -> Vec<(Inode, String)> {
-    let tops = [Inode::Root, Inode::Snapshots, Inode::Hosts, Inode::Tags];
+    let tops =
+        [Inode::Root, Inode::Snapshots, Inode::Hosts, Inode::Tags, Inode::Changes, Inode::Ids, Inode::ZfsSnapshots];
     let groups = [before, after].into_iter().flat_map(|listing| listing.hosts.iter().chain(&listing.tags));
     let directories: HashSet<Inode> = tops.into_iter().chain(groups.map(|group| group.inode)).collect();
     let mut names = Vec::new();
@@ -112,7 +113,7 @@ fn changed_names(before: &Listing, after: &Listing) -> Vec<(Inode, String)> {
         let children = |listing| synthetic::children(listing, directory).unwrap_or_default();
         let (old, new): (HashSet<_>, HashSet<_>) =
             (children(before).into_iter().collect(), children(after).into_iter().collect());
-        names.extend(old.symmetric_difference(&new).map(|(name, _)| (directory, (*name).to_owned())));
+        names.extend(old.symmetric_difference(&new).map(|(name, _)| (directory, name.to_string())));
     }
     names
 }
@@ -120,13 +121,14 @@ fn changed_names(before: &Listing, after: &Listing) -> Vec<(Inode, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Shape;
     use crate::testing::snapshot_row;
     use bygone_core::entry::Time;
 
     #[test]
     fn what_a_new_snapshot_changes_is_called_back_and_nothing_else() {
         let first = || snapshot_row(1, 10, "a", &["x"]);
-        let listing = |rows| Listing::new(rows, Time::default()).unwrap();
+        let listing = |rows| Listing::new(rows, &Shape::default(), Time::default()).unwrap();
         let before = listing(vec![first()]);
         assert_eq!(changed_names(&before, &listing(vec![first()])), []);
         let after = listing(vec![first(), snapshot_row(2, 20, "b", &["x"])]);
@@ -136,10 +138,13 @@ mod tests {
         names.dedup();
         let (host, tag) = (after.hosts[1].inode, after.tags[0].inode);
         let mut expected = vec![
+            ("Changes".to_owned(), "1970-01-01T00-00-20Z".to_owned()),
             ("Hosts".to_owned(), "b".to_owned()),
             ("Root".to_owned(), "latest".to_owned()),
             ("Snapshots".to_owned(), "1970-01-01T00-00-20Z".to_owned()),
             (format!("{host:?}"), "1970-01-01T00-00-20Z".to_owned()),
+            (format!("{host:?}"), "latest".to_owned()),
+            (format!("{tag:?}"), "latest".to_owned()),
             (format!("{tag:?}"), "1970-01-01T00-00-20Z".to_owned()),
         ];
         expected.sort();

@@ -11,6 +11,7 @@
 mod cache;
 mod directory;
 mod frames;
+mod history;
 mod map;
 mod view;
 mod volume;
@@ -34,6 +35,10 @@ pub use directory::Item;
 pub use frames::Frames;
 pub use frames::Order;
 pub use frames::RUN_FRAMES_MAX;
+pub use history::Access;
+pub use history::Difference;
+pub use history::Era;
+pub use history::Lifetime;
 pub use map::FileMap;
 pub use view::Neighbours;
 pub use view::Totals;

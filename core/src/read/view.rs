@@ -33,6 +33,14 @@ pub(super) enum Decoded {
 }
 
 impl Decoded {
+    /// The entries of a leaf, each with its file version (0 for a directory).
+    pub(super) fn rows(&self) -> &[(Arc<Entry>, u64)] {
+        match self {
+            Decoded::Leaf(rows) => rows,
+            Decoded::Branch(_) => &[],
+        }
+    }
+
     fn weight(&self) -> usize {
         match self {
             Decoded::Leaf(items) => items.len() + 1,
@@ -83,10 +91,7 @@ impl Neighbours {
     }
 
     fn rows(&self) -> &[(Arc<Entry>, u64)] {
-        match &*self.leaf {
-            Decoded::Leaf(rows) => rows,
-            Decoded::Branch(_) => &[],
-        }
+        self.leaf.rows()
     }
 }
 

@@ -7,20 +7,20 @@ use crate::testing::Node;
 use crate::testing::Sample;
 use crate::testing::noise;
 
-fn named(nodes: Vec<(&str, Node)>) -> Vec<(String, Node)> {
+pub(super) fn named(nodes: Vec<(&str, Node)>) -> Vec<(String, Node)> {
     nodes.into_iter().map(|(name, node)| (name.to_owned(), node)).collect()
 }
 
-fn folder(nodes: Vec<(&str, Node)>) -> Node {
+pub(super) fn folder(nodes: Vec<(&str, Node)>) -> Node {
     Node::Folder(named(nodes))
 }
 
-fn file(text: &str) -> Node {
+pub(super) fn file(text: &str) -> Node {
     Node::File(text.as_bytes().to_vec())
 }
 
 /// Two snapshots: in the second one, `changed` changed and `d/new` is new.
-fn two_snapshots() -> Sample {
+pub(super) fn two_snapshots() -> Sample {
     let sample = Sample::new();
     let root = |changed: &str, inner: Vec<(&str, Node)>| {
         let many = (0..1_000).map(|i| (format!("{i:04}"), file("x"))).collect();
@@ -39,7 +39,13 @@ fn two_snapshots() -> Sample {
     sample
 }
 
-fn listed(tree: &Tree, number: u64, cookie: u64, detail: Detail, most: usize) -> Vec<(u64, Vec<u8>, u64, Type)> {
+pub(super) fn listed(
+    tree: &Tree,
+    number: u64,
+    cookie: u64,
+    detail: Detail,
+    most: usize,
+) -> Vec<(u64, Vec<u8>, u64, Type)> {
     let mut rows = Vec::new();
     tree.list(number, cookie, detail, |row, attr| {
         assert_eq!(attr.is_some(), detail == Detail::Attributes);
@@ -57,12 +63,12 @@ fn listed(tree: &Tree, number: u64, cookie: u64, detail: Detail, most: usize) ->
 }
 
 /// The number at the end of a path.
-fn at(tree: &Tree, path: &str) -> u64 {
+pub(super) fn at(tree: &Tree, path: &str) -> u64 {
     path.split('/').fold(1, |number, name| tree.lookup(number, name.as_bytes()).unwrap().unwrap().number)
 }
 
 /// Every directory below `number`, itself included.
-fn directories(tree: &Tree, number: u64) -> Vec<u64> {
+pub(super) fn directories(tree: &Tree, number: u64) -> Vec<u64> {
     let mut found = vec![number];
     for (_, name, child, kind) in listed(tree, number, 2, Detail::Names, usize::MAX) {
         if kind == Type::Directory {
@@ -139,12 +145,16 @@ fn the_links_of_the_mount_lead_to_the_snapshots() {
     assert_eq!(target("latest"), SECOND);
     assert_eq!(target("hosts/host/1970-01-01T00-01-40Z"), format!("../../{FIRST}"));
     assert_eq!(at(&tree, "hosts/host/1970-01-01T00-01-40Z"), at(&tree, "tags/x/1970-01-01T00-01-40Z"));
-    assert_eq!(tree.attr(at(&tree, "tags/x/1970-01-01T00-01-40Z")).unwrap().nlink, 2, "one host and one tag");
+    assert_eq!(
+        tree.attr(at(&tree, "tags/x/1970-01-01T00-01-40Z")).unwrap().nlink,
+        3,
+        "one host, one tag, and the latest of that tag"
+    );
     let tag = at(&tree, "tags/x");
     assert_eq!(tree.lookup(tag, b"1970-01-01T00-03-20Z").unwrap(), None, "the second has no tag");
     assert_eq!(target(&format!("{FIRST}/link")), "../else");
-    let names: Vec<_> = listed(&tree, 1, 2, Detail::Names, 9).into_iter().map(|row| row.1).collect();
-    assert_eq!(names, [&b"snapshots"[..], b"hosts", b"tags", b"latest"]);
+    let names: Vec<_> = listed(&tree, 1, 2, Detail::Names, 99).into_iter().map(|row| row.1).collect();
+    assert_eq!(names, [&b"snapshots"[..], b"hosts", b"tags", b"at", b"versions", b"deleted", b"changes", b"latest"]);
 }
 
 #[test]
