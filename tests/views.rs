@@ -203,9 +203,7 @@ fn layouts_have_the_names_that_their_programs_look_for() {
     }
     let (site, tree) = with_history();
     let below = tree.at("new").strip_prefix("/").unwrap().to_path_buf();
-    let newest = |directory: PathBuf| {
-        directory.join(names(&directory).into_iter().filter(|n| n != "latest").next_back().unwrap())
-    };
+    let newest = |directory: PathBuf| directory.join(names(&directory).into_iter().rfind(|n| n != "latest").unwrap());
     let mounted = site.mount("mnt", &["--layout", "shadow-copy"]);
     assert!(names(mounted.point()).iter().all(|name| name.starts_with("@GMT-") && name.len() == 24));
     assert_eq!(fs::read_to_string(newest(mounted.point().to_path_buf()).join(&below)).unwrap(), "new");

@@ -5,7 +5,6 @@ use super::*;
 use crate::shape::Filter;
 use crate::shape::Layout;
 use crate::shape::Shape;
-use crate::testing::Node;
 use crate::testing::Sample;
 
 /// Three snapshots: a file that changes and goes, one that comes, a directory that goes, one that becomes a file.
