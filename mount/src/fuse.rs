@@ -56,6 +56,9 @@ use crate::failure::Failure;
 use crate::inode::Inode;
 use crate::log::Log;
 use crate::push::Hints;
+use crate::stats;
+use crate::stats::Request as Asked;
+use crate::stats::Stats;
 use crate::tree::Detail;
 use crate::tree::Tree;
 
@@ -88,6 +91,7 @@ pub struct Mounted {
     data: Arc<Data>,
     hints: Hints,
     log: Arc<Log>,
+    stats: Arc<Stats>,
     generation: Generation,
     granted: InitFlags,
     ended: Sender<Event>,
@@ -101,11 +105,12 @@ impl Mounted {
         data: Arc<Data>,
         hints: Hints,
         log: Arc<Log>,
+        stats: Arc<Stats>,
         generation: u64,
         ended: Sender<Event>,
     ) -> Mounted {
         let (generation, granted) = (Generation(generation), InitFlags::empty());
-        Mounted { tree, data, hints, log, generation, granted, ended }
+        Mounted { tree, data, hints, log, stats, generation, granted, ended }
     }
 
     /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
@@ -114,13 +119,14 @@ impl Mounted {
             Ok(result) => result,
             Err(panic) => Err(Failure::defect(&*panic)),
         };
-        result.map_err(|failure| report(&self.tree, &self.log, number.0, "", &failure))
+        result.map_err(|failure| report(&self.tree, &self.log, &self.stats, number.0, "", &failure))
     }
 }
 
 /// The error number for `failure`, which is written to the log if it is trouble. `what` says what was asked of `number`.
-fn report(tree: &Tree, log: &Log, number: u64, what: &str, failure: &Failure) -> Errno {
+fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, failure: &Failure) -> Errno {
     if is_trouble(failure) {
+        stats.failed();
         log.once(&failure.to_string(), || {
             let path = catch_unwind(AssertUnwindSafe(|| tree.describe(number))).unwrap_or_default();
             format!("{path}{what}: {failure}")
@@ -148,6 +154,7 @@ impl Filesystem for Mounted {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.stats.asked(Asked::Lookup);
         match self.answer(parent, |tree| tree.lookup(parent.0, name.as_bytes())) {
             Ok(Some(attr)) => {
                 reply.entry_with_ttls(&attr_ttl(attr.number), &names_ttl(parent), &file_attr(&attr), self.generation);
@@ -158,6 +165,7 @@ impl Filesystem for Mounted {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.stats.asked(Asked::Getattr);
         match self.answer(ino, |tree| tree.attr(ino.0)) {
             Ok(attr) => reply.attr(&attr_ttl(ino.0), &file_attr(&attr)),
             Err(errno) => reply.error(errno),
@@ -165,6 +173,7 @@ impl Filesystem for Mounted {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        self.stats.asked(Asked::Readlink);
         match self.answer(ino, |tree| tree.target(ino.0)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
@@ -172,6 +181,7 @@ impl Filesystem for Mounted {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.stats.asked(Asked::Open);
         // "Not implemented" spares the kernel all further calls of open and release, and lets it keep its cache.
         if self.granted.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
             return reply.error(Errno::ENOSYS);
@@ -180,6 +190,7 @@ impl Filesystem for Mounted {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.stats.asked(Asked::Opendir);
         if self.granted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) {
             return reply.error(Errno::ENOSYS);
         }
@@ -197,19 +208,23 @@ impl Filesystem for Mounted {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let waiting = self.stats.asked_to_read();
         let map = match self.answer(ino, |tree| tree.map(ino.0)) {
             Ok(map) => map,
             Err(errno) => return reply.error(errno),
         };
         let length = map.length();
-        let (tree, log) = (Arc::clone(&self.tree), Arc::clone(&self.log));
+        let (tree, log, stats) = (Arc::clone(&self.tree), Arc::clone(&self.log), Arc::clone(&self.stats));
         // Should this panic, the reply is dropped, and dropping it sends EIO.
         let _ = self.answer(ino, |_| {
             self.data.read(ino.0, map, offset, size as usize, move |read| match read {
-                Ok(bytes) => reply.data(&bytes),
+                Ok(bytes) => {
+                    reply.data(&bytes);
+                    waiting.answered(bytes.len());
+                }
                 Err(failure) => {
                     let what = format!(", {size} bytes at {offset}");
-                    reply.error(report(&tree, &log, ino.0, &what, &failure));
+                    reply.error(report(&tree, &log, &stats, ino.0, &what, &failure));
                 }
             });
             Ok(())
@@ -220,6 +235,7 @@ impl Filesystem for Mounted {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.stats.asked(Asked::Readdir);
         let listed = self.answer(ino, |tree| {
             tree.list(ino.0, offset, Detail::Names, |row, _| {
                 reply.add(INodeNo(row.number), row.cookie, file_type(row.kind), OsStr::from_bytes(row.name))
@@ -234,6 +250,7 @@ impl Filesystem for Mounted {
     }
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        self.stats.asked(Asked::Readdirplus);
         let ttl = names_ttl(ino);
         let mut first_file = None;
         let listed = self.answer(ino, |tree| {
@@ -254,6 +271,7 @@ impl Filesystem for Mounted {
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.stats.asked(Asked::Statfs);
         match self.answer(ino, Tree::totals) {
             Ok((bytes, versions)) => {
                 let blocks = bytes.div_ceil(SPACE_BYTES);
@@ -264,14 +282,21 @@ impl Filesystem for Mounted {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(self.answer(ino, |tree| fitting(tree.xattr(ino.0, name.as_bytes())?, size)), size, reply);
+        self.stats.asked(Asked::Getxattr);
+        let value = |tree: &Tree| match (ino, name) {
+            (INodeNo::ROOT, name) if name == stats::XATTR => Ok(self.stats.value()),
+            _ => tree.xattr(ino.0, name.as_bytes()),
+        };
+        reply_xattr(self.answer(ino, |tree| fitting(value(tree)?, size)), size, reply);
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.stats.asked(Asked::Listxattr);
         reply_xattr(self.answer(ino, |tree| fitting(tree.xattr_names(ino.0)?, size)), size, reply);
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.stats.asked(Asked::Lseek);
         match self.answer(ino, |tree| self.data.seek(&*tree.map(ino.0)?, offset, whence)) {
             Ok(position) => reply.offset(position),
             Err(errno) => reply.error(errno),

@@ -11,6 +11,7 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -23,7 +24,6 @@ use bygone_core::repo::Repository;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
-use crossbeam_channel::unbounded;
 use fuser::BackgroundSession;
 use fuser::Config;
 use fuser::MountOption;
@@ -41,6 +41,8 @@ use crate::mountpoint::Mount;
 use crate::mountpoint::Unmounted;
 use crate::options::Options;
 use crate::push;
+use crate::stats::Stats;
+use crate::stats_file::StatsFile;
 use crate::tree::Tree;
 use crate::trouble::Trouble;
 use crate::views::Views;
@@ -61,7 +63,8 @@ const COVERED: &str = "something else is mounted over the repository: unmount th
 pub struct Session {
     mount: Mount,
     events: Receiver<Event>,
-    sender: Sender<Event>,
+    stats: Arc<Stats>,
+    stats_file: Option<StatsFile>,
     watcher: Option<Watcher>,
     log: Arc<Log>,
     /// Never dropped: see above.
@@ -69,8 +72,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on.
-    pub fn mount(repository: &Repository, point: &Path, options: Options, log: Arc<Log>) -> Result<Session, Trouble> {
+    /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on. The session
+    /// waits for what comes out of `events`, and sends its own to `sender`, the other end.
+    pub fn mount(
+        repository: &Repository,
+        point: &Path,
+        options: Options,
+        log: Arc<Log>,
+        (sender, events): (Sender<Event>, Receiver<Event>),
+    ) -> Result<Session, Trouble> {
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let reader = Arc::new(Reader::new(repository, CACHE_BYTES_MAX, Order::Any)?);
         // One for each thread that serves the kernel, one to push, and one for messages.
@@ -78,17 +88,18 @@ impl Session {
         let views = Views::new(Arc::clone(&reader), repository.catalog_path(), count, now())?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
         let tree = Arc::new(Tree::new(views, owner));
+        let stats = Arc::new(Stats::new(Arc::clone(&tree), Arc::clone(&reader)));
         let data = Data::new(reader, workers(cores, repository), CACHE_BYTES_MAX).map_err(no_thread)?;
         let data = Arc::new(data);
-        let (sender, events) = unbounded();
         let (hints, hinted) = push::hints();
         let mounted = Mounted::new(
             Arc::clone(&tree),
             Arc::clone(&data),
             hints,
             Arc::clone(&log),
+            Arc::clone(&stats),
             generation(repository)?,
-            sender.clone(),
+            sender,
         );
         let config = config(&repository.store().address(), options, cores);
         let session = fuser::Session::new(mounted, point, &config).map_err(|error| refused(point, &error))?;
@@ -99,8 +110,15 @@ impl Session {
         mount.widen_readahead();
         let background = ManuallyDrop::new(session.spawn().map_err(no_thread)?);
         let notifier = background.notifier();
-        let mut session =
-            Session { mount, events, sender, watcher: None, log: Arc::clone(&log), _background: background };
+        let mut session = Session {
+            mount,
+            events,
+            stats,
+            stats_file: None,
+            watcher: None,
+            log: Arc::clone(&log),
+            _background: background,
+        };
         let watch = || {
             let view = tree.views().open()?;
             push::start(Arc::clone(&tree), data, notifier.clone(), hinted).map_err(no_thread)?;
@@ -115,14 +133,17 @@ impl Session {
         }
     }
 
-    /// Where events that end the mount are sent to.
-    pub fn sender(&self) -> Sender<Event> {
-        self.sender.clone()
+    /// Keeps the file `path` (absolute) filled with the numbers of this mount from now on.
+    pub fn keep_stats_file(&mut self, path: PathBuf) -> io::Result<()> {
+        self.stats_file = Some(StatsFile::start(Arc::clone(&self.stats), path, Arc::clone(&self.log))?);
+        Ok(())
     }
 
-    /// Waits until the mount is gone or this process is asked to end, and unmounts in the latter case.
-    pub fn wait(mut self) -> Result<(), Trouble> {
-        match self.events.recv() {
+    /// Waits until the mount is gone or this process is asked to end, calls `stopping`, and unmounts in the latter case.
+    pub fn wait(mut self, stopping: impl FnOnce()) -> Result<(), Trouble> {
+        let event = self.events.recv();
+        stopping();
+        match event {
             Ok(Event::Signal) => self.leave(),
             Ok(Event::Ended) | Err(_) => {
                 self.watcher = None;
