@@ -142,6 +142,10 @@ impl Filesystem for Mounted {
                 self.granted |= wish;
             }
         }
+        // Where there are no access lists, the kernel need not ask for that of every file.
+        if self.tree.has_access_lists() && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok() {
+            self.tree.enforce_access_lists();
+        }
         // Both take any number but 0.
         let _ = config.set_max_background(READS_WAITING_MAX);
         let _ = config.set_congestion_threshold(READS_WAITING_MAX);

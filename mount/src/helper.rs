@@ -72,7 +72,7 @@ pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Resul
                 // Tolerating unknown options would change what is asked for; there is no mtab; ro is what we are.
                 b's' | b'n' | b'r' | b'w' => continue,
                 b'f' => is_fake = true,
-                b'v' => ours.push("--verbose".into()),
+                b'v' => flag("--verbose", &mut ours),
                 b'o' | b't' | b'N' => {
                     let value = match letters.get(at + 1..).unwrap_or_default() {
                         [] => given.next().ok_or_else(|| format!("-{} needs a value", char::from(*letter)))?,
@@ -94,6 +94,10 @@ pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Resul
     let &[source, point] = places.as_slice() else {
         return Err("usage: mount.fuse.bygone URL MOUNTPOINT [-o OPTION[,OPTION]...]".into());
     };
+    if !ours.iter().any(|option| option == "--verbose") {
+        // What `mount` mounts, it mounts without a word.
+        flag("--quiet", &mut ours);
+    }
     let mut all = vec![name.to_owned(), joined(b"--repo=", source.as_bytes())];
     all.append(&mut ours);
     all.extend(rest.into_iter().flat_map(|option| ["-o".into(), option]));
@@ -113,9 +117,16 @@ fn sort(list: &OsStr, long: &BTreeMap<String, bool>, ours: &mut Vec<OsString>, r
         match (long.get(&key), value) {
             (Some(true), Some(value)) => ours.push(joined(format!("--{key}=").as_bytes(), unquoted(value))),
             // What `mount` itself has by the same name is meant as that.
-            (Some(false), None) if !options::is_for_mount(&key) => ours.push(format!("--{key}").into()),
+            (Some(false), None) if !options::is_for_mount(&key) => flag(&format!("--{key}"), ours),
             _ => rest.push(OsString::from_vec(option.to_vec())),
         }
+    }
+}
+
+/// Adds an option without a value, which must not be there twice.
+fn flag(option: &str, ours: &mut Vec<OsString>) {
+    if !ours.iter().any(|there| there == option) {
+        ours.push(option.into());
     }
 }
 
@@ -159,22 +170,23 @@ mod tests {
 
     #[test]
     fn what_mount_says_becomes_our_command_line() {
-        let options = "rw,noauto,passphrase_file=/root/a key,log=\"/x,y\",allow_other,_netdev,user,quiet";
+        let options = "rw,noauto,passphrase_file=/root/a key,log=\"/x,y\",allow_other,_netdev,user";
         let line = ["/srv/r", "/mnt", "-sv", "-n", "-o", options, "-t", "fuse.bygone"];
         let ours = asked(&line).unwrap();
         let expected = "/sbin/mount.fuse.bygone|--repo=/srv/r|--verbose|--passphrase-file=/root/a key|--log=/x,y|\
-                        --allow-other|--quiet|-o|rw|-o|noauto|-o|_netdev|-o|user|--|/mnt";
+                        --allow-other|-o|rw|-o|noauto|-o|_netdev|-o|user|--|/mnt";
         assert_eq!(ours.arguments, expected.split('|').collect::<Vec<_>>());
         assert!(!ours.is_fake && asked(&["/srv/r", "/mnt", "-fv"]).unwrap().is_fake);
         let attached = asked(&["-oro", "s3://b/p?region=x", "/mnt", "-o", "nodev", "-tfuse.bygone"]).unwrap();
-        let expected = ["/sbin/mount.fuse.bygone", "--repo=s3://b/p?region=x", "-o", "ro", "-o", "nodev", "--", "/mnt"];
+        let expected =
+            ["/sbin/mount.fuse.bygone", "--repo=s3://b/p?region=x", "--quiet", "-o", "ro", "-o", "nodev", "--", "/mnt"];
         assert_eq!(attached.arguments, expected);
     }
 
     #[test]
     fn an_option_of_ours_without_its_value_stays_and_is_refused_later() {
-        let ours = asked(&["/r", "/m", "-o", "log,allow-other=yes"]).unwrap().arguments;
-        assert_eq!(ours[2..], ["-o", "log", "-o", "allow-other=yes", "--", "/m"]);
+        let ours = asked(&["/r", "/m", "-o", "log,allow-other=yes,quiet"]).unwrap().arguments;
+        assert_eq!(ours[2..], ["--quiet", "-o", "log", "-o", "allow-other=yes", "--", "/m"]);
     }
 
     #[test]

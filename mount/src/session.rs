@@ -28,6 +28,8 @@ use fuser::BackgroundSession;
 use fuser::Config;
 use fuser::MountOption;
 use fuser::SessionACL;
+use nix::unistd::AccessFlags;
+use nix::unistd::access;
 use nix::unistd::getegid;
 use nix::unistd::geteuid;
 
@@ -56,6 +58,9 @@ const CLONE_FROM_CORES: usize = 8;
 const BUSY_MAX: Duration = Duration::from_secs(10);
 /// How often a busy mount is tried again.
 const BUSY_PERIOD: Duration = Duration::from_millis(200);
+
+/// Where the kernel hands requests to us.
+const DEVICE: &str = "/dev/fuse";
 
 const COVERED: &str = "something else is mounted over the repository: unmount that first";
 
@@ -250,6 +255,11 @@ fn refused(point: &Path, error: &io::Error) -> Trouble {
     Trouble::Mount(match error.kind() {
         io::ErrorKind::NotFound => {
             format!("cannot mount at {point}: /dev/fuse or the program fusermount3 is missing (Debian: package fuse3)")
+        }
+        io::ErrorKind::PermissionDenied if access(DEVICE, AccessFlags::R_OK | AccessFlags::W_OK).is_err() => {
+            format!(
+                "cannot mount at {point}: {DEVICE} is closed to this user: root may open it by `chmod 666 {DEVICE}`"
+            )
         }
         io::ErrorKind::PermissionDenied if error.to_string().contains("user_allow_other") => {
             format!("cannot mount at {point} for others: add the line `user_allow_other` to /etc/fuse.conf")
