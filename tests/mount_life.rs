@@ -6,13 +6,15 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use bygone_core::commit::Commit;
 use bygone_core::entry::Time;
 use bygone_core::hash::sha256;
 use bygone_core::id::{CommitHash, SnapshotId};
 use bygone_core::repo::{Place, Repository, Secret, object_name};
-use bygone_core::store::{Source, parse_address};
+use bygone_core::store::Source;
+use bygone_core::store::local::LocalStore;
 use bygone_core::write::commit_object;
 use bygone_tests::program::{Mounted, PASSPHRASE, Site, is_mounted, wait_until};
 use bygone_tests::tree::{Tree, random};
@@ -226,8 +228,7 @@ fn a_store_that_is_away_fails_only_what_needs_it_and_heals() {
 
 /// Removes the snapshot `id`, by a commit as any client may write it.
 fn remove_snapshot(site: &Site, id: &str) {
-    let store = parse_address(site.repository().to_str().unwrap()).unwrap().open().unwrap();
-    let place = Place { store, catalog_base: site.catalogs() };
+    let place = Place { store: Arc::new(LocalStore::open(&site.repository()).unwrap()), catalog_base: site.catalogs() };
     let repository = Repository::open(&place, &Secret::new(PASSPHRASE.into())).unwrap();
     let mut locked = repository.lock().unwrap();
     let client = locked.client();
