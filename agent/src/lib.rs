@@ -11,7 +11,7 @@ pub mod select;
 pub mod settings;
 pub mod signals;
 pub mod source;
-mod sys;
+pub mod sys;
 pub mod target;
 pub mod time;
 pub mod when;

@@ -153,6 +153,8 @@ pub struct Environment {
     pub cache_home: Option<OsString>,
     /// XDG_CONFIG_HOME.
     pub config_home: Option<OsString>,
+    /// NOTIFY_SOCKET, where systemd waits to hear that a service is ready.
+    pub notify_socket: Option<OsString>,
     /// The home directory.
     pub home: Option<PathBuf>,
 }
@@ -175,6 +177,7 @@ impl Environment {
             state_home: get("XDG_STATE_HOME"),
             cache_home: get("XDG_CACHE_HOME"),
             config_home: get("XDG_CONFIG_HOME"),
+            notify_socket: get("NOTIFY_SOCKET"),
             home: get("HOME").map(PathBuf::from).or_else(home),
         }
     }

@@ -14,21 +14,29 @@ use bygone_agent::exit::Failure;
 use bygone_agent::output;
 use bygone_agent::output::Output;
 use bygone_agent::passphrase::Purpose;
+use bygone_agent::settings::Environment;
 use bygone_agent::settings::Globals;
 use bygone_agent::settings::now;
 use bygone_agent::signals::Terminal;
 use bygone_core::repo::Repository;
 use bygone_core::watch::Watch;
+use clap::CommandFactory;
 use clap::Parser;
+use crossbeam_channel::unbounded;
 
+use crate::announce;
+use crate::announce::Announcer;
+use crate::announce::PidFile;
 use crate::daemon;
 use crate::daemon::Parent;
 use crate::daemon::Side;
+use crate::helper;
 use crate::log::Log;
 use crate::mountpoint;
 use crate::options::Options;
 use crate::session::Session;
 use crate::signals;
+use crate::stats::Report;
 use crate::trouble::Trouble;
 use crate::wanted::Wanted;
 
@@ -64,15 +72,58 @@ struct Arguments {
     /// Append trouble to FILE, default mount.log beside the catalog, or standard error in the foreground
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Write one line to descriptor N when it is mounted, and close it
+    #[arg(long, value_name = "N")]
+    ready_fd: Option<i32>,
+    /// Write the number of the process that serves the mount to FILE, which is removed at the end
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Keep FILE filled with the numbers that --stats shows, as JSON
+    #[arg(long, value_name = "FILE")]
+    stats_file: Option<PathBuf>,
+    /// Mount nothing: show what the mount at MOUNTPOINT has done so far
+    #[arg(long)]
+    stats: bool,
     #[command(flatten)]
     wanted: Wanted,
     #[command(flatten)]
     globals: Globals,
 }
 
+/// How to mount.
+struct Way {
+    options: Options,
+    log: Option<PathBuf>,
+    announcer: Announcer,
+    stats_file: Option<PathBuf>,
+}
+
 /// Runs the program with `arguments` (the first is its name) and returns its exit code. Called first of all in a process,
 /// because going to the background forks.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let name = arguments.first().map(OsString::as_os_str).unwrap_or_default();
+    if helper::is_called_by_mount(name) { run_for_mount(&arguments) } else { run_line(arguments, false) }
+}
+
+/// Runs the program as `mount` calls it, and ends as `mount` wants it.
+fn run_for_mount(arguments: &[OsString]) -> u8 {
+    let asked = match helper::translate(arguments, &helper::long_options(&Arguments::command())) {
+        Ok(asked) => asked,
+        Err(text) => {
+            complain(&text);
+            return helper::EXIT_USAGE;
+        }
+    };
+    match run_line(asked.arguments, asked.is_fake) {
+        0 => 0,
+        code if code == Exit::Usage.code() => helper::EXIT_USAGE,
+        _ => helper::EXIT_FAILED,
+    }
+}
+
+/// Runs the program, up to the mount itself if it `is_fake`.
+fn run_line(arguments: Vec<OsString>, is_fake: bool) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -82,27 +133,45 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let json = arguments.globals.json;
-    match arguments.mount() {
+    match arguments.mount(is_fake) {
         Ok(code) => code,
         Err(trouble) if json => {
             output::fail(json, trouble.exit(), None, &trouble.to_string());
             trouble.exit().code()
         }
         Err(trouble) => {
-            let _ = writeln!(io::stderr(), "bygone-mount: {}", output::one_line(&trouble.to_string()));
+            complain(&trouble.to_string());
             trouble.exit().code()
         }
     }
 }
 
+fn complain(text: &str) {
+    // Nobody is left to tell that it cannot be said.
+    let _ = writeln!(io::stderr(), "bygone-mount: {}", output::one_line(text));
+}
+
 impl Arguments {
-    fn mount(&self) -> Result<u8, Trouble> {
+    fn mount(&self, is_fake: bool) -> Result<u8, Trouble> {
+        // Before anything is opened: see there.
+        let descriptor = self.ready_fd.map(announce::take_descriptor).transpose()?;
+        if self.stats {
+            return self.show_stats();
+        }
         let mut options = Options::parse(self.options.iter().map(String::as_str))?;
         options.allow_other |= self.allow_other;
         self.wanted.shown(now())?;
         let point = mountpoint::check(&self.mountpoint, &self.globals.locations()?.directories())?;
         // A relative path means nothing any more once the process has left its directory.
-        let log = self.log.as_deref().map(std::path::absolute).transpose().map_err(log_trouble)?;
+        let absolute = |path: &Option<PathBuf>| path.as_deref().map(std::path::absolute).transpose();
+        let log = absolute(&self.log).map_err(log_trouble)?;
+        let here = || Failure::machine("find", "the current directory");
+        let announcer = Announcer {
+            descriptor,
+            socket: Environment::of_this_process().notify_socket.map(PathBuf::from),
+            pid_file: absolute(&self.pid_file).map_err(here())?.map(PidFile::new),
+        };
+        let stats_file = absolute(&self.stats_file).map_err(here())?;
         let watch = Arc::new(Watch::new());
         // A program that reads a file cannot be told to wait for a quarter of an hour.
         let retry_for = self.globals.retry_for.or(Some(PATIENCE));
@@ -110,9 +179,13 @@ impl Arguments {
         let place = globals.place(&watch)?;
         drop(Repository::find(&place)?);
         let secret = globals.passphrase(Purpose::Open, &watch)?;
-        if self.foreground {
+        let way = Way { options, log, announcer, stats_file };
+        if self.foreground || is_fake {
             let repository = Repository::open(&place, &secret)?;
-            return self.serve(&repository, &point, options, log.as_deref(), None);
+            if is_fake {
+                return Ok(Exit::Complete.code());
+            }
+            return self.serve(&repository, &point, way, None);
         }
         // A store may have threads and connections, which do not survive a fork: the child opens its own.
         drop(place);
@@ -120,44 +193,62 @@ impl Arguments {
             Side::Parent(code) => Ok(code),
             Side::Child(parent) => {
                 let repository = Repository::open(&globals.place(&watch)?, &secret)?;
-                self.serve(&repository, &point, options, log.as_deref(), Some(parent))
+                self.serve(&repository, &point, way, Some(parent))
             }
         }
     }
 
     /// Mounts and waits for the end.
-    fn serve(
-        &self,
-        repository: &Repository,
-        point: &Path,
-        options: Options,
-        log: Option<&Path>,
-        parent: Option<Parent>,
-    ) -> Result<u8, Trouble> {
-        let log = match (log, &parent) {
+    fn serve(&self, repository: &Repository, point: &Path, way: Way, parent: Option<Parent>) -> Result<u8, Trouble> {
+        let Way { options, log, mut announcer, stats_file } = way;
+        let log = match (&log, &parent) {
             (Some(path), _) => Log::to_file(path),
             (None, Some(_)) => Log::to_file(&repository.catalog_dir().join(LOG_FILE)),
             (None, None) => Ok(Log::to_stderr()),
         };
         let log = Arc::new(log.map_err(log_trouble)?);
-        let session = Session::mount(repository, point, options, self.wanted.shown(now())?, Arc::clone(&log))?;
         // In the background the terminal of the beginning means nothing.
         let terminal = parent.is_none().then(Terminal::here);
         let globals = self.globals.clone();
+        let reload_log = Arc::clone(&log);
         let reload = move || {
             if let Err(failure) = globals.set_limits() {
-                log.line(&format!("the limits stay as they were: {failure}"));
+                reload_log.line(&format!("the limits stay as they were: {failure}"));
             }
         };
-        let ready = signals::forward(session.sender(), terminal, reload).and_then(|()| {
-            self.say(&repository.store().address(), point);
-            parent.map_or(Ok(()), Parent::release)
+        let events = unbounded();
+        // Before the mount is there: who ends this process a moment later must not leave a dead one.
+        let listen = signals::forward(events.0.clone(), terminal, reload);
+        listen.map_err(Failure::machine("listen to", "signals"))?;
+        let shown = self.wanted.shown(now())?;
+        let mut session = Session::mount(repository, point, options, shown, log, events)?;
+        let address = repository.store().address();
+        let ready = stats_file.map_or(Ok(()), |path| {
+            let failed = Failure::machine("write", path.display().to_string());
+            session.keep_stats_file(path).map_err(failed)
         });
-        if let Err(error) = ready {
+        let ready = ready.and_then(|()| announcer.ready(&address, point)).and_then(|()| {
+            self.say(&address, point);
+            parent.map_or(Ok(()), Parent::release).map_err(Failure::machine("go to", "the background"))
+        });
+        if let Err(failure) = ready {
             session.unmount()?;
-            return Err(Failure::machine("go to", "the background")(error).into());
+            return Err(failure.into());
         }
-        session.wait().map(|()| Exit::Complete.code())
+        session.wait(|| announcer.stopping()).map(|()| Exit::Complete.code())
+    }
+
+    /// Shows the numbers of a mount that is there.
+    fn show_stats(&self) -> Result<u8, Trouble> {
+        let report = Report::of(&self.mountpoint)?;
+        let mut output = Output::new(self.globals.json);
+        if self.globals.json {
+            output.value(&report)?;
+        } else {
+            report.lines().iter().try_for_each(|line| output.line(line))?;
+        }
+        output.flush()?;
+        Ok(Exit::Complete.code())
     }
 
     fn say(&self, address: &str, point: &Path) {

@@ -57,6 +57,9 @@ use crate::inode::Inode;
 use crate::log::Log;
 use crate::push::Hints;
 use crate::refusal::Refusal;
+use crate::stats;
+use crate::stats::Request as Asked;
+use crate::stats::Stats;
 use crate::tree::Detail;
 use crate::tree::Tree;
 
@@ -93,25 +96,27 @@ pub struct Mounted {
     hints: Hints,
     log: Arc<Log>,
     refusal: Refusal,
+    stats: Arc<Stats>,
     generation: Generation,
     granted: InitFlags,
     ended: Sender<Event>,
 }
 
 impl Mounted {
-    /// Serves `tree` but the content that `refusal` refuses, tells `hints` which files are read, and tells `ended` when all is over. `generation` is another number for every catalog that
-    /// numbers inodes anew.
+    /// Serves `tree` but the content that `refusal` refuses, tells `hints` which files are read, the log and the counts
+    /// what happens, and `ended` when all is over. `generation` is another number for every catalog that numbers inodes
+    /// anew.
     pub fn new(
         tree: Arc<Tree>,
         data: Arc<Data>,
         hints: Hints,
-        log: Arc<Log>,
+        (log, stats): (Arc<Log>, Arc<Stats>),
         refusal: Refusal,
         generation: u64,
         ended: Sender<Event>,
     ) -> Mounted {
         let (generation, granted) = (Generation(generation), InitFlags::empty());
-        Mounted { tree, data, hints, log, refusal, generation, granted, ended }
+        Mounted { tree, data, hints, log, refusal, stats, generation, granted, ended }
     }
 
     /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
@@ -120,13 +125,14 @@ impl Mounted {
             Ok(result) => result,
             Err(panic) => Err(Failure::defect(&*panic)),
         };
-        result.map_err(|failure| report(&self.tree, &self.log, number.0, "", &failure))
+        result.map_err(|failure| report(&self.tree, &self.log, &self.stats, number.0, "", &failure))
     }
 }
 
 /// The error number for `failure`, which is written to the log if it is trouble. `what` says what was asked of `number`.
-fn report(tree: &Tree, log: &Log, number: u64, what: &str, failure: &Failure) -> Errno {
+fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, failure: &Failure) -> Errno {
     if is_trouble(failure) {
+        stats.failed();
         log.once(&failure.to_string(), || {
             let path = catch_unwind(AssertUnwindSafe(|| tree.describe(number))).unwrap_or_default();
             format!("{path}{what}: {failure}")
@@ -142,6 +148,10 @@ impl Filesystem for Mounted {
                 self.granted |= wish;
             }
         }
+        // Where there are no access lists, the kernel need not ask for that of every file.
+        if self.tree.has_access_lists() && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok() {
+            self.tree.enforce_access_lists();
+        }
         // Both take any number but 0.
         let _ = config.set_max_background(READS_WAITING_MAX);
         let _ = config.set_congestion_threshold(READS_WAITING_MAX);
@@ -154,6 +164,7 @@ impl Filesystem for Mounted {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.stats.asked(Asked::Lookup);
         match self.answer(parent, |tree| tree.lookup(parent.0, name.as_bytes())) {
             Ok(Some(attr)) => {
                 reply.entry_with_ttls(&attr_ttl(attr.number), &names_ttl(parent), &file_attr(&attr), self.generation);
@@ -164,6 +175,7 @@ impl Filesystem for Mounted {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.stats.asked(Asked::Getattr);
         match self.answer(ino, |tree| tree.attr(ino.0)) {
             Ok(attr) => reply.attr(&attr_ttl(ino.0), &file_attr(&attr)),
             Err(errno) => reply.error(errno),
@@ -171,6 +183,7 @@ impl Filesystem for Mounted {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        self.stats.asked(Asked::Readlink);
         match self.answer(ino, |tree| tree.target(ino.0)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
@@ -178,6 +191,7 @@ impl Filesystem for Mounted {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.stats.asked(Asked::Open);
         // "Not implemented" spares the kernel all further calls of open and release, and lets it keep its cache.
         if self.granted.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
             return reply.error(Errno::ENOSYS);
@@ -186,6 +200,7 @@ impl Filesystem for Mounted {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.stats.asked(Asked::Opendir);
         if self.granted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) {
             return reply.error(Errno::ENOSYS);
         }
@@ -206,19 +221,23 @@ impl Filesystem for Mounted {
         if self.refusal.refuses(request.pid()) {
             return reply.error(Errno::EACCES);
         }
+        let waiting = self.stats.asked_to_read();
         let map = match self.answer(ino, |tree| tree.map(ino.0)) {
             Ok(map) => map,
             Err(errno) => return reply.error(errno),
         };
         let length = map.length();
-        let (tree, log) = (Arc::clone(&self.tree), Arc::clone(&self.log));
+        let (tree, log, stats) = (Arc::clone(&self.tree), Arc::clone(&self.log), Arc::clone(&self.stats));
         // Should this panic, the reply is dropped, and dropping it sends EIO.
         let _ = self.answer(ino, |_| {
             self.data.read(ino.0, map, offset, size as usize, move |read| match read {
-                Ok(bytes) => reply.data(&bytes),
+                Ok(bytes) => {
+                    reply.data(&bytes);
+                    waiting.answered(bytes.len());
+                }
                 Err(failure) => {
                     let what = format!(", {size} bytes at {offset}");
-                    reply.error(report(&tree, &log, ino.0, &what, &failure));
+                    reply.error(report(&tree, &log, &stats, ino.0, &what, &failure));
                 }
             });
             Ok(())
@@ -229,6 +248,7 @@ impl Filesystem for Mounted {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.stats.asked(Asked::Readdir);
         let listed = self.answer(ino, |tree| {
             tree.list(ino.0, offset, Detail::Names, |row, _| {
                 reply.add(INodeNo(row.number), row.cookie, file_type(row.kind), OsStr::from_bytes(row.name))
@@ -243,6 +263,7 @@ impl Filesystem for Mounted {
     }
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        self.stats.asked(Asked::Readdirplus);
         let ttl = names_ttl(ino);
         let mut first_file = None;
         let listed = self.answer(ino, |tree| {
@@ -263,6 +284,7 @@ impl Filesystem for Mounted {
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.stats.asked(Asked::Statfs);
         match self.answer(ino, Tree::totals) {
             Ok((bytes, versions)) => {
                 let blocks = bytes.div_ceil(SPACE_BYTES);
@@ -273,14 +295,21 @@ impl Filesystem for Mounted {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(self.answer(ino, |tree| fitting(tree.xattr(ino.0, name.as_bytes())?, size)), size, reply);
+        self.stats.asked(Asked::Getxattr);
+        let value = |tree: &Tree| match (ino, name) {
+            (INodeNo::ROOT, name) if name == stats::XATTR => Ok(self.stats.value()),
+            _ => tree.xattr(ino.0, name.as_bytes()),
+        };
+        reply_xattr(self.answer(ino, |tree| fitting(value(tree)?, size)), size, reply);
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.stats.asked(Asked::Listxattr);
         reply_xattr(self.answer(ino, |tree| fitting(tree.xattr_names(ino.0)?, size)), size, reply);
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.stats.asked(Asked::Lseek);
         match self.answer(ino, |tree| self.data.seek(&*tree.map(ino.0)?, offset, whence)) {
             Ok(position) => reply.offset(position),
             Err(errno) => reply.error(errno),

@@ -5,6 +5,7 @@
 //! carry their meaning ([`inode`]), so nothing here grows with what the kernel has seen.
 
 mod ahead;
+mod announce;
 pub mod attr;
 mod cli;
 mod daemon;
@@ -15,6 +16,7 @@ pub mod failure;
 mod folders;
 pub mod fuse;
 mod gate;
+mod helper;
 pub mod inode;
 pub mod listing;
 mod lock;
@@ -28,6 +30,8 @@ pub mod refusal;
 pub mod session;
 pub mod shape;
 mod signals;
+pub mod stats;
+mod stats_file;
 mod synthetic;
 #[cfg(test)]
 mod testing;

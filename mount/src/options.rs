@@ -58,13 +58,14 @@ impl Options {
                 "allow_other" => options.allow_other = true,
                 "noexec" => options.noexec = true,
                 "exec" => options.noexec = false,
-                noise if NOISE.contains(&noise) || noise.starts_with("x-") || noise.starts_with("comment=") => {}
+                noise if is_for_mount(noise) => {}
                 "auto_unmount" => {
                     return Err(refuse(text, ": a mount that crashed must not look like an empty directory"));
                 }
                 "dev" | "suid" => {
                     return Err(refuse(text, ": devices and set-user-id programs of a backup are only shown"));
                 }
+                "remount" => return Err(refuse(text, ": unmount, and mount again with the new options")),
                 _ => {
                     return Err(refuse(
                         text,
@@ -75,6 +76,11 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+/// True for what fstab says to `mount`, and for what always holds here.
+pub fn is_for_mount(text: &str) -> bool {
+    NOISE.contains(&text) || text.starts_with("x-") || text.starts_with("comment=")
 }
 
 fn refuse(text: &str, why: &str) -> Failure {

@@ -11,6 +11,7 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -23,11 +24,12 @@ use bygone_core::repo::Repository;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
-use crossbeam_channel::unbounded;
 use fuser::BackgroundSession;
 use fuser::Config;
 use fuser::MountOption;
 use fuser::SessionACL;
+use nix::unistd::AccessFlags;
+use nix::unistd::access;
 use nix::unistd::getegid;
 use nix::unistd::geteuid;
 
@@ -44,6 +46,8 @@ use crate::push;
 use crate::refusal::Refusal;
 use crate::shape::Layout;
 use crate::shape::Shape;
+use crate::stats::Stats;
+use crate::stats_file::StatsFile;
 use crate::tree::Tree;
 use crate::trouble::Trouble;
 use crate::views::Views;
@@ -57,6 +61,9 @@ const CLONE_FROM_CORES: usize = 8;
 const BUSY_MAX: Duration = Duration::from_secs(10);
 /// How often a busy mount is tried again.
 const BUSY_PERIOD: Duration = Duration::from_millis(200);
+
+/// Where the kernel hands requests to us.
+const DEVICE: &str = "/dev/fuse";
 
 const COVERED: &str = "something else is mounted over the repository: unmount that first";
 
@@ -72,7 +79,8 @@ pub struct Shown {
 pub struct Session {
     mount: Mount,
     events: Receiver<Event>,
-    sender: Sender<Event>,
+    stats: Arc<Stats>,
+    stats_file: Option<StatsFile>,
     watcher: Option<Watcher>,
     log: Arc<Log>,
     /// Never dropped: see above.
@@ -80,13 +88,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on.
+    /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on. The session
+    /// waits for what comes out of `events`, and sends its own to `sender`, the other end.
     pub fn mount(
         repository: &Repository,
         point: &Path,
         options: Options,
         shown: Shown,
         log: Arc<Log>,
+        (sender, events): (Sender<Event>, Receiver<Event>),
     ) -> Result<Session, Trouble> {
         let layout = shown.shape.layout;
         let cores = thread::available_parallelism().map_or(2, usize::from);
@@ -96,18 +106,18 @@ impl Session {
         let views = Views::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
         let tree = Arc::new(Tree::new(views, owner));
+        let stats = Arc::new(Stats::new(Arc::clone(&tree), Arc::clone(&reader)));
         let data = Data::new(reader, workers(cores, repository), CACHE_BYTES_MAX).map_err(no_thread)?;
         let data = Arc::new(data);
-        let (sender, events) = unbounded();
         let (hints, hinted) = push::hints();
         let mounted = Mounted::new(
             Arc::clone(&tree),
             Arc::clone(&data),
             hints,
-            Arc::clone(&log),
+            (Arc::clone(&log), Arc::clone(&stats)),
             shown.refusal,
             generation(repository)?,
-            sender.clone(),
+            sender,
         );
         // httm takes for a restic mount what has this word in its source.
         let prefix = if layout == Layout::Restic { "restic:" } else { "" };
@@ -120,8 +130,15 @@ impl Session {
         mount.widen_readahead();
         let background = ManuallyDrop::new(session.spawn().map_err(no_thread)?);
         let notifier = background.notifier();
-        let mut session =
-            Session { mount, events, sender, watcher: None, log: Arc::clone(&log), _background: background };
+        let mut session = Session {
+            mount,
+            events,
+            stats,
+            stats_file: None,
+            watcher: None,
+            log: Arc::clone(&log),
+            _background: background,
+        };
         let watch = || {
             let view = tree.views().open()?;
             push::start(Arc::clone(&tree), data, notifier.clone(), hinted).map_err(no_thread)?;
@@ -136,14 +153,17 @@ impl Session {
         }
     }
 
-    /// Where events that end the mount are sent to.
-    pub fn sender(&self) -> Sender<Event> {
-        self.sender.clone()
+    /// Keeps the file `path` (absolute) filled with the numbers of this mount from now on.
+    pub fn keep_stats_file(&mut self, path: PathBuf) -> io::Result<()> {
+        self.stats_file = Some(StatsFile::start(Arc::clone(&self.stats), path, Arc::clone(&self.log))?);
+        Ok(())
     }
 
-    /// Waits until the mount is gone or this process is asked to end, and unmounts in the latter case.
-    pub fn wait(mut self) -> Result<(), Trouble> {
-        match self.events.recv() {
+    /// Waits until the mount is gone or this process is asked to end, calls `stopping`, and unmounts in the latter case.
+    pub fn wait(mut self, stopping: impl FnOnce()) -> Result<(), Trouble> {
+        let event = self.events.recv();
+        stopping();
+        match event {
             Ok(Event::Signal) => self.leave(),
             Ok(Event::Ended) | Err(_) => {
                 self.watcher = None;
@@ -250,6 +270,11 @@ fn refused(point: &Path, error: &io::Error) -> Trouble {
     Trouble::Mount(match error.kind() {
         io::ErrorKind::NotFound => {
             format!("cannot mount at {point}: /dev/fuse or the program fusermount3 is missing (Debian: package fuse3)")
+        }
+        io::ErrorKind::PermissionDenied if access(DEVICE, AccessFlags::R_OK | AccessFlags::W_OK).is_err() => {
+            format!(
+                "cannot mount at {point}: {DEVICE} is closed to this user: root may open it by `chmod 666 {DEVICE}`"
+            )
         }
         io::ErrorKind::PermissionDenied if error.to_string().contains("user_allow_other") => {
             format!("cannot mount at {point} for others: add the line `user_allow_other` to /etc/fuse.conf")

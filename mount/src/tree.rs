@@ -4,6 +4,8 @@
 //! `stat` and `du` cost no request, and nothing here can wait for a network.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use bygone_agent::settings::now;
 use bygone_core::entry::Content;
@@ -36,6 +38,9 @@ const FILES_KEPT: usize = 16 << 10;
 const MAPS_KEPT: usize = 64;
 /// How many entries are taken from a directory at once: about what fits an answer of 32 KiB.
 const LIST_ITEMS: usize = 200;
+
+/// What the names of the attributes begin with that hold access lists.
+const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
 
 /// One line of a directory's listing.
 #[derive(Debug)]
@@ -72,12 +77,36 @@ pub struct Tree {
     folders: Folders,
     files: Recent<u64, Arc<Seen>>,
     maps: Recent<u64, Arc<FileMap>>,
+    /// The kernel enforces access lists, and takes nothing but "there is none" for their absence.
+    enforces_lists: AtomicBool,
 }
 
 impl Tree {
     /// A tree whose own directories belong to `owner` (user, group).
     pub fn new(views: Views, owner: (u32, u32)) -> Tree {
-        Tree { views, owner, folders: Folders::default(), files: Recent::new(FILES_KEPT), maps: Recent::new(MAPS_KEPT) }
+        Tree {
+            views,
+            owner,
+            folders: Folders::default(),
+            files: Recent::new(FILES_KEPT),
+            maps: Recent::new(MAPS_KEPT),
+            enforces_lists: AtomicBool::new(false),
+        }
+    }
+
+    /// True if anything in the repository has an access list.
+    pub fn has_access_lists(&self) -> bool {
+        self.views.moment().xattr_names.iter().any(|name| name.starts_with(ACCESS_LISTS))
+    }
+
+    /// From now on the kernel enforces access lists.
+    pub fn enforce_access_lists(&self) {
+        self.enforces_lists.store(true, Ordering::Relaxed);
+    }
+
+    /// True if there are access lists that the kernel does not enforce, because there were none when it was mounted.
+    pub fn ignores_access_lists(&self) -> bool {
+        !self.enforces_lists.load(Ordering::Relaxed) && self.has_access_lists()
     }
 
     /// The views that the tree is seen through.
@@ -254,7 +283,8 @@ impl Tree {
         self.views.with(|view, moment| {
             if !moment.xattr_names.contains(name) {
                 let asked_of_all = name.starts_with(b"security.") || name.starts_with(b"system.");
-                return Err(if asked_of_all { Failure::NotSupported } else { Failure::NoAttribute });
+                let is_needed = name.starts_with(ACCESS_LISTS) && self.enforces_lists.load(Ordering::Relaxed);
+                return Err(if asked_of_all && !is_needed { Failure::NotSupported } else { Failure::NoAttribute });
             }
             self.with_meta(view, moment, number, |meta| {
                 let found = meta.and_then(|meta| meta.xattrs.iter().find(|xattr| xattr.name == name));

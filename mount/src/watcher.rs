@@ -36,6 +36,10 @@ use crate::views::Moment;
 
 /// How often the catalog is looked at.
 const PERIOD: Duration = Duration::from_millis(500);
+/// Said where access lists came with a new snapshot.
+const UNENFORCED: &str = "the first snapshot with access lists has come: other users are held to the permission bits \
+                          alone until this is mounted again";
+
 /// The watching thread; it ends when this is dropped.
 pub struct Watcher {
     stop: Option<Sender<()>>,
@@ -69,6 +73,9 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
         match looked.unwrap_or_else(|panic| Err(Failure::defect(&*panic))) {
             Ok((version, before)) => {
                 seen = Some(version);
+                if tree.ignores_access_lists() {
+                    log.once(UNENFORCED, || UNENFORCED.to_owned());
+                }
                 if let Some(before) = before {
                     tell(notifier, &before.listing, &tree.views().moment().listing);
                 }
@@ -140,8 +147,10 @@ mod tests {
         let mut expected = vec![
             ("Changes".to_owned(), "1970-01-01T00-00-20Z".to_owned()),
             ("Hosts".to_owned(), "b".to_owned()),
+            ("Ids".to_owned(), "02020202".to_owned()),
             ("Root".to_owned(), "latest".to_owned()),
             ("Snapshots".to_owned(), "1970-01-01T00-00-20Z".to_owned()),
+            ("ZfsSnapshots".to_owned(), "1970-01-01T00-00-20Z".to_owned()),
             (format!("{host:?}"), "1970-01-01T00-00-20Z".to_owned()),
             (format!("{host:?}"), "latest".to_owned()),
             (format!("{tag:?}"), "latest".to_owned()),

@@ -288,6 +288,26 @@ impl Mounted {
         self.started.as_ref().map_or(0, |started| started.child.id())
     }
 
+    /// What the process that serves it has written to its standard error so far.
+    pub fn complaint(&self) -> String {
+        self.started.as_ref().map_or_else(String::new, Started::complaint)
+    }
+
+    /// Sends a signal, by its name, to the process that serves it.
+    pub fn signal(&self, name: &str) {
+        crate::tool(Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()));
+    }
+
+    /// What `bygone-mount --stats` says of it.
+    pub fn stats(&self, site: &Site) -> Value {
+        site.bygone_mount([OsStr::new("--stats"), OsStr::new("--json"), self.point.as_os_str()]).ok().json()
+    }
+
+    /// Waits for the end of the process that serves it, which comes for another reason than this.
+    pub fn end(mut self) -> Ran {
+        self.started.take().unwrap().end()
+    }
+
     /// Unmounts in the ordinary way and returns how the program ended.
     pub fn unmount(mut self) -> Ran {
         // Between fork and exec, a child that another test starts holds copies of our open files, also of files in the
@@ -322,6 +342,16 @@ impl Drop for Mounted {
         }
         drop(started.child.kill());
         drop(started.child.wait());
+    }
+}
+
+/// Waits until `is_so`, with patience that ends: for what comes by itself, on a machine that may be slow.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(20));
     }
 }
 

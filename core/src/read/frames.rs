@@ -14,6 +14,7 @@ use super::cache::Claim;
 use super::cache::Found;
 use super::cache::FrameAt;
 use super::cache::Reach;
+use super::counters::Counters;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeRow;
 use crate::compress::Decompressor;
@@ -62,6 +63,7 @@ pub struct Frames {
     cache: Cache,
     order: Order,
     run_frames_max: u32,
+    counters: Counters,
 }
 
 impl Frames {
@@ -75,7 +77,13 @@ impl Frames {
             cache: Cache::new(bytes_max),
             order,
             run_frames_max: u32::try_from(run_frames_max).unwrap_or(u32::MAX).clamp(1, RUN_FRAMES_MAX),
+            counters: Counters::default(),
         })
+    }
+
+    /// What making frames has cost so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// True if the frame is in memory.
@@ -106,7 +114,10 @@ impl Frames {
         };
         loop {
             match self.cache.find(at, reach) {
-                Found::Made(plain) => return Ok(plain),
+                Found::Made(plain) => {
+                    self.counters.hit();
+                    return Ok(plain);
+                }
                 Found::Claimed(claim) => {
                     let lost = || Err(Error::corrupt(format!("volume number {}", at.volume), "a frame was not made"));
                     return self.make(claim).into_iter().next().unwrap_or_else(lost);
@@ -129,12 +140,18 @@ impl Frames {
                 claim.settle(made.iter().map(|plain| plain.as_ref().ok()));
                 made
             }
-            Err(error) if run.len() == 1 => vec![Err(error)],
+            Err(error) if run.len() == 1 => {
+                self.counters.made(false);
+                vec![Err(error)]
+            }
             Err(_) => {
                 let mut all = Vec::new();
                 for ordinal in run {
                     let made = self.make_run(claim.volume(), ordinal..ordinal + 1);
                     let is_last = made.is_err();
+                    if is_last {
+                        self.counters.made(false);
+                    }
                     let made = made.unwrap_or_else(|error| vec![Err(error)]);
                     claim.settle(made.iter().map(|plain| plain.as_ref().ok()));
                     all.extend(made);
@@ -164,7 +181,9 @@ impl Frames {
             Stored { ordinal, plain_bytes, codec: info.codec, bytes }
         });
         let (key, kind) = (&volume.key, volume.row.kind);
-        let opened = frame::open_all(key, kind, stored.collect(), &mut Decompressor::new());
+        let stored = stored.collect();
+        let opened = self.counters.decoding(|| frame::open_all(key, kind, stored, &mut Decompressor::new()));
+        opened.iter().for_each(|plain| self.counters.made(plain.is_ok()));
         let made = opened.into_iter().zip(places).zip(run).map(|((plain, (offset, _)), ordinal)| {
             let damaged = |e| Error::corrupt(&volume.object, format!("frame {ordinal} at offset {offset}: {e}"));
             plain.map(Arc::new).map_err(damaged)
@@ -175,7 +194,8 @@ impl Frames {
     /// The one place where sealed bytes of frames are fetched.
     fn fetch(&self, volume: &OpenVolume, range: Range<u64>) -> Result<Vec<u8>> {
         let part = ByteRange::Part { offset: range.start, bytes: range.end - range.start };
-        self.store.get(&volume.object, part)
+        let get = || self.store.get(&volume.object, part);
+        self.counters.fetching(get, |got| got.as_ref().map_or(0, Vec::len))
     }
 
     fn volume(&self, id: i64) -> Result<Arc<OpenVolume>> {

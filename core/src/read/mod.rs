@@ -9,6 +9,7 @@
 //! all threads, a [`View`] belongs to one.
 
 mod cache;
+mod counters;
 mod directory;
 mod frames;
 mod history;
@@ -30,6 +31,8 @@ use crate::id::hex;
 use crate::repo::Repository;
 
 pub use cache::FrameAt;
+pub use counters::Counters;
+pub use counters::Counts;
 pub use directory::Directory;
 pub use directory::Item;
 pub use frames::Frames;

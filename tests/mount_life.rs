@@ -1,0 +1,320 @@
+//! What happens to a mount while it lives, and how it ends: users that do not let go, signals, kills, other mounts over
+//! it, a store that goes and comes back, snapshots that go.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use bygone_core::commit::Commit;
+use bygone_core::entry::Time;
+use bygone_core::hash::sha256;
+use bygone_core::id::{CommitHash, SnapshotId};
+use bygone_core::repo::{Place, Repository, Secret, object_name};
+use bygone_core::store::Source;
+use bygone_core::store::local::LocalStore;
+use bygone_core::write::commit_object;
+use bygone_tests::program::{Mounted, PASSPHRASE, Site, is_mounted, wait_until};
+use bygone_tests::tree::{Tree, random};
+use bygone_tests::{root, tool};
+use nix::errno::Errno;
+
+use crate::site::{new_site, snapshot_ids};
+
+const BIG_BYTES: usize = 4 << 20;
+
+/// A machine with one snapshot of two large files and a small one.
+fn with_snapshot() -> (Site, Tree) {
+    let site = new_site();
+    let tree = Tree::new(&site.at("source"));
+    tree.file("one", random(1, BIG_BYTES));
+    tree.file("two", random(2, BIG_BYTES));
+    tree.file("small", "small");
+    site.backup(tree.top());
+    (site, tree)
+}
+
+/// A process that sits in `folder` until it is told to go.
+fn sitter(folder: &Path) -> Child {
+    Command::new("cat").current_dir(folder).stdin(Stdio::piped()).spawn().unwrap()
+}
+
+/// The kernel forgets what it has of the file's content, so that the next read asks the mount.
+fn forget_pages(path: &Path) {
+    tool(Command::new("dd").arg(format!("if={}", path.display())).args(["iflag=nocache", "count=0", "status=none"]));
+}
+
+fn errno_of<T>(result: std::io::Result<T>) -> Option<Errno> {
+    result.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
+}
+
+#[test]
+fn a_busy_mount_is_waited_for_and_its_users_are_named() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    let point = mounted.point().to_path_buf();
+    let mut user = sitter(&mounted.latest(tree.top()));
+    let name = format!("cat ({})", user.id());
+    mounted.signal("TERM");
+    wait_until("the log names the user", || mounted.complaint().contains(&name));
+    let by_user = fs::read_to_string(format!("/proc/{}/cwd/small", user.id()));
+    assert_eq!(by_user.unwrap(), "small", "it is served meanwhile");
+    drop(user.stdin.take());
+    user.wait().unwrap();
+    mounted.end().ok();
+    assert!(!is_mounted(&point));
+}
+
+#[test]
+fn a_second_signal_detaches_a_busy_mount() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    let point = mounted.point().to_path_buf();
+    let mut user = sitter(&mounted.latest(tree.top()));
+    mounted.signal("TERM");
+    wait_until("it waits", || mounted.complaint().contains("in use by"));
+    mounted.signal("TERM");
+    mounted.end().ok();
+    assert!(!is_mounted(&point));
+    drop(user.stdin.take());
+    user.wait().unwrap();
+}
+
+#[test]
+fn a_busy_mount_refuses_to_be_unmounted_and_goes_on() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    let mut user = sitter(&mounted.latest(tree.top()));
+    assert!(!Command::new("umount").arg(mounted.point()).output().unwrap().status.success());
+    assert_eq!(fs::read_to_string(mounted.latest(&tree.at("small"))).unwrap(), "small");
+    drop(user.stdin.take());
+    user.wait().unwrap();
+    mounted.unmount().ok();
+}
+
+#[test]
+fn a_detached_mount_serves_what_is_open_to_the_end() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    let open = fs::File::open(mounted.latest(&tree.at("one"))).unwrap();
+    tool(Command::new("umount").arg("-l").arg(mounted.point()));
+    assert!(!is_mounted(mounted.point()));
+    let mut bytes = vec![0; BIG_BYTES];
+    open.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == random(1, BIG_BYTES));
+    drop(open);
+    mounted.end().ok();
+}
+
+#[test]
+fn a_killed_mount_is_an_error_and_not_an_empty_directory() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    let (point, inside) = (mounted.point().to_path_buf(), mounted.latest(&tree.at("one")));
+    mounted.signal("KILL");
+    wait_until("the kernel has noticed", || errno_of(fs::read(&inside)) == Some(Errno::ENOTCONN));
+    assert_eq!(errno_of(fs::read_dir(&point)), Some(Errno::ENOTCONN), "rsync --delete must not see it empty");
+    site.bygone_mount([point.as_os_str()]).ended_with(1).complains_of(&["has died", "umount"]);
+    tool(Command::new("umount").arg(&point));
+    drop(mounted);
+    let again = site.mount("mnt", &[]);
+    assert!(fs::read(again.latest(&tree.at("one"))).unwrap() == random(1, BIG_BYTES));
+    again.unmount().ok();
+}
+
+#[test]
+fn what_is_mounted_over_it_is_never_touched() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    let point = mounted.point().to_path_buf();
+    let tmpfs = || tool(Command::new("mount").args(["-t", "tmpfs", "cover"]).arg(&point));
+    tmpfs();
+    fs::write(point.join("ours"), "stays").unwrap();
+    mounted.signal("TERM");
+    wait_until("it says what covers it", || mounted.complaint().contains("mounted over the repository"));
+    assert_eq!(fs::read_to_string(point.join("ours")).unwrap(), "stays");
+    tool(Command::new("umount").arg(&point));
+    mounted.end().ok();
+    assert!(!is_mounted(&point));
+
+    let mounted = site.mount("mnt", &[]);
+    assert_eq!(fs::read_to_string(mounted.latest(&tree.at("small"))).unwrap(), "small");
+    tool(Command::new("umount").arg(&point));
+    tmpfs();
+    fs::write(point.join("ours"), "stays").unwrap();
+    mounted.end().ok();
+    assert_eq!(fs::read_to_string(point.join("ours")).unwrap(), "stays", "also of what came in its place");
+    tool(Command::new("umount").arg(&point));
+}
+
+#[test]
+fn a_second_mount_at_the_same_place_is_refused() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    site.bygone_mount([mounted.point().as_os_str()]).ended_with(1).complains_of(&["mounted at", "already"]);
+    let elsewhere = site.mount("elsewhere", &[]);
+    for mount in [&mounted, &elsewhere] {
+        assert_eq!(fs::read_to_string(mount.latest(&tree.at("small"))).unwrap(), "small", "two are no trouble");
+    }
+    elsewhere.unmount().ok();
+    mounted.unmount().ok();
+}
+
+/// A process that is stopped stands for a machine that sleeps.
+#[test]
+fn readers_wait_while_the_mount_sleeps_and_then_go_on() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    let path = |name: &str| mounted.latest(&tree.at(name));
+    fs::read(path("one")).unwrap();
+    let two = path("two");
+    fs::metadata(&two).unwrap();
+    mounted.signal("STOP");
+    let reader = std::thread::spawn(move || fs::read(two).unwrap());
+    assert!(fs::read(path("one")).unwrap() == random(1, BIG_BYTES), "the page cache needs nobody");
+    assert!(!reader.is_finished(), "there is nobody who could have answered");
+    mounted.signal("CONT");
+    assert!(reader.join().unwrap() == random(2, BIG_BYTES));
+    mounted.unmount().ok();
+}
+
+#[test]
+fn a_store_that_is_away_fails_only_what_needs_it_and_heals() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    let path = |name: &str| mounted.latest(&tree.at(name));
+    let one = fs::read(path("one")).unwrap();
+    fs::rename(site.repository(), site.at("away")).unwrap();
+    assert_eq!(errno_of(fs::read(path("two"))), Some(Errno::EIO));
+    assert!(mounted.complaint().contains("is its disk mounted?"), "{}", mounted.complaint());
+    tool(Command::new("find").arg(mounted.latest(tree.top())).arg("-ls"));
+    assert_eq!(fs::read_to_string(path("small")).unwrap(), "small");
+    forget_pages(&path("one"));
+    assert!(fs::read(path("one")).unwrap() == one, "what is in memory needs no store");
+    fs::rename(site.at("away"), site.repository()).unwrap();
+    wait_until("the store is used again", || fs::read(path("two")).is_ok_and(|bytes| bytes == random(2, BIG_BYTES)));
+    assert!(mounted.stats(&site)["errors"].as_u64() > Some(0));
+    mounted.unmount().ok();
+}
+
+/// Removes the snapshot `id`, by a commit as any client may write it.
+fn remove_snapshot(site: &Site, id: &str) {
+    let place = Place { store: Arc::new(LocalStore::open(&site.repository()).unwrap()), catalog_base: site.catalogs() };
+    let repository = Repository::open(&place, &Secret::new(PASSPHRASE.into())).unwrap();
+    let mut locked = repository.lock().unwrap();
+    let client = locked.client();
+    let (repository, catalog) = locked.parts();
+    let heads = catalog.read().heads().unwrap();
+    let own = heads.iter().find(|head| head.client == client).unwrap();
+    let seq = own.seq + 1;
+    let bytes: Vec<u8> = (0..16).map(|n| u8::from_str_radix(&id[2 * n..2 * n + 2], 16).unwrap()).collect();
+    let commit = Commit {
+        previous: Some(own.hash),
+        time: Time::default(),
+        snapshots_added: Vec::new(),
+        snapshots_removed: vec![SnapshotId(bytes.try_into().unwrap())],
+        volumes_added: Vec::new(),
+        volumes_retired: Vec::new(),
+        heads: Vec::new(),
+    };
+    let object = commit.seal(&repository.keys().commit(client, seq), client, seq).unwrap();
+    let name = object_name(&commit_object(client, seq)).unwrap();
+    repository.store().put(&name, Source::Bytes(&object)).unwrap();
+    catalog.commit_adopt(client, seq, CommitHash(sha256(&object)), &commit).unwrap();
+}
+
+/// The snapshots that a mount shows.
+fn shown(mounted: &Mounted) -> Vec<PathBuf> {
+    let mut found: Vec<_> =
+        fs::read_dir(mounted.point().join("snapshots")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_removed_snapshot_disappears_from_a_live_mount() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    tree.file("small", "changed");
+    tree.file("new/name", "came with the second");
+    site.bygone(["backup", "--tag", "second", tree.top().to_str().unwrap()]).ok();
+    let mounted = site.mount("mnt", &[]);
+    let small = |snapshot: &Path| fs::read_to_string(snapshot.join(tree.at("small").strip_prefix("/").unwrap()));
+    let both = shown(&mounted);
+    assert_eq!(both.len(), 2);
+    let tag = mounted.point().join("tags/second");
+    let open = fs::File::open(mounted.latest(&tree.at("new/name"))).unwrap();
+    let folder = fs::File::open(mounted.latest(&tree.at("new"))).unwrap();
+    assert!(tag.exists());
+
+    remove_snapshot(&site, &snapshot_ids(&site)[1]);
+    wait_until("it is gone from snapshots/, latest and its tag", || {
+        shown(&mounted) == both[..1] && !tag.exists() && !mounted.latest(&tree.at("new/name")).exists()
+    });
+    assert_eq!(small(&mounted.point().join("latest")).unwrap(), "small", "latest is the one before");
+    assert_eq!(small(&both[1]).unwrap_err().kind(), ErrorKind::NotFound);
+    let mut bytes = [0; 4];
+    open.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"came", "what is open can be read while the volumes are there");
+    let listed = fs::read_dir(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&folder)));
+    let listed = listed.and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    assert!(matches!(errno_of(listed), None | Some(Errno::ESTALE)), "an answer, and not another directory's");
+
+    tree.file("small", "changed again");
+    site.backup(tree.top());
+    wait_until("the next one is there", || shown(&mounted).len() == 2);
+    let next = shown(&mounted).into_iter().find(|snapshot| *snapshot != both[0]).unwrap();
+    assert_eq!(small(&next).unwrap(), "changed again", "and nothing of the removed one is taken for it");
+    assert_eq!(small(&both[0]).unwrap(), "small");
+    drop((open, folder));
+    mounted.unmount().ok();
+}
+
+#[test]
+fn the_last_snapshot_may_go_and_another_come() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    let mounted = site.mount("mnt", &[]);
+    assert_eq!(fs::read_to_string(mounted.latest(&tree.at("small"))).unwrap(), "small");
+    remove_snapshot(&site, &snapshot_ids(&site)[0]);
+    wait_until("nothing is left", || shown(&mounted).is_empty() && !mounted.point().join("latest").exists());
+    tree.file("small", "anew");
+    site.backup(tree.top());
+    wait_until("there is one again", || {
+        fs::read_to_string(mounted.latest(&tree.at("small"))).is_ok_and(|text| text == "anew")
+    });
+    mounted.unmount().ok();
+}
