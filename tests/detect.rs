@@ -277,7 +277,8 @@ fn which_disk_is_full_is_said() {
         let site = Site::new(&programs());
         let point = site.at(place);
         let _disk = SmallDisk::mount(&point, "4m");
-        site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "1MiB"]).ok();
+        // All of it is one volume, which fits neither into the store nor into the spool.
+        site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "64MiB"]).ok();
         let tree = Tree::new(&site.at("source"));
         (0..8).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1 << 20))));
         let ran = backup(&site, &tree, &["--json"]).ended_with(1);

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use bygone_core::commit::Commit;
+use bygone_core::catalog::SeenCommit;
+use bygone_core::commit::{Commit, Losses};
 use bygone_core::entry::Time;
 use bygone_core::hash::sha256;
 use bygone_core::id::{CommitHash, SnapshotId};
@@ -245,11 +246,13 @@ fn remove_snapshot(site: &Site, id: &str) {
         volumes_added: Vec::new(),
         volumes_retired: Vec::new(),
         heads: Vec::new(),
+        losses: Losses::default(),
     };
     let object = commit.seal(&repository.keys().commit(client, seq), client, seq).unwrap();
     let name = object_name(&commit_object(client, seq)).unwrap();
     repository.store().put(&name, Source::Bytes(&object)).unwrap();
-    catalog.commit_adopt(client, seq, CommitHash(sha256(&object)), &commit).unwrap();
+    let (hash, bytes) = (CommitHash(sha256(&object)), Some(object.len() as u64));
+    catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: None }, &commit).unwrap();
 }
 
 /// The snapshots that a mount shows.

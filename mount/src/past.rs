@@ -19,12 +19,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bygone_core::entry::Name;
-use bygone_core::error::Diagnosis;
-use bygone_core::error::Error;
-use bygone_core::id::NodeId;
 use bygone_core::limits;
 use bygone_core::read::Access;
-use bygone_core::read::Difference;
 use bygone_core::read::Era;
 use bygone_core::read::Lifetime;
 use bygone_core::read::View;
@@ -34,7 +30,16 @@ use crate::inode::Inode;
 use crate::inode::ROOT_PATH;
 use crate::inode::Side;
 use crate::listing::Listing;
+use crate::naming::ending;
+use crate::naming::key_of;
 use crate::recent::Recent;
+use crate::sides::Pair;
+use crate::sides::descend;
+use crate::sides::is_own_change;
+use crate::sides::is_whole;
+use crate::sides::path_id;
+use crate::sides::shown_of;
+use crate::sides::unknown_path;
 use crate::weighted::Weighted;
 
 /// Names, versions and states that are kept of directories that were looked at.
@@ -43,8 +48,6 @@ const HISTORY_WEIGHT_MAX: usize = 200_000;
 const ROWS_KEPT_MAX: usize = 200_000;
 /// Directories of which it is kept whether something was deleted or changed below them.
 const ANSWERS_KEPT: usize = 64 << 10;
-/// Longest ending of a file name that its versions keep.
-const ENDING_BYTES_MAX: usize = 16;
 
 /// The sequence of all snapshots, oldest first; those after it are successions, newest first.
 const ALL: u32 = 0;
@@ -120,9 +123,6 @@ pub struct Past {
     below: Recent<Inode, bool>,
     below_line: Recent<(u32, u64), bool>,
 }
-
-/// The states of a directory before and after.
-type Pair = (Option<NodeId>, Option<NodeId>);
 
 impl Past {
     /// For the snapshots of `listing`.
@@ -420,113 +420,4 @@ fn line(listing: &Listing, positions: Vec<usize>) -> Line {
         }
     }
     line
-}
-
-/// What a difference shows on one side: a file version, or two states of a directory to go on with.
-fn shown_of(difference: &Difference, side: Side) -> (Option<u64>, Option<Pair>) {
-    let directory =
-        |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| row.as_ref().and_then(|row| row.0.directory());
-    let file = |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| {
-        row.as_ref().filter(|row| row.0.directory().is_none()).map(|row| row.1)
-    };
-    let (before, after) = (directory(&difference.before), directory(&difference.after));
-    let (old, new) = (file(&difference.before), file(&difference.after));
-    match side {
-        Side::Added => (new.filter(|_| old.is_none()), after.map(|after| (before, Some(after)))),
-        Side::Deleted => (old.filter(|_| new.is_none()), before.map(|before| (Some(before), after))),
-        Side::Modified => {
-            (new.filter(|_| old.is_some()), before.zip(after).map(|(before, after)| (Some(before), Some(after))))
-        }
-    }
-}
-
-/// True for a directory that is wholly new, or wholly gone.
-fn is_whole(pair: Pair, side: Side) -> bool {
-    match side {
-        Side::Added => pair.0.is_none(),
-        Side::Deleted => pair.1.is_none(),
-        Side::Modified => false,
-    }
-}
-
-/// True if a directory itself differs, in more than what changes whenever something in it does.
-fn is_own_change(difference: &Difference, side: Side) -> bool {
-    let (Some((before, _)), Some((after, _))) = (&difference.before, &difference.after) else { return false };
-    let same = (before.meta.mode, &before.meta.owner, &before.meta.xattrs, before.meta.flags)
-        == (after.meta.mode, &after.meta.owner, &after.meta.xattrs, after.meta.flags);
-    side == Side::Modified && before.directory().is_some() && after.directory().is_some() && !same
-}
-
-/// The states at `path` of two snapshots with these roots.
-fn descend(view: &View, roots: Pair, path: u64) -> Result<Pair, Failure> {
-    let mut names = Vec::new();
-    let mut at = path;
-    while at != ROOT_PATH {
-        let (parent, name) = view.path(at)?.ok_or(Failure::Stale)?;
-        if names.len() > limits::PATH_BYTES_MAX {
-            return Err(unknown_path(&name));
-        }
-        names.push(name);
-        at = parent;
-    }
-    let step = |node: Option<NodeId>, name: &Name| -> Result<Option<NodeId>, Failure> {
-        let Some(node) = node else { return Ok(None) };
-        let item = view.directory(node)?.find(view, name.as_bytes())?;
-        Ok(item.and_then(|item| item.entry.directory()))
-    };
-    let mut pair = roots;
-    for name in names.iter().rev() {
-        pair = (step(pair.0, name)?, step(pair.1, name)?);
-    }
-    Ok(pair)
-}
-
-fn path_id(view: &View, parent: u64, name: &Name) -> Result<u64, Failure> {
-    view.path_id(parent, name)?.ok_or_else(|| unknown_path(name))
-}
-
-fn unknown_path(name: &Name) -> Failure {
-    let detail = "the catalog has no number for this directory: run `bygone recover`";
-    Error::disagree(Diagnosis::LocalCorrupt, format!("{name:?}"), detail).into()
-}
-
-/// A number that depends on nothing but `name`: FNV-1a.
-fn key_of(name: &[u8]) -> u32 {
-    name.iter().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-}
-
-/// The ending by which programs know what a file is, with its dot: `.pdf`, `.tar.gz`.
-fn ending(name: &[u8]) -> &[u8] {
-    let dot = |name: &[u8]| {
-        let dot = name.iter().rposition(|byte| *byte == b'.').filter(|dot| *dot > 0)?;
-        let ending = name.get(dot + 1..)?;
-        let fits = (1..ENDING_BYTES_MAX).contains(&ending.len()) && ending.iter().all(u8::is_ascii_alphanumeric);
-        fits.then_some(dot)
-    };
-    let Some(last) = dot(name) else { return b"" };
-    let stem = name.get(..last).unwrap_or_default();
-    let first = dot(stem).filter(|first| stem.get(first + 1..) == Some(b"tar")).unwrap_or(last);
-    name.get(first..).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endings_are_what_programs_know_files_by() {
-        let cases = [
-            ("report.pdf", ".pdf"),
-            ("linux.tar.gz", ".tar.gz"),
-            ("a.b.c", ".c"),
-            ("hosts", ""),
-            (".bashrc", ""),
-            ("name.", ""),
-            ("x.with space", ""),
-            ("x.averyveryverylongending", ""),
-        ];
-        for (name, wanted) in cases {
-            assert_eq!(ending(name.as_bytes()), wanted.as_bytes(), "{name}");
-        }
-    }
 }
