@@ -7,6 +7,7 @@
 
 mod backup_restore;
 mod cli;
+mod copy;
 mod damage;
 mod detect;
 mod elsewhere;
@@ -23,6 +24,7 @@ mod mount_peers;
 mod mount_start;
 mod options;
 mod recover;
+mod repair;
 mod s3_kill;
 mod s3_store;
 mod semantics;

@@ -2,8 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use bygone_tests::program::Site;
+use bygone_core::repo::{Place, Repository, Secret};
+use bygone_core::store::faulty::{Fault, FaultyStore};
+use bygone_core::store::local::LocalStore;
+use bygone_core::watch::Watch;
+use bygone_tests::program::{PASSPHRASE, Site};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, zoo};
 
@@ -88,6 +93,79 @@ fn no_content_is_read_to_recover() {
     assert_same_dump(&before, &dump(&site));
 }
 
+/// The commands of README-RECOVER.txt: its lines that are set in by nine spaces or more, those set in further being the
+/// continuation of the one before.
+fn commands_of(readme: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    for line in readme.lines().filter(|line| line.starts_with("         ")) {
+        match commands.last_mut() {
+            Some(before) if line.starts_with("             ") => before.push_str(line),
+            _ => commands.push(line.trim().to_string()),
+        }
+    }
+    commands
+}
+
+#[test]
+fn the_readme_leads_from_a_bare_machine_to_a_mounted_tree() {
+    let (site, tree) = with_history();
+    let readme = fs::read_to_string(site.repository().join("README-RECOVER.txt")).unwrap();
+    // The bare machine: the store, the passphrase, the two programs. Nothing else of the old one.
+    let bare = Site::new(&programs());
+    let place = bare.at("place");
+    fs::rename(site.repository(), &place).unwrap();
+    for (name, program) in [("bygone", programs().bygone), ("bygone-mount", programs().mount)] {
+        fs::create_dir_all(bare.at("bin")).unwrap();
+        std::os::unix::fs::symlink(program, bare.at("bin").join(name)).unwrap();
+    }
+    let commands = commands_of(&readme);
+    let run = |command: &String| {
+        let mut text = command.clone();
+        let folders =
+            [("THIS-PLACE", place.clone()), ("EMPTY-FOLDER", bare.at("look")), ("NEW-FOLDER", bare.at("new"))];
+        for (word, path) in folders {
+            text = text.replace(word, path.to_str().unwrap());
+        }
+        let mut shell = bare.command(Path::new("/bin/sh"), ["-euc", &text]);
+        shell.env_remove("BYGONE_REPO").current_dir(&place);
+        let path = std::env::var("PATH").unwrap();
+        shell.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", bare.at("bin").display()));
+        bare.run(shell).ok()
+    };
+    let mut done = Vec::new();
+    for command in &commands {
+        let ran = run(command);
+        match command.as_str() {
+            command if command.starts_with("bygone-mount") => {
+                let inside = bare.at("look/latest").join(tree.top().strip_prefix("/").unwrap());
+                compare::assert_same(tree.top(), &inside);
+                done.push("mount");
+            }
+            command if command.contains("restore") => {
+                compare::assert_same(tree.top(), &restored(&bare.at("new"), tree.top()));
+                done.push("restore");
+            }
+            command if command.starts_with("umount") => {
+                assert!(!bygone_tests::program::is_mounted(&bare.at("look")));
+                done.push("umount");
+            }
+            command if command.contains("sha256sum") => {
+                assert_eq!(ran.text(), "", "nothing is damaged");
+                done.push("sha256sum");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(done, ["mount", "umount", "restore", "sha256sum"], "the text leads all the way: {commands:?}");
+    // The last command must be able to find something.
+    let victim = fs::read_dir(place.join("data")).unwrap().next().unwrap().unwrap().path();
+    let victim = fs::read_dir(victim).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&victim).unwrap();
+    bytes[100] ^= 1;
+    replace(&victim, &bytes);
+    assert!(run(commands.last().unwrap()).text().starts_with("damaged: data/"));
+}
+
 /// Stored objects are read-only: makes a new file with the old name.
 fn replace(path: &Path, content: &[u8]) {
     fs::remove_file(path).unwrap();
@@ -112,4 +190,72 @@ fn another_machine_begins_with_what_the_first_has_stored() {
     on_other(&["backup", tree.top().to_str().unwrap()]).ok();
     assert_eq!(objects(&site, "data"), stored, "blocks of another machine's backups are used, not stored again");
     on_other(&["check"]).ok();
+}
+
+/// Recovers on this machine with a store that dies at a call, or at none. Answers at which call the first data volume was
+/// read.
+fn recover_until(site: &Site, catalogs: &Path, call: Option<u64>) -> u64 {
+    let local = LocalStore::open(&site.repository()).unwrap();
+    let store = Arc::new(FaultyStore::new(Arc::new(local)).with_connections(1));
+    if let Some(call) = call {
+        store.die_at_call(call, Fault::Before);
+    }
+    let place = Place { store: store.clone(), catalog_base: catalogs.to_path_buf() };
+    let secret = Secret::new(PASSPHRASE.as_bytes().to_vec());
+    let mut locked = Repository::open(&place, &secret).unwrap().lock().unwrap();
+    let done = bygone_core::recover::recover(&mut locked, &Watch::new());
+    assert_eq!(done.is_ok(), call.is_none(), "{:?}", done.err());
+    let first = store.calls().iter().position(|call| call.object.starts_with("data/")).unwrap();
+    first as u64 + 1
+}
+
+#[test]
+fn what_is_recovered_already_can_be_mounted_while_the_rest_comes_in() {
+    let (site, tree) = with_history();
+    let (before, ids) = (dump(&site), snapshot_ids(&site));
+    lose_the_catalog(&site);
+    // It ends where the first data volume is to be read. Trees come before all data, so they are in by then.
+    let first_data = recover_until(&site, &site.at("counting"), None);
+    recover_until(&site, &site.catalogs(), Some(first_data));
+    assert_eq!(snapshot_ids(&site), ids);
+    let mounted = site.mount("mount", &[]);
+    let inside = mounted.latest(tree.top());
+    assert_eq!(fs::read_dir(inside.join("many")).unwrap().count(), 50);
+    assert_eq!(fs::metadata(inside.join("changes")).unwrap().len(), 900_000);
+    assert!(fs::read(inside.join("changes")).is_err(), "its content is not known yet");
+
+    let resumed = site.bygone(["recover", "--json"]).ok().json();
+    assert_eq!(resumed["estimate"]["volumes"], objects(&site, "data").len(), "trees are not read again: {resumed}");
+    assert_same_dump(&before, &dump(&site));
+    // The watcher of the mount looks every half second.
+    let begun = std::time::Instant::now();
+    while fs::read(inside.join("changes")).is_err() && begun.elapsed().as_secs() < 60 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    compare::assert_same(tree.top(), &inside);
+    mounted.unmount().ok();
+}
+
+#[test]
+fn a_long_history_is_recovered_over_a_far_link_without_content() {
+    let site = Site::new(&programs());
+    let repository = site.repository();
+    let history = Path::new(env!("CARGO_BIN_EXE_bygone-history"));
+    let run = |arguments: &[&str]| {
+        let mut command = site.command(history, arguments);
+        command.env("TMPDIR", site.at("state"));
+        site.run(command).ok()
+    };
+    // The same at a thousandth of the size for which docs/ARCHITECTURE.md gives the times.
+    run(&["make", repository.to_str().unwrap(), "1000", "10", "20"]);
+    let told = run(&["recover", repository.to_str().unwrap(), "1", "1000", "4"]).json();
+    assert_eq!(told["snapshots"], 10, "{told}");
+    let (first, whole) = (told["first_s"].as_f64().unwrap(), told["whole_s"].as_f64().unwrap());
+    assert!(first > 0.0 && first <= whole, "the first can be used before all is in: {told}");
+    // Of the volumes of content only their ends are read.
+    let data = objects(&site, "data");
+    let tails: u64 = data.values().map(|bytes| bytes.min(&(64 << 10))).sum();
+    assert!(told["data_bytes"].as_u64().unwrap() <= tails, "{told}, {data:?}");
+    // It is a repository like any other.
+    site.bygone(["check", "--read-data"]).ok();
 }

@@ -11,10 +11,10 @@ const FLOORS: &[&str] = &[
     "error", "id", "limits", "wire", "entry", "snapshot", "watch", // words
     "hash", "split", "compress", "crypto", // transforms
     "frame", "volume", "tree", "commit", "config", // codecs
-    "store", "catalog", // places
+    "spool", "store", "catalog", // places
     "repo",    // all of the above, opened
     "write", "read", // rivers
-    "survey", "recover", "check", // upkeep
+    "survey", "recover", "check", "copy", "repair", // upkeep
 ];
 
 /// Neighbours on one floor which do not know each other, in either direction.

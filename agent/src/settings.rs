@@ -269,6 +269,11 @@ impl Globals {
         self.place_by(watch, Address::open)
     }
 
+    /// The place of a repository that may lack what says that it is one.
+    pub fn place_to_repair(&self, watch: &Arc<Watch>) -> Result<Place> {
+        self.place_by(watch, Address::open_incomplete)
+    }
+
     /// The place of a repository that is about to be made; a directory is made.
     pub fn new_place(&self, watch: &Arc<Watch>) -> Result<Place> {
         self.place_by(watch, Address::create)
@@ -280,11 +285,21 @@ impl Globals {
         open: impl FnOnce(&Address, &Surroundings<'_>) -> bygone_core::error::Result<Arc<dyn Store>>,
     ) -> Result<Place> {
         let Locations { address, catalog_base, .. } = self.locations()?;
+        let store = self.store_by(watch, &address, open)?;
+        Ok(Place { store, catalog_base })
+    }
+
+    /// A store, at the end of this machine's link: its limits count for a second store as well.
+    pub fn store_by(
+        &self,
+        watch: &Arc<Watch>,
+        address: &Address,
+        open: impl FnOnce(&Address, &Surroundings<'_>) -> bygone_core::error::Result<Arc<dyn Store>>,
+    ) -> Result<Arc<dyn Store>> {
         self.set_limits()?;
         let (link, s3_access) = (&self.link, &access::s3_access);
         let patience = self.patience(&Environment::of_this_process())?;
-        let store = open(&address, &Surroundings { link, watch, patience, s3_access })?;
-        Ok(Place { store, catalog_base })
+        Ok(open(address, &Surroundings { link, watch, patience, s3_access })?)
     }
 
     fn patience(&self, environment: &Environment) -> Result<Duration> {

@@ -28,6 +28,7 @@ pub mod volume;
 
 // Places.
 pub mod catalog;
+pub mod spool;
 pub mod store;
 
 // The handle.
@@ -39,5 +40,7 @@ pub mod write;
 
 // Upkeep.
 pub mod check;
+pub mod copy;
 pub mod recover;
+pub mod repair;
 pub mod survey;

@@ -40,7 +40,8 @@ use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
 
-pub(crate) const README_NAME: &str = "README-RECOVER.txt";
+/// Name of the text for people.
+pub const README_NAME: &str = "README-RECOVER.txt";
 const README_TEXT: &str = include_str!("readme_recover.txt");
 const CATALOG_FILE: &str = "catalog.sqlite";
 const LOCK_FILE: &str = "lock";
@@ -109,14 +110,9 @@ impl Found {
     pub fn open(self, secret: &Secret) -> Result<Repository> {
         let Found { place, unproven, slots } = self;
         let repository = unproven.repository();
-        let opened = slots.iter().find_map(|slot| Some((slot.id(), slot.open(secret.expose()).ok()?)));
-        let Some((slot, master)) = opened else {
-            return Err(Error::WrongKey { store: place.store.address(), slots: slots.len() });
-        };
-        let keys = Keys::derive(&master, repository);
+        let (keys, master, slot) = unlock(&place, secret, &slots, repository)?;
         let config = unproven.prove(&keys)?;
-        let catalog_dir = place.catalog_base.join(repository.to_hex());
-        Ok(Repository { place, config, keys, master, slot, catalog_dir })
+        Ok(Repository::of(&place, config, keys, master, slot))
     }
 }
 
@@ -173,6 +169,11 @@ impl Repository {
         Repository::find(place)?.open(secret)
     }
 
+    pub(crate) fn of(place: &Place, config: Config, keys: Keys, master: MasterKey, slot: SlotId) -> Repository {
+        let catalog_dir = place.catalog_base.join(config.repository.to_hex());
+        Repository { place: place.clone(), config, keys, master, slot, catalog_dir }
+    }
+
     /// Takes this machine's lock and opens the catalog for writing, making it if there is none.
     pub fn lock(self) -> Result<LockedRepository> {
         self.lock_waiting(Err)
@@ -222,7 +223,8 @@ impl Repository {
 
     fn open_catalog(self, lock: File) -> Result<LockedRepository> {
         let client = ClientId(random()?);
-        let catalog = CatalogWriter::open(&self.catalog_path(), self.keys.ids(), self.config.repository, client)?;
+        let mut catalog = CatalogWriter::open(&self.catalog_path(), self.keys.ids(), self.config.repository, client)?;
+        catalog.config_keep(&self.config.encode(&self.keys)?)?;
         let (_, client) = catalog.read().identity()?;
         Ok(LockedRepository { repository: self, catalog, client, _lock: lock })
     }
@@ -255,6 +257,11 @@ impl Repository {
     /// The catalog's database file.
     pub fn catalog_path(&self) -> PathBuf {
         self.catalog_dir.join(CATALOG_FILE)
+    }
+
+    /// Where the catalog of a repository is that is not open.
+    pub(crate) fn catalog_path_of(place: &Place, repository: RepositoryId) -> PathBuf {
+        place.catalog_base.join(repository.to_hex()).join(CATALOG_FILE)
     }
 
     /// All key slots.
@@ -338,6 +345,20 @@ impl LockedRepository {
         self.client = client;
         Ok(())
     }
+}
+
+/// The keys, by the first slot that opens.
+pub(crate) fn unlock(
+    place: &Place,
+    secret: &Secret,
+    slots: &[Slot],
+    repository: RepositoryId,
+) -> Result<(Keys, MasterKey, SlotId)> {
+    let opened = slots.iter().find_map(|slot| Some((slot.id(), slot.open(secret.expose()).ok()?)));
+    let Some((slot, master)) = opened else {
+        return Err(Error::WrongKey { store: place.store.address(), slots: slots.len() });
+    };
+    Ok((Keys::derive(&master, repository), master, slot))
 }
 
 /// The object name that `text` is.

@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
@@ -13,14 +12,16 @@ use bygone_core::entry::Time;
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
 use bygone_core::recover;
+use bygone_core::repo::LockedRepository;
 
 use super::Context;
+use super::affected;
 use super::alarms;
+use super::repair;
 use crate::exit::Exit;
 use crate::exit::Result;
 use crate::output::count;
 use crate::output::duration;
-use crate::output::insert_bytes;
 use crate::output::number;
 use crate::output::size;
 use crate::settings::parse_size;
@@ -29,7 +30,7 @@ use crate::settings::parse_size;
 ///
 /// Without options, names and sizes are compared and every block of every snapshot is looked up. With --read-data, every
 /// byte is read and authenticated too. What is found damaged is stored again by the next backup, as far as the source
-/// still has it.
+/// still has it, and put back by --repair, which also replaces the damaged objects.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Read and authenticate all data
@@ -38,6 +39,13 @@ pub(super) struct Args {
     /// Read some of the data: a share (5%) or an amount (500M), chosen anew each time, or a part (1/7: the first of 7)
     #[arg(long, value_name = "WHICH")]
     read_data_subset: Option<Subset>,
+    /// Put back what is lost, as far as it can be had: from a second store, what is left of a damaged volume, the
+    /// catalog, and the files that were backed up. Damaged objects are replaced
+    #[arg(long)]
+    repair: bool,
+    /// A second store of the same repository to repair from, such as one that `bygone copy` made
+    #[arg(long, value_name = "URL", requires = "repair")]
+    from: Option<String>,
 }
 
 /// A part of all volumes.
@@ -99,6 +107,37 @@ impl Subset {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let (report, repaired) = if args.repair {
+        let now = context.now;
+        let choose = |locked: &mut LockedRepository| choose(args, locked, now);
+        let (report, repaired) = repair::repair(context, args.from.as_deref(), choose)?;
+        (report, Some(repaired))
+    } else {
+        (look(args, context)?, None)
+    };
+    let seconds = context.seconds();
+    if context.globals.json {
+        let mut value = value(&report, seconds);
+        if let (Some(repaired), Some(object)) = (&repaired, value.as_object_mut()) {
+            object.insert("repaired".to_owned(), repair::value(repaired));
+        }
+        context.output.value(&value)?;
+    } else {
+        for line in repaired.iter().flat_map(repair::lines) {
+            context.output.line(&line)?;
+        }
+        for line in lines(&report, seconds, context.globals.quiet, context.globals.verbose) {
+            context.output.line(&line)?;
+        }
+        if repaired.is_none() && !report.is_clean() {
+            context.say("`bygone check --repair` puts back what can be had again")?;
+        }
+    }
+    Ok(exit(&report))
+}
+
+/// Checks and changes nothing in the store.
+fn look(args: &Args, context: &mut Context) -> Result<Report> {
     let mut locked = context.lock(context.open()?)?;
     let progress = context.progress();
     match recover::sync_as_found(&mut locked, &context.watch) {
@@ -106,24 +145,20 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         Ok(_) | Err(Error::Disagree { .. } | Error::Corrupt { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let stored_bytes = locked.catalog().read().stored_bytes()?;
-    let read_data = match (args.read_data, args.read_data_subset) {
-        (true, _) => ReadData::All,
-        (false, Some(subset)) => subset.read_data(stored_bytes, context.now),
-        (false, None) => ReadData::No,
-    };
+    let read_data = choose(args, &mut locked, context.now)?;
     let report = check::check(&mut locked, read_data, &context.watch);
     drop(progress);
-    let report = report?;
-    let seconds = context.seconds();
-    if context.globals.json {
-        context.output.value(&value(&report, seconds))?;
-    } else {
-        for line in lines(&report, seconds, context.globals.quiet, context.globals.verbose) {
-            context.output.line(&line)?;
-        }
-    }
-    Ok(exit(&report))
+    Ok(report?)
+}
+
+/// How much to read.
+fn choose(args: &Args, locked: &mut LockedRepository, now: Time) -> Result<ReadData> {
+    let stored_bytes = locked.catalog().read().stored_bytes()?;
+    Ok(match (args.read_data, args.read_data_subset) {
+        (true, _) => ReadData::All,
+        (false, Some(subset)) => subset.read_data(stored_bytes, now),
+        (false, None) => ReadData::No,
+    })
 }
 
 /// Whether data of a snapshot is lost is what a script wants to know first.
@@ -172,13 +207,7 @@ fn lines(report: &Report, seconds: f64, quiet: bool, verbose: bool) -> Vec<Strin
 }
 
 fn value(report: &Report, seconds: f64) -> Value {
-    let affected = report.affected.iter().map(|affected| {
-        let mut object = Map::new();
-        object.insert("snapshot".to_owned(), json!(affected.snapshot.to_hex()));
-        insert_bytes(&mut object, "path", &affected.path);
-        object.insert("reason".to_owned(), json!(affected.reason));
-        Value::Object(object)
-    });
+    let affected = report.affected.iter().map(affected::value);
     json!({
         "result": exit(report).word(),
         "findings": alarms::values(&report.findings),
@@ -241,7 +270,7 @@ mod tests {
     #[test]
     fn every_lost_file_is_named_with_its_snapshot() {
         let path = b"/a\xff".to_vec();
-        let affected = vec![Affected { snapshot: SnapshotId([0xab; 16]), path, reason: "gone".into() }];
+        let affected = vec![Affected { snapshot: SnapshotId([0xab; 16]), path, bytes: 7, reason: "gone".into() }];
         let report = Report { affected, affected_count: 3, ..finding(Diagnosis::RemoteMissing) };
         let text = lines(&report, 1.0, true, false);
         assert_eq!(text[0], "REMOTE_MISSING: data/aa/x: d");

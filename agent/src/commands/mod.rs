@@ -1,16 +1,19 @@
 //! The command line of `bygone`: what may be said, and who does it.
 
 mod accept_loss;
+mod affected;
 mod alarms;
 mod backup;
 mod cat;
 mod check;
+mod copy;
 mod dump;
 mod init;
 mod key;
 mod lock;
 mod ls;
 mod recover;
+mod repair;
 mod restore;
 mod snapshots;
 mod summary;
@@ -94,8 +97,12 @@ enum Command {
     Cat(cat::Args),
     Restore(restore::Args),
     Check(check::Args),
+    Affected(affected::Args),
     Recover(recover::Args),
     AcceptLoss(accept_loss::Args),
+    Copy(copy::Args),
+    /// Bring this machine's catalog up to the store, then mirror the repository to a second store, as copy does
+    Sync(copy::Args),
     Key(key::Args),
     CatalogDump(dump::Args),
 }
@@ -214,8 +221,11 @@ impl Command {
             Command::Cat(args) => cat::run(args, context),
             Command::Restore(args) => restore::run(args, context),
             Command::Check(args) => check::run(args, context),
+            Command::Affected(args) => affected::run(args, context),
             Command::Recover(args) => recover::run(args, context),
             Command::AcceptLoss(args) => accept_loss::run(args, context),
+            Command::Copy(args) => copy::run(args, context),
+            Command::Sync(args) => copy::run_sync(args, context),
             Command::Key(args) => key::run(args, context),
             Command::CatalogDump(args) => dump::run(args, context),
         }

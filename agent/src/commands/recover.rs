@@ -1,8 +1,14 @@
 //! `bygone recover`: the catalog from the store alone.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use bygone_core::recover;
+use bygone_core::recover::Learnt;
+use bygone_core::recover::Told;
+use bygone_core::recover::Work;
+use bygone_core::repo::LockedRepository;
 
 use super::Context;
 use super::alarms;
@@ -10,10 +16,14 @@ use crate::exit::Exit;
 use crate::exit::Result;
 use crate::output::count;
 use crate::output::duration;
+use crate::output::size;
+use crate::select::short_id;
+use crate::time::utc;
 
 /// Rebuild this machine's catalog from the store, or bring it up to date
 ///
-/// Reads commits, the ends of volumes and tree nodes, never file content. An interrupted run is resumed.
+/// Reads commits, the ends of volumes and tree nodes, never file content. The newest snapshots come first: they can be
+/// listed and mounted while the rest is read. An interrupted run is resumed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Throw the catalog away first: for one that is damaged, or was copied from another machine
@@ -21,13 +31,43 @@ pub(super) struct Args {
     force: bool,
 }
 
+/// Long enough to measure by.
+const SAMPLE_SECONDS: f64 = 1.0;
+
+/// How long it will take, by how long the beginning took.
+#[derive(Debug, Clone, Copy)]
+struct Estimate {
+    work: Work,
+    /// Seconds that learning what there is to do took, for each request.
+    request_seconds: f64,
+    /// Requests that the store answers at a time.
+    connections: usize,
+    /// Seconds for all of it; none before enough was read to measure by.
+    seconds: Option<f64>,
+}
+
+impl Estimate {
+    /// After `done` in `seconds`: bytes by the rate so far, and the wait for the ends of volumes, which are small, by
+    /// that for one request.
+    fn measure(&mut self, done: Work, seconds: f64) {
+        let is_enough = seconds >= SAMPLE_SECONDS || done.volumes == self.work.volumes;
+        if self.seconds.is_some() || !is_enough || done.bytes == 0 {
+            return;
+        }
+        let left = self.work.bytes.saturating_sub(done.bytes) as f64 * seconds / done.bytes as f64;
+        let tails = self.work.tails.saturating_sub(done.tails) as f64;
+        let waits = tails * self.request_seconds / self.connections.max(1) as f64;
+        self.seconds = Some(seconds + left.max(waits));
+    }
+}
+
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let repository = context.open()?;
     let mut locked = if args.force { context.lock_anew(repository)? } else { context.lock(repository)? };
     let progress = context.progress();
-    let learnt = recover::recover(&mut locked, &context.watch);
+    let learnt = learn(context, &mut locked);
     drop(progress);
-    let learnt = learnt?;
+    let (learnt, estimate, shown_seconds) = learnt?;
     let catalog = locked.repository().catalog_path().display().to_string();
     let seconds = context.seconds();
     if context.globals.json {
@@ -41,6 +81,12 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
             "damaged": damaged.collect::<Vec<_>>(),
             "troubles": alarms::values(&learnt.troubles),
             "notes": alarms::values(&learnt.notes),
+            "estimate": {
+                "volumes": estimate.work.volumes,
+                "bytes": estimate.work.bytes,
+                "seconds": estimate.seconds,
+            },
+            "first_snapshot_seconds": shown_seconds,
             "seconds": seconds,
         }))?;
     } else {
@@ -63,4 +109,78 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         (true, false) => Exit::Disagree,
         (true, true) => Exit::Complete,
     })
+}
+
+/// Does it, and says first how much it is, then how long it will take, and when the first snapshot can be used. Answers
+/// also with what was estimated, and after how many seconds that snapshot could be used.
+fn learn(context: &mut Context, locked: &mut LockedRepository) -> Result<(Learnt, Estimate, Option<f64>)> {
+    let begun = Instant::now();
+    let plan = recover::plan(locked)?;
+    let work = plan.work();
+    // A request for each commit, and a few lists.
+    let request_seconds = begun.elapsed().as_secs_f64() / (work.commits + 4) as f64;
+    let connections = locked.repository().store().connections();
+    let mut estimate = Estimate { work, request_seconds, connections, seconds: None };
+    say(context, &format!("to read: {}, {}", count(work.volumes, "volume", "volumes"), size(work.bytes)))?;
+    let begun = Instant::now();
+    let mut shown_seconds = None;
+    let mut said = Ok(());
+    let watch = std::sync::Arc::clone(&context.watch);
+    let learnt = plan.carry_out(locked, &watch, &mut |told| match told {
+        Told::Done(done) => {
+            let seconds = begun.elapsed().as_secs_f64();
+            let is_new = estimate.seconds.is_none();
+            estimate.measure(done, seconds);
+            if let Some(all) = estimate.seconds.filter(|_| is_new && done.volumes < work.volumes) {
+                let rate = size((done.bytes as f64 / seconds) as u64);
+                let text = format!("this takes about {} at {rate}/s", duration(all));
+                keep_first(&mut said, say(context, &text));
+            }
+        }
+        Told::Shown(snapshot) => {
+            if shown_seconds.is_none() || context.globals.verbose {
+                let (id, time, took) = (short_id(snapshot), utc(snapshot.time), duration(context.seconds()));
+                let text = format!("snapshot {id} of {time} can be listed and mounted, after {took}");
+                keep_first(&mut said, say(context, &text));
+            }
+            shown_seconds.get_or_insert_with(|| context.seconds());
+        }
+    })?;
+    said?;
+    Ok((learnt, estimate, shown_seconds))
+}
+
+fn keep_first(first: &mut Result<()>, next: Result<()>) {
+    if first.is_ok() {
+        *first = next;
+    }
+}
+
+/// Says something at once: what is only told at the end is no estimate.
+fn say(context: &mut Context, text: &str) -> Result<()> {
+    context.say(text)?;
+    context.output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_estimate_counts_bytes_at_the_rate_so_far_or_the_waits_whichever_is_longer() {
+        let work = Work { commits: 1, volumes: 110, bytes: 100, tails: 100 };
+        let mut estimate = Estimate { work, request_seconds: 0.05, connections: 4, seconds: None };
+        estimate.measure(Work { volumes: 1, bytes: 10, ..Work::default() }, 0.5);
+        assert_eq!(estimate.seconds, None, "half a second is too short to measure by");
+        estimate.measure(Work { volumes: 2, bytes: 20, ..Work::default() }, 1.0);
+        assert_eq!(estimate.seconds, Some(5.0), "80 of 100 bytes are left");
+        estimate.measure(Work { volumes: 3, bytes: 90, ..Work::default() }, 9.0);
+        assert_eq!(estimate.seconds, Some(5.0), "it was told and stays what it was");
+        let mut slow = Estimate { request_seconds: 1.0, seconds: None, ..estimate };
+        slow.measure(Work { volumes: 2, bytes: 20, ..Work::default() }, 1.0);
+        assert_eq!(slow.seconds, Some(26.0), "100 waits of a second, four at a time");
+        let mut short = Estimate { seconds: None, ..estimate };
+        short.measure(Work { volumes: 110, bytes: 100, ..Work::default() }, 0.1);
+        assert_eq!(short.seconds, Some(0.1), "all is done");
+    }
 }

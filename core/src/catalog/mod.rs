@@ -37,6 +37,7 @@ pub use nodes::NodeRow;
 pub use snapshots::SeenCommit;
 pub use snapshots::SnapshotRow;
 pub use volumes::BlockRow;
+pub use volumes::LearntVolume;
 pub use volumes::Location;
 pub use volumes::NewVolume;
 pub use volumes::VolumeMark;
@@ -52,6 +53,7 @@ const SETTING_REPOSITORY: &str = "repository";
 const SETTING_CLIENT: &str = "client";
 /// Number and hash of the commit that is being put.
 const SETTING_COMMITTING: &str = "committing";
+const SETTING_CONFIG: &str = "config";
 
 /// A connection that reads.
 pub struct Catalog {
@@ -121,6 +123,13 @@ impl Catalog {
         Ok(split.and_then(|(seq, hash)| Some((u64::from_le_bytes(*seq), CommitHash::from_bytes(hash)?))))
     }
 
+    /// The object that says what the repository is, as it was when this catalog was last written to.
+    pub fn config_object(&self) -> Result<Option<Vec<u8>>> {
+        self.run(|conn| {
+            conn.query_row("SELECT value FROM setting WHERE key = ?1", [SETTING_CONFIG], |row| row.get(0)).optional()
+        })
+    }
+
     /// SQLite's own check of the file's structure: what it complains of, nothing if all is well.
     pub fn quick_check(&self) -> Result<Vec<String>> {
         self.run(|conn| {
@@ -170,6 +179,17 @@ impl CatalogWriter {
             return Err(Error::disagree(Diagnosis::WrongRepo, path.display(), detail));
         }
         Ok(CatalogWriter { catalog })
+    }
+
+    /// Keeps the object that says what the repository is, so that a store which has lost it can be given it again.
+    pub fn config_keep(&mut self, object: &[u8]) -> Result<()> {
+        if self.catalog.config_object()?.as_deref() == Some(object) {
+            return Ok(());
+        }
+        self.transact(|conn| {
+            conn.execute("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)", (SETTING_CONFIG, object))
+                .map(|_| ())
+        })
     }
 
     /// The reading half.

@@ -64,6 +64,11 @@ const MIGRATIONS: &[&str] = &[
     ) WITHOUT ROWID;
     CREATE TABLE volume_loss (name BLOB PRIMARY KEY) WITHOUT ROWID;
 ",
+    "
+    -- The object of each commit, so that a store which has lost it can be given it again; NULL if it was adopted before
+    -- this column was there.
+    ALTER TABLE commit_seen ADD COLUMN object BLOB;
+",
 ];
 
 /// Version of the schema that this program writes.

@@ -106,29 +106,55 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// The object that a commit was, if it was kept.
+    pub fn commit_object(&self, client: ClientId, seq: u64) -> Result<Option<Vec<u8>>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT object FROM commit_seen WHERE client = ?1 AND seq = ?2")?
+                .query_row((&client.0, seq.cast_signed()), |row| row.get(0))
+                .optional()
+        })
+        .map(Option::flatten)
+    }
+}
+
 impl CatalogWriter {
+    /// Shows a snapshot whose tree is here before its commit can be adopted, because other things are still being read.
+    /// It gets this number if that is free: numbers stand for the order in which snapshots were made.
+    pub fn snapshot_show(&mut self, snapshot: &Snapshot, number: u64) -> Result<()> {
+        self.transact(|conn| insert_snapshot(conn, snapshot, Some(number)))
+    }
+
+    /// The number above all that snapshots have had so far.
+    pub fn snapshot_number_next(&self) -> Result<u64> {
+        self.read()
+            .run(|conn| {
+                conn.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'snapshot'")?
+                    .query_row([], |row| row.get::<_, i64>(0))
+                    .optional()
+            })
+            .map(|last| last.unwrap_or(0).cast_unsigned() + 1)
+    }
+
     /// Adopts a commit that is in the store: its snapshots exist from now on, its volumes are announced, what it accepts
     /// is accepted, and its hash is pinned. One durable transaction. The nodes of its snapshots should be in the catalog
     /// already.
-    pub fn commit_adopt(&mut self, seen: &SeenCommit, commit: &Commit) -> Result<()> {
+    pub fn commit_adopt(&mut self, seen: &SeenCommit, object: &[u8], commit: &Commit) -> Result<()> {
         self.transact(|conn| {
             super::alarms::accept(conn, &commit.losses)?;
             insert_seen(conn, seen)?;
+            conn.prepare_cached("UPDATE commit_seen SET object = ?3 WHERE client = ?1 AND seq = ?2")?.execute((
+                &seen.client.0,
+                seen.seq.cast_signed(),
+                object,
+            ))?;
             conn.prepare_cached("DELETE FROM setting WHERE key = 'committing' AND value = ?1")?.execute([[
                 seen.seq.to_le_bytes().as_slice(),
                 &seen.hash.0,
             ]
             .concat()])?;
             for snapshot in &commit.snapshots_added {
-                let base = newest_root(conn)?;
-                let SnapshotId(id) = &snapshot.id;
-                let is_removed = conn.prepare_cached("SELECT 1 FROM snapshot_removed WHERE id = ?1")?.exists([id])?;
-                if is_removed {
-                    continue;
-                }
-                conn.prepare_cached("INSERT OR IGNORE INTO snapshot (id, time, record) VALUES (?1, ?2, ?3)")?
-                    .execute((id, snapshot.time.secs, encode_snapshot_record(snapshot)))?;
-                number_paths(conn, snapshot.root, base)?;
+                insert_snapshot(conn, snapshot, None)?;
             }
             for id in &commit.snapshots_removed {
                 conn.prepare_cached("INSERT OR IGNORE INTO snapshot_removed (id) VALUES (?1)")?.execute([&id.0])?;
@@ -159,6 +185,19 @@ fn insert_seen(conn: &Connection, seen: &SeenCommit) -> rusqlite::Result<()> {
     )?
     .execute((&client.0, seq.cast_signed(), &hash.0, bytes.map(u64::cast_signed), etag))
     .map(|_| ())
+}
+
+fn insert_snapshot(conn: &Connection, snapshot: &Snapshot, number: Option<u64>) -> rusqlite::Result<()> {
+    let base = newest_root(conn)?;
+    let SnapshotId(id) = &snapshot.id;
+    if conn.prepare_cached("SELECT 1 FROM snapshot_removed WHERE id = ?1")?.exists([id])? {
+        return Ok(());
+    }
+    let number = number.map(u64::cast_signed);
+    let is_taken = conn.prepare_cached("SELECT 1 FROM snapshot WHERE number = ?1")?.exists([number])?;
+    conn.prepare_cached("INSERT OR IGNORE INTO snapshot (number, id, time, record) VALUES (?1, ?2, ?3, ?4)")?
+        .execute((number.filter(|_| !is_taken), id, snapshot.time.secs, encode_snapshot_record(snapshot)))?;
+    number_paths(conn, snapshot.root, base)
 }
 
 /// Root of the snapshot that was added last, to compare with.

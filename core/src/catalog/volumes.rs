@@ -85,6 +85,19 @@ pub struct NewVolume<'a> {
     pub nodes: &'a [(NodeId, Vec<u8>)],
 }
 
+/// A volume of which the store has told.
+#[derive(Debug)]
+pub struct LearntVolume<'a> {
+    /// What it holds.
+    pub volume: NewVolume<'a>,
+    /// Its state: stored, or lost if it cannot be read.
+    pub state: VolumeState,
+    /// What the store calls this version of it.
+    pub etag: Option<&'a str>,
+    /// The row number that it should have, if that is free: numbers stand for the order in which volumes were made.
+    pub row: Option<i64>,
+}
+
 /// A volume as the catalog knows it.
 #[derive(Debug, Clone)]
 pub struct VolumeRow {
@@ -291,25 +304,26 @@ impl CatalogWriter {
     /// blocks and nodes, in one durable transaction. Blocks whose volume was lost are moved to this one.
     pub fn volume_add(&mut self, volume: &NewVolume<'_>, state: VolumeState) -> Result<i64> {
         let ids = self.catalog.ids.clone();
+        self.transact(|conn| insert_volume(conn, &ids, volume, state, None))
+    }
+
+    /// Records volumes of which the store has told, in one durable transaction. One that is known already is written
+    /// anew, with its blocks and nodes: it was lost and is there again.
+    pub fn volumes_learn(&mut self, volumes: &[LearntVolume<'_>]) -> Result<()> {
+        let ids = self.catalog.ids.clone();
         self.transact(|conn| {
-            let frames: Vec<u8> = volume.index.frames.iter().flat_map(pack_frame).collect();
-            conn.prepare_cached(
-                "INSERT INTO volume (name, kind, state, bytes, salt, plain_bytes, frames)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute((
-                &volume.name.0,
-                volume.kind.code(),
-                state.code(),
-                volume.bytes.cast_signed(),
-                &volume.salt,
-                volume.index.plain_bytes().cast_signed(),
-                &frames,
-            ))?;
-            let row = conn.last_insert_rowid();
-            insert_blocks(conn, &ids, row, &volume.index.blocks)?;
-            super::nodes::insert_nodes(conn, &ids, volume.nodes)?;
-            Ok(row)
+            for LearntVolume { volume, state, etag, row } in volumes {
+                let known = conn
+                    .prepare_cached("SELECT id FROM volume WHERE name = ?1")?
+                    .query_row([&volume.name.0], |row| row.get::<_, i64>(0))
+                    .optional()?;
+                let id = match known {
+                    Some(id) => rewrite_volume(conn, &ids, id, volume, *state)?,
+                    None => insert_volume(conn, &ids, volume, *state, *row)?,
+                };
+                conn.prepare_cached("UPDATE volume SET etag = ?2 WHERE id = ?1")?.execute((id, etag))?;
+            }
+            Ok(())
         })
     }
 
@@ -350,6 +364,67 @@ impl CatalogWriter {
     }
 }
 
+/// Inserts a volume, with this row number if it is free.
+fn insert_volume(
+    conn: &rusqlite::Connection,
+    ids: &IdKeys,
+    volume: &NewVolume<'_>,
+    state: VolumeState,
+    row: Option<i64>,
+) -> rusqlite::Result<i64> {
+    let is_taken = |row: &i64| conn.prepare_cached("SELECT 1 FROM volume WHERE id = ?1")?.exists([row]);
+    let row = match row {
+        Some(row) if is_taken(&row)? => None,
+        row => row,
+    };
+    let frames: Vec<u8> = volume.index.frames.iter().flat_map(pack_frame).collect();
+    conn.prepare_cached(
+        "INSERT INTO volume (id, name, kind, state, bytes, salt, plain_bytes, frames)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute((
+        row,
+        &volume.name.0,
+        volume.kind.code(),
+        state.code(),
+        volume.bytes.cast_signed(),
+        &volume.salt,
+        volume.index.plain_bytes().cast_signed(),
+        &frames,
+    ))?;
+    let row = conn.last_insert_rowid();
+    insert_blocks(conn, ids, row, &volume.index.blocks)?;
+    super::nodes::insert_nodes(conn, ids, volume.nodes)?;
+    Ok(row)
+}
+
+/// Writes what a volume holds over what was known of it.
+fn rewrite_volume(
+    conn: &rusqlite::Connection,
+    ids: &IdKeys,
+    row: i64,
+    volume: &NewVolume<'_>,
+    state: VolumeState,
+) -> rusqlite::Result<i64> {
+    let frames: Vec<u8> = volume.index.frames.iter().flat_map(pack_frame).collect();
+    // Its rows are placed anew, so that rows that it had and rows that are elsewhere are treated alike.
+    conn.prepare_cached("DELETE FROM block WHERE volume = ?1")?.execute([row])?;
+    conn.prepare_cached(
+        "UPDATE volume SET state = ?2, bytes = ?3, salt = ?4, plain_bytes = ?5, frames = ?6 WHERE id = ?1",
+    )?
+    .execute((
+        row,
+        state.code(),
+        volume.bytes.cast_signed(),
+        &volume.salt,
+        volume.index.plain_bytes().cast_signed(),
+        &frames,
+    ))?;
+    insert_blocks(conn, ids, row, &volume.index.blocks)?;
+    super::nodes::insert_nodes(conn, ids, volume.nodes)?;
+    Ok(row)
+}
+
 /// Inserts in order of id, so that the pages of a first backup are filled and not split.
 fn insert_blocks(conn: &rusqlite::Connection, ids: &IdKeys, volume: i64, blocks: &[BlockInfo]) -> rusqlite::Result<()> {
     let mut position = 0;
@@ -359,12 +434,14 @@ fn insert_blocks(conn: &rusqlite::Connection, ids: &IdKeys, volume: i64, blocks:
         position += u64::from(block.length);
     }
     rows.sort_unstable_by_key(|(block, _)| block.id);
-    // A block that is stored twice keeps its first place, unless that place is lost.
+    // A block that is stored twice keeps its first place, unless that place is lost. First is the volume with the lower
+    // number, in whichever order volumes are learnt.
     let mut insert = conn.prepare_cached(
         "INSERT INTO block (id, volume, position, length, checksum, row_check) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (id) DO UPDATE SET volume = excluded.volume, position = excluded.position,
              length = excluded.length, checksum = excluded.checksum, row_check = excluded.row_check
-         WHERE (SELECT state FROM volume WHERE id = block.volume) NOT IN (0, 1)",
+         WHERE (SELECT state FROM volume WHERE id = block.volume) NOT IN (0, 1)
+             OR excluded.volume < block.volume AND (SELECT state FROM volume WHERE id = excluded.volume) IN (0, 1)",
     )?;
     for (block, at) in rows {
         let check = row_check(ids, &block.id, &at, block.checksum);

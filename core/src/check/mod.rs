@@ -13,12 +13,14 @@ mod volumes;
 use std::collections::HashSet;
 
 use crate::catalog::Alarm;
+use crate::catalog::Catalog;
 use crate::catalog::Subject;
 use crate::catalog::VolumeRow;
 use crate::catalog::VolumeState;
 use crate::error::Diagnosis;
 use crate::error::Result;
 use crate::frame::volume_object;
+use crate::id::VolumeName;
 use crate::repo::LockedRepository;
 use crate::snapshot::Snapshot;
 use crate::survey;
@@ -77,6 +79,8 @@ pub struct Report {
     pub volumes_read: u64,
     /// Bytes that were read of them.
     pub bytes_read: u64,
+    /// Volumes that are not what their names say, and in which every block is whole all the same.
+    pub changed: Vec<VolumeName>,
 }
 
 impl Report {
@@ -127,14 +131,43 @@ pub fn check(locked: &mut LockedRepository, read_data: ReadData, watch: &Watch) 
     let mut read = Report::default();
     volumes::read_all(locked, &wanted, watch, &mut read, &mut lost)?;
     (report.volumes_read, report.bytes_read) = (read.volumes_read, read.bytes_read);
+    report.changed = std::mem::take(&mut read.changed);
     settle_alarms(locked, &wanted, &read.findings, &look.listing)?;
     let read: HashSet<i64> = wanted.iter().map(|volume| volume.id).collect();
     collect_lost(locked, &read, &mut lost)?;
     let snapshots: Vec<Snapshot> = locked.catalog().read().snapshots()?.into_iter().map(|row| row.snapshot).collect();
     report.snapshots = snapshots.len() as u64;
-    trees::walk(locked.catalog().read(), &snapshots, &lost, watch, &mut report)?;
+    let mut affected = Vec::new();
+    let mut count = 0;
+    trees::walk(locked.catalog().read(), &snapshots, &lost, false, watch, &mut |one| {
+        count += 1;
+        if affected.len() < AFFECTED_NAMED_MAX {
+            affected.push(one);
+        }
+        Ok(())
+    })?;
+    (report.affected, report.affected_count) = (affected, count);
     report_alarms(locked, &mut report)?;
     Ok(report)
+}
+
+/// What snapshots lose, or would lose, without a volume; without any of the lost volumes and of what is not known at all,
+/// if `volume` is `None`. Goes by the catalog alone.
+pub fn affected(
+    catalog: &Catalog,
+    volume: Option<&VolumeRow>,
+    watch: &Watch,
+    tell: &mut dyn FnMut(Affected) -> Result<()>,
+) -> Result<()> {
+    let mut lost = Lost::default();
+    for row in catalog.volumes()? {
+        let is_wanted = volume.map_or(row.state == VolumeState::Lost, |volume| volume.id == row.id);
+        if is_wanted {
+            lost.0.extend(catalog.blocks_of(row.id)?.iter().map(|block| block.id));
+        }
+    }
+    let snapshots: Vec<Snapshot> = catalog.snapshots()?.into_iter().map(|row| row.snapshot).collect();
+    trees::walk(catalog, &snapshots, &lost, volume.is_some(), watch, tell)
 }
 
 /// The volumes that are to be read.

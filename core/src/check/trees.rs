@@ -4,9 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::AFFECTED_NAMED_MAX;
 use super::Lost;
-use super::Report;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeState;
 use crate::entry::Content;
@@ -28,29 +26,37 @@ pub struct Affected {
     pub snapshot: SnapshotId,
     /// Its absolute path there, raw bytes.
     pub path: Vec<u8>,
+    /// Bytes of it that are lost, as far as that is known: 0 for a directory whose entries are not known.
+    pub bytes: u64,
     /// What is lost of it.
     pub reason: String,
 }
 
-/// Walks all snapshots.
+/// Walks all snapshots and tells of everything that they have lost: what is in `lost` and, unless `only_these`, what no
+/// volume holds that is there.
 pub(super) fn walk(
     catalog: &Catalog,
     snapshots: &[Snapshot],
     lost: &Lost,
+    only_these: bool,
     watch: &Watch,
-    report: &mut Report,
+    tell: &mut dyn FnMut(Affected) -> Result<()>,
 ) -> Result<()> {
-    let mut walker = Walker { catalog, lost, clean: HashSet::new() };
+    let mut walker = Walker { catalog, lost, only_these, clean: HashSet::new() };
     for snapshot in snapshots {
         watch.check()?;
-        walker.snapshot(snapshot, watch, report)?;
+        walker.snapshot(snapshot, watch, tell)?;
     }
     Ok(())
 }
 
+/// Tells of what is lost.
+type Tell<'a> = dyn FnMut(Affected) -> Result<()> + 'a;
+
 struct Walker<'a> {
     catalog: &'a Catalog,
     lost: &'a Lost,
+    only_these: bool,
     /// Directories below which everything is there: they are not walked again.
     clean: HashSet<NodeId>,
 }
@@ -64,15 +70,15 @@ struct Level {
 }
 
 impl Walker<'_> {
-    fn snapshot(&mut self, snapshot: &Snapshot, watch: &Watch, report: &mut Report) -> Result<()> {
-        let mut levels = vec![self.enter(snapshot.id, snapshot.root, Vec::new(), report)?];
+    fn snapshot(&mut self, snapshot: &Snapshot, watch: &Watch, tell: &mut Tell<'_>) -> Result<()> {
+        let mut levels = vec![self.enter(snapshot.id, snapshot.root, Vec::new(), tell)?];
         while let Some(level) = levels.last_mut() {
             match level.directories.pop() {
                 Some((_, node)) if self.clean.contains(&node) => {}
                 Some((name, node)) => {
                     watch.check()?;
                     let path = [level.path.as_slice(), b"/", &name].concat();
-                    levels.push(self.enter(snapshot.id, node, path, report)?);
+                    levels.push(self.enter(snapshot.id, node, path, tell)?);
                 }
                 None => {
                     let Level { node, is_clean, .. } = match levels.pop() {
@@ -91,7 +97,7 @@ impl Walker<'_> {
     }
 
     /// Looks at the entries of a directory; its subdirectories are left for later.
-    fn enter(&self, snapshot: SnapshotId, node: NodeId, path: Vec<u8>, report: &mut Report) -> Result<Level> {
+    fn enter(&self, snapshot: SnapshotId, node: NodeId, path: Vec<u8>, tell: &mut Tell<'_>) -> Result<Level> {
         let mut level = Level { node, path, directories: Vec::new(), is_clean: true };
         let mut nodes = vec![node];
         let mut troubles = Vec::new();
@@ -105,32 +111,29 @@ impl Walker<'_> {
                                 level.directories.push((entry.name.as_bytes().to_vec(), *child));
                             }
                             Kind::File(content) => {
-                                if let Some(reason) = self.content(content)? {
+                                if let Some((bytes, reason)) = self.content(content, entry.meta.size)? {
                                     let path = [level.path.as_slice(), b"/", entry.name.as_bytes()].concat();
-                                    troubles.push((path, reason));
+                                    troubles.push((path, bytes, reason));
                                 }
                             }
                             _ => {}
                         }
                     }
                 }
-                Ok(Node::List(_)) => troubles.push((level.path.clone(), format!("node {id} is not a directory"))),
-                Err(reason) => troubles.push((level.path.clone(), reason)),
+                Ok(Node::List(_)) => troubles.push((level.path.clone(), 0, format!("node {id} is not a directory"))),
+                Err(reason) => troubles.push((level.path.clone(), 0, reason)),
             }
         }
         level.is_clean = troubles.is_empty();
-        for (path, reason) in troubles {
-            report.affected_count += 1;
-            if report.affected.len() < AFFECTED_NAMED_MAX {
-                let path = if path.is_empty() { b"/".to_vec() } else { path };
-                report.affected.push(Affected { snapshot, path, reason });
-            }
+        for (path, bytes, reason) in troubles {
+            let path = if path.is_empty() { b"/".to_vec() } else { path };
+            tell(Affected { snapshot, path, bytes, reason })?;
         }
         Ok(level)
     }
 
-    /// What is missing of a file, if anything.
-    fn content(&self, content: &Content) -> Result<Option<String>> {
+    /// What is missing of a file of `size` bytes, if anything: how much, and why.
+    fn content(&self, content: &Content, size: u64) -> Result<Option<(u64, String)>> {
         let (mut missing, mut lists) = (0u64, Vec::new());
         match content {
             Content::Inline(_) => {}
@@ -141,11 +144,12 @@ impl Walker<'_> {
             match self.node(id)? {
                 Ok(Node::List(ListNode::Extents(extents))) => missing += self.missing_bytes(&extents)?,
                 Ok(Node::List(ListNode::Branch { children, .. })) => lists.extend(children.iter().map(|c| c.id)),
-                Ok(_) => return Ok(Some(format!("node {id} is not a block list"))),
-                Err(reason) => return Ok(Some(reason)),
+                Ok(_) => return Ok(Some((size, format!("node {id} is not a block list")))),
+                // Without its list of blocks, nothing of it can be found.
+                Err(reason) => return Ok(Some((size, reason))),
             }
         }
-        Ok((missing > 0).then(|| format!("{missing} bytes of it are in blocks that are lost")))
+        Ok((missing > 0).then(|| (missing, format!("{missing} bytes of it are in blocks that are lost"))))
     }
 
     fn missing_bytes(&self, extents: &[Extent]) -> Result<u64> {
@@ -176,6 +180,9 @@ impl Walker<'_> {
     fn is_there(&self, id: &[u8; 32], length: Option<u32>) -> Result<bool> {
         if self.lost.0.contains(id) {
             return Ok(false);
+        }
+        if self.only_these {
+            return Ok(true);
         }
         match self.catalog.locate(id) {
             // What is lost of a lost volume stands in the list of lost blocks: the rest of it can be read.

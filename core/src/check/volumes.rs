@@ -65,6 +65,9 @@ pub(super) fn read_all(
         report.volumes_read += 1;
         report.bytes_read += volume.bytes;
         let state = if read.is_usable { VolumeState::Stored } else { VolumeState::Lost };
+        if read.is_usable && read.trouble.is_some() {
+            report.changed.push(volume.name);
+        }
         if let Some(trouble) = read.trouble {
             report.find(Diagnosis::RemoteCorrupt, volume_object(volume.kind, volume.name), trouble);
         }

@@ -139,6 +139,11 @@ impl Slot {
         })
     }
 
+    /// The object's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The slot's name; its object's name must say the same.
     pub fn id(&self) -> SlotId {
         self.id

@@ -31,9 +31,30 @@ const TAIL_BYTES: u64 = 64 << 10;
 /// Sealed bytes that one request of a pass asks for, at least.
 const RUN_BYTES: u64 = 1 << 20;
 
+/// Where the bytes of a volume come from.
+enum Bytes {
+    Store(Arc<dyn Store>),
+    /// All of them, in memory.
+    Held(Vec<u8>),
+}
+
+impl Bytes {
+    fn part(&self, object: &ObjectName, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        match self {
+            Bytes::Store(store) => store.get(object, ByteRange::Part { offset, bytes }),
+            Bytes::Held(held) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let end = start.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
+                let part = held.get(start..end).map(<[u8]>::to_vec);
+                part.ok_or_else(|| Error::corrupt(object, "it is too short"))
+            }
+        }
+    }
+}
+
 /// A volume whose index was read from the store.
 pub struct VolumeFile {
-    store: Arc<dyn Store>,
+    source: Bytes,
     object: ObjectName,
     kind: VolumeKind,
     bytes: u64,
@@ -52,12 +73,38 @@ impl VolumeFile {
         bytes: u64,
     ) -> Result<VolumeFile> {
         let object = object_name(&frame::volume_object(kind, name))?;
+        VolumeFile::of(Bytes::Store(Arc::clone(store)), keys, kind, object, bytes)
+    }
+
+    /// As [`VolumeFile::open`], but fetches the whole object by one request and keeps it.
+    pub fn fetch(
+        store: &Arc<dyn Store>,
+        keys: &Keys,
+        kind: VolumeKind,
+        name: VolumeName,
+        bytes: u64,
+    ) -> Result<VolumeFile> {
+        let object = object_name(&frame::volume_object(kind, name))?;
+        let held = match store.get(&object, ByteRange::Whole { bytes_max: bytes }) {
+            Err(Error::Limit { found, .. }) => {
+                return Err(Error::corrupt(&object, format!("it has {found} bytes, it was stored with {bytes}")));
+            }
+            held => held?,
+        };
+        if held.len() as u64 != bytes {
+            let detail = format!("it has {} bytes, it was stored with {bytes}", held.len());
+            return Err(Error::corrupt(&object, detail));
+        }
+        VolumeFile::of(Bytes::Held(held), keys, kind, object, bytes)
+    }
+
+    fn of(source: Bytes, keys: &Keys, kind: VolumeKind, object: ObjectName, bytes: u64) -> Result<VolumeFile> {
         let damaged = |detail: &str| Error::corrupt(&object, detail);
         let tail_bytes = bytes.min(TAIL_BYTES);
         if bytes < HEADER_BYTES + TRAILER_BYTES {
             return Err(damaged("it is too short for a volume"));
         }
-        let tail = store.get(&object, ByteRange::Part { offset: bytes - tail_bytes, bytes: tail_bytes })?;
+        let tail = source.part(&object, bytes - tail_bytes, tail_bytes)?;
         let trailer = tail.get(tail.len().saturating_sub(TRAILER_BYTES as usize)..).unwrap_or_default();
         let salt =
             volume::parse_trailer_salt(trailer).map_err(|e| Error::corrupt(&object, format!("its trailer: {e}")))?;
@@ -70,11 +117,11 @@ impl VolumeFile {
             let end = start.saturating_add(usize::try_from(index_bytes).unwrap_or(usize::MAX));
             tail.get(start..end).map(<[u8]>::to_vec).ok_or_else(|| damaged("its locator points nowhere"))?
         } else {
-            store.get(&object, ByteRange::Part { offset, bytes: index_bytes })?
+            source.part(&object, offset, index_bytes)?
         };
         let index = volume::open_index(&key, kind, &salt, offset, &sealed)
             .map_err(|e| Error::corrupt(&object, format!("its index: {e}")))?;
-        Ok(VolumeFile { store: Arc::clone(store), object, kind, bytes, salt, key, index })
+        Ok(VolumeFile { source, object, kind, bytes, salt, key, index })
     }
 
     /// Frames and blocks.
@@ -90,7 +137,7 @@ impl VolumeFile {
     /// Reads the whole object once, front to back. `raw` is given every byte of it in order; `block` is given every
     /// block with its bytes, or with `None` where a frame that it lies in does not open. Errors are those of the store.
     pub fn pass(&self, mut raw: impl FnMut(&[u8]), mut block: impl FnMut(&BlockInfo, Option<&[u8]>)) -> Result<()> {
-        let part = |offset, bytes| self.store.get(&self.object, ByteRange::Part { offset, bytes });
+        let part = |offset, bytes| self.source.part(&self.object, offset, bytes);
         raw(&part(0, HEADER_BYTES)?);
         let plain_bytes = self.index.plain_bytes();
         let mut blocks = Blocks { rest: &self.index.blocks, bytes: Vec::new(), is_whole: true };

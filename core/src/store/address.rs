@@ -55,6 +55,26 @@ impl Address {
         }
     }
 
+    /// Opens the store of a copy that is to be made or completed there.
+    pub fn begin(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
+        let link = Arc::clone(surroundings.link);
+        match self {
+            Address::Local(path) => Ok(Arc::new(LocalStore::begin(path)?.with_link(link))),
+            Address::Rclone(place) => Ok(Arc::new(RcloneStore::begin(place)?.with_link(link))),
+            Address::S3(address) => s3(address, surroundings),
+        }
+    }
+
+    /// Opens the store that lies there, even if it lacks what says that it is one.
+    pub fn open_incomplete(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
+        let link = Arc::clone(surroundings.link);
+        match self {
+            Address::Local(path) => Ok(Arc::new(LocalStore::open_incomplete(path)?.with_link(link))),
+            Address::Rclone(place) => Ok(Arc::new(RcloneStore::open_incomplete(place)?.with_link(link))),
+            Address::S3(address) => s3(address, surroundings),
+        }
+    }
+
     /// Makes a new and empty store there. A bucket is not made: who may do that, and how, is the provider's matter.
     pub fn create(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
         let link = Arc::clone(surroundings.link);

@@ -53,6 +53,8 @@ use super::beneath::segments;
 use super::beneath::stat;
 use super::beneath::uninterrupted;
 use super::link::Link;
+use super::may_lie_there;
+use super::not_a_copy;
 use super::temporary::Published;
 use super::temporary::Temporary;
 use crate::config::CONFIG_NAME;
@@ -90,6 +92,37 @@ impl LocalStore {
             if entry.map_err(failed)?.file_name() != LOST_AND_FOUND {
                 let hint = "it is not empty: choose another directory, or remove what is in it";
                 return Err(Error::Exists { what: format!("the directory {}", path.display()), hint });
+            }
+        }
+        Ok(store)
+    }
+
+    /// Opens the directory of a copy that is to be made or completed, and makes it if it is not there.
+    pub fn begin(path: &Path) -> Result<LocalStore> {
+        let failed = |cause| Error::store("create", path.display(), cause);
+        make_root(&std::path::absolute(path).map_err(failed)?).map_err(failed)?;
+        LocalStore::open_incomplete(path)
+    }
+
+    /// Opens the directory of a store that may lack its [`CONFIG_NAME`], as that of a copy which was interrupted. Without
+    /// one it may hold nothing but what belongs to a repository, or it is [`Error::Exists`]; if the directory is not there
+    /// at all, that is [`Error::NoRepository`].
+    pub fn open_incomplete(path: &Path) -> Result<LocalStore> {
+        let failed = |cause| Error::store("open", path.display(), cause);
+        let path = &std::path::absolute(path).map_err(failed)?;
+        let store = match LocalStore::at(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoRepository { store: path.display().to_string() });
+            }
+            opened => opened.map_err(failed)?,
+        };
+        if stat(store.root.as_fd(), CONFIG_NAME).map_err(failed)?.is_some() {
+            return Ok(store);
+        }
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if !name.to_str().is_some_and(may_lie_there) {
+                return Err(not_a_copy(&name.display().to_string(), &path.display().to_string()));
             }
         }
         Ok(store)

@@ -191,6 +191,18 @@ pub trait Store: Send + Sync {
     fn delete(&self, name: &ObjectName) -> Result<()>;
 }
 
+/// True for what may lie at the top of a store that is not complete yet, such as a copy that was interrupted.
+fn may_lie_there(name: &str) -> bool {
+    const OURS: [&str; 6] = ["data", "meta", "commits", "keys", "running", "README-RECOVER.txt"];
+    OURS.contains(&name) || name.starts_with('.') || name == "lost+found"
+}
+
+/// The refusal of a place that holds something else.
+fn not_a_copy(name: &str, address: &str) -> Error {
+    let hint = "it does not belong to a copy of a repository: choose another place, or remove what is in it";
+    Error::Exists { what: format!("{name} in {address}"), hint }
+}
+
 /// Refuses a prefix that is neither empty nor ends with `/`: in a directory tree and in a bucket only whole segments
 /// mean the same.
 pub fn check_prefix(prefix: &str) -> Result<()> {

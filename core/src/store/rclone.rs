@@ -37,6 +37,8 @@ use super::Source;
 use super::Store;
 use super::Stored;
 use super::link::Link;
+use super::may_lie_there;
+use super::not_a_copy;
 use crate::config::CONFIG_NAME;
 use crate::error::Error;
 use crate::error::Result;
@@ -102,6 +104,42 @@ impl RcloneStore {
             Err(refused) => return Err(failed(refused)),
         }
         Ok(store)
+    }
+
+    /// Opens the place of a copy that is to be made or completed, and makes it if it is not there.
+    pub fn begin(remote: &str) -> Result<RcloneStore> {
+        let store = RcloneStore::start(remote, "create")?;
+        let failed = |refused: Refused| Error::store("create", store.address(), refused.failure());
+        store.client().and_then(|running| running.client.make_place()).map_err(failed)?;
+        match RcloneStore::open_incomplete(remote) {
+            // Some buckets are there only once something is in them.
+            Err(Error::NoRepository { .. }) => Ok(store),
+            opened => opened,
+        }
+    }
+
+    /// Opens a place that may lack its [`CONFIG_NAME`], as that of a copy which was interrupted. Without one it may hold
+    /// nothing but what belongs to a repository, or it is [`Error::Exists`]; if nothing is there at all, that is
+    /// [`Error::NoRepository`].
+    pub fn open_incomplete(remote: &str) -> Result<RcloneStore> {
+        let store = RcloneStore::start(remote, "open")?;
+        let failed = |refused: Refused| Error::store("open", store.address(), refused.failure());
+        let running = store.client().map_err(failed)?;
+        if running.client.size(CONFIG_NAME).map_err(failed)?.is_some() {
+            store.anchored.store(true, Ordering::SeqCst);
+            return Ok(store);
+        }
+        let items = match running.client.list("") {
+            Err(Refused::Absent) => return Err(Error::NoRepository { store: store.address() }),
+            items => items.map_err(failed)?,
+        };
+        if items.is_empty() {
+            return Err(Error::NoRepository { store: store.address() });
+        }
+        match items.iter().find(|item| !may_lie_there(&item.path)) {
+            Some(item) => Err(not_a_copy(&item.path, &store.address())),
+            None => Ok(store),
+        }
     }
 
     /// The same store at the end of this link.

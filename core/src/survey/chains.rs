@@ -33,6 +33,8 @@ use crate::write::commit_object;
 pub struct Unseen {
     /// What the catalog will remember of it.
     pub seen: SeenCommit,
+    /// The object.
+    pub object: Vec<u8>,
     /// What it says.
     pub commit: Commit,
 }
@@ -163,8 +165,9 @@ impl Comparison<'_> {
         let hash = CommitHash(sha256(&bytes));
         match Commit::open(&bytes, &self.repository.keys().commit(client, seq), client, seq) {
             Ok(commit) => {
-                let (bytes, etag) = (Some(bytes.len() as u64), shown.and_then(|shown| shown.etag.clone()));
-                Ok(Read::Good(Box::new(Unseen { seen: SeenCommit { client, seq, hash, bytes, etag }, commit })))
+                let (length, etag) = (Some(bytes.len() as u64), shown.and_then(|shown| shown.etag.clone()));
+                let seen = SeenCommit { client, seq, hash, bytes: length, etag };
+                Ok(Read::Good(Box::new(Unseen { seen, object: bytes, commit })))
             }
             Err(too_new @ crate::wire::DecodeError::TooNew(_)) => Err(Error::corrupt(name, too_new)),
             Err(error) => Ok(match self.places.get(&hash) {

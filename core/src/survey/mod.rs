@@ -229,7 +229,7 @@ pub fn adopt(locked: &mut LockedRepository, unseen: &Unseen, listing: &Listing) 
     if unseen.commit.losses.chains.iter().any(|loss| loss.client == own) && unseen.seen.client != own {
         chain_of_its_own(locked, listing.markers().contains(&own))?;
     }
-    locked.catalog().commit_adopt(&unseen.seen, &unseen.commit)
+    locked.catalog().commit_adopt(&unseen.seen, &unseen.object, &unseen.commit)
 }
 
 /// Gives this machine another client. A marker of the old one is replaced: first the new one, then the old one goes.

@@ -115,7 +115,10 @@ pub fn backup<T>(
     body: impl FnOnce(&mut Writer<'_>) -> Result<(T, u64)>,
 ) -> Result<(T, Snapshot)> {
     settle(locked)?;
-    let (result, unreadable, tree) = run_stages(locked, watch, body)?;
+    let (result, unreadable, tree) = run_stages(locked, watch, |mut writer| {
+        let (result, unreadable) = body(&mut writer)?;
+        Ok((result, unreadable, writer.finish()?))
+    })?;
     let snapshot = Snapshot {
         id: SnapshotId(random()?),
         time: options.time,
@@ -136,12 +139,33 @@ pub fn backup<T>(
     Ok((result, snapshot))
 }
 
+/// Stores blocks and nodes again that were lost, without a snapshot, and commits the volumes that they went into, so that
+/// others learn of them.
+pub fn store_again<T>(
+    locked: &mut LockedRepository,
+    time: Time,
+    watch: &Watch,
+    body: impl FnOnce(&mut Writer<'_>) -> Result<T>,
+) -> Result<T> {
+    announce(locked)?;
+    settle(locked)?;
+    let result = run_stages(locked, watch, |mut writer| {
+        let result = body(&mut writer)?;
+        writer.end()?;
+        Ok(result)
+    })?;
+    commit_changes(locked, time, Changes::default())?;
+    let marker = running_marker(locked)?;
+    locked.repository().store().delete(&marker)?;
+    Ok(result)
+}
+
 /// Starts the stages, lets `body` write, and waits until everything is stored.
 fn run_stages<T>(
     locked: &mut LockedRepository,
     watch: &Watch,
-    body: impl FnOnce(&mut Writer<'_>) -> Result<(T, u64)>,
-) -> Result<(T, u64, writer::Tree)> {
+    body: impl FnOnce(Writer<'_>) -> Result<T>,
+) -> Result<T> {
     let cores = thread::available_parallelism().map_or(2, NonZero::get);
     let (repository, catalog) = locked.parts();
     let reading = repository.catalog()?;
@@ -175,8 +199,7 @@ fn run_stages<T>(
         let mut writer = Writer::new(repository, reading, stages, watch)?;
         writer.store_lost_nodes()?;
         // Dropping the writer closes the channels from the top; each stage ends when its input does.
-        let (result, unreadable) = body(&mut writer)?;
-        Ok((result, unreadable, writer.finish()?))
+        body(writer)
     });
     match first_error.take() {
         Some(error) => Err(error),
@@ -239,7 +262,7 @@ pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Change
         Err(error) => Err(error),
         Ok(stored) => {
             let bytes = Some(object.len() as u64);
-            catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: stored.etag }, &commit)
+            catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: stored.etag }, &object, &commit)
         }
     }
 }

@@ -4,7 +4,6 @@
 //! so nothing of it is left after a crash.
 
 use std::collections::HashMap;
-use std::fs;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +16,6 @@ use crossbeam_channel::Sender;
 use super::framer::OpenVolume;
 use super::framer::Order;
 use super::framer::SealedFrame;
-use crate::crypto::random;
 use crate::error::Error;
 use crate::error::Result;
 use crate::frame::SEAL_BYTES;
@@ -25,9 +23,9 @@ use crate::frame::VolumeKind;
 use crate::hash::Sha256Stream;
 use crate::id::NodeId;
 use crate::id::VolumeName;
-use crate::id::hex;
 use crate::limits;
 use crate::repo::Repository;
+use crate::spool;
 use crate::volume;
 use crate::volume::BlockInfo;
 use crate::volume::Index;
@@ -54,14 +52,7 @@ struct Spool {
 
 impl Spool {
     fn create(dir: &Path, salt: &Salt) -> Result<Spool> {
-        let path = dir.join(format!("spool-{}", hex(&random::<8>()?)));
-        let local = |doing| {
-            let path = path.display().to_string();
-            move |source| Error::Local { doing, path, source }
-        };
-        let open = File::options().create_new(true).read(true).write(true).open(&path);
-        let file = open.map_err(local("make the spool file"))?;
-        fs::remove_file(&path).map_err(local("unlink the spool file"))?;
+        let file = spool::create(dir)?;
         let mut spool = Spool { file, hash: Sha256Stream::new(), bytes: 0, index: Index::default() };
         spool.write(&volume::header(salt), dir)?;
         Ok(spool)

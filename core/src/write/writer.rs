@@ -264,6 +264,24 @@ impl<'a> Writer<'a> {
         self.push(Entry { name, meta, kind: Kind::File(content) })
     }
 
+    /// Stores a block that was lost and found again, outside of any file.
+    pub fn block_again(&mut self, block: Block) -> Result<()> {
+        self.store_block(block)?;
+        self.file_abandon();
+        Ok(())
+    }
+
+    /// Stores a tree node that was lost and found again, outside of any tree.
+    pub fn node_again(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.store_node(bytes).map(|_| ())
+    }
+
+    /// Ends the volumes.
+    pub(super) fn end(mut self) -> Result<()> {
+        self.data.end()?;
+        self.meta.end()
+    }
+
     /// Ends the volumes and hands out the tree.
     pub(super) fn finish(mut self) -> Result<Tree> {
         let (root, root_meta) = self.root.take().ok_or_else(|| misuse("the root was not ended"))?;

@@ -1,0 +1,150 @@
+//! `bygone affected`: which files of which snapshots need a volume.
+
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use bygone_core::catalog::Catalog;
+use bygone_core::catalog::VolumeRow;
+use bygone_core::check;
+use bygone_core::check::Affected;
+use bygone_core::entry::printable;
+use bygone_core::error::Error;
+use bygone_core::frame::volume_object;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::output::count;
+use crate::output::insert_bytes;
+use crate::output::one_line;
+use crate::output::size;
+
+/// Digits by which a volume may be named, at least.
+const DIGITS_MIN: usize = 4;
+
+/// Tell which files of which snapshots a volume costs, if it is lost
+///
+/// Goes by this machine's catalog alone, and reads nothing. Without VOLUME: what all volumes cost that a check has found
+/// lost. Ends with 14 if anything is lost that a snapshot needs, and with 0 for a volume that is there.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The volume: its name, or the beginning of it (4 digits or more), or its object
+    #[arg(value_name = "VOLUME")]
+    volume: Option<String>,
+}
+
+/// What was told so far.
+#[derive(Default)]
+struct Sums {
+    paths: u64,
+    bytes: u64,
+    listed: Vec<Value>,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let catalog = context.open()?.catalog()?;
+    catalog.renew()?;
+    let volume = args.volume.as_deref().map(|text| find(&catalog, text)).transpose()?;
+    let mut sums = Sums::default();
+    let mut failed = None;
+    let watch = std::sync::Arc::clone(&context.watch);
+    let done = check::affected(&catalog, volume.as_ref(), &watch, &mut |affected| {
+        sums.paths += 1;
+        sums.bytes += affected.bytes;
+        let told = if context.globals.json {
+            sums.listed.push(value(&affected));
+            Ok(())
+        } else {
+            context.output.line(&line(&affected))
+        };
+        match told {
+            Ok(()) if !context.output.is_closed() => Ok(()),
+            other => {
+                failed = Some(other);
+                Err(Error::Cancelled)
+            }
+        }
+    });
+    match failed {
+        Some(written) => written?,
+        None => done?,
+    }
+    let state = volume.as_ref().map(|volume| volume.state.name());
+    let exit = match &volume {
+        Some(volume) if volume.state != bygone_core::catalog::VolumeState::Lost => Exit::Complete,
+        _ if sums.paths == 0 => Exit::Complete,
+        _ => Exit::Damaged,
+    };
+    if context.globals.json {
+        context.output.value(&json!({
+            "volume": volume.as_ref().map(|volume| volume_object(volume.kind, volume.name)),
+            "state": state,
+            "affected": sums.listed,
+            "affected_count": sums.paths,
+            "bytes": sums.bytes,
+        }))?;
+        return Ok(exit);
+    }
+    let paths = count(sums.paths, "path", "paths");
+    let end = match (&volume, state) {
+        (Some(volume), Some(state)) => {
+            let object = volume_object(volume.kind, volume.name);
+            format!("{object} ({state}): needed by {paths}, for {}", size(sums.bytes))
+        }
+        _ => format!("lost: {paths}, {}", size(sums.bytes)),
+    };
+    context.say(&end)?;
+    Ok(exit)
+}
+
+/// The one volume that `text` names.
+fn find(catalog: &Catalog, text: &str) -> Result<VolumeRow> {
+    let digits = text.rsplit('/').next().unwrap_or_default();
+    if digits.len() < DIGITS_MIN || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let text = one_line(text);
+        return Err(Failure::Usage(format!("{text:?} does not name a volume: give {DIGITS_MIN} digits or more")));
+    }
+    let digits = digits.to_ascii_lowercase();
+    let mut found: Vec<VolumeRow> =
+        catalog.volumes()?.into_iter().filter(|volume| volume.name.to_hex().starts_with(&digits)).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(volume), true) => Ok(volume),
+        (Some(_), false) => Err(Failure::Usage(format!("several volumes begin with {digits}: give more digits"))),
+        (None, _) => {
+            let hint = "`bygone check` names the volumes that are lost";
+            Err(Error::NotFound { what: format!("a volume whose name begins with {digits}"), hint }.into())
+        }
+    }
+}
+
+fn line(affected: &Affected) -> String {
+    let snapshot: String = affected.snapshot.to_hex().chars().take(8).collect();
+    format!("{snapshot}:{}: {}", printable(&affected.path), affected.reason)
+}
+
+/// One of them in JSON.
+pub(super) fn value(affected: &Affected) -> Value {
+    let mut object = Map::new();
+    object.insert("snapshot".to_owned(), json!(affected.snapshot.to_hex()));
+    insert_bytes(&mut object, "path", &affected.path);
+    object.insert("bytes".to_owned(), json!(affected.bytes));
+    object.insert("reason".to_owned(), json!(affected.reason));
+    Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bygone_core::id::SnapshotId;
+
+    #[test]
+    fn a_path_is_told_with_its_snapshot_and_what_it_loses() {
+        let id = SnapshotId([0xab; 16]);
+        let affected = Affected { snapshot: id, path: b"/a\xff".to_vec(), bytes: 7, reason: "7 bytes".into() };
+        assert_eq!(line(&affected), "abababab:/a\\xff: 7 bytes");
+        assert_eq!(value(&affected)["bytes"], 7);
+        assert_eq!(value(&affected)["path_hex"], "2f61ff");
+    }
+}

@@ -1,0 +1,175 @@
+//! `bygone copy` and `bygone sync`: the repository in a second store.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use serde_json::json;
+
+use bygone_core::copy;
+use bygone_core::copy::Copied;
+use bygone_core::copy::CopyOptions;
+use bygone_core::error::Error;
+use bygone_core::recover;
+use bygone_core::repo::Repository;
+use bygone_core::store::Address;
+use bygone_core::store::Store;
+use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::parse_address;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::output::count;
+use crate::output::duration;
+use crate::output::one_line;
+use crate::output::size;
+
+/// Mirror the repository to a second store
+///
+/// Copies what the second store does not have yet, in one direction. Every volume is held against the SHA-256 in its name
+/// as it passes. Nothing is deleted there. The copy is a repository like the first, with the same passphrases:
+/// `bygone -r URL recover`. It is meant for copies only: do not back up to both.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the copy is, or shall be
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// Say what would be copied and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace objects of the copy that have another size than in the source
+    #[arg(long)]
+    replace_damaged: bool,
+    /// Remove key slots from the copy that the repository has no more
+    #[arg(long)]
+    remove_keys: bool,
+}
+
+/// `bygone copy`: as the store is.
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let repository = context.open()?;
+    copy(args, context, &repository)
+}
+
+/// `bygone sync`: first this machine's catalog is brought up to the store, which notices a store that has forgotten
+/// commits: that shall not be mirrored.
+pub(super) fn run_sync(args: &Args, context: &mut Context) -> Result<Exit> {
+    let mut locked = context.lock(context.open()?)?;
+    for (object, detail) in recover::sync(&mut locked, &context.watch)?.damaged {
+        context.warn(&format!("{object} cannot be read: {detail}: `bygone check` tells what it costs"));
+    }
+    copy(args, context, locked.repository())
+}
+
+fn copy(args: &Args, context: &mut Context, repository: &Repository) -> Result<Exit> {
+    let to = parse_address(&args.to)?;
+    let (globals, watch) = (&context.globals, &context.watch);
+    let to: Arc<dyn Store> = match globals.store_by(watch, &to, Address::open) {
+        // A dry run makes nothing, not even a directory: what is not there is as good as empty.
+        Err(Failure::Repository(Error::NoRepository { .. })) if args.dry_run => Arc::new(MemoryStore::new()),
+        Err(Failure::Repository(Error::NoRepository { .. })) => globals.store_by(watch, &to, Address::begin)?,
+        opened => opened?,
+    };
+    let Args { dry_run, replace_damaged, remove_keys, .. } = *args;
+    let options = CopyOptions { dry_run, replace_damaged, remove_keys };
+    let progress = context.progress();
+    let copied = copy::copy(repository, to.as_ref(), options, &context.watch);
+    drop(progress);
+    let copied = copied?;
+    let (seconds, address) = (context.seconds(), args.to.clone());
+    if context.globals.json {
+        context.output.value(&value(&copied, &address, dry_run, seconds))?;
+    } else {
+        for line in lines(&copied, &address, dry_run, seconds) {
+            context.say(&line)?;
+        }
+        context.output.flush()?;
+        troubles(&copied).iter().for_each(|text| context.warn(text));
+    }
+    Ok(exit(&copied))
+}
+
+fn exit(copied: &Copied) -> Exit {
+    match (copied.damaged.is_empty(), copied.is_whole()) {
+        (false, _) => Exit::Damaged,
+        (true, false) => Exit::Disagree,
+        (true, true) => Exit::Complete,
+    }
+}
+
+fn lines(copied: &Copied, address: &str, dry_run: bool, seconds: f64) -> Vec<String> {
+    let objects = format!("{} ({})", count(copied.objects, "object", "objects"), size(copied.bytes));
+    let there = count(copied.there, "object was", "objects were");
+    if dry_run {
+        return vec![format!("dry run: {objects} would be copied to {address}, {there} there")];
+    }
+    vec![format!("copied {objects} to {address} in {}, {there} there", duration(seconds))]
+}
+
+/// What is not as it should be, one line each.
+fn troubles(copied: &Copied) -> Vec<String> {
+    let mut told = Vec::new();
+    for (object, detail) in &copied.damaged {
+        told.push(one_line(&format!("not copied: {object}: {detail}: `bygone check --repair` may heal it")));
+    }
+    for (object, detail) in &copied.damaged_copies {
+        told.push(one_line(&format!("damaged in the copy: {object}: {detail}: --replace-damaged replaces it")));
+    }
+    if !copied.keys_left.is_empty() {
+        let slots = count(copied.keys_left.len() as u64, "key slot", "key slots");
+        told.push(format!("{slots} of the copy are no more in the repository, and still open it: --remove-keys"));
+    }
+    if copied.others_left > 0 {
+        let objects = count(copied.others_left, "object", "objects");
+        told.push(format!("{objects} of the copy are not in the repository: nothing deletes them"));
+    }
+    told
+}
+
+fn value(copied: &Copied, address: &str, dry_run: bool, seconds: f64) -> Value {
+    let list = |objects: &[(String, String)]| {
+        let list = objects.iter().map(|(object, detail)| json!({ "object": object, "detail": detail }));
+        list.collect::<Vec<_>>()
+    };
+    json!({
+        "result": exit(copied).word(),
+        "to": address,
+        "dry_run": dry_run,
+        "objects": copied.objects,
+        "bytes": copied.bytes,
+        "objects_there": copied.there,
+        "damaged": list(&copied.damaged),
+        "damaged_copies": list(&copied.damaged_copies),
+        "keys_left": copied.keys_left,
+        "keys_removed": copied.keys_removed,
+        "others_left": copied.others_left,
+        "seconds": seconds,
+    })
+}
+
+/// Opens the second store that an option names, which must hold a repository.
+pub(super) fn open_second(text: &str, context: &Context) -> Result<Arc<dyn Store>> {
+    context.globals.store_by(&context.watch, &parse_address(text)?, Address::open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_lacks_something_says_so_and_does_not_end_with_0() {
+        let whole = Copied { objects: 2, bytes: 2_048, there: 1, ..Copied::default() };
+        assert_eq!(lines(&whole, "/b", false, 1.0), ["copied 2 objects (2.0 KiB) to /b in 1.0 s, 1 object was there"]);
+        assert_eq!((exit(&whole), troubles(&whole).len()), (Exit::Complete, 0));
+        let lacking = Copied { damaged: vec![("data/x".into(), "y".into())], ..Copied::default() };
+        assert_eq!(exit(&lacking), Exit::Damaged);
+        assert!(troubles(&lacking)[0].contains("not copied: data/x"));
+        let bad = Copied { damaged_copies: vec![("data/x".into(), "y".into())], ..Copied::default() };
+        assert_eq!(exit(&bad), Exit::Disagree);
+        assert!(troubles(&bad)[0].contains("--replace-damaged"));
+        let extra = Copied { keys_left: vec!["keys/x".into()], others_left: 2, ..Copied::default() };
+        assert_eq!((exit(&extra), troubles(&extra).len()), (Exit::Complete, 2));
+        assert_eq!(value(&extra, "/b", true, 1.0)["keys_left"], json!(["keys/x"]));
+    }
+}

@@ -1,0 +1,163 @@
+//! `bygone check --repair`: puts back what the store has lost, then says what remains.
+
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::libc;
+use serde_json::Value;
+use serde_json::json;
+
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::check::Report;
+use bygone_core::recover;
+use bygone_core::repair;
+use bygone_core::repair::Repaired;
+use bygone_core::repair::Sources;
+use bygone_core::repo::LockedRepository;
+use bygone_core::store::Store;
+use bygone_core::survey;
+
+use super::Context;
+use super::copy::open_second;
+use crate::exit::Result;
+use crate::output::count;
+use crate::output::one_line;
+use crate::output::size;
+use crate::passphrase::Purpose;
+
+/// Opens the repository, even if it lacks its description or key slots, and repairs it. Answers with what a check finds
+/// afterwards.
+pub(super) fn repair(
+    context: &mut Context,
+    from: Option<&str>,
+    read_data: impl FnOnce(&mut LockedRepository) -> Result<ReadData>,
+) -> Result<(Report, Repaired)> {
+    let second = from.map(|from| open_second(from, context)).transpose()?;
+    let second: Option<&dyn Store> = second.as_deref();
+    let place = context.globals.place_to_repair(&context.watch)?;
+    let secret = context.globals.passphrase(Purpose::Open, &context.watch)?;
+    let mut repaired = Repaired::default();
+    let mut locked = context.lock(repair::open(&place, &secret, second, &mut repaired)?)?;
+    let progress = context.progress();
+    repair::repair_commits(&mut locked, second, &mut repaired)?;
+    recover::sync_as_found(&mut locked, &context.watch)?;
+    let read_data = read_data(&mut locked)?;
+    let watch = &context.watch;
+    let found = check::check(&mut locked, read_data, watch)?;
+    let mut files = SourceFiles::default();
+    let mut read_file = |path: &[u8], offset: u64, length: u32| files.read(path, offset, length);
+    let mut sources = Sources { second, read_file: &mut read_file, read_cache: &|_, _| None };
+    repair::repair_volumes(&mut locked, &found.changed, &mut sources, context.now, watch, &mut repaired)?;
+    let mut report = check::check(&mut locked, ReadData::No, watch)?;
+    if !report.healed.is_empty() {
+        // Everything in these volumes lies in others by now: nobody misses them.
+        survey::accept_loss(&mut locked, context.now, watch, |alarm| report.healed.contains(&alarm.object))?;
+        report = check::check(&mut locked, ReadData::No, watch)?;
+    }
+    drop(progress);
+    (report.volumes_read, report.bytes_read) = (found.volumes_read, found.bytes_read);
+    Ok((report, repaired))
+}
+
+/// The files of this machine, where they were when they were backed up.
+#[derive(Default)]
+struct SourceFiles {
+    /// The one that was read last: its other blocks are likely to be wanted next.
+    last: Option<(Vec<u8>, Option<File>)>,
+}
+
+impl SourceFiles {
+    fn read(&mut self, path: &[u8], offset: u64, length: u32) -> Option<Vec<u8>> {
+        if self.last.as_ref().is_none_or(|(last, _)| last != path) {
+            self.last = Some((path.to_vec(), open_file(path)));
+        }
+        let file = self.last.as_ref()?.1.as_ref()?;
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, offset).ok()?;
+        Some(bytes)
+    }
+}
+
+/// Opens a regular file; what became of the path since may be anything, even a pipe, which is not waited for.
+fn open_file(path: &[u8]) -> Option<File> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    file.metadata().ok()?.is_file().then_some(file)
+}
+
+/// What was done, for people.
+pub(super) fn lines(repaired: &Repaired) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (object, from) in &repaired.restored {
+        lines.push(one_line(&format!("repaired: {object}: {from}")));
+    }
+    if repaired.blocks > 0 {
+        let blocks = count(repaired.blocks, "block", "blocks");
+        lines.push(format!("repaired: {blocks} ({}) stored again in new volumes", size(repaired.bytes)));
+    }
+    for (object, reason) in &repaired.left {
+        lines.push(one_line(&format!("not repaired: {object}: {reason}")));
+    }
+    if lines.is_empty() {
+        lines.push("nothing was to be repaired".to_owned());
+    }
+    lines
+}
+
+/// What was done, for programs.
+pub(super) fn value(repaired: &Repaired) -> Value {
+    let list = |pairs: Vec<(&str, &str)>, key: &str| {
+        pairs.into_iter().map(|(object, text)| json!({ "object": object, key: text })).collect::<Vec<_>>()
+    };
+    let restored = repaired.restored.iter().map(|(object, from)| (object.as_str(), *from)).collect();
+    let left = repaired.left.iter().map(|(object, reason)| (object.as_str(), reason.as_str())).collect();
+    json!({
+        "restored": list(restored, "from"),
+        "blocks": repaired.blocks,
+        "bytes": repaired.bytes,
+        "left": list(left, "reason"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn only_regular_files_are_read_and_only_whole_stretches() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).into_os_string().into_encoded_bytes();
+        fs::write(dir.path().join("file"), b"0123456789").unwrap();
+        std::os::unix::fs::symlink("file", dir.path().join("link")).unwrap();
+        nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut files = SourceFiles::default();
+        assert_eq!(files.read(&at("file"), 2, 3).as_deref(), Some(&b"234"[..]));
+        assert_eq!(files.read(&at("file"), 8, 3), None, "it ends too soon");
+        for name in ["link", "pipe", "absent", ""] {
+            assert_eq!(files.read(&at(name), 0, 1), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_repaired_and_what_was_not_is_told() {
+        assert_eq!(lines(&Repaired::default()), ["nothing was to be repaired"]);
+        let repaired = Repaired {
+            restored: vec![("data/x".into(), "rebuilt")],
+            blocks: 2,
+            bytes: 2_048,
+            left: vec![("data/y".into(), "gone".into())],
+        };
+        let told = lines(&repaired);
+        assert_eq!(told[0], "repaired: data/x: rebuilt");
+        assert_eq!(told[1], "repaired: 2 blocks (2.0 KiB) stored again in new volumes");
+        assert_eq!(told[2], "not repaired: data/y: gone");
+        assert_eq!(value(&repaired)["restored"][0], json!({ "object": "data/x", "from": "rebuilt" }));
+    }
+}

@@ -1,0 +1,246 @@
+//! A second store that holds what the first one holds.
+//!
+//! What is there already, by name and size, is not copied again: objects are never changed, and volumes are named by
+//! their bytes. Every object is held against its name or its seal as it passes. The order makes the copy a repository at
+//! every moment, or not yet one: volumes, then the commits that speak of them, each after those that it has seen, then
+//! key slots, and `bygone.json` last. In the source, commits are listed before volumes are, for the same reason. Nothing
+//! is ever deleted in the copy unless that was asked for.
+
+mod commits;
+mod plan;
+mod transfer;
+
+use std::fs;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crate::config::CONFIG_NAME;
+use crate::config::Config;
+use crate::crypto::Slot;
+use crate::error::Error;
+use crate::error::Result;
+use crate::repo::README_NAME;
+use crate::repo::Repository;
+use crate::repo::object_name;
+use crate::store::ByteRange;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::watch::Watch;
+
+use plan::Plan;
+use plan::VolumeJob;
+
+pub(crate) use transfer::fetch_volume;
+
+/// Transfers at a time, whatever the stores recommend.
+const TRANSFERS_MAX: usize = 32;
+/// Longest object that is neither a volume nor a commit.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
+
+/// How to copy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CopyOptions {
+    /// Only say what would be copied.
+    pub dry_run: bool,
+    /// Replace objects of the copy that have another size than in the source, which the copy has damaged.
+    pub replace_damaged: bool,
+    /// Remove key slots that the source has no more: their passphrases would open the copy for ever.
+    pub remove_keys: bool,
+}
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// Objects that were copied, or would be.
+    pub objects: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Objects that were there.
+    pub there: u64,
+    /// Objects that are damaged in the source and were not copied, with what is wrong.
+    pub damaged: Vec<(String, String)>,
+    /// Objects that are damaged in the copy and were not replaced, with what is wrong.
+    pub damaged_copies: Vec<(String, String)>,
+    /// Key slots that only the copy has.
+    pub keys_left: Vec<String>,
+    /// Key slots that were removed from the copy.
+    pub keys_removed: u64,
+    /// Other objects that only the copy has.
+    pub others_left: u64,
+}
+
+/// Copies everything that `to` does not have yet.
+pub fn copy(repository: &Repository, to: &dyn Store, options: CopyOptions, watch: &Watch) -> Result<Copied> {
+    let from = repository.store();
+    if from.address() == to.address() {
+        return Err(Error::Invalid { what: format!("{} is the repository itself: name another place", to.address()) });
+    }
+    check_target(repository, to)?;
+    let plan = Plan::new(repository, to, options)?;
+    let mut copied = plan.outlook();
+    if options.dry_run {
+        return Ok(copied);
+    }
+    (copied.objects, copied.bytes) = (0, 0);
+    watch.bytes_total.store(plan.bytes(), Ordering::Relaxed);
+    copy_volumes(repository, to, &plan.volumes, watch, &mut copied)?;
+    commits::copy(repository, to, &plan, watch, &mut copied)?;
+    for name in plan.keys.iter().chain(&plan.texts) {
+        let bytes = from.get(name, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX })?;
+        match check_small(repository, name, &bytes) {
+            Ok(()) => put(to, name, Source::Bytes(&bytes), plan.is_replaced(name), watch, &mut copied)?,
+            Err(error) => copied.damaged.push((name.to_string(), error.to_string())),
+        }
+    }
+    if options.remove_keys {
+        for name in &plan.keys_left {
+            to.delete(name)?;
+            copied.keys_removed += 1;
+        }
+        copied.keys_left.clear();
+    }
+    Ok(copied)
+}
+
+/// Refuses a place that belongs to another repository, or to something else.
+fn check_target(repository: &Repository, to: &dyn Store) -> Result<()> {
+    let other = |what: String| {
+        let hint = "a copy goes to an empty place, or to an earlier copy of the same repository";
+        Err(Error::Exists { what, hint })
+    };
+    match to.get(&object_name(CONFIG_NAME)?, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX }) {
+        Ok(bytes) => {
+            let unproven = Config::decode(&bytes)?;
+            if unproven.repository() != repository.config().repository {
+                return other(format!("another repository at {}", to.address()));
+            }
+            return unproven.prove(repository.keys()).map(|_| ());
+        }
+        Err(error) if error.is_absent() => {}
+        Err(error) => return Err(error),
+    }
+    for object in to.list("keys/")? {
+        let bytes = to.get(&object.name, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX })?;
+        if Slot::parse(&bytes).is_ok_and(|slot| slot.repository() != repository.config().repository) {
+            return other(format!("a key slot of another repository at {}", to.address()));
+        }
+    }
+    match to.list("")?.iter().find(|object| !plan::is_ours(&object.name)) {
+        Some(object) => other(format!("{} at {}", object.name, to.address())),
+        None => Ok(()),
+    }
+}
+
+/// Holds what is not a volume and not a commit against what it should be.
+fn check_small(repository: &Repository, name: &ObjectName, bytes: &[u8]) -> Result<()> {
+    match name.as_str() {
+        README_NAME => Ok(()),
+        CONFIG_NAME => Config::decode(bytes)?.prove(repository.keys()).map(|_| ()),
+        _ => {
+            let slot = Slot::parse(bytes).map_err(|e| Error::corrupt(name, e))?;
+            let is_ours = slot.repository() == repository.config().repository;
+            if is_ours && name.as_str() == format!("keys/{}", slot.id()) {
+                Ok(())
+            } else {
+                Err(Error::corrupt(name, "it is not the key slot that its name says"))
+            }
+        }
+    }
+}
+
+/// Puts an object, in place of a damaged one if that `is_replaced`.
+fn put(
+    to: &dyn Store,
+    name: &ObjectName,
+    source: Source<'_>,
+    is_replaced: bool,
+    watch: &Watch,
+    copied: &mut Copied,
+) -> Result<()> {
+    if is_replaced {
+        to.delete(name)?;
+    }
+    to.put(name, source)?;
+    watch.objects.fetch_add(1, Ordering::Relaxed);
+    watch.bytes_stored.fetch_add(source.bytes(), Ordering::Relaxed);
+    copied.objects += 1;
+    copied.bytes += source.bytes();
+    Ok(())
+}
+
+/// Copies volumes, several at a time.
+fn copy_volumes(
+    repository: &Repository,
+    to: &dyn Store,
+    jobs: &[VolumeJob],
+    watch: &Watch,
+    copied: &mut Copied,
+) -> Result<()> {
+    let spool_dir = repository.catalog_dir();
+    fs::create_dir_all(spool_dir).map_err(|source| {
+        let path = spool_dir.display().to_string();
+        Error::Local { doing: "make the catalog directory", path, source }
+    })?;
+    let next = AtomicUsize::new(0);
+    let all: Mutex<(Copied, Option<Error>)> = Mutex::default();
+    let connections = repository.store().connections().min(to.connections());
+    thread::scope(|scope| {
+        for _ in 0..connections.clamp(1, TRANSFERS_MAX).min(jobs.len()) {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut one = Copied::default();
+                    let done = copy_volume(repository, to, job, watch, &mut one);
+                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.0.add(one);
+                    if let Err(error) = done {
+                        // The first error is the one that is told; the others are its consequences.
+                        all.1.get_or_insert(error);
+                        next.store(jobs.len(), Ordering::Relaxed);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let (done, error) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    copied.add(done);
+    error.map_or(Ok(()), Err)
+}
+
+fn copy_volume(
+    repository: &Repository,
+    to: &dyn Store,
+    job: &VolumeJob,
+    watch: &Watch,
+    copied: &mut Copied,
+) -> Result<()> {
+    watch.check()?;
+    let from = repository.store();
+    let dir = repository.catalog_dir();
+    match fetch_volume(from.as_ref(), &job.object, job.name, job.bytes, dir, watch) {
+        Ok(verified) => put(to, &job.object, verified.source(), job.is_replaced, watch, copied),
+        // What is damaged is not copied, and nothing else waits for it. Another error is one of the store.
+        Err(error) if error.is_absent() || matches!(error, Error::Corrupt { .. }) => {
+            copied.damaged.push((job.object.to_string(), error.to_string()));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Copied {
+    fn add(&mut self, other: Copied) {
+        self.objects += other.objects;
+        self.bytes += other.bytes;
+        self.damaged.extend(other.damaged);
+    }
+
+    /// True if the copy has everything that the source has, and the source nothing that is damaged.
+    pub fn is_whole(&self) -> bool {
+        self.damaged.is_empty() && self.damaged_copies.is_empty()
+    }
+}

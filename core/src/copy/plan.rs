@@ -1,0 +1,215 @@
+//! What is to be copied, by the lists of both stores.
+
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+
+use super::Copied;
+use super::CopyOptions;
+use crate::config::CONFIG_NAME;
+use crate::error::Result;
+use crate::frame::VolumeKind;
+use crate::id::ClientId;
+use crate::id::VolumeName;
+use crate::repo::README_NAME;
+use crate::repo::Repository;
+use crate::repo::object_name;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Store;
+
+/// A volume to be copied.
+pub(super) struct VolumeJob {
+    pub object: ObjectName,
+    pub name: VolumeName,
+    pub bytes: u64,
+    pub is_replaced: bool,
+}
+
+/// Everything that is to be copied.
+pub(super) struct Plan {
+    pub volumes: Vec<VolumeJob>,
+    /// Of each chain, the numbers that the source has.
+    pub chains: BTreeMap<ClientId, Vec<(u64, Listed)>>,
+    /// Commits that the copy has.
+    pub commits_there: HashSet<ObjectName>,
+    pub keys: Vec<ObjectName>,
+    /// The text for people, and `bygone.json`, which comes last of all.
+    pub texts: Vec<ObjectName>,
+    pub keys_left: Vec<ObjectName>,
+    outlook: Counts,
+    replaced: HashSet<ObjectName>,
+    damaged_copies: Vec<(String, String)>,
+    others_left: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    objects: u64,
+    bytes: u64,
+    there: u64,
+}
+
+/// What the copy has.
+struct Target {
+    listed: BTreeMap<ObjectName, u64>,
+    options: CopyOptions,
+}
+
+enum Wanted {
+    /// The copy has it.
+    There,
+    /// It is to be put.
+    Missing,
+    /// It is to be put in place of what is there.
+    Replaced,
+    /// What is there is damaged, and nobody has asked to replace it.
+    Damaged(String),
+}
+
+impl Target {
+    fn wants(&mut self, object: &Listed) -> Wanted {
+        match self.listed.remove(&object.name) {
+            None => Wanted::Missing,
+            Some(bytes) if bytes == object.bytes => Wanted::There,
+            Some(_) if self.options.replace_damaged => Wanted::Replaced,
+            Some(bytes) => {
+                let detail = format!("the copy has {bytes} bytes of it, the source has {}", object.bytes);
+                Wanted::Damaged(detail)
+            }
+        }
+    }
+}
+
+impl Plan {
+    pub fn new(repository: &Repository, to: &dyn Store, options: CopyOptions) -> Result<Plan> {
+        let from = repository.store();
+        // Commits before volumes: what a commit speaks of was stored before it.
+        let commits = from.list("commits/")?;
+        let keys = from.list("keys/")?;
+        let volumes = [VolumeKind::Data, VolumeKind::Meta].map(|kind| from.list(&format!("{}/", kind.folder())));
+        let texts = from.list("")?.into_iter().filter(|object| is_text(&object.name));
+        let mut texts: Vec<Listed> = texts.collect();
+        texts.sort_by_key(|object| object.name.as_str() == CONFIG_NAME);
+        let listed = to.list("")?.into_iter().map(|object| (object.name, object.bytes)).collect();
+        let mut target = Target { listed, options };
+        let mut plan = Plan {
+            volumes: Vec::new(),
+            chains: BTreeMap::new(),
+            commits_there: HashSet::new(),
+            keys: Vec::new(),
+            texts: Vec::new(),
+            keys_left: Vec::new(),
+            outlook: Counts::default(),
+            replaced: HashSet::new(),
+            damaged_copies: Vec::new(),
+            others_left: 0,
+        };
+        for object in volumes.into_iter().collect::<Result<Vec<_>>>()?.concat() {
+            let Some(name) = volume_name(&object.name) else { continue };
+            if plan.take(&mut target, &object) {
+                let is_replaced = plan.replaced.contains(&object.name);
+                plan.volumes.push(VolumeJob { object: object.name, name, bytes: object.bytes, is_replaced });
+            }
+        }
+        for object in commits {
+            let Some((client, seq)) = commit_of(&object.name) else { continue };
+            if !plan.take(&mut target, &object) {
+                plan.commits_there.insert(object.name.clone());
+            }
+            plan.chains.entry(client).or_default().push((seq, object));
+        }
+        for object in keys {
+            if plan.take(&mut target, &object) {
+                plan.keys.push(object.name);
+            }
+        }
+        for object in texts {
+            // The description is small, and its size alone would not tell.
+            if plan.take(&mut target, &object) {
+                plan.texts.push(object.name);
+            }
+        }
+        for name in target.listed.into_keys().filter(is_ours) {
+            match name.as_str().split_once('/') {
+                Some(("keys", _)) => plan.keys_left.push(name),
+                Some(("running", _)) => {}
+                _ => plan.others_left += 1,
+            }
+        }
+        Ok(plan)
+    }
+
+    /// True if the object is to be put.
+    fn take(&mut self, target: &mut Target, object: &Listed) -> bool {
+        match target.wants(object) {
+            Wanted::There => {
+                self.outlook.there += 1;
+                return false;
+            }
+            Wanted::Damaged(detail) => {
+                self.damaged_copies.push((object.name.to_string(), detail));
+                return false;
+            }
+            Wanted::Missing => {}
+            Wanted::Replaced => {
+                self.replaced.insert(object.name.clone());
+            }
+        }
+        self.outlook.objects += 1;
+        self.outlook.bytes += object.bytes;
+        true
+    }
+
+    /// What there would be to say if everything went well.
+    pub fn outlook(&self) -> Copied {
+        Copied {
+            objects: self.outlook.objects,
+            bytes: self.outlook.bytes,
+            there: self.outlook.there,
+            damaged: Vec::new(),
+            damaged_copies: self.damaged_copies.clone(),
+            keys_left: self.keys_left.iter().map(ObjectName::to_string).collect(),
+            keys_removed: 0,
+            others_left: self.others_left,
+        }
+    }
+
+    /// Bytes to be copied.
+    pub fn bytes(&self) -> u64 {
+        self.outlook.bytes
+    }
+
+    pub fn is_replaced(&self, name: &ObjectName) -> bool {
+        self.replaced.contains(name)
+    }
+}
+
+/// The volume that an object is, if its name says so.
+fn volume_name(object: &ObjectName) -> Option<VolumeName> {
+    let (folder, hex) = object.as_str().rsplit_once('/')?;
+    let name = VolumeName::from_hex(hex)?;
+    hex.starts_with(folder.rsplit_once('/')?.1).then_some(name)
+}
+
+fn is_text(name: &ObjectName) -> bool {
+    matches!(name.as_str(), README_NAME | CONFIG_NAME)
+}
+
+/// Client and number of the commit that an object is.
+fn commit_of(name: &ObjectName) -> Option<(ClientId, u64)> {
+    let parts: Vec<&str> = name.as_str().split('/').collect();
+    let ["commits", client, seq] = parts.as_slice() else { return None };
+    ClientId::from_hex(client).zip(seq.parse().ok())
+}
+
+/// True if a repository may have an object of this name.
+pub(super) fn is_ours(name: &ObjectName) -> bool {
+    let folder = name.as_str().split_once('/').map(|(folder, _)| folder);
+    match folder {
+        None => is_text(name),
+        Some("data" | "meta") => volume_name(name).is_some(),
+        Some("commits") => commit_of(name).is_some(),
+        Some("keys" | "running") => object_name(name.as_str()).is_ok(),
+        Some(_) => false,
+    }
+}

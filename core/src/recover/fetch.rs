@@ -1,0 +1,240 @@
+//! Reading many volumes at once, and handing them on in the order in which they were asked for.
+//!
+//! Each connection of the store reads one volume at a time: of a data volume its tail, of a meta volume all of it. What was
+//! read waits until it is its turn, so the readers keep within a window of so many volumes and bytes, and memory does not
+//! depend on how much there is to read.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::io::ErrorKind::NotFound;
+use std::io::ErrorKind::UnexpectedEof;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::thread;
+
+use crossbeam_channel::Sender;
+use crossbeam_channel::unbounded;
+
+use crate::commit::VolumeAdded;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frame::VolumeKind;
+use crate::frame::volume_object;
+use crate::id::NodeId;
+use crate::read::VolumeFile;
+use crate::repo::Repository;
+use crate::volume::Index;
+use crate::volume::Salt;
+use crate::watch::Watch;
+
+/// Stored bytes that may be read and not handed on, unless a single volume has more.
+const AHEAD_BYTES_MAX: u64 = 16 << 20;
+/// Volumes that may be read and not handed on.
+const AHEAD_VOLUMES_MAX: usize = 128;
+/// Connections that are used, whatever the store recommends.
+const CONNECTIONS_MAX: usize = 32;
+/// A meta volume up to this size is fetched by one request.
+const AT_ONCE_BYTES_MAX: u64 = 32 << 20;
+/// What is read of a data volume, about.
+pub(super) const TAIL_BYTES: u64 = 64 << 10;
+
+/// What a volume says of itself.
+pub(super) struct Contents {
+    pub salt: Salt,
+    pub index: Index,
+    /// Of a meta volume, its nodes in the order of the volume: file versions are numbered in this order.
+    pub nodes: Vec<(NodeId, Vec<u8>)>,
+}
+
+/// A volume that was read, or why it cannot be.
+pub(super) struct Fetched {
+    pub number: usize,
+    pub contents: std::result::Result<Contents, Error>,
+}
+
+/// Bytes that reading a volume takes, about.
+pub(super) fn bytes_to_read(volume: &VolumeAdded) -> u64 {
+    match volume.kind {
+        VolumeKind::Meta => volume.bytes,
+        VolumeKind::Data => volume.bytes.min(TAIL_BYTES),
+    }
+}
+
+/// How far the readers are.
+#[derive(Default)]
+struct Window {
+    next: usize,
+    ahead_bytes: u64,
+    ahead_volumes: usize,
+    is_over: bool,
+}
+
+struct Readers<'a> {
+    repository: &'a Repository,
+    volumes: &'a [&'a VolumeAdded],
+    window: Mutex<Window>,
+    moved: Condvar,
+}
+
+/// Reads `volumes` and gives them to `take` in their order, as many at a time as are ready. A volume that is missing or
+/// damaged is given with its error; trouble of the store itself ends the whole.
+pub(super) fn fetch(
+    repository: &Repository,
+    volumes: &[&VolumeAdded],
+    watch: &Watch,
+    mut take: impl FnMut(Vec<Fetched>) -> Result<()>,
+) -> Result<()> {
+    let readers = Readers { repository, volumes, window: Mutex::default(), moved: Condvar::new() };
+    let (sender, receiver) = unbounded();
+    let threads = repository.store().connections().clamp(1, CONNECTIONS_MAX).min(volumes.len());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let (sender, readers) = (sender.clone(), &readers);
+            scope.spawn(move || readers.read_volumes(&sender, watch));
+        }
+        drop(sender);
+        // However this ends, the readers end too: else the scope would wait for ever.
+        let _end = End(&readers);
+        let mut early: BTreeMap<usize, Fetched> = BTreeMap::new();
+        let mut next = 0;
+        for fetched in &receiver {
+            early.insert(fetched.number, fetched);
+            early.extend(receiver.try_iter().map(|fetched| (fetched.number, fetched)));
+            let mut ready = Vec::new();
+            let mut trouble = None;
+            while let Some(fetched) = early.remove(&next) {
+                match fetched.contents {
+                    // Trouble waits for its turn too: what comes before it is taken in.
+                    Err(error) if !is_of_the_volume(&error) => {
+                        trouble = Some(error);
+                        break;
+                    }
+                    _ => ready.push(fetched),
+                }
+                next += 1;
+            }
+            if !ready.is_empty() {
+                let done: Vec<usize> = ready.iter().map(|fetched| fetched.number).collect();
+                take(ready)?;
+                readers.give_back(&done);
+            }
+            if let Some(error) = trouble {
+                return Err(error);
+            }
+        }
+        watch.check()
+    })
+}
+
+/// True if the volume is what is wrong, and not the store: if the store is in trouble, it is better to stop than to take
+/// every volume for lost.
+fn is_of_the_volume(error: &Error) -> bool {
+    error.is_absent() || matches!(error, Error::Corrupt { .. })
+}
+
+struct End<'a>(&'a Readers<'a>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.window().is_over = true;
+        self.0.moved.notify_all();
+    }
+}
+
+impl Readers<'_> {
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reader: reads the next volume until there are no more.
+    fn read_volumes(&self, sender: &Sender<Fetched>, watch: &Watch) {
+        while let Some((number, volume)) = self.next() {
+            let contents = watch.check().and_then(|()| read(self.repository, volume));
+            if sender.send(Fetched { number, contents }).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next volume to read, once it fits into the window.
+    fn next(&self) -> Option<(usize, &VolumeAdded)> {
+        let mut window = self.window();
+        loop {
+            let volume = *self.volumes.get(window.next).filter(|_| !window.is_over)?;
+            let bytes = bytes_to_read(volume);
+            let fits = window.ahead_volumes < AHEAD_VOLUMES_MAX && window.ahead_bytes + bytes <= AHEAD_BYTES_MAX;
+            if fits || window.ahead_volumes == 0 {
+                let number = window.next;
+                window.next += 1;
+                window.ahead_volumes += 1;
+                window.ahead_bytes += bytes;
+                return Some((number, volume));
+            }
+            window = self.moved.wait(window).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Makes room in the window for as much as these took.
+    fn give_back(&self, numbers: &[usize]) {
+        let bytes = numbers.iter().filter_map(|number| self.volumes.get(*number)).map(|volume| bytes_to_read(volume));
+        let bytes: u64 = bytes.sum();
+        let mut window = self.window();
+        window.ahead_volumes = window.ahead_volumes.saturating_sub(numbers.len());
+        window.ahead_bytes = window.ahead_bytes.saturating_sub(bytes);
+        drop(window);
+        self.moved.notify_all();
+    }
+}
+
+/// Reads one volume: never a frame of a data volume. One that is shorter than it should be is damaged; that a read ended
+/// too soon is not believed without looking at its size.
+pub(super) fn read(repository: &Repository, volume: &VolumeAdded) -> Result<Contents> {
+    let is_short = |error: &Error| matches!(error, Error::Store { source, .. } if source.kind() == UnexpectedEof);
+    match contents(repository, volume) {
+        Err(error) if is_short(&error) => {
+            let object = volume_object(volume.kind, volume.name);
+            let folder = object.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
+            let listed = repository.store().list(&folder)?;
+            match listed.iter().find(|listed| listed.name.as_str() == object) {
+                Some(listed) if listed.bytes == volume.bytes => Err(error),
+                Some(listed) => {
+                    let detail = format!("it has {} bytes, it was stored with {}", listed.bytes, volume.bytes);
+                    Err(Error::corrupt(object, detail))
+                }
+                None => Err(Error::store("read", object, NotFound.into())),
+            }
+        }
+        other => other,
+    }
+}
+
+fn contents(repository: &Repository, volume: &VolumeAdded) -> Result<Contents> {
+    let (store, keys) = (repository.store(), repository.keys());
+    let is_fetched_at_once = volume.kind == VolumeKind::Meta && volume.bytes <= AT_ONCE_BYTES_MAX;
+    let file = if is_fetched_at_once {
+        VolumeFile::fetch(store, keys, volume.kind, volume.name, volume.bytes)?
+    } else {
+        VolumeFile::open(store, keys, volume.kind, volume.name, volume.bytes)?
+    };
+    let mut nodes: HashMap<NodeId, Vec<u8>> = HashMap::new();
+    if volume.kind == VolumeKind::Meta {
+        let ids = keys.ids();
+        file.pass(
+            |_| {},
+            |block, bytes| {
+                // A node that does not open or is not what it should be stays out; `check` misses it.
+                if let Some(bytes) = bytes.filter(|bytes| ids.node(bytes).0 == block.id) {
+                    nodes.insert(NodeId(block.id), bytes.to_vec());
+                }
+            },
+        )?;
+    }
+    let ordered = file.index().blocks.iter().filter_map(|block| {
+        let id = NodeId(block.id);
+        nodes.remove(&id).map(|bytes| (id, bytes))
+    });
+    let ordered = ordered.collect();
+    Ok(Contents { salt: *file.salt(), index: file.index().clone(), nodes: ordered })
+}

@@ -1,0 +1,167 @@
+//! Taking in what was read, in the order in which it was asked for.
+
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use super::Learnt;
+use super::Plan;
+use super::Told;
+use super::Work;
+use super::fetch;
+use super::fetch::Contents;
+use super::fetch::Fetched;
+use super::whole::Walk;
+use crate::catalog::CatalogWriter;
+use crate::catalog::LearntVolume;
+use crate::catalog::NewVolume;
+use crate::catalog::VolumeState;
+use crate::commit::VolumeAdded;
+use crate::error::Result;
+use crate::frame::VolumeKind;
+use crate::frame::volume_object;
+use crate::id::VolumeName;
+use crate::repo::Repository;
+use crate::snapshot::Snapshot;
+use crate::survey::hash_of_volume;
+use crate::volume::Index;
+use crate::watch::Watch;
+
+/// Takes in what was read.
+pub(super) struct Taking<'a> {
+    plan: &'a Plan,
+    repository: &'a Repository,
+    pub learnt: Learnt,
+    pub done: Work,
+    /// Snapshots that are not shown yet, newest first.
+    waiting: VecDeque<&'a (Snapshot, u64)>,
+    /// The walk through the tree of the first of them.
+    walk: Walk,
+    is_walking: bool,
+}
+
+/// A volume with what it holds; nothing if it is lost.
+type Taken<'a> = (&'a VolumeAdded, Option<i64>, Option<Contents>);
+
+impl<'a> Taking<'a> {
+    pub fn new(plan: &'a Plan, repository: &'a Repository) -> Taking<'a> {
+        let waiting = plan.snapshots.iter().collect();
+        let (learnt, done, walk) = (Learnt::default(), Work::default(), Walk::default());
+        Taking { plan, repository, learnt, done, waiting, walk, is_walking: false }
+    }
+
+    /// Records the volumes that commits announce and that need not be read to know that they cannot be had.
+    pub fn take_lost(&mut self, catalog: &mut CatalogWriter) -> Result<()> {
+        let mut lost: Vec<Taken<'_>> = Vec::new();
+        for (added, row, detail) in &self.plan.lost {
+            self.learnt.damaged.push((volume_object(added.kind, added.name), detail.clone()));
+            lost.push((added, *row, None));
+        }
+        self.write(catalog, lost)
+    }
+
+    /// Takes volumes that are in the store into the catalog. One that cannot be read is recorded as lost; what depends on
+    /// it is found by `check`, and everything else goes on.
+    pub fn take(&mut self, catalog: &mut CatalogWriter, fetched: Vec<Fetched>, watch: &Watch) -> Result<()> {
+        let plan = self.plan;
+        let mut taken: Vec<Taken<'_>> = Vec::with_capacity(fetched.len());
+        let mut salts = HashSet::new();
+        for Fetched { number, contents } in fetched {
+            let Some((added, row)) = plan.volumes.get(number) else { continue };
+            let contents = match contents {
+                Ok(contents) => {
+                    if salts.contains(&contents.salt) {
+                        self.write(catalog, std::mem::take(&mut taken))?;
+                    }
+                    salts.insert(contents.salt);
+                    self.unless_out_of_place(catalog, added, contents)?
+                }
+                Err(error) => {
+                    self.learnt.damaged.push((volume_object(added.kind, added.name), error.to_string()));
+                    None
+                }
+            };
+            taken.push((added, *row, contents));
+            let bytes = fetch::bytes_to_read(added);
+            self.done.volumes += 1;
+            self.done.bytes += bytes;
+            self.done.tails += u64::from(added.kind == VolumeKind::Data);
+            watch.objects.fetch_add(1, Ordering::Relaxed);
+            watch.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.write(catalog, taken)
+    }
+
+    fn write(&mut self, catalog: &mut CatalogWriter, taken: Vec<Taken<'_>>) -> Result<()> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let nothing = Contents { salt: [0; 32], index: Index::default(), nodes: Vec::new() };
+        let learnt = taken.iter().map(|(added, row, contents)| {
+            let state = if contents.is_some() { VolumeState::Stored } else { VolumeState::Lost };
+            let Contents { salt, index, nodes } = contents.as_ref().unwrap_or(&nothing);
+            let VolumeAdded { name, kind, bytes, .. } = **added;
+            let volume = NewVolume { name, kind, bytes, salt: *salt, index, nodes };
+            let etag = added.etag.as_deref().filter(|_| contents.is_some());
+            LearntVolume { volume, state, etag, row: *row }
+        });
+        catalog.volumes_learn(&learnt.collect::<Vec<_>>())?;
+        for contents in taken.iter().filter_map(|(_, _, contents)| contents.as_ref()) {
+            self.learnt.volumes += 1;
+            self.learnt.nodes += contents.nodes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The contents, unless they are those of another volume that lies in the place of this one. If two volumes say that
+    /// they are the same one, this one is read and held against its name, and one of them is lost.
+    fn unless_out_of_place(
+        &mut self,
+        catalog: &mut CatalogWriter,
+        this: &VolumeAdded,
+        contents: Contents,
+    ) -> Result<Option<Contents>> {
+        let Some(other) = catalog.read().volume_of_salt(&contents.salt)?.filter(|other| *other != this.name) else {
+            return Ok(Some(contents));
+        };
+        if hash_of_volume(self.repository, this.kind, this.name, this.bytes)? != this.name {
+            let detail = format!("in its place lies {}", volume_object(this.kind, other));
+            self.learnt.damaged.push((volume_object(this.kind, this.name), detail));
+            return Ok(None);
+        }
+        self.lose(catalog, other, this)?;
+        Ok(Some(contents))
+    }
+
+    /// What was taken in under this name was not its own.
+    fn lose(&mut self, catalog: &mut CatalogWriter, name: VolumeName, in_place: &VolumeAdded) -> Result<()> {
+        let marks = catalog.read().volume_marks()?;
+        let Some(mark) = marks.into_iter().find(|mark| mark.name == name) else { return Ok(()) };
+        let detail = format!("in its place lies {}", volume_object(in_place.kind, in_place.name));
+        self.learnt.damaged.push((volume_object(mark.kind, name), detail));
+        let added = VolumeAdded { name, kind: mark.kind, bytes: mark.bytes, etag: mark.etag };
+        self.write(catalog, vec![(&added, None, None)])
+    }
+
+    /// Shows every snapshot whose tree is whole by now, newest first.
+    pub fn show(&mut self, catalog: &mut CatalogWriter, tell: &mut dyn FnMut(Told<'_>)) -> Result<()> {
+        while let Some((snapshot, number)) = self.waiting.front() {
+            if !self.is_walking {
+                self.walk.begin(snapshot.root);
+                self.is_walking = true;
+            }
+            if !self.walk.is_whole(catalog.read())? {
+                // A tree that lacks a node when all are read will never be whole: the others do not wait for it.
+                if (self.done.volumes as usize) < self.plan.trees_end {
+                    return Ok(());
+                }
+            } else {
+                catalog.snapshot_show(snapshot, *number)?;
+                tell(Told::Shown(snapshot));
+            }
+            self.waiting.pop_front();
+            self.is_walking = false;
+        }
+        Ok(())
+    }
+}

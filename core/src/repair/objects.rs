@@ -1,0 +1,203 @@
+//! Putting back the small objects: what the repository is, its key slots, its commits.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::Repaired;
+use super::replace_object;
+use crate::catalog::Catalog;
+use crate::commit::Commit;
+use crate::config::CONFIG_NAME;
+use crate::config::Config;
+use crate::crypto::Keys;
+use crate::crypto::Slot;
+use crate::error::Error;
+use crate::error::Result;
+use crate::hash::sha256;
+use crate::id::ClientId;
+use crate::id::CommitHash;
+use crate::id::RepositoryId;
+use crate::id::SlotId;
+use crate::limits;
+use crate::repo::LockedRepository;
+use crate::repo::Place;
+use crate::repo::Repository;
+use crate::repo::Secret;
+use crate::repo::object_name;
+use crate::store::ByteRange;
+use crate::store::Source;
+use crate::store::Store;
+use crate::write::commit_object;
+
+const SMALL_BYTES_MAX: u64 = 1 << 20;
+
+/// Opens a repository that may lack `bygone.json` or its key slots, and puts back those that a second store or this
+/// machine's catalog still has.
+pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired: &mut Repaired) -> Result<Repository> {
+    let store = place.store.as_ref();
+    let slots_here = slots(store)?;
+    let slots_there = second.map(slots).transpose()?.unwrap_or_default();
+    let Some(id) = repository_of(store, second, &slots_here, &slots_there)? else {
+        return Err(Error::NoRepository { store: store.address() });
+    };
+    let slots_of = |slots: &BTreeMap<SlotId, Slot>| -> Vec<Slot> {
+        slots.values().filter(|slot| slot.repository() == id).cloned().collect()
+    };
+    let (here, there) = (slots_of(&slots_here), slots_of(&slots_there));
+    let (unlocked, is_from_there) = match crate::repo::unlock(place, secret, &here, id) {
+        Err(Error::WrongKey { .. }) if !there.is_empty() => (crate::repo::unlock(place, secret, &there, id)?, true),
+        opened => (opened?, false),
+    };
+    let (keys, master, slot) = unlocked;
+    let kept = || kept_config(place, &keys, id);
+    let config = match config(store, &keys)? {
+        Some(config) => config,
+        None => {
+            let found = match second.map(|second| config_object(second, &keys)).transpose()?.flatten() {
+                Some(object) => Some((object, "copied from the second store")),
+                None => kept()?.map(|object| (object, "written anew from the catalog")),
+            };
+            let Some((object, from)) = found else {
+                let detail = "it is lost, and neither this machine nor a second store has a copy: use --from, or run \
+                              this on a machine that has a catalog of the repository";
+                return Err(Error::corrupt(CONFIG_NAME, detail));
+            };
+            replace_object(&place.store, &object_name(CONFIG_NAME)?, Source::Bytes(&object))?;
+            repaired.restored.push((CONFIG_NAME.into(), from));
+            Config::decode(&object)?.prove(&keys)?
+        }
+    };
+    for other in there.iter().filter(|slot| slot.info(&keys).is_ok()) {
+        let name = format!("keys/{}", other.id());
+        let ours = here.iter().find(|slot| slot.id() == other.id());
+        let ours = ours.filter(|ours| ours.info(&keys).is_ok() && !(is_from_there && ours.id() == slot));
+        match ours {
+            Some(ours) if ours.bytes() != other.bytes() => {
+                let reason = "it differs from that of the second store, and only its passphrase tells which is whole";
+                repaired.left.push((name, reason.into()));
+            }
+            Some(_) => {}
+            None => {
+                replace_object(&place.store, &object_name(&name)?, Source::Bytes(other.bytes()))?;
+                repaired.restored.push((name, "copied from the second store"));
+            }
+        }
+    }
+    Ok(Repository::of(place, config, keys, master, slot))
+}
+
+/// The key slots of a store that can be parsed and lie under their own names.
+fn slots(store: &dyn Store) -> Result<BTreeMap<SlotId, Slot>> {
+    let mut slots = BTreeMap::new();
+    for object in store.list("keys/")?.into_iter().take(limits::SLOTS_MAX) {
+        let bytes = store.get(&object.name, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX })?;
+        if let Ok(slot) = Slot::parse(&bytes)
+            && object.name.as_str() == format!("keys/{}", slot.id())
+        {
+            slots.insert(slot.id(), slot);
+        }
+    }
+    Ok(slots)
+}
+
+/// Which repository it is: by its description, else by its key slots.
+fn repository_of(
+    store: &dyn Store,
+    second: Option<&dyn Store>,
+    here: &BTreeMap<SlotId, Slot>,
+    there: &BTreeMap<SlotId, Slot>,
+) -> Result<Option<RepositoryId>> {
+    for store in [Some(store), second].into_iter().flatten() {
+        if let Some(bytes) = object(store, CONFIG_NAME)?
+            && let Ok(config) = Config::decode(&bytes)
+        {
+            return Ok(Some(config.repository()));
+        }
+    }
+    Ok(here.values().chain(there.values()).map(Slot::repository).next())
+}
+
+fn object(store: &dyn Store, name: &str) -> Result<Option<Vec<u8>>> {
+    match store.get(&object_name(name)?, ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX }) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The description in a store, if it is there and proves true.
+fn config(store: &dyn Store, keys: &Keys) -> Result<Option<Config>> {
+    let Some(object) = config_object(store, keys)? else { return Ok(None) };
+    Config::decode(&object)?.prove(keys).map(Some)
+}
+
+fn config_object(store: &dyn Store, keys: &Keys) -> Result<Option<Vec<u8>>> {
+    let proves = |bytes: &Vec<u8>| Config::decode(bytes).and_then(|config| config.prove(keys)).is_ok();
+    Ok(object(store, CONFIG_NAME)?.filter(proves))
+}
+
+/// The description that this machine's catalog has kept.
+fn kept_config(place: &Place, keys: &Keys, repository: RepositoryId) -> Result<Option<Vec<u8>>> {
+    let path = Repository::catalog_path_of(place, repository);
+    if fs::metadata(&path).is_err() {
+        return Ok(None);
+    }
+    let kept = Catalog::open(&path, keys.ids())?.config_object()?;
+    Ok(kept.filter(|object| Config::decode(object).and_then(|config| config.prove(keys)).is_ok()))
+}
+
+/// Puts back commits that the store has lost or changed, from a second store or from the catalog. To be done before the
+/// catalog is synced, which fails where a chain is broken.
+pub fn repair_commits(
+    locked: &mut LockedRepository,
+    second: Option<&dyn Store>,
+    repaired: &mut Repaired,
+) -> Result<()> {
+    let (repository, catalog) = locked.parts();
+    let catalog = catalog.read();
+    let mut known: BTreeMap<(ClientId, u64), Option<CommitHash>> = BTreeMap::new();
+    for store in [Some(repository.store().as_ref()), second].into_iter().flatten() {
+        for listed in store.list("commits/")? {
+            let parts: Vec<&str> = listed.name.as_str().split('/').collect();
+            if let [_, client, seq] = parts.as_slice()
+                && let Some(place) = ClientId::from_hex(client).zip(seq.parse().ok())
+            {
+                known.insert(place, None);
+            }
+        }
+    }
+    known.extend(catalog.commits_seen()?.into_iter().map(|head| ((head.client, head.seq), Some(head.hash))));
+    // What a person has given up is not missed.
+    let accepted = catalog.chain_losses()?;
+    known.retain(|(client, seq), _| !accepted.iter().any(|loss| loss.covers(*client, *seq)));
+    for ((client, seq), hash) in known {
+        let name = commit_object(client, seq);
+        let is_right = |object: &Vec<u8>| match hash {
+            Some(hash) => hash.0 == sha256(object),
+            None => Commit::open(object, &repository.keys().commit(client, seq), client, seq).is_ok(),
+        };
+        if object(repository.store().as_ref(), &name)?.is_some_and(|object| is_right(&object)) {
+            continue;
+        }
+        let there = second.map(|second| object(second, &name)).transpose()?.flatten().filter(is_right);
+        let found = match there {
+            Some(object) => Some((object, "copied from the second store")),
+            None => {
+                let kept = catalog.commit_object(client, seq)?.filter(is_right);
+                kept.map(|object| (object, "written anew from the catalog"))
+            }
+        };
+        match found {
+            Some((object, from)) => {
+                replace_object(repository.store(), &object_name(&name)?, Source::Bytes(&object))?;
+                repaired.restored.push((name, from));
+            }
+            None => {
+                let reason = "no other machine or store that was asked has this commit: use --from, or run this on \
+                              the machine that made it";
+                repaired.left.push((name, reason.into()));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,432 @@
+//! One lost volume, being made again in two spool files: its content in the clear, and the object to be.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use super::ReadCache;
+use super::Repaired;
+use super::listed_bytes;
+use crate::catalog::Catalog;
+use crate::catalog::VolumeRow;
+use crate::compress::Compressor;
+use crate::compress::Decompressor;
+use crate::entry::Content;
+use crate::entry::Extent;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frame;
+use crate::frame::Stored;
+use crate::frame::Unsealed;
+use crate::frame::VolumeKind;
+use crate::frame::volume_object;
+use crate::hash::IdKeys;
+use crate::hash::Sha256Stream;
+use crate::id::BlockId;
+use crate::id::NodeId;
+use crate::limits;
+use crate::read::Order;
+use crate::read::Reader;
+use crate::read::Verify;
+use crate::read::VolumeFile;
+use crate::repo::LockedRepository;
+use crate::repo::Repository;
+use crate::repo::object_name;
+use crate::spool;
+use crate::store::ByteRange;
+use crate::volume;
+use crate::volume::BlockInfo;
+use crate::volume::FrameInfo;
+use crate::volume::HEADER_BYTES;
+use crate::volume::Index;
+use crate::volume::Salt;
+use crate::volume::frame_plain_bytes;
+
+const FRAME_BYTES: u64 = limits::FRAME_BYTES as u64;
+/// Sealed bytes that are asked for by one request, at least.
+const RUN_BYTES: u64 = 1 << 20;
+/// What is hashed at a time.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// What one request gave of the object.
+struct Run {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Run {
+    fn part(&self, from: u64, to: u64) -> Option<&[u8]> {
+        let start = usize::try_from(from.checked_sub(self.start)?).ok()?;
+        let end = usize::try_from(to.checked_sub(self.start)?).ok()?;
+        self.bytes.get(start..end)
+    }
+}
+
+/// A block that lay in the volume.
+struct Piece {
+    info: BlockInfo,
+    position: u64,
+    is_found: bool,
+}
+
+/// What is known of how the volume was made.
+struct Layout {
+    salt: Salt,
+    frames: Vec<FrameInfo>,
+    plain_bytes: u64,
+    pieces: Vec<Piece>,
+    /// True if these are all its blocks.
+    is_complete: bool,
+}
+
+/// A volume that is being made again.
+pub(super) struct Rebuild {
+    row: VolumeRow,
+    layout: Layout,
+    ids: IdKeys,
+    plain: File,
+    object: File,
+    /// Frames whose sealed bytes are in `object`.
+    sealed: Vec<bool>,
+}
+
+/// A volume that was made again, or what was found of it.
+pub(super) enum Finished {
+    /// The object, verified.
+    Whole(VolumeRow, File),
+    /// Not all of it.
+    Part(Part),
+}
+
+/// Blocks that were found of a volume.
+pub(super) struct Part {
+    row: VolumeRow,
+    plain: File,
+    pieces: Vec<Piece>,
+    next: usize,
+}
+
+fn failed(source: std::io::Error) -> Error {
+    Error::Local { doing: "use the spool for", path: "a volume that is being rebuilt".into(), source }
+}
+
+impl Layout {
+    /// By the object's own index if that still opens, else by the catalog. `None` if nothing is known.
+    fn of(
+        repository: &Repository,
+        catalog: &Catalog,
+        row: &VolumeRow,
+        found_bytes: Option<u64>,
+    ) -> Result<Option<Layout>> {
+        if found_bytes == Some(row.bytes) {
+            let opened = VolumeFile::open(repository.store(), repository.keys(), row.kind, row.name, row.bytes);
+            match opened {
+                // Another volume may lie in its place.
+                Ok(file) if is_that_of(row, &file) => {
+                    return Ok(Some(Layout::of_index(*file.salt(), file.index())));
+                }
+                Ok(_) => {}
+                Err(error) if super::is_of_the_object(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if row.frames.is_empty() {
+            return Ok(None);
+        }
+        let blocks = catalog.blocks_of(row.id)?;
+        let mut pieces = Vec::with_capacity(blocks.len());
+        let mut end = 0;
+        let mut is_complete = true;
+        for block in blocks {
+            is_complete &= block.location.position == end;
+            end = block.location.position + u64::from(block.location.length);
+            let info = BlockInfo { id: block.id, length: block.location.length, checksum: block.checksum };
+            pieces.push(Piece { info, position: block.location.position, is_found: false });
+        }
+        is_complete &= end == row.plain_bytes;
+        let frames = row.frames.iter().map(|(_, frame)| *frame).collect();
+        Ok(Some(Layout { salt: row.salt, frames, plain_bytes: row.plain_bytes, pieces, is_complete }))
+    }
+
+    fn of_index(salt: Salt, index: &Index) -> Layout {
+        let mut position = 0;
+        let pieces = index.blocks.iter().map(|info| {
+            let piece = Piece { info: *info, position, is_found: false };
+            position += u64::from(info.length);
+            piece
+        });
+        let pieces = pieces.collect();
+        Layout { salt, frames: index.frames.clone(), plain_bytes: index.plain_bytes(), pieces, is_complete: true }
+    }
+
+    /// Where a frame lies in the object.
+    fn frame_offset(&self, ordinal: usize) -> u64 {
+        let before = self.frames.iter().take(ordinal).map(|frame| u64::from(frame.stored_bytes));
+        HEADER_BYTES + before.sum::<u64>()
+    }
+}
+
+impl Rebuild {
+    /// Gathers what the store, the cache and the catalog still have of the volume. `None` if nothing is known of it.
+    pub fn begin(
+        locked: &mut LockedRepository,
+        row: &VolumeRow,
+        read_cache: &ReadCache<'_>,
+        repaired: &mut Repaired,
+    ) -> Result<Option<Rebuild>> {
+        let (repository, catalog) = locked.parts();
+        let object = object_name(&volume_object(row.kind, row.name))?;
+        let found_bytes = listed_bytes(repository, &object)?;
+        let Some(layout) = Layout::of(repository, catalog.read(), row, found_bytes)? else {
+            let reason = "this machine does not know what was in it: give a second store with --from";
+            repaired.left.push((object.to_string(), reason.into()));
+            return Ok(None);
+        };
+        if layout.pieces.is_empty() {
+            // All of it lies elsewhere by now.
+            return Ok(None);
+        }
+        let dir = repository.catalog_dir();
+        let sealed = vec![false; layout.frames.len()];
+        let mut rebuild = Rebuild {
+            row: row.clone(),
+            layout,
+            ids: repository.keys().ids().clone(),
+            plain: spool::create(dir)?,
+            object: spool::create(dir)?,
+            sealed,
+        };
+        rebuild.salvage(repository, found_bytes, read_cache)?;
+        rebuild.find_in_frames()?;
+        rebuild.find_in_repository(repository, catalog.read())?;
+        Ok(Some(rebuild))
+    }
+
+    /// Takes the frames that still open.
+    fn salvage(&mut self, repository: &Repository, found_bytes: Option<u64>, read_cache: &ReadCache<'_>) -> Result<()> {
+        let key = repository.keys().volume(&self.layout.salt);
+        let object = object_name(&volume_object(self.row.kind, self.row.name))?;
+        let mut decompressor = Decompressor::new();
+        let mut fetched = Run { start: 0, bytes: Vec::new() };
+        let mut offset = HEADER_BYTES;
+        for (ordinal, info) in (0u32..).zip(self.layout.frames.clone()) {
+            let bytes = u64::from(info.stored_bytes);
+            let end = offset + bytes;
+            let length = frame_plain_bytes(self.layout.plain_bytes, ordinal);
+            // It is opened where it lies, and the sealed bytes are still wanted.
+            let mut open = |sealed: &[u8]| {
+                let mut bytes = sealed.to_vec();
+                let stored = Stored { ordinal, plain_bytes: length, codec: info.codec, bytes: &mut bytes };
+                frame::open_all(&key, self.row.kind, vec![stored], &mut decompressor).pop()?.ok()
+            };
+            let is_there = found_bytes.is_some_and(|found| end <= found);
+            if is_there && fetched.part(offset, end).is_none() {
+                let run_bytes = RUN_BYTES.max(bytes).min(found_bytes.unwrap_or(0) - offset);
+                fetched = match repository.store().get(&object, ByteRange::Part { offset, bytes: run_bytes }) {
+                    Ok(bytes) => Run { start: offset, bytes },
+                    Err(error) if super::is_of_the_object(&error) => Run { start: 0, bytes: Vec::new() },
+                    Err(error) => return Err(error),
+                };
+            }
+            let mut taken = fetched.part(offset, end).and_then(|sealed| Some((open(sealed)?, sealed.to_vec())));
+            if taken.is_none() {
+                let cached = read_cache(self.row.name, offset..end);
+                taken = cached.and_then(|sealed| Some((open(&sealed)?, sealed)));
+            }
+            if let Some((plain, sealed)) = taken {
+                self.plain.write_all_at(&plain, u64::from(ordinal) * FRAME_BYTES).map_err(failed)?;
+                self.object.write_all_at(&sealed, offset).map_err(failed)?;
+                if let Some(is_sealed) = self.sealed.get_mut(ordinal as usize) {
+                    *is_sealed = true;
+                }
+            }
+            offset = end;
+        }
+        Ok(())
+    }
+
+    /// Finds the blocks that lie in frames which opened.
+    fn find_in_frames(&mut self) -> Result<()> {
+        for number in 0..self.layout.pieces.len() {
+            let Some(piece) = self.layout.pieces.get(number) else { continue };
+            let end = piece.position + u64::from(piece.info.length);
+            let range: Range<u64> = piece.position / FRAME_BYTES..end.div_ceil(FRAME_BYTES);
+            let is_open = |ordinal: u64| self.sealed.get(ordinal as usize).copied().unwrap_or(false);
+            if range.into_iter().all(is_open) {
+                let mut bytes = vec![0; piece.info.length as usize];
+                self.plain.read_exact_at(&mut bytes, piece.position).map_err(failed)?;
+                self.offer(number, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds nodes in the catalog, and blocks in other volumes.
+    fn find_in_repository(&mut self, repository: &Repository, catalog: &Catalog) -> Result<()> {
+        let mut reader = None;
+        for number in 0..self.layout.pieces.len() {
+            let Some(info) = self.layout.pieces.get(number).filter(|piece| !piece.is_found).map(|piece| piece.info)
+            else {
+                continue;
+            };
+            let bytes = match self.row.kind {
+                VolumeKind::Meta => match catalog.node(NodeId(info.id)) {
+                    Ok(row) => row.map(|row| row.body),
+                    Err(Error::Disagree { .. }) => None,
+                    Err(error) => return Err(error),
+                },
+                VolumeKind::Data => {
+                    let is_elsewhere =
+                        catalog.locate(&info.id)?.is_some_and(|(location, _)| location.volume != self.row.id);
+                    if !is_elsewhere {
+                        continue;
+                    }
+                    if reader.is_none() {
+                        reader = Some(Reader::new(repository, 0, Order::Any)?);
+                    }
+                    reader.as_ref().and_then(|reader| read_block(reader, &info).ok())
+                }
+            };
+            if let Some(bytes) = bytes {
+                self.offer(number, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks that are not found yet: number and id.
+    pub fn missing(&self) -> impl Iterator<Item = (usize, [u8; 32])> {
+        let missing = self.layout.pieces.iter().enumerate().filter(|(_, piece)| !piece.is_found);
+        missing.map(|(number, piece)| (number, piece.info.id))
+    }
+
+    /// True if the volume holds content of files.
+    pub fn is_data(&self) -> bool {
+        self.row.kind == VolumeKind::Data
+    }
+
+    /// Takes bytes for a block, if they are its bytes.
+    pub fn offer(&mut self, number: usize, bytes: &[u8]) -> Result<bool> {
+        let Some(piece) = self.layout.pieces.get_mut(number) else { return Ok(false) };
+        let id = match self.row.kind {
+            VolumeKind::Data => self.ids.block(bytes).0,
+            VolumeKind::Meta => self.ids.node(bytes).0,
+        };
+        if id != piece.info.id || bytes.len() != piece.info.length as usize {
+            return Ok(false);
+        }
+        self.plain.write_all_at(bytes, piece.position).map_err(failed)?;
+        piece.is_found = true;
+        Ok(true)
+    }
+
+    /// Makes the object if everything was found and it comes out as it was.
+    pub fn finish(mut self, repository: &Repository) -> Result<Finished> {
+        let is_all_found = self.layout.pieces.iter().all(|piece| piece.is_found);
+        if self.layout.is_complete && is_all_found && self.seal(repository)? {
+            return Ok(Finished::Whole(self.row, self.object));
+        }
+        let Rebuild { row, plain, layout: Layout { pieces, .. }, .. } = self;
+        Ok(Finished::Part(Part { row, plain, pieces, next: 0 }))
+    }
+
+    /// Seals the frames that are missing and the tail. True if the object has its name again: another version of a
+    /// compressor may have made other frames, and then it has not.
+    fn seal(&mut self, repository: &Repository) -> Result<bool> {
+        let key = repository.keys().volume(&self.layout.salt);
+        let mut compressor = Compressor::new(repository.config().compression);
+        let header = volume::header(&self.layout.salt);
+        self.object.write_all_at(&header, 0).map_err(failed)?;
+        for (ordinal, info) in (0u32..).zip(self.layout.frames.clone()) {
+            if self.sealed.get(ordinal as usize).copied().unwrap_or(false) {
+                continue;
+            }
+            let length = frame_plain_bytes(self.layout.plain_bytes, ordinal);
+            let mut plain = vec![0; length as usize];
+            self.plain.read_exact_at(&mut plain, u64::from(ordinal) * FRAME_BYTES).map_err(failed)?;
+            let (codec, mut sealed) = compressor.compress(&plain, frame::SEAL_BYTES as usize);
+            let unsealed = Unsealed { ordinal, plain_bytes: length, bytes: &mut sealed };
+            frame::seal_all(&key, self.row.kind, vec![unsealed]);
+            if codec != info.codec || sealed.len() != info.stored_bytes as usize {
+                return Ok(false);
+            }
+            let offset = self.layout.frame_offset(ordinal as usize);
+            self.object.write_all_at(&sealed, offset).map_err(failed)?;
+        }
+        let block_bytes = match self.row.kind {
+            VolumeKind::Data => repository.config().block_bytes,
+            VolumeKind::Meta => 0,
+        };
+        let blocks = self.layout.pieces.iter().map(|piece| piece.info).collect();
+        let index = Index { frames: self.layout.frames.clone(), blocks };
+        let tail = volume::seal_tail(&key, self.row.kind, &self.layout.salt, block_bytes, &index);
+        let offset = self.layout.frame_offset(self.layout.frames.len());
+        self.object.write_all_at(&tail, offset).map_err(failed)?;
+        Ok(offset + tail.len() as u64 == self.row.bytes && self.has_its_name()?)
+    }
+
+    fn has_its_name(&self) -> Result<bool> {
+        let mut hash = Sha256Stream::new();
+        let mut offset = 0;
+        while offset < self.row.bytes {
+            let mut piece = vec![0; PIECE_BYTES.min(self.row.bytes - offset) as usize];
+            self.object.read_exact_at(&mut piece, offset).map_err(failed)?;
+            hash.update(&piece);
+            offset += piece.len() as u64;
+        }
+        Ok(hash.finish() == self.row.name.0)
+    }
+}
+
+/// True unless the catalog knows better what the volume is made of.
+fn is_that_of(row: &VolumeRow, file: &VolumeFile) -> bool {
+    let is_same =
+        || file.salt() == &row.salt && file.index().frames.iter().eq(row.frames.iter().map(|(_, frame)| frame));
+    row.frames.is_empty() || is_same()
+}
+
+/// A block of file content from wherever the catalog locates it.
+fn read_block(reader: &Reader, info: &BlockInfo) -> Result<Vec<u8>> {
+    let content = Content::Extents(vec![Extent::Block { id: BlockId(info.id), length: info.length }]);
+    let map = reader.view()?.file(&content)?;
+    reader.read(&map, 0, info.length as usize, Verify::Blocks)
+}
+
+impl Part {
+    /// The object that the volume is.
+    pub fn object(&self) -> String {
+        volume_object(self.row.kind, self.row.name)
+    }
+
+    /// True if some of it was found.
+    pub fn has_found(&self) -> bool {
+        self.pieces.iter().any(|piece| piece.is_found)
+    }
+
+    /// True if everything that is still needed from it was found.
+    pub fn is_all_found(&self) -> bool {
+        self.pieces.iter().all(|piece| piece.is_found)
+    }
+
+    /// Why it is not whole.
+    pub fn reason(&self) -> String {
+        let missing = self.pieces.iter().filter(|piece| !piece.is_found);
+        let (count, bytes) =
+            missing.fold((0u64, 0u64), |(count, bytes), piece| (count + 1, bytes + u64::from(piece.info.length)));
+        let all = self.pieces.len();
+        format!("{count} of {all} blocks ({bytes} bytes) were found nowhere: `bygone affected` names what needs them")
+    }
+
+    /// The next block that was found.
+    pub fn next_found(&mut self) -> Result<Option<(VolumeKind, Vec<u8>)>> {
+        while let Some(piece) = self.pieces.get(self.next) {
+            self.next += 1;
+            if piece.is_found {
+                let mut bytes = vec![0; piece.info.length as usize];
+                self.plain.read_exact_at(&mut bytes, piece.position).map_err(failed)?;
+                return Ok(Some((self.row.kind, bytes)));
+            }
+        }
+        Ok(None)
+    }
+}
