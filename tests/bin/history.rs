@@ -11,7 +11,7 @@
 //! second form prints one line of JSON. The link is made of waits: each request costs its latency, and all bytes share
 //! what the link carries.
 
-#![allow(clippy::unwrap_used, reason = "a tool for measuring: it fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a tool for measuring: it fails by panicking", clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -218,7 +218,7 @@ fn measure(repository: &Path, latency: Duration, mbit: u64, connections: usize) 
         .unwrap();
     let whole = begun.elapsed();
     let catalog = locked.repository().catalog_path();
-    let catalog_bytes = std::fs::metadata(PathBuf::from(catalog)).unwrap().len();
+    let catalog_bytes = std::fs::metadata(catalog).unwrap().len();
     println!(
         "{{\"snapshots\":{},\"volumes\":{},\"nodes\":{},\"bytes_planned\":{},\"requests\":{},\"bytes\":{},\
          \"data_bytes\":{},\"planned_s\":{:.1},\"first_s\":{:.1},\"whole_s\":{:.1},\"catalog_bytes\":{}}}",
