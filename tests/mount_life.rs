@@ -252,7 +252,7 @@ fn remove_snapshot(site: &Site, id: &str) {
     let name = object_name(&commit_object(client, seq)).unwrap();
     repository.store().put(&name, Source::Bytes(&object)).unwrap();
     let (hash, bytes) = (CommitHash(sha256(&object)), Some(object.len() as u64));
-    catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: None }, &commit).unwrap();
+    catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: None }, &object, &commit).unwrap();
 }
 
 /// The snapshots that a mount shows.

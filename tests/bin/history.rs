@@ -11,9 +11,13 @@
 //! second form prints one line of JSON. The link is made of waits: each request costs its latency, and all bytes share
 //! what the link carries.
 
-#![allow(clippy::unwrap_used, reason = "a tool for measuring: it fails by panicking", clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a tool for measuring: it fails by panicking and prints a line"
+)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
