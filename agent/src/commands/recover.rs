@@ -180,7 +180,7 @@ mod tests {
         slow.measure(Work { volumes: 2, bytes: 20, ..Work::default() }, 1.0);
         assert_eq!(slow.seconds, Some(26.0), "100 waits of a second, four at a time");
         let mut short = Estimate { seconds: None, ..estimate };
-        short.measure(Work { volumes: 110, bytes: 100, ..Work::default() }, 0.1);
+        short.measure(Work { volumes: 110, bytes: 100, tails: 100, ..Work::default() }, 0.1);
         assert_eq!(short.seconds, Some(0.1), "all is done");
     }
 }
