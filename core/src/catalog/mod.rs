@@ -8,6 +8,7 @@
 //! This is the only folder with SQL in it.
 
 mod alarms;
+mod blocks;
 mod dump;
 mod nodes;
 mod schema;
@@ -33,12 +34,12 @@ use crate::id::RepositoryId;
 
 pub use alarms::Alarm;
 pub use alarms::Subject;
+pub use blocks::BlockRow;
+pub use blocks::Location;
 pub use nodes::NodeRow;
 pub use snapshots::SeenCommit;
 pub use snapshots::SnapshotRow;
-pub use volumes::BlockRow;
 pub use volumes::LearntVolume;
-pub use volumes::Location;
 pub use volumes::NewVolume;
 pub use volumes::VolumeMark;
 pub use volumes::VolumeRow;
