@@ -12,6 +12,7 @@ mod daemon;
 pub mod data;
 pub mod errno;
 pub mod event;
+pub mod facts;
 pub mod failure;
 mod folders;
 pub mod fuse;

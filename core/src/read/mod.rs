@@ -14,6 +14,7 @@ mod directory;
 mod frames;
 mod history;
 mod map;
+mod stored;
 mod view;
 mod volume;
 
@@ -43,6 +44,7 @@ pub use history::Difference;
 pub use history::Era;
 pub use history::Lifetime;
 pub use map::FileMap;
+pub use stored::StoredContent;
 pub use view::Neighbours;
 pub use view::Totals;
 pub use view::View;
