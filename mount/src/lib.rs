@@ -27,6 +27,7 @@ pub mod naming;
 pub mod options;
 mod past;
 mod push;
+pub mod reading;
 mod recent;
 pub mod refusal;
 pub mod session;
