@@ -72,7 +72,7 @@ pub struct Globals {
     pub cache_dir: Option<PathBuf>,
     /// Take what is not said here from [profile.NAME] in ~/.config/bygone/config.toml
     ///
-    /// A profile is stronger than environment variables, and those are stronger than [defaults] in the same file.
+    /// A profile is stronger than environment variables, and those are stronger than the section "defaults" in the same file.
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
     /// Send at most RATE bytes a second to the store: 500k, 2M, or none

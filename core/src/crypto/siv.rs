@@ -4,7 +4,7 @@
 //! associated data is always exactly one string, also when it is empty, because for S2V no string and one empty string
 //! are different inputs.
 //!
-//! The tag is a CMAC, which is slow alone: many messages are sealed or opened together in [`lanes`](super::lanes), and
+//! The tag is a CMAC, which is slow alone: many messages are sealed or opened together in `lanes`, and
 //! one message is a batch of one. The bytes are those of crate aes-siv and of every other implementation, as the tests
 //! prove; messages of a batch do not depend on one another. The key is expanded once, when it is made.
 

@@ -6,7 +6,7 @@
 //! whoever waits then waits by the new rate.
 //!
 //! This module reads a clock that only ever runs forwards, because nobody else can: waiting is its subject. What follows
-//! from the time is computed by [`Bucket`], which is told it.
+//! from the time is computed by `Bucket`, which is told it.
 
 use std::sync::Condvar;
 use std::sync::Mutex;
