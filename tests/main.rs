@@ -10,6 +10,7 @@ mod cli;
 mod damage;
 mod detect;
 mod elsewhere;
+mod far;
 mod golden;
 mod harness_itself;
 mod hostile;
