@@ -11,6 +11,7 @@ mod copy;
 mod damage;
 mod detect;
 mod elsewhere;
+mod far;
 mod golden;
 mod harness_itself;
 mod hostile;

@@ -73,6 +73,7 @@ const NOT_IN_CORE: &[&str] =
 /// Where something of that is the subject, and nothing else can do it.
 const IN_CORE_AFTER_ALL: &[(&str, &str)] = &[
     ("core/src/read/counters.rs", "Instant::now"),
+    ("core/src/read/fetch/meter.rs", "Instant::now"),
     ("core/src/store/link.rs", "Instant::now"),
     ("core/src/store/retry.rs", "Instant::now"),
     ("core/src/store/s3/client.rs", "Instant::now"),

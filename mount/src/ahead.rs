@@ -40,6 +40,9 @@ pub const FILE: Rules = Rules {
     window_elsewhere: 0,
 };
 
+/// The largest window in a file that lies in a far store.
+pub const FAR_WINDOW_BYTES: u64 = 64 << 20;
+
 /// For positions in a volume, in frames of 128 KiB.
 pub const VOLUME: Rules =
     Rules { back: 2, skip: 4, window_min: 1, window_max: 32, window_at_start: 0, window_elsewhere: 0 };

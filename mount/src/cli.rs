@@ -7,7 +7,6 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bygone_agent::exit::Exit;
 use bygone_agent::exit::Failure;
@@ -34,6 +33,7 @@ use crate::helper;
 use crate::log::Log;
 use crate::mountpoint;
 use crate::options::Options;
+use crate::reading::Reading;
 use crate::session::Session;
 use crate::signals;
 use crate::stats::Report;
@@ -42,8 +42,6 @@ use crate::wanted::Wanted;
 
 /// Name of the log in the catalog directory.
 const LOG_FILE: &str = "mount.log";
-/// How long a read waits for a store that does not answer, if nobody says otherwise.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Shows every snapshot of a repository as a read-only file tree.
 ///
@@ -86,6 +84,8 @@ struct Arguments {
     stats: bool,
     #[command(flatten)]
     wanted: Wanted,
+    #[command(flatten)]
+    reading: Reading,
     #[command(flatten)]
     globals: Globals,
 }
@@ -174,7 +174,7 @@ impl Arguments {
         let stats_file = absolute(&self.stats_file).map_err(here())?;
         let watch = Arc::new(Watch::new());
         // A program that reads a file cannot be told to wait for a quarter of an hour.
-        let retry_for = self.globals.retry_for.or(Some(PATIENCE));
+        let retry_for = self.globals.retry_for.or(Some(self.reading.read_timeout));
         let globals = Globals { retry_for, ..self.globals.clone() };
         let place = globals.place(&watch)?;
         drop(Repository::find(&place)?);
@@ -221,7 +221,8 @@ impl Arguments {
         let listen = signals::forward(events.0.clone(), terminal, reload);
         listen.map_err(Failure::machine("listen to", "signals"))?;
         let shown = self.wanted.shown(now())?;
-        let mut session = Session::mount(repository, point, options, shown, log, events)?;
+        let reading = self.reading.fetching(&self.globals.locations()?.cache_base, repository.catalog_dir(), &log);
+        let mut session = Session::mount(repository, point, options, shown, reading, log, events)?;
         let address = repository.store().address();
         let ready = stats_file.map_or(Ok(()), |path| {
             let failed = Failure::machine("write", path.display().to_string());

@@ -40,6 +40,8 @@ const STREAMS_KEPT: usize = 1_024;
 /// Most frames in the queue of guesses.
 const AHEAD_FRAMES_MAX: usize = 96;
 
+/// The longest file of which all is fetched from a far store when it is begun.
+const FAR_FILE_BYTES: u64 = 4 << 20;
 /// Which part of the cache may hold guesses.
 const AHEAD_SHARE: u64 = 4;
 
@@ -128,12 +130,17 @@ enum Work {
 impl Data {
     /// Starts `threads` threads for a reader that keeps up to `cache_bytes_max` decoded bytes.
     pub fn new(reader: Arc<Reader>, threads: usize, cache_bytes_max: usize) -> io::Result<Data> {
+        let mut rules = Guesses::within(cache_bytes_max as u64 / AHEAD_SHARE);
+        if reader.frames().is_far() {
+            // What is fetched ahead lies in another place than what is decoded ahead.
+            rules.file.window_max = ahead::FAR_WINDOW_BYTES;
+        }
         let shared = Arc::new(Shared {
             reader,
             queues: Mutex::new(Queues::default()),
             work: Condvar::new(),
             workers: threads.max(1),
-            rules: Guesses::within(cache_bytes_max as u64 / AHEAD_SHARE),
+            rules,
             files: Recent::new(STREAMS_KEPT),
             volumes: Recent::new(STREAMS_KEPT),
         });
@@ -223,7 +230,19 @@ impl Drop for Data {
 }
 
 impl Shared {
-    fn demand(&self, demand: Demand) {
+    /// What lies in a far store is fetched first: a decoder never waits for a link, and whoever reads something else
+    /// finds one free.
+    fn demand(self: &Arc<Shared>, demand: Demand) {
+        let frames = self.reader.frames();
+        if !frames.is_far() {
+            return self.decode(demand);
+        }
+        let wanted = self.frames_of(&demand.map, demand.offset..demand.offset.saturating_add(demand.length as u64));
+        let shared = Arc::clone(self);
+        frames.bring(&wanted, move || shared.decode(demand));
+    }
+
+    fn decode(&self, demand: Demand) {
         lock(&self.queues).demand.push_back(demand);
         self.work.notify_one();
     }
@@ -233,7 +252,10 @@ impl Shared {
         let mut frames = Vec::new();
         if read.start > 0 || read.end < map.length() {
             let mut streams = self.files.get(number).unwrap_or_default();
-            let plan = streams.step(&self.rules.file, read.clone());
+            // A short file is fetched whole: the first request costs more than the rest of it.
+            let far_short = Rules { window_at_start: FAR_FILE_BYTES, ..self.rules.file };
+            let is_short = self.reader.frames().is_far() && map.length() <= FAR_FILE_BYTES;
+            let plan = streams.step(if is_short { &far_short } else { &self.rules.file }, read.clone());
             self.files.insert(number, streams);
             frames.extend(self.frames_of(map, plan));
         }
@@ -262,9 +284,14 @@ impl Shared {
         if range.is_empty() { Vec::new() } else { self.reader.frames_of(map, range).unwrap_or_default() }
     }
 
-    fn plan(&self, frames: Vec<FrameAt>) {
+    fn plan(&self, mut frames: Vec<FrameAt>) {
         if frames.is_empty() {
             return;
+        }
+        if self.reader.frames().is_far() {
+            self.reader.frames().fetch_ahead(&frames);
+            frames.truncate(self.rules.frames_max);
+            frames.retain(|frame| self.reader.frames().is_at_hand(&[*frame]));
         }
         let mut queues = lock(&self.queues);
         let before = queues.ahead.len();

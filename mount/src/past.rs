@@ -141,6 +141,27 @@ impl Past {
         }
     }
 
+    /// The directory whose entry the line `row` of the directory `inode` is, by the number of its path, and its name
+    /// there; `None` if it is not known.
+    pub fn origin(
+        &self,
+        view: &View,
+        listing: &Listing,
+        inode: Inode,
+        row: &MadeRow,
+    ) -> Result<Option<(u64, Name)>, Failure> {
+        Ok(match inode {
+            Inode::VersionsOf { path, .. } => {
+                let made = self.made(view, listing, Inode::Versions(path))?;
+                made.and_then(|made| Some((path, made.with_inode(inode)?.name.clone())))
+            }
+            // Versions beside the entries of a directory that was a file once.
+            Inode::Versions(path) => view.path(path)?,
+            Inode::Deleted(path) | Inode::Changed { path, .. } => Some((path, row.name.clone())),
+            _ => None,
+        })
+    }
+
     /// What is in the directory `inode`; `None` if it is not one that is made here.
     pub fn made(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Arc<Made>>, Failure> {
         if let Some(made) = self.made.get(inode) {

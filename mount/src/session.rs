@@ -43,6 +43,7 @@ use crate::mountpoint::Mount;
 use crate::mountpoint::Unmounted;
 use crate::options::Options;
 use crate::push;
+use crate::reading::Fetching;
 use crate::refusal::Refusal;
 use crate::shape::Layout;
 use crate::shape::Shape;
@@ -53,8 +54,6 @@ use crate::trouble::Trouble;
 use crate::views::Views;
 use crate::watcher::Watcher;
 
-/// Decoded frames kept in memory.
-const CACHE_BYTES_MAX: usize = 96 << 20;
 /// From this many processors on, each thread gets its own way into the kernel.
 const CLONE_FROM_CORES: usize = 8;
 /// How long a busy mount is waited for.
@@ -95,19 +94,21 @@ impl Session {
         point: &Path,
         options: Options,
         shown: Shown,
+        reading: Fetching,
         log: Arc<Log>,
         (sender, events): (Sender<Event>, Receiver<Event>),
     ) -> Result<Session, Trouble> {
         let layout = shown.shape.layout;
         let cores = thread::available_parallelism().map_or(2, usize::from);
-        let reader = Arc::new(Reader::new(repository, CACHE_BYTES_MAX, Order::Any)?);
+        let Fetching { cache_bytes_max, options: fetch_options } = reading;
+        let reader = Arc::new(Reader::fetching(repository, cache_bytes_max, Order::Any, fetch_options)?);
         // One for each thread that serves the kernel, one to push, and one for messages.
         let count = serving_threads(cores) + 2;
         let views = Views::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
         let tree = Arc::new(Tree::new(views, owner));
         let stats = Arc::new(Stats::new(Arc::clone(&tree), Arc::clone(&reader)));
-        let data = Data::new(reader, workers(cores, repository), CACHE_BYTES_MAX).map_err(no_thread)?;
+        let data = Data::new(reader, workers(cores, repository), cache_bytes_max).map_err(no_thread)?;
         let data = Arc::new(data);
         let (hints, hinted) = push::hints();
         let mounted = Mounted::new(
@@ -229,9 +230,11 @@ fn serving_threads(cores: usize) -> usize {
     (cores / 2).clamp(2, 8)
 }
 
-/// How many threads decode: one a processor, more where the store answers several requests at once.
+/// How many threads decode: one a processor, more where the store answers several requests at once and is asked by these
+/// very threads.
 fn workers(cores: usize, repository: &Repository) -> usize {
-    cores.max(repository.store().connections()).clamp(2, 64)
+    let asking = if repository.store().is_far() { 0 } else { repository.store().connections() };
+    cores.max(asking).clamp(2, 64)
 }
 
 /// Another number for each catalog, as each numbers file versions in its own order: a file handle that NFS kept from

@@ -66,6 +66,8 @@ pub enum Detail {
 struct Seen {
     entry: Arc<Entry>,
     place: Option<(u64, u64)>,
+    /// The path of the directory, also where it was found in one that is made of several.
+    path: Option<u64>,
 }
 
 /// The tree of all snapshots.
@@ -115,7 +117,7 @@ impl Tree {
             (Inode::File(_), _) => Err(Failure::NotDirectory),
             _ => {
                 if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
-                    return made.find(name).map(|row| self.attr_of_row(view, moment, row)).transpose();
+                    return made.find(name).map(|row| self.attr_of_row(view, moment, inode, row)).transpose();
                 }
                 let child = synthetic::find(&moment.listing, inode, name, now());
                 child.map(|child| self.attr_of(view, moment, child)).transpose()
@@ -210,8 +212,8 @@ impl Tree {
         if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
             for (ordinal, made) in made.rows.iter().enumerate().skip(start) {
                 let attr = match made.inode {
-                    Inode::File(_) => Some(self.attr_of_row(view, moment, made)?),
-                    _ if detail == Detail::Attributes => Some(self.attr_of_row(view, moment, made)?),
+                    Inode::File(_) => Some(self.attr_of_row(view, moment, inode, made)?),
+                    _ if detail == Detail::Attributes => Some(self.attr_of_row(view, moment, inode, made)?),
                     _ => None,
                 };
                 let row = Row {
@@ -354,9 +356,18 @@ impl Tree {
         }
     }
 
-    fn attr_of_row(&self, view: &View, moment: &Moment, row: &MadeRow) -> Result<Attr, Failure> {
+    fn attr_of_row(&self, view: &View, moment: &Moment, parent: Inode, row: &MadeRow) -> Result<Attr, Failure> {
         match row.inode {
-            Inode::File(_) => self.attr_of(view, moment, row.inode),
+            Inode::File(version) => {
+                let seen = self.seen(view, version)?;
+                if let Some((path, name)) = moment.past.origin(view, &moment.listing, parent, row)?
+                    && (seen.path != Some(path) || seen.entry.name != name)
+                {
+                    let entry = Arc::new(Entry { name, ..Entry::clone(&seen.entry) });
+                    self.files.insert(version, Arc::new(Seen { entry, place: None, path: Some(path) }));
+                }
+                self.attr_of(view, moment, row.inode)
+            }
             inode => Ok(Attr::of_made_directory(inode.number()?, row.access, self.owner, moment.listing.changed)),
         }
     }
@@ -367,7 +378,8 @@ impl Tree {
         }
         let attr = Attr::of_entry(Inode::File(item.version).number()?, &item.entry);
         let place = Some((parent.snapshot, parent.path));
-        self.files.insert(item.version, Arc::new(Seen { entry: Arc::clone(&item.entry), place }));
+        self.files
+            .insert(item.version, Arc::new(Seen { entry: Arc::clone(&item.entry), place, path: Some(parent.path) }));
         Ok(attr)
     }
 
@@ -400,7 +412,7 @@ impl Tree {
             return Ok(seen);
         }
         let entry = view.version(version)?.ok_or(Failure::Stale)?;
-        let seen = Arc::new(Seen { entry, place: None });
+        let seen = Arc::new(Seen { entry, place: None, path: None });
         self.files.insert(version, Arc::clone(&seen));
         Ok(seen)
     }

@@ -272,6 +272,10 @@ impl Store for FarStore {
         self.inner.address()
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn connections(&self) -> usize {
         self.connections
     }

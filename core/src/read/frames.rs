@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use super::cache::Cache;
@@ -15,6 +16,13 @@ use super::cache::Found;
 use super::cache::FrameAt;
 use super::cache::Reach;
 use super::counters::Counters;
+use super::fetch::Clock;
+use super::fetch::Failed;
+use super::fetch::Fetch;
+use super::fetch::FetchOptions;
+use super::fetch::Object;
+use super::fetch::Told;
+use super::fetch::Want;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeRow;
 use crate::compress::Decompressor;
@@ -27,9 +35,6 @@ use crate::frame::Stored;
 use crate::limits;
 use crate::repo::Repository;
 use crate::repo::object_name;
-use crate::store::ByteRange;
-use crate::store::ObjectName;
-use crate::store::Store;
 use crate::volume::frame_plain_bytes;
 
 /// Frames that are fetched and opened together at most: two for each lane of the cipher.
@@ -37,6 +42,9 @@ pub const RUN_FRAMES_MAX: u32 = 16;
 
 /// What a run may take of the cache: others have theirs there too.
 const RUN_SHARE: usize = 8;
+
+/// Volumes whose frame tables are kept.
+const VOLUMES_OPEN_MAX: usize = 256;
 
 /// In which order frames are likely to be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,33 +59,42 @@ pub enum Order {
 struct OpenVolume {
     row: VolumeRow,
     key: SealKey,
-    object: ObjectName,
+    object: Arc<Object>,
 }
 
 /// All frames of a repository, behind a bounded cache.
 pub struct Frames {
-    store: Arc<dyn Store>,
+    fetch: Fetch,
     keys: Keys,
     catalog: Mutex<Catalog>,
     volumes: Mutex<HashMap<i64, Arc<OpenVolume>>>,
+    /// Frames of a far store that did not open: whoever asks at once again does not trouble it.
+    damaged: Mutex<Failed<FrameAt>>,
     cache: Cache,
     order: Order,
     run_frames_max: u32,
-    counters: Counters,
+    counters: Arc<Counters>,
 }
 
 impl Frames {
-    pub(super) fn new(repository: &Repository, bytes_max: usize, order: Order) -> Result<Frames> {
+    pub(super) fn new(
+        repository: &Repository,
+        bytes_max: usize,
+        order: Order,
+        options: FetchOptions,
+    ) -> Result<Frames> {
         let run_frames_max = bytes_max / RUN_SHARE / limits::FRAME_BYTES as usize;
+        let counters = Arc::<Counters>::default();
         Ok(Frames {
-            store: Arc::clone(repository.store()),
+            fetch: Fetch::new(repository.store(), options, Clock::begin(), Arc::clone(&counters)),
             keys: repository.keys().clone(),
             catalog: Mutex::new(repository.catalog()?),
             volumes: Mutex::default(),
+            damaged: Mutex::default(),
             cache: Cache::new(bytes_max),
             order,
             run_frames_max: u32::try_from(run_frames_max).unwrap_or(u32::MAX).clamp(1, RUN_FRAMES_MAX),
-            counters: Counters::default(),
+            counters,
         })
     }
 
@@ -89,6 +106,54 @@ impl Frames {
     /// True if the frame is in memory.
     pub fn is_cached(&self, at: FrameAt) -> bool {
         self.cache.is_made(at)
+    }
+
+    /// True if getting frames takes time that nobody should wait for who can do something else.
+    pub fn is_far(&self) -> bool {
+        self.fetch.is_far()
+    }
+
+    /// True if these frames can be made without the store.
+    pub fn is_at_hand(&self, frames: &[FrameAt]) -> bool {
+        !self.is_far() || self.wants(frames).is_ok_and(|wants| self.fetch.is_at_hand(&wants))
+    }
+
+    /// Bytes that the store would have to be asked for so that these frames can be made.
+    pub fn missing_bytes(&self, frames: &[FrameAt]) -> Result<u64> {
+        if self.is_far() { Ok(self.fetch.missing_bytes(&self.wants(frames)?)) } else { Ok(0) }
+    }
+
+    /// Calls `then` when these frames can be made without the store, or [`Frames::get`] will say why not: at once, or
+    /// later in another thread.
+    pub fn bring(&self, frames: &[FrameAt], then: impl FnOnce() + Send + 'static) {
+        match self.is_far().then(|| self.wants(frames)) {
+            Some(Ok(wants)) => self.fetch.bring(&wants, then),
+            Some(Err(_)) | None => then(),
+        }
+    }
+
+    /// Lets what these frames take of a far store be fetched, when nothing else is to be done. A near store is not asked.
+    pub fn fetch_ahead(&self, frames: &[FrameAt]) {
+        if self.is_far()
+            && let Ok(wants) = self.wants(frames)
+        {
+            self.fetch.ahead(&wants);
+        }
+    }
+
+    /// Where frames that are not in memory lie, a range for each stretch of them.
+    fn wants(&self, frames: &[FrameAt]) -> Result<Vec<Want>> {
+        let mut wants: Vec<Want> = Vec::new();
+        for at in frames.iter().filter(|at| !self.is_cached(**at)) {
+            let want = self.volume(at.volume)?.want(at.ordinal..at.ordinal + 1)?;
+            match wants.last_mut() {
+                Some(last) if last.object.volume == at.volume && last.range.end == want.range.start => {
+                    last.range.end = want.range.end;
+                }
+                _ => wants.push(want),
+            }
+        }
+        Ok(wants)
     }
 
     /// How many frames a volume has.
@@ -167,35 +232,44 @@ impl Frames {
     /// Fetches, opens and decompresses frames that follow one another. Each can fail alone, and all if nothing comes.
     fn make_run(&self, volume: i64, run: Range<u32>) -> Result<Vec<Result<Arc<Vec<u8>>>>> {
         let volume = self.volume(volume)?;
-        let places = volume.row.frames.get(run.start as usize..run.end as usize).unwrap_or_default();
-        let (Some((start, _)), Some((last, info))) = (places.first(), places.last()) else {
-            return Err(Error::corrupt(&volume.object, format!("it has no frame {}", run.start)));
-        };
-        let mut sealed = self.fetch(&volume, *start..last + u64::from(info.stored_bytes))?;
-        let mut rest = sealed.as_mut_slice();
-        let stored = places.iter().zip(run.clone()).map(|((_, info), ordinal)| {
-            let whole = std::mem::take(&mut rest);
-            let (bytes, after) = whole.split_at_mut((info.stored_bytes as usize).min(whole.len()));
-            rest = after;
-            let plain_bytes = frame_plain_bytes(volume.row.plain_bytes, ordinal);
-            Stored { ordinal, plain_bytes, codec: info.codec, bytes }
-        });
-        let (key, kind) = (&volume.key, volume.row.kind);
-        let stored = stored.collect();
-        let opened = self.counters.decoding(|| frame::open_all(key, kind, stored, &mut Decompressor::new()));
-        opened.iter().for_each(|plain| self.counters.made(plain.is_ok()));
-        let made = opened.into_iter().zip(places).zip(run).map(|((plain, (offset, _)), ordinal)| {
-            let damaged = |e| Error::corrupt(&volume.object, format!("frame {ordinal} at offset {offset}: {e}"));
-            plain.map(Arc::new).map_err(damaged)
-        });
-        Ok(made.collect())
+        let want = volume.want(run.clone())?;
+        if let Some(told) = self.failed_lately(&volume, run.clone()) {
+            return Err(told.again());
+        }
+        let mut sealed = self.fetch.bytes(&want)?;
+        let mut made = self.open(&volume, run.clone(), &mut sealed.bytes);
+        if sealed.was_kept && made.iter().any(Result::is_err) {
+            // The cache was spoilt, or the store is: it is asked again, once.
+            let spoilt = run.clone().zip(&made).filter(|(_, plain)| plain.is_err());
+            for (ordinal, _) in spoilt {
+                self.fetch.distrust(&volume.want(ordinal..ordinal + 1)?);
+            }
+            sealed = self.fetch.bytes(&want)?;
+            made = self.open(&volume, run.clone(), &mut sealed.bytes);
+        }
+        if self.fetch.is_far() {
+            let mut damaged = self.damaged();
+            for (ordinal, error) in run.zip(&made).filter_map(|(ordinal, plain)| Some((ordinal, plain.as_ref().err()?)))
+            {
+                damaged.insert(volume.at(ordinal), self.fetch.now(), Told::of(error));
+            }
+        }
+        Ok(made)
     }
 
-    /// The one place where sealed bytes of frames are fetched.
-    fn fetch(&self, volume: &OpenVolume, range: Range<u64>) -> Result<Vec<u8>> {
-        let part = ByteRange::Part { offset: range.start, bytes: range.end - range.start };
-        let get = || self.store.get(&volume.object, part);
-        self.counters.fetching(get, |got| got.as_ref().map_or(0, Vec::len))
+    fn open(&self, volume: &OpenVolume, run: Range<u32>, sealed: &mut [u8]) -> Vec<Result<Arc<Vec<u8>>>> {
+        let made = self.counters.decoding(|| volume.open(run, sealed));
+        made.iter().for_each(|plain| self.counters.made(plain.is_ok()));
+        made
+    }
+
+    fn failed_lately(&self, volume: &OpenVolume, run: Range<u32>) -> Option<Told> {
+        let mut damaged = self.fetch.is_far().then(|| self.damaged())?;
+        run.into_iter().find_map(|ordinal| damaged.get(volume.at(ordinal), self.fetch.now()))
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, Failed<FrameAt>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn volume(&self, id: i64) -> Result<Arc<OpenVolume>> {
@@ -205,9 +279,14 @@ impl Frames {
         }
         let row = self.catalog.lock().unwrap_or_else(PoisonError::into_inner).volume(id)?;
         let row = row.ok_or_else(|| Error::corrupt(format!("volume number {id}"), "it is not in the catalog"))?;
-        let object = object_name(&frame::volume_object(row.kind, row.name))?;
+        let name = object_name(&frame::volume_object(row.kind, row.name))?;
+        let object = Arc::new(Object { volume: id, name, bytes: row.bytes });
         let volume = Arc::new(OpenVolume { key: self.keys.volume(&row.salt), object, row });
-        volumes().insert(id, Arc::clone(&volume));
+        let mut volumes = volumes();
+        if volumes.len() >= VOLUMES_OPEN_MAX {
+            volumes.clear();
+        }
+        volumes.insert(id, Arc::clone(&volume));
         Ok(volume)
     }
 }
@@ -215,5 +294,37 @@ impl Frames {
 impl OpenVolume {
     fn count(&self) -> u32 {
         u32::try_from(self.row.frames.len()).unwrap_or(u32::MAX)
+    }
+
+    fn at(&self, ordinal: u32) -> FrameAt {
+        FrameAt { volume: self.object.volume, ordinal }
+    }
+
+    /// Where these frames lie.
+    fn want(&self, run: Range<u32>) -> Result<Want> {
+        let places = self.row.frames.get(run.start as usize..run.end as usize).unwrap_or_default();
+        let (Some((start, _)), Some((last, info))) = (places.first(), places.last()) else {
+            return Err(Error::corrupt(&self.object.name, format!("it has no frame {}", run.start)));
+        };
+        Ok(Want { object: Arc::clone(&self.object), range: *start..last + u64::from(info.stored_bytes) })
+    }
+
+    /// Opens and decompresses frames that lie one behind the other in `sealed`.
+    fn open(&self, run: Range<u32>, sealed: &mut [u8]) -> Vec<Result<Arc<Vec<u8>>>> {
+        let places = self.row.frames.get(run.start as usize..run.end as usize).unwrap_or_default();
+        let mut rest = sealed;
+        let stored = places.iter().zip(run.clone()).map(|((_, info), ordinal)| {
+            let whole = std::mem::take(&mut rest);
+            let (bytes, after) = whole.split_at_mut((info.stored_bytes as usize).min(whole.len()));
+            rest = after;
+            let plain_bytes = frame_plain_bytes(self.row.plain_bytes, ordinal);
+            Stored { ordinal, plain_bytes, codec: info.codec, bytes }
+        });
+        let opened = frame::open_all(&self.key, self.row.kind, stored.collect(), &mut Decompressor::new());
+        let made = opened.into_iter().zip(places).zip(run).map(|((plain, (offset, _)), ordinal)| {
+            let damaged = |e| Error::corrupt(&self.object.name, format!("frame {ordinal} at offset {offset}: {e}"));
+            plain.map(Arc::new).map_err(damaged)
+        });
+        made.collect()
     }
 }

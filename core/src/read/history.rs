@@ -30,7 +30,10 @@ pub struct Access {
 impl Access {
     /// What `meta` allows.
     pub fn of(meta: &Meta) -> Access {
-        Access { owner: Some((meta.owner.uid, meta.owner.gid)), mode: meta.mode & 0o777 }
+        // An access list may deny what the bits of the group (its mask) and of others grant.
+        let has_list = meta.xattrs.iter().any(|xattr| xattr.name == b"system.posix_acl_access");
+        let mode = meta.mode & if has_list { 0o700 } else { 0o777 };
+        Access { owner: Some((meta.owner.uid, meta.owner.gid)), mode }
     }
 
     /// What both allow. Where the owners differ, nobody gets more than everybody had.

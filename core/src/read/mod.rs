@@ -11,9 +11,11 @@
 mod cache;
 mod counters;
 mod directory;
+mod fetch;
 mod frames;
 mod history;
 mod map;
+mod stored;
 mod view;
 mod volume;
 
@@ -35,6 +37,12 @@ pub use counters::Counters;
 pub use counters::Counts;
 pub use directory::Directory;
 pub use directory::Item;
+pub use fetch::CacheOptions;
+pub use fetch::CacheUsage;
+pub use fetch::FetchOptions;
+pub use fetch::Say;
+pub use fetch::cache_clear;
+pub use fetch::cache_usage;
 pub use frames::Frames;
 pub use frames::Order;
 pub use frames::RUN_FRAMES_MAX;
@@ -43,6 +51,7 @@ pub use history::Difference;
 pub use history::Era;
 pub use history::Lifetime;
 pub use map::FileMap;
+pub use stored::StoredContent;
 pub use view::Neighbours;
 pub use view::Totals;
 pub use view::View;
@@ -73,8 +82,18 @@ pub struct Reader {
 impl Reader {
     /// A reader whose cache of decoded frames holds up to `cache_bytes_max` bytes.
     pub fn new(repository: &Repository, cache_bytes_max: usize, order: Order) -> Result<Reader> {
+        Reader::fetching(repository, cache_bytes_max, order, FetchOptions::default())
+    }
+
+    /// The same, with options for a store that is far.
+    pub fn fetching(
+        repository: &Repository,
+        cache_bytes_max: usize,
+        order: Order,
+        options: FetchOptions,
+    ) -> Result<Reader> {
         Ok(Reader {
-            frames: Frames::new(repository, cache_bytes_max, order)?,
+            frames: Frames::new(repository, cache_bytes_max, order, options)?,
             ids: repository.keys().ids().clone(),
             block_bytes: repository.config().block_bytes,
             catalog_path: repository.catalog_path(),

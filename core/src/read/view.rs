@@ -178,6 +178,10 @@ impl View {
         self.catalog.data_version()
     }
 
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
     pub(super) fn node(&self, id: NodeId) -> Result<Arc<Decoded>> {
         if let Some(node) = self.kept.borrow().nodes.get(&id) {
             return Ok(Arc::clone(node));

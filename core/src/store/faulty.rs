@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -77,19 +78,58 @@ struct State {
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     connections: usize,
+    is_far: bool,
+    gate: Gate,
     state: Mutex<State>,
+}
+
+/// Holds GETs up while it is closed: a link that has stalled.
+#[derive(Default)]
+struct Gate {
+    /// The beginnings of the names that do not pass.
+    closed: Mutex<Option<String>>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn pass(&self, name: &ObjectName) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        while closed.as_ref().is_some_and(|beginning| name.as_str().starts_with(beginning.as_str())) {
+            closed = self.changed.wait(closed).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn set(&self, closed: Option<String>) {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = closed;
+        self.changed.notify_all();
+    }
 }
 
 impl FaultyStore {
     /// No faults yet.
     pub fn new(inner: Arc<dyn Store>) -> FaultyStore {
-        let connections = inner.connections();
-        FaultyStore { inner, connections, state: Mutex::default() }
+        let (connections, is_far) = (inner.connections(), inner.is_far());
+        FaultyStore { inner, connections, is_far, gate: Gate::default(), state: Mutex::default() }
     }
 
     /// Claims to be best served with this many requests at a time; with one, all calls of a writer come in a fixed order.
     pub fn with_connections(self, connections: usize) -> FaultyStore {
         FaultyStore { connections, ..self }
+    }
+
+    /// Claims to be far away.
+    pub fn far(self) -> FaultyStore {
+        FaultyStore { is_far: true, ..self }
+    }
+
+    /// GETs of names that begin like this do not return, until [`FaultyStore::go_on`].
+    pub fn stall(&self, beginning: &str) {
+        self.gate.set(Some(beginning.to_owned()));
+    }
+
+    /// Ends a stall.
+    pub fn go_on(&self) {
+        self.gate.set(None);
     }
 
     /// The `number`-th call (from 1, since the store was made or its calls were forgotten) suffers `fault`.
@@ -212,7 +252,12 @@ impl Store for FaultyStore {
         self.connections
     }
 
+    fn is_far(&self) -> bool {
+        self.is_far
+    }
+
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
+        self.gate.pass(name);
         let lie = |fault, number, bytes: &mut Vec<u8>| match fault {
             Fault::Flip => flip(bytes, number),
             _ => bytes.truncate(bytes.len() / 2),

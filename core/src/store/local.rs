@@ -343,6 +343,10 @@ impl Store for LocalStore {
         self.link.transfers(4)
     }
 
+    fn is_far(&self) -> bool {
+        false
+    }
+
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
         range.check()?;
         let failed = |cause| Error::store("read", name, cause);

@@ -108,6 +108,10 @@ impl Store for MemoryStore {
         4
     }
 
+    fn is_far(&self) -> bool {
+        false
+    }
+
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
         let mut state = self.state();
         state.counts.gets += 1;

@@ -178,6 +178,10 @@ pub trait Store: Send + Sync {
     /// How many requests at a time serve this store best.
     fn connections(&self) -> usize;
 
+    /// True if asking costs so much time that answers are worth a place on a disk of this machine, and fewer and larger
+    /// requests are worth bytes that nobody asked for. False for what is a disk of this machine, or as near as one.
+    fn is_far(&self) -> bool;
+
     /// The bytes of an object, or of a part of it.
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>>;
 

@@ -333,6 +333,10 @@ impl Store for RcloneStore {
         self.link.transfers(4)
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
         range.check()?;
         match range {

@@ -145,6 +145,10 @@ impl Store for RetryStore {
         self.inner.connections()
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
         self.patiently(|| self.inner.get(name, range))
     }
@@ -254,6 +258,9 @@ mod tests {
             }
             fn connections(&self) -> usize {
                 1
+            }
+            fn is_far(&self) -> bool {
+                true
             }
             fn get(&self, name: &ObjectName, _: ByteRange) -> Result<Vec<u8>> {
                 self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);

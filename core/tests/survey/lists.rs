@@ -31,6 +31,10 @@ impl Store for Distorted {
         self.inner.connections()
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
         self.inner.get(name, range)
     }

@@ -2,8 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use bygone_core::read::View;
+
 use super::Tree;
+use crate::facts;
+use crate::facts::Of;
 use crate::failure::Failure;
+use crate::inode::Inode;
+use crate::views::Moment;
 
 /// What the names of the attributes begin with that hold access lists.
 const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
@@ -29,6 +35,9 @@ impl Tree {
     pub fn xattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, Failure> {
         self.views.with(|view, moment| {
             if !moment.xattr_names.contains(name) {
+                if name.starts_with(facts::PREFIX) {
+                    return self.fact(view, moment, number, name);
+                }
                 let asked_of_all = name.starts_with(b"security.") || name.starts_with(b"system.");
                 let is_needed = name.starts_with(ACCESS_LISTS) && self.enforces_lists.load(Ordering::Relaxed);
                 return Err(if asked_of_all && !is_needed { Failure::NotSupported } else { Failure::NoAttribute });
@@ -38,6 +47,19 @@ impl Tree {
                 found.map(|xattr| xattr.value.clone()).ok_or(Failure::NoAttribute)
             })
         })
+    }
+
+    fn fact(&self, view: &View, moment: &Moment, number: u64, name: &[u8]) -> Result<Vec<u8>, Failure> {
+        match Inode::decode(number).ok_or(Failure::Stale)? {
+            Inode::File(version) => {
+                let seen = self.seen(view, version)?;
+                facts::value(view, &moment.listing, &Of::File(&seen.entry, version, seen.path), name)
+            }
+            Inode::Directory { path, .. } | Inode::Versions(path) | Inode::Deleted(path) => {
+                facts::value(view, &moment.listing, &Of::Directory(path), name)
+            }
+            _ => Err(Failure::NoAttribute),
+        }
     }
 
     /// The names of all extended attributes, each ended by a NUL. None is an empty list and not "not supported", also where

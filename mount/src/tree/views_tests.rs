@@ -186,3 +186,38 @@ fn what_was_closed_once_stays_closed() {
     let merged = access(alice, 0o755).and(access(bob, 0o755)).and(access(bob, 0o751));
     assert_eq!(merged, access(None, 0o111));
 }
+
+#[test]
+fn facts_are_told_to_who_asks_and_never_listed() {
+    let tree = history().tree();
+    let fact = |path: &str, name: &str| {
+        let value = tree.xattr(at(&tree, path), format!("user.bygone.{name}").as_bytes());
+        value.map(|value| String::from_utf8(value).unwrap()).ok()
+    };
+    let same = format!("snapshots/{}/same/deep/f", NAMES[1]);
+    assert_eq!(fact(&same, "snapshots").unwrap(), NAMES.join("\n"));
+    assert_eq!(fact(&same, "first_seen").unwrap(), "1970-01-01T00:01:40Z");
+    assert_eq!(fact(&same, "last_seen").unwrap(), "1970-01-01T00:05:00Z");
+    let version = format!("versions/report.pdf/{}.pdf", NAMES[1]);
+    assert_eq!(fact(&version, "snapshots").unwrap(), NAMES[1]);
+    assert_eq!(fact("deleted/gone/a", "last_seen").unwrap(), "1970-01-01T00:03:20Z");
+    assert_eq!(fact("versions/gone", "snapshots").unwrap(), NAMES[..2].join("\n"));
+    let (one, two) = (format!("snapshots/{}/report.pdf", NAMES[0]), format!("snapshots/{}/report.pdf", NAMES[1]));
+    assert_ne!(fact(&one, "content_id").unwrap(), fact(&two, "content_id").unwrap());
+    assert_eq!(fact(&one, "content_id").unwrap().len(), 64);
+    assert_eq!((fact(&one, "volumes").unwrap(), fact(&one, "stored_bytes").unwrap()), (String::new(), "0".to_owned()));
+    assert_eq!((fact(&one, "nonsense"), fact("snapshots", "snapshots")), (None, None));
+    assert_eq!(tree.xattr_names(at(&tree, &one)).unwrap(), b"");
+}
+
+#[test]
+fn what_a_file_takes_in_the_store_is_known() {
+    let tree = two_snapshots().tree();
+    let same = at(&tree, "latest").max(1);
+    assert!(tree.xattr(same, b"user.bygone.volumes").is_err(), "a link has no content");
+    let same = at(&tree, "snapshots/1970-01-01T00-03-20Z/same");
+    let fact = |name: &[u8]| String::from_utf8(tree.xattr(same, name).unwrap()).unwrap();
+    assert_eq!(fact(b"user.bygone.volumes").len(), 64, "one volume");
+    let stored: u64 = fact(b"user.bygone.stored_bytes").parse().unwrap();
+    assert!((300_000..303_000).contains(&stored), "noise does not compress: {stored}");
+}

@@ -269,6 +269,10 @@ impl Store for S3Store {
         self.client.transfers()
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
         range.check()?;
         match range {

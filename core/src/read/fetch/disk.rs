@@ -1,0 +1,295 @@
+//! Pieces of volumes on a disk of this machine, as they lie in the store: sealed.
+//!
+//! Each volume is one sparse file of its own length. A piece is there if its bytes are no hole: the file system itself is
+//! the table of contents, so there is none that could be wrong after a crash, and several mounts share one directory
+//! without knowing of each other. They write the same bytes to the same places, because a volume never changes.
+//!
+//! Nothing is synced and nothing is checksummed. A piece that a crash tore or a disk spoilt does not open, as every frame
+//! is authenticated; then it is punched out and fetched again.
+//!
+//! The directory is kept below a size, and the disk above a share of free space, by punching holes into the volumes that
+//! were not used for the longest time. If nothing can be written, nothing is kept, and reading goes on.
+
+use std::collections::HashMap;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::fcntl::FallocateFlags;
+use nix::fcntl::fallocate;
+use nix::sys::stat::futimens;
+use nix::sys::statvfs::fstatvfs;
+use nix::sys::time::TimeSpec;
+use nix::unistd::Whence;
+use nix::unistd::lseek;
+
+use super::pieces::Object;
+use super::pieces::PIECE_BYTES;
+
+/// Files that are kept open.
+const OPEN_MAX: usize = 64;
+/// Held by everybody who uses the directory.
+const LOCK_FILE: &str = "lock";
+/// The unit in which file systems count what a file takes.
+const SECTOR_BYTES: u64 = 512;
+
+/// Where and how much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheOptions {
+    /// The directory; made if it is not there. Bygone owns all files in it.
+    pub dir: PathBuf,
+    /// Most bytes in it.
+    pub bytes_max: u64,
+    /// The share of its file system, in percent, that is left free.
+    pub free_percent_min: u8,
+}
+
+/// The directory.
+#[derive(Debug)]
+pub(super) struct Disk {
+    options: CacheOptions,
+    directory: File,
+    open: Mutex<HashMap<i64, Arc<File>>>,
+    /// About how many bytes the directory takes: others write there too.
+    used: AtomicU64,
+    /// Held while it is counted and emptied.
+    sweeping: Mutex<()>,
+    /// A shared lock while we live.
+    _lock: File,
+}
+
+impl Disk {
+    /// Opens the directory, or says why it cannot serve.
+    pub fn open(options: CacheOptions) -> io::Result<Disk> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.dir)?;
+        let lock = file_options().create(true).open(options.dir.join(LOCK_FILE))?;
+        if lock.try_lock().is_ok() {
+            remove_empty(&options.dir);
+        }
+        lock.lock_shared()?;
+        probe(&options.dir)?;
+        let used = AtomicU64::new(files(&options.dir)?.iter().map(|file| file.bytes).sum());
+        let directory = File::open(&options.dir)?;
+        let (open, sweeping) = (Mutex::default(), Mutex::default());
+        Ok(Disk { options, directory, open, used, sweeping, _lock: lock })
+    }
+
+    /// True if all of these bytes, which are whole pieces, are here.
+    pub fn has(&self, object: &Object, span: &Range<u64>) -> bool {
+        self.file(object, false).is_ok_and(|file| is_data(&file, span))
+    }
+
+    /// These bytes, if they are here.
+    pub fn read(&self, object: &Object, span: &Range<u64>) -> Option<Vec<u8>> {
+        let file = self.file(object, false).ok()?;
+        let pieces = object.span(&object.pieces(span));
+        if !is_data(&file, &pieces) {
+            return None;
+        }
+        let mut bytes = vec![0; usize::try_from(span.end - span.start).ok()?];
+        file.read_exact_at(&mut bytes, span.start).ok()?;
+        // Whoever empties the directory in another process may have come between the look and the read.
+        is_data(&file, &pieces).then_some(bytes)
+    }
+
+    /// Keeps bytes that are whole pieces; false if they could not be kept, which is no error.
+    pub fn write(&self, object: &Object, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+        self.make_room(bytes.len() as u64)?;
+        if self.lacks_space(bytes.len() as u64)? {
+            return Ok(false);
+        }
+        let file = self.file(object, true)?;
+        let written = file.write_all_at(bytes, offset);
+        self.used.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if let Err(error) = written {
+            self.punch(object, &(offset..offset + bytes.len() as u64));
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    /// Forgets these bytes.
+    pub fn punch(&self, object: &Object, span: &Range<u64>) {
+        // If even this fails the bytes are read again and found wrong again: slow, and never wrong.
+        let _ = self.file(object, false).map(|file| punch(&file, span));
+    }
+
+    /// The file of a volume. Its time of change is when it was used last, as far as [`OPEN_MAX`] tells that.
+    fn file(&self, object: &Object, create: bool) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.get(&object.volume) {
+            return Ok(Arc::clone(file));
+        }
+        let name = object.name.as_str().rsplit('/').next().unwrap_or_default();
+        let file = Arc::new(file_options().create(create).open(self.options.dir.join(name))?);
+        // Failing to note that is no reason to fail.
+        let _ = futimens(&*file, &TimeSpec::UTIME_OMIT, &TimeSpec::UTIME_NOW);
+        if open.len() >= OPEN_MAX {
+            open.clear();
+        }
+        open.insert(object.volume, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Empties what was not used for longest, until `bytes` more may be written.
+    fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let is_full = || self.used.load(Ordering::Relaxed) + bytes > self.options.bytes_max;
+        if !is_full() && !self.lacks_space(bytes)? {
+            return Ok(());
+        }
+        let _sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = files(&self.options.dir)?;
+        files.sort_by_key(|file| file.used_at);
+        let mut used: u64 = files.iter().map(|file| file.bytes).sum();
+        // A part more than is needed, so that the next piece does not count everything again.
+        let goal = self.options.bytes_max.saturating_sub(bytes).saturating_sub(self.options.bytes_max / 16);
+        for old in files.iter().filter(|file| file.bytes > 0) {
+            if used <= goal && !self.lacks_space(bytes)? {
+                break;
+            }
+            let Ok(file) = file_options().open(&old.path) else { continue };
+            let excess = if used > goal { used - goal } else { old.bytes };
+            punch_first(&file, excess)?;
+            used = used.saturating_sub(old.bytes) + file.metadata()?.blocks() * SECTOR_BYTES;
+        }
+        self.used.store(used, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn lacks_space(&self, bytes: u64) -> io::Result<bool> {
+        let space = fstatvfs(&self.directory)?;
+        let unit = space.fragment_size();
+        let floor = space.blocks() / 100 * u64::from(self.options.free_percent_min);
+        Ok(space.blocks_available().saturating_mul(unit) < floor.saturating_mul(unit).saturating_add(bytes))
+    }
+}
+
+/// What lies in a directory of kept pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheUsage {
+    /// Volumes of which something is kept.
+    pub volumes: u64,
+    /// Bytes that are kept.
+    pub bytes: u64,
+}
+
+/// What lies in the directory `dir`; nothing if it is not there.
+pub fn cache_usage(dir: &Path) -> io::Result<CacheUsage> {
+    let files = match files(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        files => files?,
+    };
+    let kept = files.iter().filter(|file| file.bytes > 0);
+    Ok(kept.fold(CacheUsage::default(), |sum, file| CacheUsage {
+        volumes: sum.volumes + 1,
+        bytes: sum.bytes + file.bytes,
+    }))
+}
+
+/// Empties the directory `dir`, also while mounts use it, and says what lay there.
+pub fn cache_clear(dir: &Path) -> io::Result<CacheUsage> {
+    let usage = cache_usage(dir)?;
+    if usage.volumes > 0 {
+        for file in files(dir)? {
+            file_options().open(&file.path)?.set_len(0)?;
+        }
+    }
+    Ok(usage)
+}
+
+struct Kept {
+    path: PathBuf,
+    bytes: u64,
+    used_at: (i64, i64),
+}
+
+/// The files of volumes in `dir`.
+fn files(dir: &Path) -> io::Result<Vec<Kept>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let is_volume = entry.file_name().len() == 64;
+        let Ok(meta) = entry.metadata() else { continue };
+        if is_volume && meta.is_file() {
+            let used_at = (meta.mtime(), meta.mtime_nsec());
+            files.push(Kept { path: entry.path(), bytes: meta.blocks() * SECTOR_BYTES, used_at });
+        }
+    }
+    Ok(files)
+}
+
+/// Removes the files that hold nothing. Only while nobody else is there: he could have one of them open.
+fn remove_empty(dir: &Path) {
+    let empty = files(dir).unwrap_or_default().into_iter().filter(|file| file.bytes == 0);
+    // What stays is empty.
+    empty.for_each(|file| _ = fs::remove_file(file.path));
+}
+
+fn file_options() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).truncate(false).create(false).mode(0o600);
+    options
+}
+
+/// Fails on a file system that knows no holes.
+fn probe(dir: &Path) -> io::Result<()> {
+    let path = dir.join(format!("probe-{}", std::process::id()));
+    let file = file_options().create(true).open(&path)?;
+    // Another one of this process may have removed it.
+    let _ = fs::remove_file(&path);
+    let bytes = [1; 64 << 10];
+    file.write_all_at(&bytes, 2 * PIECE_BYTES)?;
+    let data = 2 * PIECE_BYTES..2 * PIECE_BYTES + bytes.len() as u64;
+    let knows_holes = is_data(&file, &data) && !is_data(&file, &(0..PIECE_BYTES)) && {
+        punch(&file, &data)?;
+        !is_data(&file, &data)
+    };
+    if knows_holes { Ok(()) } else { Err(io::Error::new(io::ErrorKind::Unsupported, "its file system knows no holes")) }
+}
+
+/// True if no byte of `span` lies in a hole or beyond the end.
+fn is_data(file: &File, span: &Range<u64>) -> bool {
+    let Ok(start) = i64::try_from(span.start) else { return false };
+    lseek(file, start, Whence::SeekHole).is_ok_and(|hole| u64::try_from(hole).is_ok_and(|hole| hole >= span.end))
+}
+
+fn punch(file: &File, span: &Range<u64>) -> io::Result<()> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let (Ok(start), Ok(length)) = (i64::try_from(span.start), i64::try_from(span.end - span.start)) else {
+        return Ok(());
+    };
+    Ok(fallocate(file, flags, start, length)?)
+}
+
+/// Punches out about the first `bytes` bytes that are there, in whole pieces.
+fn punch_first(file: &File, bytes: u64) -> io::Result<()> {
+    let (mut at, mut left) = (0, bytes);
+    while left > 0 {
+        let data = match lseek(file, at, Whence::SeekData) {
+            Ok(data) => u64::try_from(data).unwrap_or(0),
+            Err(Errno::ENXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let start = data / PIECE_BYTES * PIECE_BYTES;
+        punch(file, &(start..start + PIECE_BYTES))?;
+        left = left.saturating_sub(PIECE_BYTES);
+        at = i64::try_from(start + PIECE_BYTES).unwrap_or(i64::MAX);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

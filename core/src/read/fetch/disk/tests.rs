@@ -1,0 +1,83 @@
+//! The directory: what is there, what goes first, what a damaged one is worth.
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::ObjectName;
+
+const VOLUME_BYTES: u64 = 8 * PIECE_BYTES;
+
+fn object(number: i64) -> Object {
+    Object { volume: number, name: ObjectName::new(&format!("data/00/{number:064x}")).unwrap(), bytes: VOLUME_BYTES }
+}
+
+fn open(dir: &TempDir, bytes_max: u64, free_percent_min: u8) -> Disk {
+    Disk::open(CacheOptions { dir: dir.path().to_path_buf(), bytes_max, free_percent_min }).unwrap()
+}
+
+fn piece(number: u64) -> Range<u64> {
+    number * PIECE_BYTES..(number + 1) * PIECE_BYTES
+}
+
+fn fill(disk: &Disk, number: i64) {
+    for at in 0..8 {
+        assert!(disk.write(&object(number), at * PIECE_BYTES, &[number as u8 + 1; PIECE_BYTES as usize]).unwrap());
+    }
+}
+
+#[test]
+fn what_was_written_is_there_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let disk = open(&dir, 1 << 30, 0);
+    assert!(!disk.has(&object(1), &piece(0)) && disk.read(&object(1), &piece(0)).is_none());
+    disk.write(&object(1), 3 * PIECE_BYTES, &[7; PIECE_BYTES as usize]).unwrap();
+    for disk in [&disk, &open(&dir, 1 << 30, 0)] {
+        let there: Vec<u64> = (0..9).filter(|number| disk.has(&object(1), &piece(*number))).collect();
+        assert_eq!(there, [3]);
+        assert_eq!(disk.read(&object(1), &(piece(3).start + 5..piece(3).end)).unwrap().len(), PIECE_BYTES as usize - 5);
+        assert!(disk.read(&object(1), &(piece(3).start..piece(4).end)).is_none());
+    }
+    disk.punch(&object(1), &piece(3));
+    assert!(!disk.has(&object(1), &piece(3)));
+}
+
+#[test]
+fn what_was_used_least_lately_goes_and_the_limit_holds() {
+    let dir = TempDir::new().unwrap();
+    let disk = open(&dir, 3 * VOLUME_BYTES, 0);
+    for number in 0..6 {
+        fill(&disk, number);
+        let usage = cache_usage(dir.path()).unwrap();
+        assert!(usage.bytes <= 3 * VOLUME_BYTES, "{usage:?}");
+        assert!((0..8).all(|at| disk.has(&object(number), &piece(at))), "the newest is there");
+    }
+    assert!(!disk.has(&object(0), &piece(7)), "the oldest is gone");
+    let small = open(&dir, 2 * PIECE_BYTES, 0);
+    fill(&small, 7);
+    assert!(cache_usage(dir.path()).unwrap().bytes <= 2 * PIECE_BYTES);
+}
+
+#[test]
+fn a_disk_that_must_stay_free_is_not_written_to() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(&dir, 1 << 30, 0), 1);
+    let disk = open(&dir, 1 << 30, 100);
+    assert!(!disk.write(&object(2), 0, &[1; 100]).unwrap());
+    assert_eq!(cache_usage(dir.path()).unwrap(), CacheUsage::default(), "and gives back what it took");
+}
+
+#[test]
+fn emptying_says_what_was_there_and_leaves_users_alone() {
+    let dir = TempDir::new().unwrap();
+    let disk = open(&dir, 1 << 30, 0);
+    fill(&disk, 1);
+    assert_eq!(cache_clear(dir.path()).unwrap(), CacheUsage { volumes: 1, bytes: VOLUME_BYTES });
+    assert!(!disk.has(&object(1), &piece(0)));
+    fill(&disk, 1);
+    assert!(disk.has(&object(1), &piece(7)));
+    drop(disk);
+    cache_clear(dir.path()).unwrap();
+    drop(open(&dir, 1 << 30, 0));
+    assert_eq!(files(dir.path()).unwrap().len(), 0, "empty files go when nobody is there");
+    assert_eq!(cache_usage(&dir.path().join("none")).unwrap(), CacheUsage::default());
+}

@@ -1,0 +1,367 @@
+//! The threads that fetch, and what they share.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::Once;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use super::Clock;
+use super::FetchOptions;
+use super::Want;
+use super::disk::Disk;
+use super::failed::Told;
+use super::forward::Luck;
+use super::forward::Window;
+use super::held::Bytes;
+use super::meter::UNIT_BYTES_MAX;
+use super::pieces::Object;
+use super::pieces::PIECE_BYTES;
+use super::pieces::PieceAt;
+use super::pieces::stretches;
+use super::state::Bounds;
+use super::state::Job;
+use super::state::Run;
+use super::state::State;
+use super::state::Then;
+use super::state::Urgency;
+use crate::error::Error;
+use crate::error::Result;
+use crate::read::Counters;
+use crate::store::ByteRange;
+use crate::store::Store;
+
+/// The largest window ahead of a reader.
+const WINDOW_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes of guesses in the queue.
+const QUEUE_BYTES_MAX: u64 = 2 * WINDOW_BYTES_MAX;
+
+/// The pool; its threads start with the first request.
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    started: Once,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    disk: Option<Disk>,
+    options: FetchOptions,
+    clock: Clock,
+    counters: Arc<Counters>,
+    window_bytes_max: u64,
+    state: Mutex<State>,
+    /// There may be a request to make.
+    work: Condvar,
+    /// There is somebody new who waits.
+    waits: Condvar,
+    disk_trouble_said: AtomicBool,
+}
+
+impl Pool {
+    pub fn new(
+        store: Arc<dyn Store>,
+        disk: Option<Disk>,
+        options: FetchOptions,
+        clock: Clock,
+        counters: Arc<Counters>,
+    ) -> Pool {
+        let connections = store.connections().max(1);
+        let memory = options.memory_bytes as u64;
+        // Half of the memory for what is under way, half for what has come and cannot be put on a disk.
+        let unit_bytes_max = (memory / 2 / connections as u64).clamp(PIECE_BYTES, UNIT_BYTES_MAX);
+        let bounds = Bounds {
+            ahead_threads: (connections * 3 / 4).max(1),
+            unit_bytes_max,
+            ahead_bytes_max: (memory / 2).max(PIECE_BYTES),
+            ahead_pieces_max: usize::try_from(QUEUE_BYTES_MAX / PIECE_BYTES).unwrap_or(usize::MAX),
+        };
+        let held_bytes_max = options.memory_bytes / 2;
+        let room = match (&disk, &options.cache) {
+            (Some(_), Some(cache)) => cache.bytes_max,
+            _ => held_bytes_max as u64,
+        };
+        let shared = Shared {
+            store,
+            disk,
+            options,
+            clock,
+            counters,
+            window_bytes_max: WINDOW_BYTES_MAX.min(room / 4),
+            state: Mutex::new(State::new(bounds, held_bytes_max)),
+            work: Condvar::new(),
+            waits: Condvar::new(),
+            disk_trouble_said: AtomicBool::new(false),
+        };
+        Pool { shared: Arc::new(shared), started: Once::new() }
+    }
+
+    pub fn now(&self) -> Duration {
+        self.shared.clock.now()
+    }
+
+    pub fn held(&self, at: PieceAt) -> Option<Bytes> {
+        self.shared.state().held.get(at).cloned()
+    }
+
+    pub fn read_disk(&self, object: &Object, span: &Range<u64>) -> Option<Vec<u8>> {
+        self.shared.disk.as_ref()?.read(object, span)
+    }
+
+    pub fn missing_bytes(&self, wants: &[Want]) -> u64 {
+        let state = self.shared.state();
+        let missing = |Want { object, range }: &Want| {
+            let pieces = object.pieces(range).filter(|piece| !self.shared.is_here(&state, object, *piece));
+            pieces.map(|piece| object.span(&(piece..piece + 1))).map(|span| span.end - span.start).sum::<u64>()
+        };
+        wants.iter().map(missing).sum()
+    }
+
+    /// `then` is called when everything wanted is here, with what came meanwhile if `keeps`.
+    pub fn want(&self, wants: &[Want], keeps: bool, then: Then) {
+        let mut state = self.shared.state();
+        let mut missing = Vec::new();
+        for Want { object, range } in wants {
+            match self.shared.demand(&mut state, object, object.pieces(range)) {
+                Ok(flying) => missing.extend(flying.into_iter().map(|piece| (Arc::clone(object), piece))),
+                Err(told) => {
+                    drop(state);
+                    return then(Err(told));
+                }
+            }
+        }
+        if missing.is_empty() {
+            drop(state);
+            self.wake();
+            return then(Ok(Default::default()));
+        }
+        let deadline = self.shared.clock.now().saturating_add(self.shared.options.deadline);
+        state.wait(missing, keeps, deadline, then);
+        drop(state);
+        self.wake();
+        self.shared.waits.notify_one();
+    }
+
+    pub fn ahead(&self, wants: &[Want]) {
+        if self.shared.options.is_offline {
+            return;
+        }
+        let mut state = self.shared.state();
+        for Want { object, range } in wants {
+            self.shared.queue_missing(&mut state, object, object.pieces(range), Urgency::Ahead);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    pub fn distrust(&self, Want { object, range }: &Want) {
+        let pieces = object.pieces(range);
+        let mut state = self.shared.state();
+        pieces.clone().for_each(|piece| state.held.remove(object.at(piece)));
+        if let Some(disk) = &self.shared.disk {
+            disk.punch(object, &object.span(&pieces));
+        }
+        drop(state);
+        let text = format!(
+            "{}: bytes {} to {} were damaged in the cache and are fetched again",
+            object.name, range.start, range.end
+        );
+        (self.shared.options.say)(&text);
+    }
+
+    fn wake(&self) {
+        self.started.call_once(|| {
+            for number in 0..self.shared.store.connections().max(1) {
+                let shared = Arc::clone(&self.shared);
+                spawn(format!("fetch-{number}"), move || shared.work_on());
+            }
+            let shared = Arc::clone(&self.shared);
+            spawn("deadlines".to_owned(), move || shared.watch_deadlines());
+        });
+        self.shared.work.notify_all();
+    }
+}
+
+/// Starts a thread. Without one that fetches, whoever waits is told at his deadline; without the one that watches
+/// deadlines he waits for as long as the store takes.
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) {
+    _ = thread::Builder::new().name(name).spawn(work);
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let waiters = self.shared.state().close();
+        self.shared.work.notify_all();
+        self.shared.waits.notify_all();
+        drop(waiters);
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_here(&self, state: &State, object: &Object, piece: u32) -> bool {
+        !state.is_flying(object.at(piece))
+            && (state.held.get(object.at(piece)).is_some()
+                || self.disk.as_ref().is_some_and(|disk| disk.has(object, &object.span(&(piece..piece + 1)))))
+    }
+
+    /// Sees to it that the pieces come, and returns those that are not here yet, or why one cannot be had.
+    fn demand(
+        &self,
+        state: &mut State,
+        object: &Arc<Object>,
+        pieces: Range<u32>,
+    ) -> std::result::Result<Vec<u32>, Told> {
+        let now = self.clock.now();
+        let mut missing = Vec::new();
+        let mut luck = Luck::There;
+        for piece in pieces.clone() {
+            if self.is_here(state, object, piece) {
+                continue;
+            }
+            if let Some(told) = state.failed.get(object.at(piece), now) {
+                return Err(told);
+            }
+            luck = match (luck, state.is_flying(object.at(piece))) {
+                (Luck::Missing, _) | (_, false) => Luck::Missing,
+                (_, true) => Luck::UnderWay,
+            };
+            missing.push(piece);
+        }
+        if self.options.is_offline {
+            return if missing.is_empty() { Ok(missing) } else { Err(offline(object, &pieces)) };
+        }
+        self.queue_missing(state, object, pieces.clone(), Urgency::Demand);
+        let piece_count = |bytes: u64| u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX).max(1);
+        let least = piece_count(state.unit_bytes());
+        let window = Window { least, most: piece_count(self.window_bytes_max), end: object.count() };
+        let plan = state.streams(object.volume).step(pieces, luck, window);
+        self.queue_missing(state, object, plan, Urgency::Ahead);
+        Ok(missing)
+    }
+
+    /// Queues those of `pieces` that are not here and do not fly, and the small gaps between them.
+    fn queue_missing(&self, state: &mut State, object: &Arc<Object>, pieces: Range<u32>, urgency: Urgency) {
+        let gap_max = u32::try_from(state.meter.gap_bytes_max() / PIECE_BYTES).unwrap_or(0);
+        let is_free = |piece| !state.is_flying(object.at(piece)) && !self.is_here(state, object, piece);
+        let runs = stretches(pieces.filter(|piece| is_free(*piece)), gap_max, is_free);
+        for pieces in runs {
+            state.queue(Run { object: Arc::clone(object), pieces }, urgency);
+        }
+    }
+
+    fn work_on(&self) {
+        while let Some(job) = self.next() {
+            let got = self.get(&job);
+            let kept = got.as_ref().is_ok_and(|pieces| self.keep(&job, pieces));
+            let got = got.as_deref().map_err(Told::of);
+            let mut state = self.state();
+            if let (false, Ok(pieces)) = (kept, &got) {
+                pieces.iter().for_each(|(at, bytes)| state.held.insert(*at, bytes.clone()));
+            }
+            let told = state.land(&job, self.clock.now(), got.as_ref().map(|pieces| *pieces));
+            drop(state);
+            self.work.notify_all();
+            told.into_iter().for_each(|(then, outcome)| then(outcome));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut state = self.state();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(job) = state.take(self.clock.now()) {
+                return Some(job);
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn get(&self, job: &Job) -> Result<Vec<(PieceAt, Bytes)>> {
+        let Run { object, pieces } = &job.run;
+        let span = object.span(pieces);
+        let part = ByteRange::Part { offset: span.start, bytes: span.end - span.start };
+        let get = || self.store.get(&object.name, part);
+        let got = self
+            .counters
+            .fetching(get, |got| got.as_ref().map_or(0, Vec::len))
+            .map_err(|error| at_offset(error, &span))?;
+        let whole = Arc::new(got);
+        let piece = |number: u32| {
+            let piece = object.span(&(number..number + 1));
+            let start = usize::try_from(piece.start - span.start).unwrap_or(usize::MAX);
+            let end = usize::try_from(piece.end - span.start).unwrap_or(usize::MAX);
+            (object.at(number), Bytes { whole: Arc::clone(&whole), part: start..end })
+        };
+        Ok(pieces.clone().map(piece).collect())
+    }
+
+    /// Puts what came on the disk; false if there is none that takes it.
+    fn keep(&self, job: &Job, pieces: &[(PieceAt, Bytes)]) -> bool {
+        let (Some(disk), Some((_, first))) = (&self.disk, pieces.first()) else { return false };
+        let span = job.run.object.span(&job.run.pieces);
+        match disk.write(&job.run.object, span.start, &first.whole) {
+            Ok(kept) => kept,
+            Err(error) => {
+                if !self.disk_trouble_said.swap(true, Ordering::Relaxed) {
+                    (self.options.say)(&format!("what is fetched cannot be kept in the cache: {error}"));
+                }
+                false
+            }
+        }
+    }
+
+    fn watch_deadlines(&self) {
+        let seconds = self.options.deadline.as_secs_f32();
+        let text = format!("the store gave no answer for {seconds} seconds: see --read-timeout");
+        let why = Told::of(&Error::store("read", self.store.address(), io::Error::new(io::ErrorKind::TimedOut, text)));
+        let mut state = self.state();
+        while !state.closed {
+            let now = self.clock.now();
+            let (told, next) = state.expire(now, &why);
+            if !told.is_empty() {
+                drop(state);
+                told.into_iter().for_each(|(then, outcome)| then(outcome));
+                state = self.state();
+                continue;
+            }
+            // Somebody who comes later has a later deadline.
+            state = match next {
+                Some(next) => {
+                    let wait = next.saturating_sub(now);
+                    self.waits.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.waits.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+fn offline(object: &Object, pieces: &Range<u32>) -> Told {
+    let span = object.span(pieces);
+    let text = "it is not in the cache, and --offline forbids to ask the store";
+    let error = Error::store("read", &object.name, io::Error::new(io::ErrorKind::NotConnected, text));
+    Told::of(&at_offset(error, &span))
+}
+
+/// The error, with the bytes that were asked for.
+fn at_offset(error: Error, span: &Range<u64>) -> Error {
+    match error {
+        Error::Store { doing, object, source } => {
+            let object = format!("{object}, bytes {} to {}", span.start, span.end);
+            Error::Store { doing, object, source }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,71 @@
+//! What the command line wants of how data is read.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bygone_agent::settings::parse_patience;
+use bygone_agent::settings::parse_size;
+use bygone_core::read::CacheOptions;
+use bygone_core::read::FetchOptions;
+
+use crate::log::Log;
+
+/// The least memory for data that serves.
+const MEMORY_BYTES_MIN: u64 = 32 << 20;
+/// The part of the memory in which what comes from a far store lies before it is decoded.
+const FETCH_SHARE: usize = 4;
+
+/// Options that say how data is read.
+#[derive(Debug, clap::Args)]
+pub struct Reading {
+    /// Keep up to SIZE of what comes from a far store below --cache-dir, still sealed; 0 keeps nothing
+    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
+    cache_size: u64,
+    /// Leave PERCENT of the disk of --cache-dir free
+    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=99))]
+    cache_free: u8,
+    /// Take up to SIZE of memory for data, at least 32MiB
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = parse_memory)]
+    memory: u64,
+    /// Let a read of a far store fail after TIME without its data: 90s, 2m
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_patience)]
+    pub read_timeout: Duration,
+    /// Never ask a far store for data: what is not kept on this machine cannot be read
+    #[arg(long)]
+    offline: bool,
+}
+
+/// The same, for a repository.
+pub struct Fetching {
+    /// Memory for what is decoded.
+    pub cache_bytes_max: usize,
+    /// How a far store is read.
+    pub options: FetchOptions,
+}
+
+impl Reading {
+    /// Options for the repository whose catalog lies in `catalog_dir`: its cache has the same name, below `cache_base`.
+    pub fn fetching(&self, cache_base: &Path, catalog_dir: &Path, log: &Arc<Log>) -> Fetching {
+        let memory_bytes = usize::try_from(self.memory).unwrap_or(usize::MAX);
+        let cache = catalog_dir.file_name().filter(|_| self.cache_size > 0).map(|id| CacheOptions {
+            dir: cache_base.join(id),
+            bytes_max: self.cache_size,
+            free_percent_min: self.cache_free,
+        });
+        let log = Arc::clone(log);
+        let options = FetchOptions {
+            cache,
+            memory_bytes: memory_bytes / FETCH_SHARE,
+            deadline: self.read_timeout,
+            is_offline: self.offline,
+            say: Arc::new(move |text| log.once(text, || text.to_owned())),
+        };
+        Fetching { cache_bytes_max: memory_bytes - options.memory_bytes, options }
+    }
+}
+
+fn parse_memory(text: &str) -> std::result::Result<u64, String> {
+    let bytes = parse_size(text)?;
+    if bytes >= MEMORY_BYTES_MIN { Ok(bytes) } else { Err(format!("{text:?} is too little: at least 32MiB")) }
+}

@@ -1,0 +1,208 @@
+//! A mount of a store that is far away: what it asks for, what it keeps, and what it does when the link is slow or dead.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
+use bygone_tests::program::{Mounted, Site, wait_until};
+use bygone_tests::slow_link::{Shape, SlowLink};
+use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::{compare, root, tool};
+
+use crate::site::programs;
+
+/// A machine whose repository is in a bucket.
+struct Far {
+    site: Site,
+    server: FakeS3,
+    tree: Tree,
+}
+
+impl Far {
+    fn new(fill: impl FnOnce(&Tree)) -> Far {
+        let (site, server) = (Site::new(&programs()), FakeS3::start());
+        site.set("BYGONE_REPO", &(server.store("repository") + "&stall=1s"));
+        site.set("AWS_ACCESS_KEY_ID", ACCESS_KEY);
+        site.set("AWS_SECRET_ACCESS_KEY", "secret");
+        site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "4MiB"]).ok();
+        let tree = Tree::new(&site.at("source"));
+        fill(&tree);
+        site.backup(tree.top());
+        Far { site, server, tree }
+    }
+
+    fn mount(&self, options: &[&str]) -> Mounted {
+        let mounted = self.site.mount("mnt", options);
+        // What opening asks for is not what reading asks for.
+        self.server.take_asked();
+        mounted
+    }
+
+    /// How many requests for data were made since this was asked last.
+    fn gets(&self) -> usize {
+        let asked = self.server.take_asked();
+        asked.iter().filter(|(verb, name)| *verb == Verb::Get && name.contains("data/")).count()
+    }
+
+    /// The files of the cache.
+    fn kept(&self) -> Vec<PathBuf> {
+        let base = fs::read_dir(self.site.at("cache/bygone")).unwrap();
+        let repository = base.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).expect("a cache");
+        let files = fs::read_dir(repository).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.file_name().unwrap().len() == 64).collect()
+    }
+}
+
+/// Small and long files, about 12 MB that do not compress.
+fn mixed(tree: &Tree) {
+    (0..300).for_each(|n| drop(tree.file(format!("small/{:02}/{n}", n % 10), random(n, 10_000))));
+    tree.file("long", random(1_000, 6_000_000));
+    tree.file("medium", random(1_001, 3_000_000));
+    tree.file("text", prose(1, 100_000));
+}
+
+#[track_caller]
+fn read_all(mounted: &Mounted, source: &Path) {
+    compare::assert_same(source, &mounted.latest(source));
+}
+
+#[test]
+fn looking_around_asks_the_store_for_nothing() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let mounted = far.mount(&[]);
+    for program in [&["find"][..], &["ls", "-lR"], &["du", "-s"], &["stat", "-f"]] {
+        tool(Command::new(program[0]).args(&program[1..]).arg(mounted.latest(far.tree.top())).stdout(Stdio::null()));
+    }
+    assert_eq!(far.gets(), 0);
+    mounted.unmount();
+}
+
+#[test]
+fn everything_is_fetched_once_and_kept_for_the_next_mount() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let mounted = far.mount(&[]);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| assert!(fs::read(mounted.latest(&far.tree.at("long"))).unwrap().len() == 6_000_000));
+        }
+    });
+    read_all(&mounted, far.tree.top());
+    let stats = mounted.stats(&far.site);
+    let stored: usize = far.server.objects().iter().filter(|(name, _)| name.contains("data/")).map(|o| o.1.len()).sum();
+    let fetched = stats["fetched_bytes"].as_u64().unwrap();
+    assert!(fetched <= stored as u64, "{fetched} bytes of {stored} were fetched: some twice");
+    mounted.unmount();
+    let mounted = far.mount(&["--offline"]);
+    read_all(&mounted, far.tree.top());
+    assert_eq!(far.gets(), 0);
+    mounted.unmount();
+}
+
+#[test]
+fn a_spoilt_cache_never_shows() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let mounted = far.mount(&[]);
+    read_all(&mounted, far.tree.top());
+    // As by a crash: the mount is not asked to end.
+    mounted.signal("KILL");
+    drop(mounted.end());
+    tool(Command::new("umount").arg(far.site.at("mnt")));
+    for (number, path) in far.kept().iter().enumerate() {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        let length = file.metadata().unwrap().len();
+        match number % 3 {
+            0 => file.set_len(length / 2).unwrap(),
+            1 => file.write_all_at(&[0; 100_000], length / 3).unwrap(),
+            _ => (0..20).for_each(|n| file.write_all_at(b"x", length / 20 * n + 9).unwrap()),
+        }
+    }
+    let mounted = far.mount(&[]);
+    read_all(&mounted, far.tree.top());
+    let log = mounted.complaint();
+    assert!(log.contains("damaged in the cache"), "{log}");
+    mounted.unmount();
+}
+
+#[test]
+fn a_dead_link_stalls_only_those_who_wait_for_it() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let mounted = far.mount(&[]);
+    let (long, text) = (mounted.latest(&far.tree.at("long")), mounted.latest(&far.tree.at("medium")));
+    fs::read(&text).unwrap();
+    mounted.unmount();
+    // What was read lies on the disk and in no memory.
+    let mounted = far.mount(&[]);
+    far.server.misbehave(Verb::Get, "data/", Fault::Silence, usize::MAX);
+    let mut stalled: Vec<_> = (0..40)
+        .map(|n| {
+            let of = format!("if={}", long.display());
+            let skip = format!("skip={}", n * 30);
+            Command::new("dd")
+                .args([&of, "of=/dev/null", "bs=4096", "count=1", &skip])
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    assert!(fs::read(&text).unwrap() == fs::read(far.tree.at("medium")).unwrap());
+    tool(Command::new("ls").arg("-lR").arg(mounted.point().join("latest")).stdout(Stdio::null()));
+    let still = stalled.iter_mut().filter_map(|child| child.try_wait().unwrap()).count();
+    assert!(still < 40, "nobody waits for the dead link: the test shows nothing");
+    for child in &mut stalled {
+        tool(Command::new("kill").arg("-INT").arg(child.id().to_string()));
+        child.wait().unwrap();
+    }
+    far.server.behave();
+    wait_until("the link is alive again", || fs::read(&long).is_ok());
+    read_all(&mounted, far.tree.top());
+    mounted.unmount();
+}
+
+/// How much of a slow link a copy uses. It measures, and asserts only that the copy is right.
+#[test]
+#[ignore = "measures: wants a quiet machine"]
+fn how_much_of_a_slow_link_a_copy_uses() {
+    let far = Far::new(|tree| {
+        (0..4_000).for_each(|n| drop(tree.file(format!("small/{:02}/{n}", n % 40), random(n, 10_000))));
+        (0..4).for_each(|n| drop(tree.file(format!("long{n}"), random(n + 9_000, 15_000_000))));
+    });
+    let here = far.server.endpoint().strip_prefix("http://").unwrap().parse().unwrap();
+    let shape = Shape { latency: Duration::from_millis(25), bytes_per_second: Some(12_500_000), ..Shape::default() };
+    let link = SlowLink::to(here, shape).unwrap();
+    let address = far.server.store("repository").replace(&far.server.endpoint(), &format!("http://{}", link.address()));
+    far.site.set("BYGONE_REPO", &address);
+    let mounted = far.mount(&[]);
+    let first = Instant::now();
+    fs::read(mounted.latest(&far.tree.at("small/00/0"))).unwrap();
+    let first = first.elapsed();
+    let (before, since) = (link.counts(), Instant::now());
+    tool(Command::new("cp").arg("-r").arg(mounted.latest(far.tree.top())).arg(far.site.at("copy")));
+    let (counts, seconds) = (link.counts(), since.elapsed().as_secs_f64());
+    let bytes = counts.bytes_down - before.bytes_down;
+    let share = bytes as f64 / 12_500_000.0 / seconds;
+    let requests = counts.requests - before.requests;
+    println!(
+        "first file {first:?}; cp -r: {bytes} bytes in {seconds:.2} s by {requests} requests: {:.0} % of the link",
+        share * 100.0
+    );
+    let peak = fs::read_to_string(format!("/proc/{}/status", mounted.pid())).unwrap();
+    println!("{}", peak.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+    mounted.unmount();
+    compare::assert_same(far.tree.top(), &far.site.at("copy"));
+}
