@@ -311,15 +311,16 @@ impl Shared {
     fn keep(&self, job: &Job, pieces: &[(PieceAt, Bytes)]) -> bool {
         let (Some(disk), Some((_, first))) = (&self.disk, pieces.first()) else { return false };
         let span = job.run.object.span(&job.run.pieces);
-        match disk.write(&job.run.object, span.start, &first.whole) {
-            Ok(kept) => kept,
-            Err(error) => {
-                if !self.disk_trouble_said.swap(true, Ordering::Relaxed) {
-                    (self.options.say)(&format!("what is fetched cannot be kept in the cache: {error}"));
-                }
-                false
-            }
+        let written = disk.write(&job.run.object, span.start, &first.whole);
+        let trouble = match written {
+            Ok(true) => return true,
+            Ok(false) => "its disk has no more free space than --cache-free says".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if !self.disk_trouble_said.swap(true, Ordering::Relaxed) {
+            (self.options.say)(&format!("what is fetched cannot be kept in the cache: {trouble}"));
         }
+        false
     }
 
     fn watch_deadlines(&self) {
