@@ -198,5 +198,5 @@ fn how_much_of_a_slow_link_a_copy_uses() {
     let peak = fs::read_to_string(format!("/proc/{}/status", mounted.pid())).unwrap();
     println!("{}", peak.lines().find(|line| line.starts_with("VmHWM")).unwrap());
     mounted.unmount();
-    compare::assert_same(far.tree.top(), &far.site.at("copy"));
+    tool(Command::new("diff").arg("-r").args([far.tree.top(), &far.site.at("copy")]));
 }
