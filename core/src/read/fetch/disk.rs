@@ -163,6 +163,9 @@ impl Disk {
             let Ok(file) = file_options().open(&old.path) else { continue };
             let excess = if used > goal { used - goal } else { old.bytes };
             punch_first(&file, excess)?;
+            // A hole is no use: the rest of the file goes before younger ones do.
+            let used_at = TimeSpec::new(old.used_at.0, old.used_at.1);
+            let _ = futimens(&file, &TimeSpec::UTIME_OMIT, &used_at);
             used = used.saturating_sub(old.bytes) + file.metadata()?.blocks() * SECTOR_BYTES;
         }
         self.used.store(used, Ordering::Relaxed);
