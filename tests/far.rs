@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
-use bygone_tests::program::{Mounted, Site, wait_until};
+use bygone_tests::program::{Mounted, Site, unmount, wait_until};
 use bygone_tests::slow_link::{Shape, SlowLink};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
@@ -120,7 +120,7 @@ fn a_spoilt_cache_never_shows() {
     // As by a crash: the mount is not asked to end.
     mounted.signal("KILL");
     drop(mounted.end());
-    tool(Command::new("umount").arg(far.site.at("mnt")));
+    unmount(&far.site.at("mnt"));
     for (number, path) in far.kept().iter().enumerate() {
         let file = fs::File::options().write(true).open(path).unwrap();
         let length = file.metadata().unwrap().len();

@@ -12,7 +12,7 @@ use std::thread;
 
 use bygone_tests::compare;
 use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
-use bygone_tests::program::{Ran, Site};
+use bygone_tests::program::{Ran, Site, unmount};
 use bygone_tests::tool;
 use bygone_tests::tree::{Tree, prose, random};
 
@@ -236,7 +236,7 @@ impl Master {
         }
         let at = point.join("latest").join(self.source.strip_prefix("/").unwrap()).join("noise");
         let read = fs::read(&at);
-        tool(Command::new("umount").arg(&point));
+        unmount(&point);
         match read {
             Ok(bytes) => assert!(bytes == self.content, "{what}: what is read is right"),
             Err(error) => assert_eq!(error.raw_os_error(), Some(nix::libc::EIO), "{what}: {error}"),

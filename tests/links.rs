@@ -3,15 +3,14 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3};
-use bygone_tests::program::{Ran, Site, Started, is_mounted};
+use bygone_tests::program::{Ran, Site, Started, is_mounted, unmount};
 use bygone_tests::slow_link::{Shape, SlowLink};
 use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::{compare, root};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -87,7 +86,7 @@ fn a_mount_reads_through_rclone_also_in_the_background() {
     assert!(is_mounted(&point));
     let inside = point.join("latest").join(tree.top().strip_prefix("/").unwrap());
     let read = fs::read(inside.join("noise")).unwrap();
-    tool(Command::new("umount").arg(&point));
+    unmount(&point);
     assert!(read == random(2, 3_000_000), "the mount shows the bytes that were backed up");
 }
 

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bygone_tests::program::{Site, is_mounted};
+use bygone_tests::program::{Site, is_mounted, unmount};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool, zoo};
 use nix::unistd::Whence;
@@ -284,7 +284,7 @@ fn a_mount_goes_to_the_background_and_ends_when_unmounted() {
     let inside = point.join("latest").join(tree.at("file").strip_prefix("/").unwrap());
     assert_eq!(fs::read_to_string(inside).unwrap(), "content");
     busy("mnt");
-    tool(Command::new("umount").arg(&point));
+    unmount(&point);
     let since = Instant::now();
     while processes_with(&point) > 0 {
         assert!(since.elapsed() < Duration::from_secs(10), "the process stays after the unmount");

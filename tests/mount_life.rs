@@ -17,7 +17,7 @@ use bygone_core::repo::{Place, Repository, Secret, object_name};
 use bygone_core::store::Source;
 use bygone_core::store::local::LocalStore;
 use bygone_core::write::commit_object;
-use bygone_tests::program::{Mounted, PASSPHRASE, Site, is_mounted, wait_until};
+use bygone_tests::program::{Mounted, PASSPHRASE, Site, is_mounted, unmount, wait_until};
 use bygone_tests::tree::{Tree, random};
 use bygone_tests::{root, tool};
 use nix::errno::Errno;
@@ -133,7 +133,7 @@ fn a_killed_mount_is_an_error_and_not_an_empty_directory() {
     wait_until("the kernel has noticed", || errno_of(fs::read(&inside)) == Some(Errno::ENOTCONN));
     assert_eq!(errno_of(fs::read_dir(&point)), Some(Errno::ENOTCONN), "rsync --delete must not see it empty");
     site.bygone_mount([point.as_os_str()]).ended_with(1).complains_of(&["has died", "umount"]);
-    tool(Command::new("umount").arg(&point));
+    unmount(&point);
     drop(mounted);
     let again = site.mount("mnt", &[]);
     assert!(fs::read(again.latest(&tree.at("one"))).unwrap() == random(1, BIG_BYTES));
@@ -154,18 +154,18 @@ fn what_is_mounted_over_it_is_never_touched() {
     mounted.signal("TERM");
     wait_until("it says what covers it", || mounted.complaint().contains("mounted over the repository"));
     assert_eq!(fs::read_to_string(point.join("ours")).unwrap(), "stays");
-    tool(Command::new("umount").arg(&point));
+    unmount(&point);
     mounted.end().ok();
     assert!(!is_mounted(&point));
 
     let mounted = site.mount("mnt", &[]);
     assert_eq!(fs::read_to_string(mounted.latest(&tree.at("small"))).unwrap(), "small");
-    tool(Command::new("umount").arg(&point));
+    unmount(&point);
     tmpfs();
     fs::write(point.join("ours"), "stays").unwrap();
     mounted.end().ok();
     assert_eq!(fs::read_to_string(point.join("ours")).unwrap(), "stays", "also of what came in its place");
-    tool(Command::new("umount").arg(&point));
+    unmount(&point);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 
-use bygone_tests::program::{Ran, Site};
+use bygone_tests::program::{Ran, Site, unmount};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
 
@@ -78,7 +78,7 @@ fn other_file_systems_are_left_alone_if_asked() {
     let with_one = files(&site, &tree);
     let all = site.bygone(["backup", tree.top().to_str().unwrap()]);
     let with_all = files(&site, &tree);
-    tool(Command::new("umount").arg(&point));
+    unmount(&point);
     assert!((one.code, all.code) == (0, 0), "{one} {all}");
     assert!(!with_one.contains("other/inside") && with_all.contains("other/inside"), "{with_one:?} {with_all:?}");
 }

@@ -310,19 +310,25 @@ impl Mounted {
 
     /// Unmounts in the ordinary way and returns how the program ended.
     pub fn unmount(mut self) -> Ran {
-        // Between fork and exec, a child that another test starts holds copies of our open files, also of files in the
-        // mount: so it may be busy for a moment, and only for a moment.
-        let begun = Instant::now();
-        loop {
-            let done = Command::new("umount").arg(&self.point).output().unwrap();
-            if done.status.success() {
-                break;
-            }
-            let said = String::from_utf8_lossy(&done.stderr).into_owned();
-            assert!(begun.elapsed() < Duration::from_secs(10), "umount: {said}");
-            sleep(Duration::from_millis(20));
-        }
+        unmount(&self.point);
         self.started.take().unwrap().end()
+    }
+}
+
+/// Unmounts in the ordinary way; panics when it stays busy.
+///
+/// Between fork and exec, a child that another test starts holds copies of our open files, also of files in the mount: so
+/// it may be busy for a moment, and only for a moment.
+pub fn unmount(point: &Path) {
+    let begun = Instant::now();
+    loop {
+        let done = Command::new("umount").arg(point).output().unwrap();
+        if done.status.success() {
+            return;
+        }
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(begun.elapsed() < Duration::from_secs(30), "umount {}: {said}", point.display());
+        sleep(Duration::from_millis(20));
     }
 }
 
