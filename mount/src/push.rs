@@ -53,6 +53,8 @@ const NOTES_KEPT: usize = 4_096;
 const HELD_FILES: usize = 6;
 /// How many listings after a read are taken for those of its reader, who goes down some directories before it reads on.
 const LISTINGS_AFTER_READ: u32 = 8;
+/// How many of these may be pushed whole, before one of them must tell by its marker that reading goes on.
+const LISTINGS_UNMARKED: u32 = 3;
 /// Batches that are begun and not pushed to their end.
 const BATCHES_MAX: usize = 8;
 
@@ -61,8 +63,9 @@ const BATCHES_MAX: usize = 8;
 enum Hint {
     /// This file version is being read.
     Read(u64),
-    /// The kernel has been told of this file version and of those after it in its directory.
-    Listed(u64),
+    /// The kernel has been told of this file version and of those after it in its directory. If all are pushed, nothing
+    /// tells whether they are read: so one is left out from time to time.
+    Listed { version: u64, needs_marker: bool },
 }
 
 /// What was done to a file version lately.
@@ -117,14 +120,15 @@ impl Hints {
     /// Calls `answer`, which tells the kernel of this file version and of those after it in its directory.
     pub fn listing(&self, version: u64, answer: impl FnOnce()) {
         let less = |left: u32| left.checked_sub(1);
-        if self.listings_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
+        let Ok(left) = self.listings_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) else {
             return answer();
-        }
+        };
         // Closed before the answer, as the next request follows at once; told after it, as the kernel refuses what it does
         // not know.
         self.gate.close();
         answer();
-        if !self.drop_hint(Hint::Listed(version)) {
+        let needs_marker = left <= LISTINGS_AFTER_READ - LISTINGS_UNMARKED;
+        if !self.drop_hint(Hint::Listed { version, needs_marker }) {
             self.gate.open();
         }
     }
@@ -241,13 +245,13 @@ impl Planner {
 
     fn take(&mut self, hint: Hint) -> Result<Batch, Failure> {
         match hint {
-            Hint::Read(version) => self.look_around(version, true),
-            Hint::Listed(version) => self.look_around(version, false),
+            Hint::Read(version) => self.look_around(version, true, false),
+            Hint::Listed { version, needs_marker } => self.look_around(version, false, needs_marker),
         }
     }
 
     /// The files that are likely to be read after `version`; that one too unless it was read.
-    fn look_around(&self, version: u64, was_read: bool) -> Result<Batch, Failure> {
+    fn look_around(&self, version: u64, was_read: bool, needs_marker: bool) -> Result<Batch, Failure> {
         let Some(around) = self.tree.neighbours(version)? else { return Ok(Vec::new()) };
         let place = around.place() as u64;
         let mut streams = self.directories.get(around.node()).unwrap_or_default();
@@ -256,10 +260,10 @@ impl Planner {
         let index = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(around.len());
         let entries = around.entries(index(plan.start)..index(plan.end));
         let mut batch = within(BATCH_BYTES_MAX, self.tree.small_files(entries, FILE_BYTES_MAX)?);
-        // The marker. The end of a directory needs none, unless nothing of this directory was read yet.
+        // The marker. The end of a directory needs none but to tell that the reading of directories goes on.
         if index(plan.end) < around.len() && !batch.is_empty() {
             batch.remove(batch.len() / 2);
-        } else if !was_read {
+        } else if needs_marker {
             batch.pop();
         }
         Ok(batch)
@@ -335,32 +339,38 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_directory_is_pushed_but_for_one_file() {
-        let (_sample, mut planner, files) = planner(8);
-        let listed = versions(planner.take(Hint::Listed(files[0])).unwrap());
-        assert_eq!(listed, files[..7], "all but the last, which tells that reading goes on");
+    fn a_listed_directory_is_pushed_but_for_one_file_from_time_to_time() {
+        for (needs_marker, pushed) in [(true, 7), (false, 8)] {
+            let (_sample, mut planner, files) = planner(8);
+            let listed = versions(planner.take(Hint::Listed { version: files[0], needs_marker }).unwrap());
+            assert_eq!(listed, files[..pushed], "the last tells that reading goes on");
+        }
     }
 
     #[test]
     fn a_listing_is_a_hint_only_while_something_is_read() {
         let (hints, hinted) = hints();
+        // What was told, and whether it needs a marker.
         let listed = || {
             let mut answered = false;
             hints.listing(7, || answered = true);
             assert!(answered);
-            let told = hinted.receiver.try_iter().filter(|hint| matches!(hint, Hint::Listed(7))).count();
+            let marked = |hint| match hint {
+                Hint::Listed { version: 7, needs_marker } => Some(needs_marker),
+                _ => None,
+            };
+            let told = hinted.receiver.try_iter().filter_map(marked).last();
             hinted.gate.open();
             told
         };
-        assert_eq!(listed(), 0, "nothing was read yet");
+        assert_eq!(listed(), None, "nothing was read yet");
         hints.read(3, FILE_BYTES_MAX + 1);
-        assert_eq!(listed(), 0, "only a long file was read, and long files are not pushed");
+        assert_eq!(listed(), None, "only a long file was read, and long files are not pushed");
         hints.read(3, 1);
-        assert_eq!(
-            (0..20).map(|_| listed()).sum::<usize>(),
-            LISTINGS_AFTER_READ as usize,
-            "then nothing was read for long"
-        );
+        let told: Vec<_> = (0..20).map_while(|_| listed()).collect();
+        let (unmarked, marked) = told.split_at(LISTINGS_UNMARKED as usize);
+        assert_eq!(told.len(), LISTINGS_AFTER_READ as usize, "then nothing was read for long");
+        assert!(unmarked.iter().all(|needs_marker| !needs_marker) && marked.iter().all(|needs_marker| *needs_marker));
     }
 
     #[test]
