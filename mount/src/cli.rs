@@ -29,6 +29,7 @@ use crate::announce::PidFile;
 use crate::daemon;
 use crate::daemon::Parent;
 use crate::daemon::Side;
+use crate::heap;
 use crate::helper;
 use crate::log::Log;
 use crate::mountpoint;
@@ -101,6 +102,7 @@ struct Way {
 /// Runs the program with `arguments` (the first is its name) and returns its exit code. Called first of all in a process,
 /// because going to the background forks.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    heap::share();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let name = arguments.first().map(OsString::as_os_str).unwrap_or_default();
     if helper::is_called_by_mount(name) { run_for_mount(&arguments) } else { run_line(arguments, false) }
@@ -221,7 +223,8 @@ impl Arguments {
         let listen = signals::forward(events.0.clone(), terminal, reload);
         listen.map_err(Failure::machine("listen to", "signals"))?;
         let shown = self.wanted.shown(now())?;
-        let reading = self.reading.fetching(&self.globals.locations()?.cache_base, repository.catalog_dir(), &log);
+        let (cache_base, is_far) = (self.globals.locations()?.cache_base, repository.store().is_far());
+        let reading = self.reading.fetching(&cache_base, repository.catalog_dir(), is_far, &log);
         let mut session = Session::mount(repository, point, options, shown, reading, log, events)?;
         let address = repository.store().address();
         let ready = stats_file.map_or(Ok(()), |path| {

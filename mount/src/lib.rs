@@ -17,6 +17,7 @@ pub mod failure;
 mod folders;
 pub mod fuse;
 mod gate;
+mod heap;
 mod helper;
 pub mod inode;
 pub mod listing;
