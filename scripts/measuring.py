@@ -36,7 +36,7 @@ class Table:
         return wall
 
     def put(self, program, row, wall, cpu, peak, verdicts):
-        line = f"{program:<8} {row:<34} {wall:>8} {cpu:>8} {peak:>8}  {'; '.join(verdicts)}"
+        line = f"{program:<8} {row:<36} {wall:>8} {cpu:>8} {peak:>8}  {'; '.join(verdicts)}"
         self.rows.append(line)
         print(line, flush=True)
 
@@ -49,7 +49,7 @@ class Table:
         self.put(program, row, str(value), "", "", verdicts)
 
 
-HEADER = f"{'program':<8} {'what':<34} {'wall s':>8} {'CPU s':>8} {'peak MB':>8}  targets"
+HEADER = f"{'program':<8} {'what':<36} {'wall s':>8} {'CPU s':>8} {'peak MB':>8}  targets"
 
 
 def verdict(what, found, limit, unit):
