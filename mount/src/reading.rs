@@ -16,8 +16,8 @@ const MEMORY_BYTES_MIN: u64 = 32 << 20;
 /// The part of the memory in which what comes from a far store lies before it is decoded.
 const FETCH_SHARE: usize = 4;
 /// What the rest of the program takes of it: the catalog's pages, runs of frames that are made, answers on their way.
-/// Measured: 28 MB after a walk over the Linux tree, some 25 MB of runs and answers while all of it is copied.
-const OTHERS_BYTES: usize = 64 << 20;
+/// Measured: 28 MB after a walk over the Linux tree, 25 to 45 MB of runs and answers while all of it is copied.
+const OTHERS_BYTES: usize = 80 << 20;
 
 /// Options that say how data is read.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub struct Reading {
     /// Leave PERCENT of the disk of --cache-dir free
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=99))]
     cache_free: u8,
-    /// Take up to SIZE of memory, at least 32MiB; 64MiB of it, or half, are for all but data
+    /// Take up to SIZE of memory, at least 32MiB; up to 80MiB of it are for all but data
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = parse_memory)]
     memory: u64,
     /// Let a read of a far store fail after TIME without its data: 90s, 2m
@@ -59,7 +59,7 @@ impl Reading {
         });
         let log = Arc::clone(log);
         let fetch_bytes = memory_bytes / FETCH_SHARE;
-        let for_data = memory_bytes.saturating_sub(OTHERS_BYTES).max(memory_bytes / 2);
+        let for_data = memory_bytes.saturating_sub(OTHERS_BYTES).max(memory_bytes / 8 * 3);
         let options = FetchOptions {
             cache,
             memory_bytes: fetch_bytes,
