@@ -16,14 +16,14 @@ use bygone_tests::{compare, root, tool};
 use crate::site::programs;
 
 /// A machine whose repository is in a bucket.
-struct Far {
-    site: Site,
-    server: FakeS3,
-    tree: Tree,
+pub struct Far {
+    pub site: Site,
+    pub server: FakeS3,
+    pub tree: Tree,
 }
 
 impl Far {
-    fn new(fill: impl FnOnce(&Tree)) -> Far {
+    pub fn new(fill: impl FnOnce(&Tree)) -> Far {
         let (site, server) = (Site::new(&programs()), FakeS3::start());
         site.set("BYGONE_REPO", &(server.store("repository") + "&stall=1s"));
         site.set("AWS_ACCESS_KEY_ID", ACCESS_KEY);
@@ -35,7 +35,7 @@ impl Far {
         Far { site, server, tree }
     }
 
-    fn mount(&self, options: &[&str]) -> Mounted {
+    pub fn mount(&self, options: &[&str]) -> Mounted {
         // Whatever else fills the disk that the tests run on.
         let mounted = self.site.mount("mnt", &[&["--cache-free", "0"], options].concat());
         // What opening asks for is not what reading asks for.
@@ -44,7 +44,7 @@ impl Far {
     }
 
     /// How many requests for data were made since this was asked last.
-    fn gets(&self) -> usize {
+    pub fn gets(&self) -> usize {
         let asked = self.server.take_asked();
         asked.iter().filter(|(verb, name)| *verb == Verb::Get && name.contains("data/")).count()
     }
@@ -59,7 +59,7 @@ impl Far {
 }
 
 /// Small and long files, about 12 MB that do not compress.
-fn mixed(tree: &Tree) {
+pub fn mixed(tree: &Tree) {
     (0..300).for_each(|n| drop(tree.file(format!("small/{:02}/{n}", n % 10), random(n, 10_000))));
     tree.file("long", random(1_000, 6_000_000));
     tree.file("medium", random(1_001, 3_000_000));
@@ -106,6 +106,27 @@ fn everything_is_fetched_once_and_kept_for_the_next_mount() {
     let mounted = far.mount(&["--offline"]);
     read_all(&mounted, far.tree.top());
     assert_eq!(far.gets(), 0);
+    mounted.unmount();
+}
+
+#[test]
+fn no_more_is_fetched_than_is_allowed() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let mounted = far.mount(&["--max-fetch", "1MiB"]);
+    let read = |name: &str| fs::read(mounted.latest(&far.tree.at(name)));
+    let errno = |name: &str| read(name).err().and_then(|error| error.raw_os_error()).map(nix::errno::Errno::from_raw);
+    assert_eq!(errno("long"), Some(nix::errno::Errno::EIO));
+    let stats = mounted.stats(&far.site);
+    assert!(stats["fetched_bytes"].as_u64() <= Some(1 << 20), "{stats}");
+    assert_eq!(stats["fetched_bytes_max"].as_u64(), Some(1 << 20));
+    far.gets();
+    assert_eq!(errno("medium"), Some(nix::errno::Errno::EIO));
+    assert_eq!(far.gets(), 0);
+    let log = mounted.complaint();
+    assert_eq!(log.matches("what is not in the cache cannot be read any more").count(), 1, "{log}");
     mounted.unmount();
 }
 

@@ -5,6 +5,7 @@
 //! - `snapshots`: the names of the snapshots that hold this very version at this path, oldest first, one a line
 //! - `first_seen`, `last_seen`: the times of the first and the last of them
 //! - `content_id`: equal for equal content that was cut in the same way
+//! - `cached`: yes if its content can be read without asking a far store, also by the next mount, else no
 //! - `volumes`: the names of the volumes that hold its blocks, one a line
 //! - `stored_bytes`: what its blocks take in the store
 //!
@@ -21,6 +22,7 @@ use bygone_core::entry::Kind;
 use bygone_core::hash::sha256;
 use bygone_core::id::NodeId;
 use bygone_core::id::hex;
+use bygone_core::read::Reader;
 use bygone_core::read::View;
 
 use crate::failure::Failure;
@@ -30,6 +32,9 @@ use crate::sides::descend;
 
 /// What all of their names begin with.
 pub const PREFIX: &[u8] = b"user.bygone.";
+
+/// The one that depends on what was fetched: [`cached`] knows it, and [`value`] does not.
+pub const CACHED: &[u8] = b"user.bygone.cached";
 
 /// The longest value; the kernel takes 64 KiB.
 const VALUE_BYTES_MAX: usize = 60 << 10;
@@ -53,6 +58,12 @@ pub fn value(view: &View, listing: &Listing, of: &Of<'_>, name: &[u8]) -> Result
         b"stored_bytes" => Ok(view.stored(content_of(of)?)?.bytes.to_string().into_bytes()),
         _ => Err(Failure::NoAttribute),
     }
+}
+
+/// The value of [`CACHED`] for a file.
+pub fn cached(view: &View, reader: &Reader, of: &Of<'_>) -> Result<Vec<u8>, Failure> {
+    let is_kept = reader.is_kept(&view.file(content_of(of)?)?)?;
+    Ok(if is_kept { b"yes" } else { b"no".as_slice() }.to_vec())
 }
 
 /// The snapshots that hold it, oldest first.

@@ -37,6 +37,9 @@ pub struct Reading {
     /// Never ask a far store for data: what is not kept on this machine cannot be read
     #[arg(long)]
     offline: bool,
+    /// Fetch at most SIZE from a far store in the life of this mount, then be as with --offline
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_fetch: Option<u64>,
 }
 
 /// The same, for a repository.
@@ -65,6 +68,8 @@ impl Reading {
             memory_bytes: fetch_bytes,
             deadline: self.read_timeout,
             is_offline: self.offline,
+            fetched_bytes_max: self.max_fetch.unwrap_or(u64::MAX),
+            reads_ahead: true,
             say: Arc::new(move |text| log.once(text, || text.to_owned())),
         };
         Fetching { cache_bytes_max: for_data - if is_far { fetch_bytes } else { 0 }, options }

@@ -101,13 +101,14 @@ impl Session {
         let layout = shown.shape.layout;
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let Fetching { cache_bytes_max, options: fetch_options } = reading;
+        let fetched_bytes_max = Some(fetch_options.fetched_bytes_max).filter(|bytes| *bytes < u64::MAX);
         let reader = Arc::new(Reader::fetching(repository, cache_bytes_max, Order::Any, fetch_options)?);
         // One for each thread that serves the kernel, one to push, and one for messages.
         let count = serving_threads(cores) + 2;
         let views = Views::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
         let tree = Arc::new(Tree::new(views, owner));
-        let stats = Arc::new(Stats::new(Arc::clone(&tree), Arc::clone(&reader)));
+        let stats = Arc::new(Stats::new(Arc::clone(&tree), Arc::clone(&reader), fetched_bytes_max));
         let data = Data::new(reader, workers(cores, repository), cache_bytes_max).map_err(no_thread)?;
         let data = Arc::new(data);
         let (hints, hinted) = push::hints();

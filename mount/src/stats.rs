@@ -81,6 +81,7 @@ pub struct Stats {
     since: Instant,
     tree: Arc<Tree>,
     reader: Arc<Reader>,
+    fetched_bytes_max: Option<u64>,
     requests: [AtomicU64; REQUESTS.len()],
     answered_bytes: AtomicU64,
     waiting: AtomicU64,
@@ -120,6 +121,8 @@ pub struct Report {
     pub gets: u64,
     /// Bytes that the store gave.
     pub fetched_bytes: u64,
+    /// Bytes that it may give (--max-fetch).
+    pub fetched_bytes_max: Option<u64>,
     /// Waiting for the store, all threads together.
     pub fetch_seconds: f64,
     /// Opening and decompressing, all threads together.
@@ -127,10 +130,11 @@ pub struct Report {
 }
 
 impl Stats {
-    /// Counters that stand at nothing, for a mount that shows `tree` and reads through `reader`.
-    pub fn new(tree: Arc<Tree>, reader: Arc<Reader>) -> Stats {
+    /// Counters that stand at nothing, for a mount that shows `tree` and reads through `reader`, which may fetch so much.
+    pub fn new(tree: Arc<Tree>, reader: Arc<Reader>, fetched_bytes_max: Option<u64>) -> Stats {
         let (requests, [answered_bytes, waiting, errors]) = Default::default();
-        Stats { since: Instant::now(), tree, reader, requests, answered_bytes, waiting, errors }
+        let since = Instant::now();
+        Stats { since, tree, reader, fetched_bytes_max, requests, answered_bytes, waiting, errors }
     }
 
     /// The kernel asks.
@@ -172,6 +176,7 @@ impl Stats {
             frames_failed: frames.frames_failed,
             gets: frames.gets,
             fetched_bytes: frames.fetched_bytes,
+            fetched_bytes_max: self.fetched_bytes_max,
             fetch_seconds: seconds(frames.fetch_time.as_secs_f64()),
             decode_seconds: seconds(frames.decode_time.as_secs_f64()),
         }
@@ -247,8 +252,9 @@ impl Report {
             (
                 "fetched",
                 format!(
-                    "{} in {}, {}",
+                    "{}{} in {}, {}",
                     size(self.fetched_bytes),
+                    self.fetched_bytes_max.map_or_else(String::new, |max| format!(" of at most {}", size(max))),
                     count(self.gets, "request", "requests"),
                     duration(self.fetch_seconds)
                 ),
@@ -274,7 +280,7 @@ mod tests {
         }
         let sample = Sample::new();
         sample.backup(1, &[], vec![("file".to_owned(), Node::File(vec![1]))]);
-        let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader()));
+        let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader(), None));
         let before = stats.report();
         stats.asked(Request::Lookup);
         let (first, second) = (stats.asked_to_read(), stats.asked_to_read());
@@ -295,6 +301,8 @@ mod tests {
         let lines = report.lines();
         assert!(lines.contains(&"requests   1,205: 1,200 read, 5 lookup".to_owned()), "{lines:?}");
         assert!(lines.contains(&"fetched    2.0 KiB in 1 request, 0.0 s".to_owned()), "{lines:?}");
+        let limited = Report { fetched_bytes_max: Some(4_096), ..report };
+        assert!(limited.lines().contains(&"fetched    2.0 KiB of at most 4.0 KiB in 1 request, 0.0 s".to_owned()));
     }
 
     #[test]

@@ -88,7 +88,7 @@ mod tests {
         let (sample, dir) = (Sample::new(), tempfile::tempdir().unwrap());
         sample.backup(1, &[], Vec::new());
         let path = dir.path().join("stats.json");
-        let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader()));
+        let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader(), None));
         let log = Arc::new(Log::to_stderr());
         let file = StatsFile::start(Arc::clone(&stats), path.clone(), log).unwrap();
         let read = || serde_json::from_slice::<Report>(&fs::read(&path).unwrap()).unwrap();
@@ -103,7 +103,7 @@ mod tests {
     fn a_place_that_cannot_be_written_is_refused() {
         let (sample, dir) = (Sample::new(), tempfile::tempdir().unwrap());
         sample.backup(1, &[], Vec::new());
-        let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader()));
+        let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader(), None));
         let log = Arc::new(Log::to_stderr());
         assert!(StatsFile::start(stats, dir.path().join("no/stats"), log).is_err());
     }

@@ -71,6 +71,11 @@ impl Views {
         Ok(views)
     }
 
+    /// Who reads the data.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     /// One more view of the same catalog.
     pub fn open(&self) -> Result<View> {
         let view = self.reader.view()?;

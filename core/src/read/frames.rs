@@ -20,6 +20,7 @@ use super::fetch::Clock;
 use super::fetch::Failed;
 use super::fetch::Fetch;
 use super::fetch::FetchOptions;
+use super::fetch::Footprint;
 use super::fetch::Object;
 use super::fetch::Told;
 use super::fetch::Want;
@@ -118,9 +119,12 @@ impl Frames {
         !self.is_far() || self.wants(frames).is_ok_and(|wants| self.fetch.is_at_hand(&wants))
     }
 
-    /// Bytes that the store would have to be asked for so that these frames can be made.
-    pub fn missing_bytes(&self, frames: &[FrameAt]) -> Result<u64> {
-        if self.is_far() { Ok(self.fetch.missing_bytes(&self.wants(frames)?)) } else { Ok(0) }
+    /// Adds what these frames take of a far store's cache.
+    pub fn add_to(&self, footprint: &mut Footprint, frames: &[FrameAt]) -> Result<()> {
+        if self.is_far() {
+            footprint.add(&self.places(frames.iter())?);
+        }
+        Ok(())
     }
 
     /// Calls `then` when these frames can be made without the store, or [`Frames::get`] will say why not: at once, or
@@ -141,10 +145,20 @@ impl Frames {
         }
     }
 
-    /// Where frames that are not in memory lie, a range for each stretch of them.
+    /// True if what these frames take lies on this machine, for the next reader too: not only in memory.
+    pub fn is_kept(&self, frames: &[FrameAt]) -> Result<bool> {
+        Ok(!self.is_far() || self.fetch.is_kept(&self.places(frames.iter())?))
+    }
+
+    /// Where frames that are not in memory lie.
     fn wants(&self, frames: &[FrameAt]) -> Result<Vec<Want>> {
+        self.places(frames.iter().filter(|at| !self.is_cached(**at)))
+    }
+
+    /// Where frames lie, a range for each stretch of them.
+    fn places<'a>(&self, frames: impl Iterator<Item = &'a FrameAt>) -> Result<Vec<Want>> {
         let mut wants: Vec<Want> = Vec::new();
-        for at in frames.iter().filter(|at| !self.is_cached(**at)) {
+        for at in frames {
             let want = self.volume(at.volume)?.want(at.ordinal..at.ordinal + 1)?;
             match wants.last_mut() {
                 Some(last) if last.object.volume == at.volume && last.range.end == want.range.start => {

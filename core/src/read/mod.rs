@@ -40,6 +40,7 @@ pub use directory::Item;
 pub use fetch::CacheOptions;
 pub use fetch::CacheUsage;
 pub use fetch::FetchOptions;
+pub use fetch::Footprint;
 pub use fetch::Say;
 pub use fetch::cache_clear;
 pub use fetch::cache_usage;
@@ -59,6 +60,9 @@ pub use volume::VolumeFile;
 
 use map::Page;
 use map::Segment;
+
+/// How much of a long file is looked at together.
+const LOOK_BYTES: u64 = 64 << 20;
 
 /// Whether blocks are held against their ids as they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +167,19 @@ impl Reader {
         }
         found.dedup();
         Ok(found)
+    }
+
+    /// True if the whole file can be read without asking a far store, by every reader that uses the same cache.
+    pub fn is_kept(&self, file: &FileMap) -> Result<bool> {
+        let mut at = 0;
+        while self.frames.is_far() && at < file.length() {
+            let until = at.saturating_add(LOOK_BYTES);
+            if !self.frames.is_kept(&self.frames_of(file, at..until)?)? {
+                return Ok(false);
+            }
+            at = until;
+        }
+        Ok(true)
     }
 
     /// The first offset not before `offset` that lies in data; `None` if there is none.

@@ -53,7 +53,11 @@ impl Tree {
         match Inode::decode(number).ok_or(Failure::Stale)? {
             Inode::File(version) => {
                 let seen = self.seen(view, version)?;
-                facts::value(view, &moment.listing, &Of::File(&seen.entry, version, seen.path), name)
+                let of = Of::File(&seen.entry, version, seen.path);
+                if name == facts::CACHED {
+                    return facts::cached(view, self.views.reader(), &of);
+                }
+                facts::value(view, &moment.listing, &of, name)
             }
             Inode::Directory { path, .. } | Inode::Versions(path) | Inode::Deleted(path) => {
                 facts::value(view, &moment.listing, &Of::Directory(path), name)

@@ -57,6 +57,18 @@ pub struct CacheOptions {
     pub free_percent_min: u8,
 }
 
+impl CacheOptions {
+    /// How much can lie in it without that some of it makes room for the rest.
+    pub fn lasting_bytes_max(&self) -> u64 {
+        self.bytes_max - self.margin_bytes()
+    }
+
+    /// What is emptied beyond need, so that the next piece does not count everything again.
+    fn margin_bytes(&self) -> u64 {
+        self.bytes_max / 16
+    }
+}
+
 /// The directory.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -154,8 +166,7 @@ impl Disk {
         let mut files = files(&self.options.dir)?;
         files.sort_by_key(|file| file.used_at);
         let mut used: u64 = files.iter().map(|file| file.bytes).sum();
-        // A part more than is needed, so that the next piece does not count everything again.
-        let goal = self.options.bytes_max.saturating_sub(bytes).saturating_sub(self.options.bytes_max / 16);
+        let goal = self.options.lasting_bytes_max().saturating_sub(bytes);
         for old in files.iter().filter(|file| file.bytes > 0) {
             if used <= goal && !self.lacks_space(bytes)? {
                 break;
@@ -209,6 +220,11 @@ pub fn cache_clear(dir: &Path) -> io::Result<CacheUsage> {
         for file in files(dir)? {
             file_options().open(&file.path)?.set_len(0)?;
         }
+    }
+    if let Ok(lock) = file_options().open(dir.join(LOCK_FILE))
+        && lock.try_lock().is_ok()
+    {
+        remove_empty(dir);
     }
     Ok(usage)
 }

@@ -17,8 +17,10 @@
 //!
 //! The threads live only if a far store is read. They are not waited for at the end: one may be stuck in a request.
 
+mod allowance;
 mod disk;
 mod failed;
+mod footprint;
 mod forward;
 mod held;
 mod meter;
@@ -38,6 +40,7 @@ pub use disk::CacheOptions;
 pub use disk::CacheUsage;
 pub use disk::cache_clear;
 pub use disk::cache_usage;
+pub use footprint::Footprint;
 
 pub(super) use failed::Failed;
 pub(super) use failed::Told;
@@ -75,6 +78,10 @@ pub struct FetchOptions {
     pub deadline: Duration,
     /// The store is never asked: what is not here is an error.
     pub is_offline: bool,
+    /// Bytes that the store may give in all. What would be more is not asked for, and then nothing any more.
+    pub fetched_bytes_max: u64,
+    /// Fetch for whoever reads forwards before he asks. Without it nothing comes but what is wanted, and the gaps in it.
+    pub reads_ahead: bool,
     /// Who hears of damage in the cache.
     pub say: Say,
 }
@@ -86,6 +93,8 @@ impl Default for FetchOptions {
             memory_bytes: FETCH_BYTES_DEFAULT,
             deadline: DEADLINE_DEFAULT,
             is_offline: false,
+            fetched_bytes_max: u64::MAX,
+            reads_ahead: true,
             say: Arc::new(|_| {}),
         }
     }
@@ -146,6 +155,11 @@ impl Fetch {
         self.pool.as_ref().map_or(0, |pool| pool.missing_bytes(wants))
     }
 
+    /// True if all of this lies on a disk of this machine.
+    pub fn is_kept(&self, wants: &[Want]) -> bool {
+        self.pool.as_ref().is_none_or(|pool| pool.is_kept(wants))
+    }
+
     /// Calls `then` when all of this is at hand, or cannot be had: at once, or later in another thread. Whoever reads
     /// then is told what went wrong.
     pub fn bring(&self, wants: &[Want], then: impl FnOnce() + Send + 'static) {
@@ -165,6 +179,7 @@ impl Fetch {
     /// The bytes of a range.
     pub fn bytes(&self, want: &Want) -> Result<Sealed> {
         let Some(pool) = &self.pool else { return self.direct(want) };
+        let alone = || pool.fetch_alone(want, || self.direct(want));
         for _ in 0..ROUNDS_MAX {
             let (sender, receiver) = bounded(1);
             // The other end waits below.
@@ -172,7 +187,7 @@ impl Fetch {
             let came = match receiver.recv() {
                 Ok(Ok(came)) => came,
                 // The object ends sooner than was thought; maybe not before the end of what is wanted.
-                Ok(Err(Told::Store { kind: io::ErrorKind::UnexpectedEof, .. })) => return self.direct(want),
+                Ok(Err(Told::Store { kind: io::ErrorKind::UnexpectedEof, .. })) => return alone(),
                 Ok(Err(told)) => return Err(told.again()),
                 Err(_) => return Err(Error::Cancelled),
             };
@@ -180,7 +195,7 @@ impl Fetch {
                 return Ok(sealed);
             }
         }
-        self.direct(want)
+        alone()
     }
 
     /// Some of these bytes, which were kept, are not those of the store: they are forgotten.

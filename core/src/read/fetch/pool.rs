@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::Clock;
 use super::FetchOptions;
 use super::Want;
+use super::allowance::Allowance;
 use super::disk::Disk;
 use super::failed::Told;
 use super::forward::Luck;
@@ -42,6 +43,8 @@ use crate::store::Store;
 const WINDOW_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of guesses in the queue.
 const QUEUE_BYTES_MAX: u64 = 2 * WINDOW_BYTES_MAX;
+/// Why nothing is fetched any more.
+const SPENT: &str = "the store has given as much as --max-fetch allows";
 
 /// The pool; its threads start with the first request.
 pub(super) struct Pool {
@@ -62,6 +65,7 @@ struct Shared {
     /// There is somebody new who waits.
     waits: Condvar,
     disk_trouble_said: AtomicBool,
+    allowance: Allowance,
 }
 
 impl Pool {
@@ -87,6 +91,7 @@ impl Pool {
             (Some(_), Some(cache)) => cache.bytes_max,
             _ => held_bytes_max as u64,
         };
+        let allowance = Allowance::of(options.fetched_bytes_max);
         let shared = Shared {
             store,
             disk,
@@ -98,6 +103,7 @@ impl Pool {
             work: Condvar::new(),
             waits: Condvar::new(),
             disk_trouble_said: AtomicBool::new(false),
+            allowance,
         };
         Pool { shared: Arc::new(shared), started: Once::new() }
     }
@@ -121,6 +127,11 @@ impl Pool {
             pieces.map(|piece| object.span(&(piece..piece + 1))).map(|span| span.end - span.start).sum::<u64>()
         };
         wants.iter().map(missing).sum()
+    }
+
+    pub fn is_kept(&self, wants: &[Want]) -> bool {
+        let Some(disk) = &self.shared.disk else { return false };
+        wants.iter().all(|Want { object, range }| disk.has(object, &object.span(&object.pieces(range))))
     }
 
     /// `then` is called when everything wanted is here, with what came meanwhile if `keeps`.
@@ -149,7 +160,7 @@ impl Pool {
     }
 
     pub fn ahead(&self, wants: &[Want]) {
-        if self.shared.options.is_offline {
+        if self.shared.why_not().is_some() {
             return;
         }
         let mut state = self.shared.state();
@@ -158,6 +169,14 @@ impl Pool {
         }
         drop(state);
         self.wake();
+    }
+
+    /// Fetches a range by itself, with `get`.
+    pub fn fetch_alone<T>(&self, Want { object, range }: &Want, get: impl FnOnce() -> Result<T>) -> Result<T> {
+        match self.shared.why_not() {
+            Some(why) => Err(refused(object, &object.pieces(range), why).again()),
+            None => self.shared.within_allowance(object, range.clone(), Urgency::Demand, get),
+        }
     }
 
     pub fn distrust(&self, Want { object, range }: &Want) {
@@ -237,16 +256,48 @@ impl Shared {
             };
             missing.push(piece);
         }
-        if self.options.is_offline {
-            return if missing.is_empty() { Ok(missing) } else { Err(offline(object, &pieces)) };
+        if let Some(why) = self.why_not() {
+            return if missing.is_empty() { Ok(missing) } else { Err(refused(object, &pieces, why)) };
         }
         self.queue_missing(state, object, pieces.clone(), Urgency::Demand);
+        if !self.options.reads_ahead {
+            return Ok(missing);
+        }
         let piece_count = |bytes: u64| u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX).max(1);
         let least = piece_count(state.unit_bytes());
         let window = Window { least, most: piece_count(self.window_bytes_max), end: object.count() };
         let plan = state.streams(object.volume).step(pieces, luck, window);
         self.queue_missing(state, object, plan, Urgency::Ahead);
         Ok(missing)
+    }
+
+    /// Why the store is not asked for anything, if it is not.
+    fn why_not(&self) -> Option<&'static str> {
+        if self.options.is_offline {
+            return Some("--offline forbids to ask the store");
+        }
+        self.allowance.is_spent().then_some(SPENT)
+    }
+
+    /// Fetches with `get`, if as much may still be fetched as `span` is long.
+    fn within_allowance<T>(
+        &self,
+        object: &Object,
+        span: Range<u64>,
+        urgency: Urgency,
+        get: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let bytes = span.end - span.start;
+        if self.allowance.take(bytes) {
+            return get().inspect_err(|_| self.allowance.give_back(bytes));
+        }
+        // A guess that is too long says nothing about what is asked for in earnest.
+        if urgency == Urgency::Demand && self.allowance.spend() {
+            let text =
+                "the store has given as much as --max-fetch allows: what is not in the cache cannot be read any more";
+            (self.options.say)(text);
+        }
+        Err(refused(object, &object.pieces(&span), SPENT).again())
     }
 
     /// Queues those of `pieces` that are not here and do not fly, and the small gaps between them.
@@ -261,7 +312,8 @@ impl Shared {
 
     fn work_on(&self) {
         while let Some(job) = self.next() {
-            let got = self.get(&job);
+            let span = job.run.object.span(&job.run.pieces);
+            let got = self.within_allowance(&job.run.object, span, job.urgency, || self.get(&job));
             let kept = got.as_ref().is_ok_and(|pieces| self.keep(&job, pieces));
             let got = got.as_deref().map_err(Told::of);
             let mut state = self.state();
@@ -349,9 +401,9 @@ impl Shared {
     }
 }
 
-fn offline(object: &Object, pieces: &Range<u32>) -> Told {
+fn refused(object: &Object, pieces: &Range<u32>, why: &str) -> Told {
     let span = object.span(pieces);
-    let text = "it is not in the cache, and --offline forbids to ask the store";
+    let text = format!("it is not in the cache, and {why}");
     let error = Error::store("read", &object.name, io::Error::new(io::ErrorKind::NotConnected, text));
     Told::of(&at_offset(error, &span))
 }

@@ -205,6 +205,40 @@ fn a_stalled_store_is_given_up_at_the_deadline_and_used_again_afterwards() {
 }
 
 #[test]
+fn no_more_is_fetched_than_is_allowed_and_what_is_here_is_read_on() {
+    for with_disk in [true, false] {
+        let far = Far::new(&[20 * PIECE_BYTES]);
+        let dir = TempDir::new().unwrap();
+        let options = FetchOptions { fetched_bytes_max: 3 * PIECE_BYTES + 5, ..far.options(None, 0) };
+        let cache = far.options(with_disk.then(|| dir.path()), ROOM).cache;
+        let fetch = far.fetch(FetchOptions { cache, ..options });
+        let read = |piece: u64| fetch.bytes(&far.want(0, piece * PIECE_BYTES..piece * PIECE_BYTES + 9));
+        // Whoever reads forwards asks for more than he may have; guesses that do not fit are not made.
+        let came = (0..20).take_while(|piece| read(*piece).is_ok()).count() as u64;
+        assert!((1..=3).contains(&came), "{came}");
+        let fetched: usize = far.fetched().values().sum();
+        assert!(fetched <= 3, "{fetched} pieces");
+        far.store.forget_calls();
+        let error = read(19).err().unwrap().to_string();
+        assert!(error.contains("--max-fetch") && error.contains("data/00"), "{error}");
+        far.assert_right(&fetch, 0, 0..came * PIECE_BYTES);
+        fetch.ahead(&[far.want(0, 0..20 * PIECE_BYTES)]);
+        assert!(far.store.calls().is_empty());
+        assert_eq!(far.said.lock().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn without_reading_ahead_only_what_is_wanted_is_fetched() {
+    let far = Far::new(&[20 * PIECE_BYTES]);
+    let fetch = far.fetch(FetchOptions { reads_ahead: false, ..far.options(None, 0) });
+    for piece in 0..4 {
+        far.assert_right(&fetch, 0, piece * PIECE_BYTES..(piece + 1) * PIECE_BYTES);
+    }
+    assert_eq!((far.most_fetched(), far.fetched().len()), (1, 4));
+}
+
+#[test]
 fn a_near_store_is_asked_for_exactly_what_is_wanted() {
     let far = Far::new(&[1_000_000]);
     let near = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
