@@ -24,6 +24,7 @@ mod mount_life;
 mod mount_peers;
 mod mount_start;
 mod options;
+mod pin;
 mod recover;
 mod repair;
 mod s3_kill;

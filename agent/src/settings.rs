@@ -211,17 +211,25 @@ impl Globals {
         let catalog = self.catalog_dir.clone().or(profile.catalog_dir);
         let catalog = catalog.or_else(|| environment.catalog_dir.clone().map(PathBuf::from)).or(defaults.catalog_dir);
         let catalog = catalog.or_else(|| environment.directory(environment.state_home.as_ref(), ".local/state"));
-        let cache = self.cache_dir.clone().or(profile.cache_dir);
-        let cache = cache.or_else(|| environment.cache_dir.clone().map(PathBuf::from)).or(defaults.cache_dir);
-        let cache = cache.or_else(|| environment.directory(environment.cache_home.as_ref(), ".cache"));
-        let absolute =
-            |path: PathBuf| std::path::absolute(&path).map_err(Failure::machine("find the directory", path.display()));
         let address = match parse_address(repo)? {
             Address::Local(path) => Address::Local(absolute(path)?),
             elsewhere @ (Address::Rclone(_) | Address::S3(_)) => elsewhere,
         };
         let catalog_base = absolute(catalog.ok_or_else(|| no_home("--catalog-dir"))?)?;
-        Ok(Locations { address, catalog_base, cache_base: absolute(cache.ok_or_else(|| no_home("--cache-dir"))?)? })
+        Ok(Locations { address, catalog_base, cache_base: self.cache_base_in(environment)? })
+    }
+
+    /// Where this machine keeps its caches, whichever the repository.
+    pub fn cache_base(&self) -> Result<PathBuf> {
+        self.cache_base_in(&Environment::of_this_process())
+    }
+
+    fn cache_base_in(&self, environment: &Environment) -> Result<PathBuf> {
+        let Configuration { profile, defaults } = self.configuration_in(environment)?;
+        let cache = self.cache_dir.clone().or(profile.cache_dir);
+        let cache = cache.or_else(|| environment.cache_dir.clone().map(PathBuf::from)).or(defaults.cache_dir);
+        let cache = cache.or_else(|| environment.directory(environment.cache_home.as_ref(), ".cache"));
+        absolute(cache.ok_or_else(|| no_home("--cache-dir"))?)
     }
 
     /// What the configuration file says.
@@ -340,6 +348,10 @@ impl Globals {
         ];
         places.into_iter().find(|sources| *sources != Sources::default()).unwrap_or_default()
     }
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&path).map_err(Failure::machine("find the directory", path.display()))
 }
 
 fn no_home(option: &str) -> Failure {

@@ -4,6 +4,7 @@ mod accept_loss;
 mod affected;
 mod alarms;
 mod backup;
+mod cache;
 mod cat;
 mod check;
 mod copy;
@@ -12,6 +13,7 @@ mod init;
 mod key;
 mod lock;
 mod ls;
+mod pin;
 mod recover;
 mod repair;
 mod restore;
@@ -96,6 +98,8 @@ enum Command {
     Ls(ls::Args),
     Cat(cat::Args),
     Restore(restore::Args),
+    Pin(pin::Args),
+    Cache(cache::Args),
     Check(check::Args),
     Affected(affected::Args),
     Recover(recover::Args),
@@ -220,6 +224,8 @@ impl Command {
             Command::Ls(args) => ls::run(args, context),
             Command::Cat(args) => cat::run(args, context),
             Command::Restore(args) => restore::run(args, context),
+            Command::Pin(args) => pin::run(args, context),
+            Command::Cache(args) => cache::run(args, context),
             Command::Check(args) => check::run(args, context),
             Command::Affected(args) => affected::run(args, context),
             Command::Recover(args) => recover::run(args, context),

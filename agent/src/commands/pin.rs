@@ -1,0 +1,287 @@
+//! `bygone pin`: fetches what paths take of a far store into the cache, so that a mount reads them without the store.
+//!
+//! First it is counted what they take: if the cache may not hold all of it, nothing is fetched, because the end would push
+//! out the beginning. At last it is looked whether all of it is there, as others use the cache too.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::bounded;
+use serde_json::json;
+
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::read::CacheOptions;
+use bygone_core::read::FetchOptions;
+use bygone_core::read::FileMap;
+use bygone_core::read::Footprint;
+use bygone_core::read::FrameAt;
+use bygone_core::read::Order;
+use bygone_core::read::Reader;
+use bygone_core::read::View;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::output;
+use crate::output::count;
+use crate::output::size;
+use crate::select::Found;
+use crate::select::Selector;
+use crate::settings::parse_size;
+
+/// Content that is asked for together.
+const BATCH_BYTES: u64 = 16 << 20;
+
+/// Fetch files, or all below directories, into the cache of this machine
+///
+/// What is there is read by mounts without asking the store, also with --offline. It stays until the cache has no room for
+/// something newer. A store on this machine needs no cache.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Which snapshot, and which path in it: latest:/home/me/films. A path alone is one in the latest snapshot: /home/me
+    #[arg(value_name = "SNAP[:PATH]", required = true)]
+    what: Vec<OsString>,
+    /// Keep up to SIZE in the cache, as the mount is told
+    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
+    cache_size: u64,
+    /// Leave PERCENT of the disk of --cache-dir free
+    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=99))]
+    cache_free: u8,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
+    let selectors = args.what.iter().map(|what| selector(what)).collect::<Result<Vec<_>>>()?;
+    let repository = context.open()?;
+    let cache = super::cache::dir(context, &repository)?;
+    let cache = CacheOptions { dir: cache, bytes_max: args.cache_size, free_percent_min: args.cache_free };
+    let room_bytes = cache.lasting_bytes_max();
+    let json = context.globals.json;
+    let options = FetchOptions {
+        cache: Some(cache),
+        // The store has a patience of its own: --retry-for.
+        deadline: Duration::MAX,
+        reads_ahead: false,
+        say: Arc::new(move |text| output::warn(json, text)),
+        ..FetchOptions::default()
+    };
+    let reader = Reader::fetching(&repository, 0, Order::Any, options)?;
+    let view = reader.view()?;
+    let snapshots = super::snapshots_of(&view)?;
+    let find = |selector: &Selector| selector.find(&view, &selector.snapshot(snapshots.clone(), context.now)?);
+    let pinning = Pinning { reader: &reader, view: &view, found: selectors.iter().map(find).collect::<Result<_>>()? };
+    let progress = context.progress();
+    let counted = pinning.count(context)?;
+    if counted.footprint.bytes() > room_bytes {
+        return Err(too_little_room(counted.footprint.bytes(), args.cache_size, room_bytes));
+    }
+    context.watch.bytes_total.store(counted.bytes, Ordering::Relaxed);
+    pinning.bring(context)?;
+    pinning.see_that_all_is_there(context)?;
+    drop(progress);
+    let fetched = reader.frames().counters().counts().fetched_bytes;
+    if json {
+        let taken = counted.footprint.bytes();
+        let value = json!({
+            "files": counted.files, "bytes": counted.bytes, "cached_bytes": taken, "fetched_bytes": fetched,
+            "seconds": context.seconds(),
+        });
+        context.output.value(&value)?;
+    } else if reader.frames().is_far() {
+        let (files, bytes) = (count(counted.files, "file", "files"), size(counted.bytes));
+        context.say(&format!("{files} of {bytes} at hand, {} fetched", size(fetched)))?;
+    } else {
+        context.say("the store is on this machine: there is nothing to fetch")?;
+    }
+    Ok(Exit::Complete)
+}
+
+/// A path alone is one in the latest snapshot.
+fn selector(what: &OsStr) -> Result<Selector> {
+    if what.as_bytes().starts_with(b"/") {
+        let latest = [b"latest:", what.as_bytes()].concat();
+        return Selector::parse(OsStr::from_bytes(&latest));
+    }
+    Selector::parse(what)
+}
+
+/// What is to be pinned.
+struct Pinning<'a> {
+    reader: &'a Reader,
+    view: &'a View,
+    found: Vec<Found>,
+}
+
+/// How much that is.
+struct Counted {
+    files: u64,
+    bytes: u64,
+    footprint: Footprint,
+}
+
+impl Pinning<'_> {
+    /// Calls `each` with every file, once: hard links are one file, and paths may overlap.
+    fn for_files(&self, context: &Context, mut each: impl FnMut(&FileMap) -> Result<()>) -> Result<()> {
+        let (mut seen_files, mut seen_nodes) = (HashSet::new(), HashSet::new());
+        let mut file = |entry: &Entry, version: u64| match &entry.kind {
+            // A file that was named has no version here; it may be met again, which costs nothing but a look.
+            Kind::File(content) if version == 0 || seen_files.insert(version) => each(&self.view.file(content)?),
+            _ => Ok(()),
+        };
+        for found in &self.found {
+            let mut stack = match found {
+                Found::Entry(entry) => {
+                    file(entry, 0)?;
+                    continue;
+                }
+                Found::Directory { node, .. } => vec![*node],
+            };
+            while let Some(node) = stack.pop() {
+                context.watch.check()?;
+                if !seen_nodes.insert(node) {
+                    continue;
+                }
+                for item in self.view.directory(node)?.from(self.view, 0, usize::MAX)? {
+                    file(&item.entry, item.version)?;
+                    stack.extend(item.entry.directory());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The frames of a file, some at a time, each with the bytes of content in them.
+    fn for_frames(&self, file: &FileMap, mut each: impl FnMut(Vec<FrameAt>, u64) -> Result<()>) -> Result<()> {
+        let mut at = 0;
+        while at < file.length() {
+            let until = file.length().min(at.saturating_add(BATCH_BYTES));
+            each(self.reader.frames_of(file, at..until)?, until - at)?;
+            at = until;
+        }
+        Ok(())
+    }
+
+    fn count(&self, context: &Context) -> Result<Counted> {
+        let mut counted = Counted { files: 0, bytes: 0, footprint: Footprint::default() };
+        self.for_files(context, |file| {
+            counted.files += 1;
+            counted.bytes += file.length();
+            self.for_frames(file, |frames, _| Ok(self.reader.frames().add_to(&mut counted.footprint, &frames)?))
+        })?;
+        Ok(counted)
+    }
+
+    /// Fetches all of it, in batches, of which one is asked for while the one before it comes.
+    fn bring(&self, context: &Context) -> Result<()> {
+        let mut before: Option<Batch> = None;
+        let mut batch = Batch::default();
+        self.for_files(context, |file| {
+            self.for_frames(file, |frames, bytes| {
+                batch.frames.extend(frames);
+                batch.bytes += bytes;
+                if batch.bytes < BATCH_BYTES {
+                    return Ok(());
+                }
+                let asked = std::mem::take(&mut batch).ask(self.reader);
+                before.replace(asked).map_or(Ok(()), |before| before.wait(self.reader, context))
+            })
+        })?;
+        let last = batch.ask(self.reader);
+        before.into_iter().chain([last]).try_for_each(|batch| batch.wait(self.reader, context))
+    }
+
+    /// What was fetched first may have been pushed out again by a mount, or for want of free space.
+    fn see_that_all_is_there(&self, context: &Context) -> Result<()> {
+        let mut missing = 0;
+        self.for_files(context, |file| {
+            self.for_frames(file, |frames, bytes| {
+                missing += if self.reader.frames().is_kept(&frames)? { 0 } else { bytes };
+                Ok(())
+            })
+        })?;
+        if missing == 0 { Ok(()) } else { Err(no_room(missing)) }
+    }
+}
+
+/// Frames that are fetched together.
+#[derive(Default)]
+struct Batch {
+    frames: Vec<FrameAt>,
+    bytes: u64,
+    /// Closed when they have come.
+    came: Option<Receiver<()>>,
+}
+
+impl Batch {
+    fn ask(mut self, reader: &Reader) -> Batch {
+        let (here, came) = bounded::<()>(0);
+        reader.frames().bring(&self.frames, move || drop(here));
+        self.came = Some(came);
+        self
+    }
+
+    fn wait(self, reader: &Reader, context: &Context) -> Result<()> {
+        // Nothing is ever sent: whoever is done, or gives up, lets go.
+        let _ = self.came.map(|came| came.recv());
+        context.watch.check()?;
+        let frames = reader.frames();
+        if !frames.is_kept(&self.frames)? {
+            // Reading it says why it did not come; if it can be read, it came and was not kept.
+            for frame in self.frames.iter().filter(|frame| !frames.is_at_hand(&[**frame])) {
+                frames.get(*frame)?;
+            }
+            return Err(no_room(self.bytes));
+        }
+        context.watch.bytes.fetch_add(self.bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn too_little_room(taken: u64, size_max: u64, room_bytes: u64) -> Failure {
+    let needed = taken.div_ceil(15).saturating_mul(16).div_ceil(1 << 20);
+    no_space(
+        taken,
+        format!(
+            "with a --cache-size of {} only {} stay, so nothing was fetched: give --cache-size {needed}MiB or more, here \
+             and to the mount",
+            size(size_max),
+            size(room_bytes),
+        ),
+    )
+}
+
+fn no_room(missing: u64) -> Failure {
+    let text = "its disk is too full, or others fill it: make room, allow more with --cache-size or --cache-free, or choose \
+                another disk with --cache-dir";
+    no_space(missing, text.to_owned())
+}
+
+fn no_space(bytes: u64, why: String) -> Failure {
+    let what = format!("{} in the cache", size(bytes));
+    Failure::machine("keep", what)(io::Error::new(io::ErrorKind::StorageFull, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_alone_is_one_in_the_latest_snapshot() {
+        let text = |what: &str| {
+            let selector = selector(OsStr::new(what)).unwrap();
+            (selector.snapshot.clone(), String::from_utf8(selector.path_bytes()).unwrap())
+        };
+        assert_eq!(text("/home/me"), ("latest".into(), "/home/me".into()));
+        assert_eq!(text("latest~2:/home"), ("latest~2".into(), "/home".into()));
+        assert_eq!(text("/"), ("latest".into(), String::new()));
+        assert!(selector(OsStr::new("")).is_err());
+    }
+}

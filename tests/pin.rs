@@ -1,0 +1,105 @@
+//! What is kept on this machine of a far store: `bygone pin`, `bygone cache`, and the attribute that
+//! says what is on this machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use bygone_tests::{compare, root, tool};
+
+use crate::far::{Far, mixed};
+
+/// `bygone pin`, on a disk that others fill too.
+fn pin(far: &Far, arguments: &[&str]) -> bygone_tests::program::Ran {
+    far.server.take_asked();
+    far.site.bygone([&["pin", "--json", "--cache-free", "0"], arguments].concat())
+}
+
+/// What the mount says of the file.
+fn cached(path: &Path) -> String {
+    let said = tool(Command::new("getfattr").args(["--only-values", "-n", "user.bygone.cached"]).arg(path));
+    String::from_utf8(said).unwrap()
+}
+
+#[test]
+fn what_is_pinned_can_be_read_offline_and_says_so() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let (long, small) = (far.tree.at("long"), far.tree.at("small"));
+    let paths = [format!("latest:{}", long.display()), small.display().to_string()];
+    let paths = [paths[0].as_str(), paths[1].as_str(), paths[1].as_str()];
+    let pinned = pin(&far, &paths).ok().json();
+    assert_eq!((pinned["files"].as_u64(), pinned["bytes"].as_u64()), (Some(301), Some(9_000_000)));
+    let fetched = pinned["fetched_bytes"].as_u64().unwrap();
+    // Whole pieces, and gaps that are cheaper to fetch than to ask around.
+    assert!((9_000_000..14_000_000).contains(&fetched), "{pinned}");
+    assert!(pinned["cached_bytes"].as_u64().unwrap() <= fetched, "{pinned}");
+    let again = pin(&far, &paths).ok().json();
+    assert_eq!(again["fetched_bytes"].as_u64(), Some(0), "what is there is not fetched again");
+
+    let mounted = far.mount(&["--offline"]);
+    let inside = |path: &Path| mounted.latest(path);
+    assert_eq!(cached(&inside(&long)), "yes");
+    assert_eq!(cached(&inside(&far.tree.at("small/03/13"))), "yes");
+    assert_eq!(cached(&inside(&far.tree.at("medium"))), "no");
+    assert!(fs::read(inside(&long)).unwrap() == fs::read(&long).unwrap());
+    compare::assert_same(&small, &inside(&small));
+    assert!(fs::read(inside(&far.tree.at("medium"))).is_err());
+    assert_eq!(far.gets(), 0);
+    mounted.unmount();
+}
+
+#[test]
+fn what_cannot_be_pinned_is_an_error_before_it_is_fetched() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let top = far.tree.top().display().to_string();
+    let refused = pin(&far, &[&top, "--cache-size", "4MiB"]).ended_with(1).complains_of(&["--cache-size", "4.0 MiB"]);
+    assert!(refused.err.contains("nothing was fetched") && refused.err.contains("NO_SPACE"), "{refused}");
+    assert_eq!(far.gets(), 0);
+    // The size that the message names is enough.
+    let wanted = refused.err.split("--cache-size ").last().unwrap().split_whitespace().next().unwrap();
+    pin(&far, &[&top, "--cache-size", wanted]).ok();
+    pin(&far, &["latest:/no/such/file"]).ended_with(1).complains_of(&["/no/such/file"]);
+    pin(&far, &["nonsense:/"]).ended_with(2);
+    // A disk that must stay free takes nothing.
+    far.site.bygone(["cache", "clear", "--all"]).ok();
+    let full = far.site.bygone(["pin", &top, "--cache-free", "99"]);
+    full.ended_with(1).complains_of(&["in the cache", "--cache-free"]);
+}
+
+#[test]
+fn a_cache_is_shown_and_emptied_while_a_mount_uses_it() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let info = || far.site.bygone(["cache", "info", "--json"]).ok().json();
+    assert_eq!(info()["caches"].as_array().map(Vec::len), Some(0));
+    let mounted = far.mount(&[]);
+    fs::read(mounted.latest(&far.tree.at("long"))).unwrap();
+    let shown = info();
+    let cache = &shown["caches"][0];
+    assert!(cache["bytes"].as_u64() > Some(6_000_000) && cache["volumes"].as_u64() > Some(1), "{shown}");
+    assert_eq!(cached(&mounted.latest(&far.tree.at("long"))), "yes");
+    let text = far.site.bygone(["cache", "info"]).ok();
+    assert!(text.text().contains(cache["directory"].as_str().unwrap()), "{text}");
+
+    let id = &cache["repository"].as_str().unwrap()[..6];
+    far.site.bygone(["cache", "clear", "ffff00"]).ended_with(1).complains_of(&["bygone cache info"]);
+    far.site.bygone(["cache", "clear"]).ended_with(2);
+    let cleared = far.site.bygone(["cache", "clear", id, "--json"]).ok().json();
+    // What was on its way when it was shown has come since.
+    assert!(cleared["cleared"]["bytes"].as_u64() >= cache["bytes"].as_u64(), "{cleared}");
+    assert_eq!(info()["caches"][0]["bytes"].as_u64(), Some(0));
+    assert_eq!(cached(&mounted.latest(&far.tree.at("long"))), "no", "what is in memory is not kept");
+    // The mount goes on, and fills it again.
+    compare::assert_same(far.tree.top(), &mounted.latest(far.tree.top()));
+    assert!(info()["caches"][0]["bytes"].as_u64() > Some(0));
+    assert!(!mounted.complaint().contains("damaged"), "{}", mounted.complaint());
+    mounted.unmount();
+}
