@@ -8,7 +8,7 @@
 //!   so that a name once seen in a live mount stays.
 //! - Hosts and tags are any text; what cannot be a file name is written `%XX`, and `%` itself too, so that two names
 //!   never become one.
-//! - Positions in a listing are in order of first appearance: a new snapshot never shifts what a reader has passed.
+//! - Positions in a listing are numbers that a snapshot, host or tag keeps: what comes and goes shifts no reader.
 
 use std::collections::HashMap;
 use std::collections::HashSet;

@@ -53,51 +53,98 @@ pub fn kind(inode: Inode) -> Type {
     }
 }
 
-/// All that is in the directory `inode`, in an order that a new snapshot only appends to; `None` if it is none of the
-/// mount's own directories.
-pub fn children(listing: &Listing, inode: Inode) -> Option<Vec<(Cow<'_, str>, Inode)>> {
-    let latest = |inode: fn(u64) -> Inode| listing.latest().map(|shown| (Cow::from(LATEST), inode(shown.number)));
-    let of_each = |inode: &dyn Fn(&Shown) -> Inode| {
-        listing.snapshots.iter().map(|shown| (Cow::from(shown.name.as_str()), inode(shown))).collect::<Vec<_>>()
+/// Something in one of the mount's own directories.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Child<'a> {
+    /// Its place among the others. It belongs to this child, whatever comes and goes around it: a reader who goes on from
+    /// a place misses nothing that stayed and sees nothing twice.
+    pub ordinal: u64,
+    /// Its name.
+    pub name: Cow<'a, str>,
+    /// What it is.
+    pub inode: Inode,
+}
+
+/// The place of what there is once, before all that has a number.
+const FIRST: u64 = 0;
+
+/// All that is in the directory `inode`, in the order of their places; `None` if it is none of the mount's own directories.
+pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>> {
+    let latest = |inode: fn(u64) -> Inode| {
+        listing.latest().map(|shown| Child { ordinal: FIRST, name: Cow::from(LATEST), inode: inode(shown.number) })
     };
-    match inode {
+    // The catalog counts snapshots from 1, as they come to be known, and never gives a number twice.
+    let of_each = |inode: &dyn Fn(&Shown) -> Inode| {
+        let child = |shown: &'a Shown| Child {
+            ordinal: shown.number,
+            name: Cow::from(shown.name.as_str()),
+            inode: inode(shown),
+        };
+        listing.snapshots.iter().map(child).collect::<Vec<_>>()
+    };
+    let fixed = |all: &'static [(&'static str, Inode)]| {
+        let child = |((name, inode), ordinal): (&(&'static str, Inode), u64)| Child {
+            ordinal,
+            name: Cow::from(*name),
+            inode: *inode,
+        };
+        all.iter().zip(FIRST + 1..).map(child).collect::<Vec<_>>()
+    };
+    let mut found = match inode {
         Inode::Root => {
-            let top = top(listing.layout).iter().map(|(name, inode)| (Cow::from(*name), *inode));
             let rest = match listing.layout {
                 Layout::Default => latest(Inode::Latest).into_iter().collect(),
                 Layout::ShadowCopy => of_each(&root_of),
                 Layout::Zfs | Layout::Restic => Vec::new(),
             };
-            Some(top.chain(rest).collect())
+            fixed(top(listing.layout)).into_iter().chain(rest).collect()
         }
         Inode::Snapshots if listing.layout == Layout::Restic => {
-            Some(latest(Inode::Beside).into_iter().chain(of_each(&root_of)).collect())
+            latest(Inode::Beside).into_iter().chain(of_each(&root_of)).collect()
         }
-        Inode::Snapshots | Inode::ZfsSnapshots => Some(of_each(&root_of)),
-        Inode::Zfs => Some(vec![(Cow::from("snapshot"), Inode::ZfsSnapshots)]),
-        Inode::Changes => Some(of_each(&|shown| Inode::ChangesOf(shown.number))),
+        Inode::Snapshots | Inode::ZfsSnapshots => of_each(&root_of),
+        Inode::Zfs => fixed(&[("snapshot", Inode::ZfsSnapshots)]),
+        Inode::Changes => of_each(&|shown| Inode::ChangesOf(shown.number)),
         Inode::ChangesOf(snapshot) => {
             listing.numbered(snapshot)?;
-            let side = |(name, side)| (Cow::from(name), Inode::Changed { side, snapshot, path: ROOT_PATH });
-            Some(SIDES.into_iter().map(side).collect())
+            let side = |((name, side), ordinal): ((&'static str, Side), u64)| Child {
+                ordinal,
+                name: Cow::from(name),
+                inode: Inode::Changed { side, snapshot, path: ROOT_PATH },
+            };
+            SIDES.into_iter().zip(FIRST..).map(side).collect()
         }
-        Inode::Ids => Some(
-            listing.snapshots.iter().map(|shown| (Cow::from(short_id(shown)), Inode::Near(shown.number))).collect(),
-        ),
+        Inode::Ids => {
+            let child = |shown: &Shown| Child {
+                ordinal: shown.number,
+                name: Cow::from(short_id(shown)),
+                inode: Inode::Near(shown.number),
+            };
+            listing.snapshots.iter().map(child).collect()
+        }
         // Any time can be asked for, and none is listed.
-        Inode::At => Some(Vec::new()),
+        Inode::At => Vec::new(),
         Inode::Hosts | Inode::Tags => {
-            let groups = listing.groups(inode).iter();
-            Some(groups.map(|group| (Cow::from(group.name.as_str()), group.inode)).collect())
+            let child = |group: &'a Group| match group.inode {
+                Inode::Host(key) | Inode::Tag(key) => {
+                    Some(Child { ordinal: key, name: Cow::from(group.name.as_str()), inode: group.inode })
+                }
+                _ => None,
+            };
+            listing.groups(inode).iter().filter_map(child).collect()
         }
         Inode::Host(_) | Inode::Tag(_) => {
             let group = listing.group(inode)?;
             let members: Vec<_> = members(listing, group).collect();
-            let latest = members.last().map(|(_, inode)| (Cow::from(LATEST), *inode));
-            Some(latest.into_iter().chain(members).collect())
+            let latest =
+                members.last().map(|newest| Child { ordinal: FIRST, name: Cow::from(LATEST), ..newest.clone() });
+            latest.into_iter().chain(members).collect()
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    // Snapshots are known in the order of time, groups in that of their first snapshot.
+    found.sort_by_key(|child| child.ordinal);
+    Some(found)
 }
 
 /// What is called `name` in the directory `inode`.
@@ -117,7 +164,7 @@ pub fn find(listing: &Listing, inode: Inode, name: &[u8], now: Time) -> Option<I
         _ => None,
     };
     let few =
-        || children(listing, inode)?.into_iter().find(|(child, _)| child.as_bytes() == name).map(|(_, child)| child);
+        || children(listing, inode)?.into_iter().find(|child| child.name.as_bytes() == name).map(|child| child.inode);
     at_home.or(found).or_else(few)
 }
 
@@ -146,7 +193,7 @@ pub fn attr(listing: &Listing, inode: Inode, owner: (u32, u32)) -> Option<Attr> 
         }
         _ => {
             let directories =
-                children(listing, inode)?.iter().filter(|(_, child)| kind(*child) == Type::Directory).count();
+                children(listing, inode)?.iter().filter(|child| kind(child.inode) == Type::Directory).count();
             Some(Attr::of_synthetic_directory(number, directories, owner, listing.changed))
         }
     }
@@ -175,7 +222,57 @@ fn root_of(shown: &Shown) -> Inode {
     Inode::Directory { snapshot: shown.number, path: ROOT_PATH }
 }
 
-fn members<'a>(listing: &'a Listing, group: &'a Group) -> impl Iterator<Item = (Cow<'a, str>, Inode)> {
+fn members<'a>(listing: &'a Listing, group: &'a Group) -> impl Iterator<Item = Child<'a>> {
     let shown = group.members.iter().filter_map(|position| listing.snapshots.get(*position));
-    shown.map(|shown| (Cow::from(shown.name.as_str()), Inode::Link(shown.number)))
+    shown.map(|shown| Child {
+        ordinal: shown.number,
+        name: Cow::from(shown.name.as_str()),
+        inode: Inode::Link(shown.number),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::Shape;
+    use crate::testing::snapshot_row;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// Snapshots with these numbers, times that go by other numbers, two hosts and two tags.
+    fn listing(numbers: &BTreeSet<u64>, layout: Layout) -> Listing {
+        let row = |number: &u64| {
+            let (host, tag) = (["a", "b"][(number % 2) as usize], ["x", "y"][(number / 2 % 2) as usize]);
+            snapshot_row(*number, (number * 7_919 % 101) as i64 * 10, host, &[tag])
+        };
+        let mut rows: Vec<_> = numbers.iter().map(row).collect();
+        rows.sort_by_key(|row| row.snapshot.time);
+        Listing::new(rows, &Shape { layout, ..Shape::default() }, Time::default()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_goes_on_where_it_was_while_snapshots_come_and_go(
+            before in prop::collection::btree_set(1_u64..100, 0..20),
+            after in prop::collection::btree_set(1_u64..100, 0..20),
+            read in 0_usize..25,
+            layout in prop::sample::select(vec![Layout::Default, Layout::Restic, Layout::Zfs, Layout::ShadowCopy]),
+        ) {
+            let (before, after) = (listing(&before, layout), listing(&after, layout));
+            let fixed = [Inode::Root, Inode::Snapshots, Inode::ZfsSnapshots, Inode::Changes, Inode::Ids];
+            let groups = before.hosts.iter().chain(&before.tags).map(|group| group.inode);
+            for directory in fixed.into_iter().chain([Inode::Hosts, Inode::Tags]).chain(groups) {
+                let (Some(old), Some(new)) = (children(&before, directory), children(&after, directory)) else { continue };
+                prop_assert!(old.windows(2).all(|pair| pair[0].ordinal < pair[1].ordinal), "{directory:?}: {old:?}");
+                let passed = &old[..read.min(old.len())];
+                let place = passed.last().map_or(0, |last| last.ordinal + 1);
+                let rest = new.iter().filter(|child| child.ordinal >= place);
+                let seen: Vec<&str> = passed.iter().chain(rest).map(|child| &*child.name).collect();
+                for child in old.iter().filter(|child| new.iter().any(|other| other.name == child.name)) {
+                    let count = seen.iter().filter(|name| **name == child.name).count();
+                    prop_assert_eq!(count, 1, "{:?}: {}", directory, &child.name);
+                }
+            }
+        }
+    }
 }

@@ -208,8 +208,8 @@ impl Tree {
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
     ) -> Result<(), Failure> {
-        let start = usize::try_from(ordinal).unwrap_or(usize::MAX);
         if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
+            let start = usize::try_from(ordinal).unwrap_or(usize::MAX);
             for (ordinal, made) in made.rows.iter().enumerate().skip(start) {
                 let attr = match made.inode {
                     Inode::File(_) => Some(self.attr_of_row(view, moment, inode, made)?),
@@ -229,16 +229,16 @@ impl Tree {
             return Ok(());
         }
         let children = synthetic::children(&moment.listing, inode).ok_or(Failure::NotDirectory)?;
-        for (ordinal, (name, child)) in children.into_iter().enumerate().skip(start) {
+        for child in children.into_iter().skip_while(|child| child.ordinal < ordinal) {
             let attr = match detail {
-                Detail::Attributes => Some(self.attr_of(view, moment, child)?),
+                Detail::Attributes => Some(self.attr_of(view, moment, child.inode)?),
                 Detail::Names => None,
             };
             let row = Row {
-                cookie: ordinal as u64 + 3,
-                name: name.as_bytes(),
-                number: child.number()?,
-                kind: synthetic::kind(child),
+                cookie: child.ordinal + 3,
+                name: child.name.as_bytes(),
+                number: child.inode.number()?,
+                kind: synthetic::kind(child.inode),
             };
             if add(&row, attr.as_ref()) {
                 return Ok(());

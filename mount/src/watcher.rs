@@ -120,7 +120,7 @@ fn changed_names(before: &Listing, after: &Listing) -> Vec<(Inode, String)> {
         let children = |listing| synthetic::children(listing, directory).unwrap_or_default();
         let (old, new): (HashSet<_>, HashSet<_>) =
             (children(before).into_iter().collect(), children(after).into_iter().collect());
-        names.extend(old.symmetric_difference(&new).map(|(name, _)| (directory, name.to_string())));
+        names.extend(old.symmetric_difference(&new).map(|child| (directory, child.name.to_string())));
     }
     names
 }
