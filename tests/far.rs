@@ -71,6 +71,12 @@ fn read_all(mounted: &Mounted, source: &Path) {
     compare::assert_same(source, &mounted.latest(source));
 }
 
+/// What failed a moment ago may do so for some seconds more.
+fn read_all_at_last(mounted: &Mounted, source: &Path) {
+    let compare = || Command::new("diff").arg("-r").args([source, &mounted.latest(source)]).output().unwrap();
+    wait_until("all can be read", || compare().status.success());
+}
+
 #[test]
 fn looking_around_asks_the_store_for_nothing() {
     if !root() {
@@ -186,6 +192,49 @@ fn a_dead_link_stalls_only_those_who_wait_for_it() {
     far.server.behave();
     wait_until("the link is alive again", || fs::read(&long).is_ok());
     read_all(&mounted, far.tree.top());
+    mounted.unmount();
+}
+
+#[test]
+fn a_mount_of_a_dead_store_ends_when_it_is_asked_to() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    // Longer than any test waits.
+    far.site.set("BYGONE_REPO", &(far.server.store("repository") + "&stall=600s"));
+    let mounted = far.mount(&["--read-timeout", "1h"]);
+    let point = mounted.point().to_path_buf();
+    far.server.misbehave(Verb::Get, "data/", Fault::Silence, usize::MAX);
+    let long = mounted.latest(&far.tree.at("long"));
+    let reader = Command::new("cat").arg(&long).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("it waits for the store", || mounted.stats(&far.site)["waiting"].as_u64() > Some(0));
+    mounted.signal("TERM");
+    let told = reader.wait_with_output().unwrap();
+    // Not that the mount has gone from under it.
+    let said = String::from_utf8_lossy(&told.stderr);
+    assert!(said.contains("Input/output error"), "{said}");
+    mounted.end().ok().complains_of(&["the reads that wait for it are given up"]);
+    assert!(!bygone_tests::program::is_mounted(&point));
+}
+
+#[test]
+fn an_outage_is_one_line_in_the_log_and_its_end_another() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let mounted = far.mount(&["--read-timeout", "2s"]);
+    far.server.misbehave(Verb::Get, "data/", Fault::Silence, usize::MAX);
+    for name in ["long", "medium", "small/00/0", "small/05/5"] {
+        assert!(fs::read(mounted.latest(&far.tree.at(name))).is_err());
+    }
+    far.server.behave();
+    wait_until("the store is used again", || fs::read(mounted.latest(&far.tree.at("long"))).is_ok());
+    read_all_at_last(&mounted, far.tree.top());
+    let log = mounted.complaint();
+    assert_eq!(log.matches("the store failed to").count(), 1, "{log}");
+    assert_eq!(log.matches("the store answers again").count(), 1, "{log}");
     mounted.unmount();
 }
 

@@ -223,7 +223,10 @@ fn a_store_that_is_away_fails_only_what_needs_it_and_heals() {
     assert!(fs::read(path("one")).unwrap() == one, "what is in memory needs no store");
     fs::rename(site.at("away"), site.repository()).unwrap();
     wait_until("the store is used again", || fs::read(path("two")).is_ok_and(|bytes| bytes == random(2, BIG_BYTES)));
-    assert!(mounted.stats(&site)["errors"].as_u64() > Some(0));
+    assert!(mounted.stats(&site)["errors"].as_u64() > Some(1));
+    let log = mounted.complaint();
+    assert_eq!(log.matches("is its disk mounted?").count(), 1, "an outage is one line: {log}");
+    assert_eq!(log.matches("the store answers again").count(), 1, "{log}");
     mounted.unmount().ok();
 }
 

@@ -289,6 +289,12 @@ impl Error {
         }
     }
 
+    /// True if the store as a whole was not there, whichever object was asked for.
+    pub fn is_outage(&self) -> bool {
+        let Error::Store { source, .. } = self else { return false };
+        matches!(self.diagnosis(), Some(Diagnosis::Transient)) || source.kind() == io::ErrorKind::Other
+    }
+
     /// True if the object that was asked for is simply not in the store.
     pub fn is_absent(&self) -> bool {
         matches!(self, Error::Store { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -350,6 +356,10 @@ mod tests {
         }
         let full = Error::Local { doing: "write", path: "/x".into(), source: io::ErrorKind::StorageFull.into() };
         assert_eq!(full.diagnosis(), Some(Diagnosis::NoSpace));
+        let is_outage = |kind: io::ErrorKind| Error::store("read", "data/x", kind.into()).is_outage();
+        assert!(is_outage(io::ErrorKind::TimedOut) && is_outage(io::ErrorKind::Other));
+        assert!(!is_outage(io::ErrorKind::NotFound) && !is_outage(io::ErrorKind::PermissionDenied));
+        assert!(!is_outage(io::Error::from_raw_os_error(5).kind()), "one bad sector is no outage");
         assert_eq!(Error::WrongKey { store: "/r".into(), slots: 1 }.diagnosis(), Some(Diagnosis::WrongKey));
         assert_eq!(Error::Locked { path: "/l".into() }.diagnosis(), Some(Diagnosis::Locked));
         assert_eq!(Error::corrupt("data/x", "d").diagnosis(), Some(Diagnosis::RemoteCorrupt));

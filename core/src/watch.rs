@@ -18,8 +18,26 @@ use crate::error::Result;
 /// A person is told of trouble when it is met for this many times in a row: what passes at once concerns nobody.
 const TOLD_AT_TRIES: u32 = 3;
 
+/// What people are told of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News<'a> {
+    /// It gives no answer, for this reason, and is asked again.
+    Trouble(&'a str),
+    /// It answers again.
+    Over,
+}
+
+impl fmt::Display for News<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            News::Trouble(what) => write!(f, "{what}; trying again"),
+            News::Over => f.write_str("the store answers again"),
+        }
+    }
+}
+
 /// Who tells people.
-type Teller = Box<dyn Fn(&str) + Send>;
+type Teller = Box<dyn Fn(News<'_>) + Send>;
 
 /// What threads wait for, and who wants to know.
 #[derive(Default)]
@@ -102,7 +120,7 @@ impl Watch {
     }
 
     /// Says who tells people of trouble that lasts, and of its end.
-    pub fn tell_trouble(&self, teller: impl Fn(&str) + Send + 'static) {
+    pub fn tell_trouble(&self, teller: impl Fn(News<'_>) + Send + 'static) {
         self.waiting.state().teller = Some(Box::new(teller));
     }
 
@@ -116,7 +134,7 @@ impl Watch {
         if tries >= TOLD_AT_TRIES && !state.is_told {
             state.is_told = true;
             if let Some(tell) = &state.teller {
-                tell(&format!("{what}; trying again"));
+                tell(News::Trouble(what));
             }
         }
     }
@@ -130,7 +148,7 @@ impl Watch {
             && is_well
             && let Some(tell) = &state.teller
         {
-            tell("the store answers again");
+            tell(News::Over);
         }
     }
 
@@ -188,7 +206,7 @@ mod tests {
     fn trouble_that_lasts_is_told_once_and_so_is_its_end() {
         let watch = Watch::new();
         let (told_in, told_out) = std::sync::mpsc::channel();
-        watch.tell_trouble(move |text| told_in.send(text.to_owned()).unwrap());
+        watch.tell_trouble(move |news| told_in.send(news.to_string()).unwrap());
         watch.trouble(1, "away");
         assert_eq!(watch.trouble_now().as_deref(), Some("away"));
         watch.trouble_over(true);

@@ -97,6 +97,8 @@ struct Way {
     log: Option<PathBuf>,
     announcer: Announcer,
     stats_file: Option<PathBuf>,
+    /// Cancelled when the mount shall end and the store does not let it.
+    watch: Arc<Watch>,
 }
 
 /// Runs the program with `arguments` (the first is its name) and returns its exit code. Called first of all in a process,
@@ -181,7 +183,7 @@ impl Arguments {
         let place = globals.place(&watch)?;
         drop(Repository::find(&place)?);
         let secret = globals.passphrase(Purpose::Open, &watch)?;
-        let way = Way { options, log, announcer, stats_file };
+        let way = Way { options, log, announcer, stats_file, watch: Arc::clone(&watch) };
         if self.foreground || is_fake {
             let repository = Repository::open(&place, &secret)?;
             if is_fake {
@@ -202,7 +204,7 @@ impl Arguments {
 
     /// Mounts and waits for the end.
     fn serve(&self, repository: &Repository, point: &Path, way: Way, parent: Option<Parent>) -> Result<u8, Trouble> {
-        let Way { options, log, mut announcer, stats_file } = way;
+        let Way { options, log, mut announcer, stats_file, watch } = way;
         let log = match (&log, &parent) {
             (Some(path), _) => Log::to_file(path),
             (None, Some(_)) => Log::to_file(&repository.catalog_dir().join(LOG_FILE)),
@@ -225,7 +227,7 @@ impl Arguments {
         let shown = self.wanted.shown(now())?;
         let (cache_base, is_far) = (self.globals.locations()?.cache_base, repository.store().is_far());
         let reading = self.reading.fetching(&cache_base, repository.catalog_dir(), is_far, &log);
-        let mut session = Session::mount(repository, point, options, shown, reading, log, events)?;
+        let mut session = Session::mount(repository, point, options, shown, reading, (log, watch), events)?;
         let address = repository.store().address();
         let ready = stats_file.map_or(Ok(()), |path| {
             let failed = Failure::machine("write", path.display().to_string());

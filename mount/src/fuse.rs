@@ -17,6 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -49,6 +50,7 @@ use crate::attr::Attr;
 use crate::attr::READ_BYTES;
 use crate::attr::Type;
 use crate::data::Data;
+use crate::errno::cause;
 use crate::errno::errno;
 use crate::errno::is_trouble;
 use crate::event::Event;
@@ -133,10 +135,16 @@ impl Mounted {
 fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, failure: &Failure) -> Errno {
     if is_trouble(failure) {
         stats.failed();
-        log.once(&failure.to_string(), || {
+        let text = || {
             let path = catch_unwind(AssertUnwindSafe(|| tree.describe(number))).unwrap_or_default();
             format!("{path}{what}: {failure}")
-        });
+        };
+        match failure {
+            Failure::Repository(error) if error.is_outage() => {
+                log.store_fails(stats.fetched_bytes(), Instant::now(), text);
+            }
+            _ => log.once(&cause(failure), text),
+        }
     }
     errno(failure)
 }
@@ -233,6 +241,7 @@ impl Filesystem for Mounted {
             self.data.read(ino.0, map, offset, size as usize, move |read| match read {
                 Ok(bytes) => {
                     reply.data(&bytes);
+                    log.store_has_given(stats.fetched_bytes(), Instant::now);
                     waiting.answered(bytes.len());
                 }
                 Err(failure) => {

@@ -21,6 +21,8 @@ use bygone_agent::settings::now;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::Repository;
+use bygone_core::watch::News;
+use bygone_core::watch::Watch;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
@@ -61,8 +63,13 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 /// How often a busy mount is tried again.
 const BUSY_PERIOD: Duration = Duration::from_millis(200);
 
+/// How long reads may wait for a store that gives nothing while the mount shall end.
+const STALL_MAX: Duration = Duration::from_secs(1);
+
 /// Where the kernel hands requests to us.
 const DEVICE: &str = "/dev/fuse";
+
+const GIVEN_UP: &str = "the store gives nothing: the reads that wait for it are given up";
 
 const COVERED: &str = "something else is mounted over the repository: unmount that first";
 
@@ -82,20 +89,22 @@ pub struct Session {
     stats_file: Option<StatsFile>,
     watcher: Option<Watcher>,
     log: Arc<Log>,
+    watch: Arc<Watch>,
     /// Never dropped: see above.
     _background: ManuallyDrop<BackgroundSession>,
 }
 
 impl Session {
     /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on. The session
-    /// waits for what comes out of `events`, and sends its own to `sender`, the other end.
+    /// waits for what comes out of `events`, and sends its own to `sender`, the other end. `watch` is the one that the
+    /// repository was opened with.
     pub fn mount(
         repository: &Repository,
         point: &Path,
         options: Options,
         shown: Shown,
         reading: Fetching,
-        log: Arc<Log>,
+        (log, watch): (Arc<Log>, Arc<Watch>),
         (sender, events): (Sender<Event>, Receiver<Event>),
     ) -> Result<Session, Trouble> {
         let layout = shown.shape.layout;
@@ -109,6 +118,7 @@ impl Session {
         let owner = (geteuid().as_raw(), getegid().as_raw());
         let tree = Arc::new(Tree::new(views, owner));
         let stats = Arc::new(Stats::new(Arc::clone(&tree), Arc::clone(&reader), fetched_bytes_max));
+        tell_trouble(&watch, &log, &stats);
         let data = Data::new(reader, workers(cores, repository), cache_bytes_max).map_err(no_thread)?;
         let data = Arc::new(data);
         let (hints, hinted) = push::hints();
@@ -139,6 +149,7 @@ impl Session {
             stats_file: None,
             watcher: None,
             log: Arc::clone(&log),
+            watch,
             _background: background,
         };
         let watch = || {
@@ -169,6 +180,7 @@ impl Session {
             Ok(Event::Signal) => self.leave(),
             Ok(Event::Ended) | Err(_) => {
                 self.watcher = None;
+                self.watch.cancel();
                 Ok(())
             }
         }
@@ -185,10 +197,14 @@ impl Session {
         let begun = Instant::now();
         let mut told = false;
         let mut lazily = false;
+        let mut stall = Stall::begin(&self.stats);
         loop {
             let state = self.mount.unmount(lazily)?;
             match state {
-                Unmounted::Gone => return self.drain(),
+                Unmounted::Gone => {
+                    self.watch.cancel();
+                    return self.drain();
+                }
                 // Serving goes on below what covers us: ending now would leave a dead mount there.
                 Unmounted::Covered if lazily => return Err(Trouble::Mount(COVERED.to_owned())),
                 Unmounted::Covered | Unmounted::Busy => {}
@@ -207,6 +223,14 @@ impl Session {
                     lazily = state == Unmounted::Busy && begun.elapsed() > BUSY_MAX;
                 }
             }
+            // What is covered goes on serving, for as long as that takes.
+            let gives_up = state == Unmounted::Busy && (lazily || stall.is_long(&self.stats));
+            if gives_up && !self.watch.is_cancelled() {
+                if stall.reads_wait(&self.stats) {
+                    self.log.line(GIVEN_UP);
+                }
+                self.watch.cancel();
+            }
         }
     }
 
@@ -223,6 +247,39 @@ impl Session {
         let who = if holders.is_empty() { "something".to_owned() } else { holders.join(", ") };
         let patience = BUSY_MAX.as_secs();
         format!("in use by {who}: waiting {patience} s, a second signal detaches the mount at once")
+    }
+}
+
+/// Lets the log have what befalls the store, and not for each read anew.
+fn tell_trouble(watch: &Watch, log: &Arc<Log>, stats: &Arc<Stats>) {
+    let (log, stats) = (Arc::clone(log), Arc::clone(stats));
+    watch.tell_trouble(move |news| match news {
+        News::Trouble(_) => log.store_is_away(stats.fetched_bytes(), || news.to_string()),
+        News::Over => log.store_is_back(Instant::now()),
+    });
+}
+
+/// How long nobody who waits has been given anything.
+struct Stall {
+    given: (u64, u64),
+    since: Instant,
+}
+
+impl Stall {
+    fn begin(stats: &Stats) -> Stall {
+        Stall { given: (stats.fetched_bytes(), stats.progress().0), since: Instant::now() }
+    }
+
+    fn reads_wait(&self, stats: &Stats) -> bool {
+        stats.progress().1 > 0
+    }
+
+    fn is_long(&mut self, stats: &Stats) -> bool {
+        let now = Stall::begin(stats);
+        if now.given != self.given || !self.reads_wait(stats) {
+            *self = now;
+        }
+        self.since.elapsed() > STALL_MAX
     }
 }
 

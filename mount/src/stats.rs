@@ -156,6 +156,16 @@ impl Stats {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Bytes that the store has given.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.reader.frames().counters().counts().fetched_bytes
+    }
+
+    /// Bytes that readers were given, and how many reads wait.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.answered_bytes.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed))
+    }
+
     /// The numbers now.
     pub fn report(&self) -> Report {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

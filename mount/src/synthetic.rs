@@ -105,15 +105,7 @@ pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>
         Inode::Snapshots | Inode::ZfsSnapshots => of_each(&root_of),
         Inode::Zfs => fixed(&[("snapshot", Inode::ZfsSnapshots)]),
         Inode::Changes => of_each(&|shown| Inode::ChangesOf(shown.number)),
-        Inode::ChangesOf(snapshot) => {
-            listing.numbered(snapshot)?;
-            let side = |((name, side), ordinal): ((&'static str, Side), u64)| Child {
-                ordinal,
-                name: Cow::from(name),
-                inode: Inode::Changed { side, snapshot, path: ROOT_PATH },
-            };
-            SIDES.into_iter().zip(FIRST..).map(side).collect()
-        }
+        Inode::ChangesOf(snapshot) => sides(listing.numbered(snapshot)?),
         Inode::Ids => {
             let child = |shown: &Shown| Child {
                 ordinal: shown.number,
@@ -145,6 +137,16 @@ pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>
     // Snapshots are known in the order of time, groups in that of their first snapshot.
     found.sort_by_key(|child| child.ordinal);
     Some(found)
+}
+
+/// What is in the directory of the changes of a snapshot.
+fn sides(shown: &Shown) -> Vec<Child<'static>> {
+    let child = |((name, side), ordinal)| Child {
+        ordinal,
+        name: Cow::from(name),
+        inode: Inode::Changed { side, snapshot: shown.number, path: ROOT_PATH },
+    };
+    SIDES.into_iter().zip(FIRST..).map(child).collect()
 }
 
 /// What is called `name` in the directory `inode`.

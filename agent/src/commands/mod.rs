@@ -193,7 +193,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         signals::cancel_on_signal(&watch, move || reload(&globals)).map_err(Failure::machine("wait for", "signals"));
     raise_descriptor_limit();
     let json = parsed.globals.json;
-    watch.tell_trouble(move |text| output::warn(json, text));
+    watch.tell_trouble(move |news| output::warn(json, &news.to_string()));
     let (now, began) = (settings::now(), Instant::now());
     let wait_lock = parsed.wait_lock.unwrap_or_default();
     let mut context = Context { output: Output::new(json), globals: parsed.globals, wait_lock, watch, now, began };

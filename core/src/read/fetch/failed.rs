@@ -20,6 +20,7 @@ const KEPT_MAX: usize = 4_096;
 pub enum Told {
     Store { doing: &'static str, object: String, kind: io::ErrorKind, text: String },
     Corrupt { object: String, detail: String },
+    Cancelled,
     Other(String),
 }
 
@@ -30,6 +31,7 @@ impl Told {
                 Told::Store { doing, object: object.clone(), kind: source.kind(), text: source.to_string() }
             }
             Error::Corrupt { object, detail } => Told::Corrupt { object: object.clone(), detail: detail.clone() },
+            Error::Cancelled => Told::Cancelled,
             other => Told::Other(other.to_string()),
         }
     }
@@ -38,6 +40,7 @@ impl Told {
         match self {
             Told::Store { doing, object, kind, text } => Error::store(doing, object, io::Error::new(kind, text)),
             Told::Corrupt { object, detail } => Error::Corrupt { object, detail },
+            Told::Cancelled => Error::Cancelled,
             Told::Other(what) => Error::Invalid { what },
         }
     }

@@ -404,7 +404,7 @@ impl Shared {
 fn refused(object: &Object, pieces: &Range<u32>, why: &str) -> Told {
     let span = object.span(pieces);
     let text = format!("it is not in the cache, and {why}");
-    let error = Error::store("read", &object.name, io::Error::new(io::ErrorKind::NotConnected, text));
+    let error = Error::store("read", &object.name, io::Error::new(io::ErrorKind::PermissionDenied, text));
     Told::of(&at_offset(error, &span))
 }
 
