@@ -76,7 +76,7 @@ impl Catalog {
         match found {
             0 => Err(absent(path)),
             found if found > schema::VERSION => Err(too_new(path, found)),
-            // An older one is read as it is: every migration so far only adds.
+            // An older one is read as it is: every migration so far leaves the columns that there were.
             _ => Ok(catalog),
         }
     }

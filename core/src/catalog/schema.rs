@@ -69,6 +69,23 @@ const MIGRATIONS: &[&str] = &[
     -- this column was there.
     ALTER TABLE commit_seen ADD COLUMN object BLOB;
 ",
+    "
+    -- Whoever keeps data by the number of a file version (the kernel, for ever) or of a volume (a mount's caches) must
+    -- never meet another one under that number. SQLite counts on from the greatest number that is there: so the row
+    -- that has it stays when versions are deleted. A table that counts by itself would cost a microsecond for each new
+    -- version; volumes are few.
+    CREATE TRIGGER version_number_never_again BEFORE DELETE ON version WHEN old.id = (SELECT max(id) FROM version)
+    BEGIN
+        SELECT RAISE(IGNORE);
+    END;
+    CREATE TABLE volume_counted (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB NOT NULL UNIQUE, kind INTEGER NOT NULL, state INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, etag TEXT, salt BLOB NOT NULL, plain_bytes INTEGER NOT NULL, frames BLOB NOT NULL,
+        announced INTEGER NOT NULL DEFAULT 0);
+    INSERT INTO volume_counted SELECT * FROM volume;
+    DROP TABLE volume;
+    ALTER TABLE volume_counted RENAME TO volume;
+",
 ];
 
 /// Version of the schema that this program writes.
@@ -89,4 +106,47 @@ pub(super) fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
         transaction.commit()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database of the version `done`, with two volumes and three file versions.
+    fn of_version(done: usize) -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        for sql in MIGRATIONS.get(..done).unwrap() {
+            conn.execute_batch(sql).unwrap();
+        }
+        conn.pragma_update(None, "user_version", done as i64).unwrap();
+        conn.execute_batch(
+            "INSERT INTO volume (name, kind, state, bytes, etag, salt, plain_bytes, frames, announced)
+             VALUES (x'aa', 0, 1, 10, 'e', x'01', 20, x'02', 1), (x'bb', 1, 0, 30, NULL, x'03', 40, x'04', 0);
+             INSERT INTO version (node, ordinal) VALUES (1, 0), (1, 1), (2, 0);",
+        )
+        .unwrap();
+        conn
+    }
+
+    #[test]
+    fn no_number_is_given_twice_in_a_catalog_of_any_age() {
+        for done in 1..=MIGRATIONS.len() {
+            let mut conn = of_version(done);
+            migrate(&mut conn).unwrap();
+            assert_eq!(version(&conn).unwrap(), VERSION);
+            let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+            let kept =
+                "SELECT count(*) FROM volume WHERE (id, name, etag, frames, announced) = (1, x'aa', 'e', x'02', 1)";
+            assert_eq!((number(kept), number("SELECT count(*) FROM volume")), (1, 2));
+            for round in 0..3 {
+                conn.execute_batch("DELETE FROM version WHERE ordinal >= 0; DELETE FROM volume WHERE id > 1").unwrap();
+                assert_eq!(number("SELECT count(*) FROM version"), 1, "the newest stays, so that counting goes on");
+                let added = "INSERT INTO version (node, ordinal) VALUES (9, 9) RETURNING id";
+                assert_eq!(number(added), 4 + round);
+                let added = "INSERT INTO volume (name, kind, state, bytes, salt, plain_bytes, frames)
+                             VALUES (x'cc', 0, 0, 0, x'', 0, x'') RETURNING id";
+                assert_eq!(number(added), 3 + round);
+            }
+        }
+    }
 }
