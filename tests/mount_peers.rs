@@ -126,11 +126,15 @@ fn what_is_no_regular_file_is_what_it_is() {
         tree.symlink("link", "somewhere else");
         tool(Command::new("mkfifo").arg(tree.at("fifo")));
         tool(Command::new("mknod").arg(tree.at("device")).args(["c", "1", "3"]));
+        // rustic ends on numbers that take more than a byte each.
+        tool(Command::new("mknod").arg(tree.at("large-device")).args(["b", "4095", "1048575"]));
     });
     let about = |name: &str| fs::symlink_metadata(mounted.latest(&tree.at(name))).unwrap();
     assert!(about("fifo").file_type().is_fifo());
     assert!(about("device").file_type().is_char_device());
-    assert_eq!(about("device").rdev(), fs::metadata(tree.at("device")).unwrap().rdev());
+    for device in ["device", "large-device"] {
+        assert_eq!(about(device).rdev(), fs::metadata(tree.at(device)).unwrap().rdev());
+    }
     assert_eq!(fs::read_link(mounted.latest(&tree.at("link"))).unwrap(), Path::new("somewhere else"));
     assert_eq!(about("link").len(), 14);
     mounted.unmount().ok();
@@ -174,6 +178,101 @@ fn owners_are_those_of_the_source() {
     });
     let about = fs::metadata(mounted.latest(&tree.at("f"))).unwrap();
     assert_eq!((about.uid(), about.gid()), (12_345, 23_456));
+    mounted.unmount().ok();
+}
+
+/// rustic walks the path from the root for every look, and lets the kernel keep nothing for longer than a second.
+#[test]
+fn what_was_looked_at_is_not_asked_for_again() {
+    if !root() {
+        return;
+    }
+    let (site, tree, mounted) = mounted(|tree| {
+        (0..100).for_each(|n| drop(tree.file(format!("a/b/c/d/{n}"), "x")));
+        tree.symlink("link", "a/b");
+    });
+    // By its true name: `latest` may lead elsewhere after some seconds.
+    let inside = fs::canonicalize(mounted.latest(tree.top())).unwrap();
+    let look = || {
+        tool(Command::new("find").arg(&inside).args(["-printf", "%i %s %l\n"]));
+        let absent = |n: u32| fs::metadata(inside.join(format!("a/b/c/d/absent-{n}"))).is_err();
+        assert!((0..10).all(absent) && fs::read_link(inside.join("link")).is_ok());
+    };
+    let asked = || -> u64 {
+        let requests = mounted.stats(&site)["requests"].clone();
+        let of = |kind: &str| requests[kind].as_u64().unwrap_or(0);
+        ["getattr", "readlink", "readdir", "readdirplus"].map(of).iter().sum()
+    };
+    look();
+    let before = asked();
+    (0..5).for_each(|_| look());
+    // The directories above may have been asked for once more, as they change.
+    assert!(asked() - before < 100, "{} requests for what is known", asked() - before);
+    mounted.unmount().ok();
+}
+
+/// borg takes all of an archive into memory before the first listing.
+#[test]
+fn a_walk_leaves_nothing_of_each_entry_in_memory() {
+    if !root() {
+        return;
+    }
+    let half = 12_000;
+    let (_site, tree, mounted) = mounted(|tree| {
+        for n in 0..2 * half {
+            tree.file(format!("{}/{:02}/{n}", ["first", "second"][n / half], n % 40), "");
+        }
+    });
+    let resident_kb = || -> i64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", mounted.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let walk = |name: &str| {
+        let found =
+            tool(Command::new("find").arg(mounted.latest(&tree.at(name))).args(["-type", "f", "-printf", "%s"]));
+        assert_eq!(found.len(), half);
+    };
+    walk("first");
+    let before = resident_kb();
+    walk("second");
+    let grown = resident_kb() - before;
+    assert!(grown < 6 << 10, "{grown} KiB for {half} entries");
+    mounted.unmount().ok();
+}
+
+/// borg's view of versions does not say in which archives one is, nor when a deleted file was there last.
+#[test]
+fn a_version_tells_which_snapshots_hold_it() {
+    if !root() {
+        return;
+    }
+    let site = new_site();
+    let tree = Tree::new(&site.at("source"));
+    tree.file("report.pdf", "one");
+    tree.file("gone", "for good");
+    let backup = |day: u32| {
+        let time = format!("2026-03-0{day}T10:00:00Z");
+        site.bygone(["backup".as_ref(), "--time".as_ref(), time.as_ref(), tree.top().as_os_str()]).ok();
+    };
+    (1..3).for_each(backup);
+    fs::remove_file(tree.at("gone")).unwrap();
+    tree.file("report.pdf", "two, longer");
+    backup(3);
+    let mounted = site.mount("mnt", &[]);
+    let fact = |path: &Path, name: &str| {
+        let said = Command::new("getfattr").args(["--only-values", "-n", name]).arg(path).output().unwrap();
+        assert!(said.status.success(), "{path:?} {name}: {}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).unwrap()
+    };
+    let view = |view: &str, name: &str| mounted.point().join(view).join(tree.at(name).strip_prefix("/").unwrap());
+    let versions = view("versions", "report.pdf");
+    let held: Vec<String> = ["2026-03-01T10-00-00Z.pdf", "2026-03-03T10-00-00Z.pdf"]
+        .map(|name| fact(&versions.join(name), "user.bygone.snapshots"))
+        .into();
+    assert_eq!(held, ["2026-03-01T10-00-00Z\n2026-03-02T10-00-00Z", "2026-03-03T10-00-00Z"]);
+    assert_eq!(fact(&view("deleted", "gone"), "user.bygone.last_seen"), "2026-03-02T10:00:00Z");
+    assert_eq!(fact(&view("deleted", "gone"), "user.bygone.first_seen"), "2026-03-01T10:00:00Z");
     mounted.unmount().ok();
 }
 
