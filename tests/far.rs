@@ -5,11 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
 use bygone_tests::program::{Mounted, Site, unmount, wait_until};
-use bygone_tests::slow_link::{Shape, SlowLink};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
 
@@ -236,37 +234,4 @@ fn an_outage_is_one_line_in_the_log_and_its_end_another() {
     assert_eq!(log.matches("the store failed to").count(), 1, "{log}");
     assert_eq!(log.matches("the store answers again").count(), 1, "{log}");
     mounted.unmount();
-}
-
-/// How much of a slow link a copy uses. It measures, and asserts only that the copy is right.
-#[test]
-#[ignore = "measures: wants a quiet machine"]
-fn how_much_of_a_slow_link_a_copy_uses() {
-    let far = Far::new(|tree| {
-        (0..4_000).for_each(|n| drop(tree.file(format!("small/{:02}/{n}", n % 40), random(n, 10_000))));
-        (0..4).for_each(|n| drop(tree.file(format!("long{n}"), random(n + 9_000, 15_000_000))));
-    });
-    let here = far.server.endpoint().strip_prefix("http://").unwrap().parse().unwrap();
-    let shape = Shape { latency: Duration::from_millis(25), bytes_per_second: Some(12_500_000), ..Shape::default() };
-    let link = SlowLink::to(here, shape).unwrap();
-    let address = far.server.store("repository").replace(&far.server.endpoint(), &format!("http://{}", link.address()));
-    far.site.set("BYGONE_REPO", &address);
-    let mounted = far.mount(&[]);
-    let first = Instant::now();
-    fs::read(mounted.latest(&far.tree.at("small/00/0"))).unwrap();
-    let first = first.elapsed();
-    let (before, since) = (link.counts(), Instant::now());
-    tool(Command::new("cp").arg("-r").arg(mounted.latest(far.tree.top())).arg(far.site.at("copy")));
-    let (counts, seconds) = (link.counts(), since.elapsed().as_secs_f64());
-    let bytes = counts.bytes_down - before.bytes_down;
-    let share = bytes as f64 / 12_500_000.0 / seconds;
-    let requests = counts.requests - before.requests;
-    println!(
-        "first file {first:?}; cp -r: {bytes} bytes in {seconds:.2} s by {requests} requests: {:.0} % of the link",
-        share * 100.0
-    );
-    let peak = fs::read_to_string(format!("/proc/{}/status", mounted.pid())).unwrap();
-    println!("{}", peak.lines().find(|line| line.starts_with("VmHWM")).unwrap());
-    mounted.unmount();
-    tool(Command::new("diff").arg("-r").args([far.tree.top(), &far.site.at("copy")]));
 }

@@ -25,6 +25,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 const PIECE_BYTES: usize = 8 << 10;
 /// A sender that wakes up late, because the machine is busy, may make up for this much.
 const LATE_MAX: Duration = Duration::from_millis(100);
+/// What could be read sooner than this had been waiting: the link was late, not idle. Idle time is made up for by nothing.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// Pieces of a connection that are on their way at once.
 const UNDER_WAY_MAX: usize = 256;
 /// What the kernel may hold of a connection.
@@ -184,9 +186,12 @@ impl Shared {
         let direction = if is_up { &self.up } else { &self.down };
         let mut buffer = vec![0; PIECE_BYTES];
         let mut requests = Requests::default();
-        while let Ok(read @ 1..) = from.read(&mut buffer) {
+        loop {
+            let asked = Instant::now();
+            let Ok(read @ 1..) = from.read(&mut buffer) else { return };
+            let late_max = if asked.elapsed() < AT_ONCE { LATE_MAX } else { Duration::ZERO };
             let piece = buffer.get(..read).unwrap_or_default().to_vec();
-            let sent = self.occupy(direction, read);
+            let sent = self.occupy(direction, read, late_max);
             let bytes = direction.bytes.fetch_add(read as u64, Ordering::SeqCst) + read as u64;
             if is_up {
                 self.requests.fetch_add(requests.count(&piece), Ordering::SeqCst);
@@ -202,13 +207,13 @@ impl Shared {
     }
 
     /// Waits until the link has carried so many bytes more, and says when that was.
-    fn occupy(&self, direction: &Direction, bytes: usize) -> Instant {
+    fn occupy(&self, direction: &Direction, bytes: usize, late_max: Duration) -> Instant {
         let now = Instant::now();
         let Some(rate) = self.shape.bytes_per_second else { return now };
         let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let sent = {
             let mut free = direction.free.lock().unwrap();
-            let sent = free.map_or(now, |free| free.max(now - LATE_MAX)) + takes;
+            let sent = free.map_or(now, |free| free.max(now - late_max)) + takes;
             *free = Some(sent);
             sent
         };
@@ -306,6 +311,21 @@ mod tests {
         there_and_back(&link, &[0; 200_000]).unwrap();
         // At least: how long it takes beyond that is the machine's matter.
         assert!(begun.elapsed() >= Duration::from_millis(240));
+    }
+
+    #[test]
+    fn a_link_that_was_idle_is_as_slow_as_before() {
+        let shape = Shape { latency: Duration::from_millis(20), bytes_per_second: Some(1_000_000), ..Shape::default() };
+        let link = SlowLink::to(echo(), shape).unwrap();
+        let mut stream = TcpStream::connect(link.address()).unwrap();
+        for _ in 0..3 {
+            sleep(2 * LATE_MAX);
+            let begun = Instant::now();
+            stream.write_all(&[0; 10_000]).unwrap();
+            stream.read_exact(&mut [0; 10_000]).unwrap();
+            // As the first piece goes back while the second one comes, it is not twice the time of both.
+            assert!(begun.elapsed() >= Duration::from_millis(50), "{:?}", begun.elapsed());
+        }
     }
 
     #[test]
