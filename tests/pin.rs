@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use bygone_tests::fake_s3::{Fault, Verb};
+use bygone_tests::program::wait_until;
 use bygone_tests::{compare, root, tool};
 
 use crate::far::{Far, mixed};
@@ -102,4 +104,24 @@ fn a_cache_is_shown_and_emptied_while_a_mount_uses_it() {
     assert!(info()["caches"][0]["bytes"].as_u64() > Some(0));
     assert!(!mounted.complaint().contains("damaged"), "{}", mounted.complaint());
     mounted.unmount();
+}
+
+#[test]
+fn a_pin_that_waits_for_a_dead_store_is_interrupted_and_goes_on_the_next_time() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    // Longer than any test waits.
+    far.site.set("BYGONE_REPO", &(far.server.store("repository") + "&stall=600s"));
+    let top = far.tree.top().display().to_string();
+    far.server.take_asked();
+    far.server.misbehave(Verb::Get, "data/", Fault::Silence, usize::MAX);
+    let pinning = far.site.start(far.site.bygone_command(["pin", "--cache-free", "0", &top]));
+    wait_until("it asks for data", || far.gets() > 0);
+    tool(Command::new("kill").arg("-INT").arg(pinning.child.id().to_string()));
+    pinning.end().ended_with(130);
+    far.server.behave();
+    let pinned = pin(&far, &[&top]).ok().json();
+    assert!(pinned["fetched_bytes"].as_u64() > Some(9_000_000), "{pinned}");
 }
