@@ -247,7 +247,7 @@ fn a_long_history_is_recovered_over_a_far_link_without_content() {
         site.run(command).ok()
     };
     // The same at a thousandth of the size for which docs/ARCHITECTURE.md gives the times.
-    run(&["make", repository.to_str().unwrap(), "1000", "10", "20"]);
+    run(&["make", repository.to_str().unwrap(), "1000", "10", "20", "1"]);
     let told = run(&["recover", repository.to_str().unwrap(), "1", "1000", "4"]).json();
     assert_eq!(told["snapshots"], 10, "{told}");
     let (first, whole) = (told["first_s"].as_f64().unwrap(), told["whole_s"].as_f64().unwrap());

@@ -13,6 +13,9 @@ pub mod snapshot;
 pub mod watch;
 pub mod wire;
 
+// Hands.
+mod parallel;
+
 // Transforms.
 pub mod compress;
 pub mod crypto;

@@ -2,7 +2,7 @@
 //! that is far away.
 //!
 //! ```text
-//! bygone-history make REPOSITORY FILES SNAPSHOTS CHANGED      each snapshot but the first changes CHANGED files
+//! bygone-history make REPOSITORY FILES SNAPSHOTS CHANGED VOLUME_MIB      each snapshot but the first changes CHANGED files
 //! bygone-history recover REPOSITORY LATENCY_MS MBIT_PER_SECOND CONNECTIONS
 //! ```
 //!
@@ -44,14 +44,17 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().unwrap();
     match words.as_slice() {
-        ["make", repository, files, snapshots, changed] => {
-            make(Path::new(repository), number(files), number(snapshots), number(changed));
+        ["make", repository, files, snapshots, changed, volume_mib] => {
+            let volume_bytes = number(volume_mib) << 20;
+            make(Path::new(repository), number(files), number(snapshots), number(changed), volume_bytes);
         }
         ["recover", repository, latency, mbit, connections] => {
             let latency = Duration::from_millis(number(latency));
             measure(Path::new(repository), latency, number(mbit), number(connections) as usize);
         }
-        _ => panic!("usage: make REPOSITORY FILES SNAPSHOTS CHANGED | recover REPOSITORY MS MBIT CONNECTIONS"),
+        _ => {
+            panic!("usage: make REPOSITORY FILES SNAPSHOTS CHANGED VOLUME_MIB | recover REPOSITORY MS MBIT CONNECTIONS")
+        }
     }
 }
 
@@ -64,13 +67,13 @@ fn kdf() -> KdfCost {
     KdfCost { memory_kib: 19_456, passes: 1, lanes: 1 }
 }
 
-fn make(repository: &Path, files: u64, snapshots: u64, changed: u64) {
+fn make(repository: &Path, files: u64, snapshots: u64, changed: u64, volume_bytes: u64) {
     let catalogs = tempfile::tempdir().unwrap();
     let place =
         Place { store: Arc::new(LocalStore::create(repository).unwrap()), catalog_base: catalogs.path().to_path_buf() };
     let options = InitOptions {
         block_bytes: 1 << 20,
-        volume_bytes: 1 << 20,
+        volume_bytes,
         compression: Compression::Lz4,
         kdf: kdf(),
         label: "history".into(),

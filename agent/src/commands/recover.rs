@@ -1,5 +1,6 @@
 //! `bygone recover`: the catalog from the store alone.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
@@ -47,14 +48,14 @@ struct Estimate {
 }
 
 impl Estimate {
-    /// After `done` in `seconds`: bytes by the rate so far, and the wait for the ends of volumes, which are small, by
-    /// that for one request.
-    fn measure(&mut self, done: Work, seconds: f64) {
+    /// After `done` in `seconds`, when so many bytes of so many were read: bytes by the rate so far, and the wait for the
+    /// ends of volumes, which are small, by that for one request.
+    fn measure(&mut self, done: Work, (bytes, bytes_total): (u64, u64), seconds: f64) {
         let is_enough = seconds >= SAMPLE_SECONDS || done.volumes == self.work.volumes;
-        if self.seconds.is_some() || !is_enough || done.bytes == 0 {
+        if self.seconds.is_some() || !is_enough || bytes == 0 {
             return;
         }
-        let left = self.work.bytes.saturating_sub(done.bytes) as f64 * seconds / done.bytes as f64;
+        let left = bytes_total.saturating_sub(bytes) as f64 * seconds / bytes as f64;
         let tails = self.work.tails.saturating_sub(done.tails) as f64;
         let waits = tails * self.request_seconds / self.connections.max(1) as f64;
         self.seconds = Some(seconds + left.max(waits));
@@ -130,9 +131,10 @@ fn learn(context: &mut Context, locked: &mut LockedRepository) -> Result<(Learnt
         Told::Done(done) => {
             let seconds = begun.elapsed().as_secs_f64();
             let is_new = estimate.seconds.is_none();
-            estimate.measure(done, seconds);
+            let bytes = watch.bytes.load(Ordering::Relaxed);
+            estimate.measure(done, (bytes, watch.bytes_total.load(Ordering::Relaxed)), seconds);
             if let Some(all) = estimate.seconds.filter(|_| is_new && done.volumes < work.volumes) {
-                let rate = size((done.bytes as f64 / seconds) as u64);
+                let rate = size((bytes as f64 / seconds) as u64);
                 let text = format!("this takes about {} at {rate}/s", duration(all));
                 keep_first(&mut said, say(context, &text));
             }
@@ -170,17 +172,17 @@ mod tests {
     fn an_estimate_counts_bytes_at_the_rate_so_far_or_the_waits_whichever_is_longer() {
         let work = Work { commits: 1, volumes: 110, bytes: 100, tails: 100 };
         let mut estimate = Estimate { work, request_seconds: 0.05, connections: 4, seconds: None };
-        estimate.measure(Work { volumes: 1, bytes: 10, ..Work::default() }, 0.5);
+        estimate.measure(Work { volumes: 1, bytes: 10, ..Work::default() }, (10, 100), 0.5);
         assert_eq!(estimate.seconds, None, "half a second is too short to measure by");
-        estimate.measure(Work { volumes: 2, bytes: 20, ..Work::default() }, 1.0);
+        estimate.measure(Work { volumes: 2, bytes: 20, ..Work::default() }, (20, 100), 1.0);
         assert_eq!(estimate.seconds, Some(5.0), "80 of 100 bytes are left");
-        estimate.measure(Work { volumes: 3, bytes: 90, ..Work::default() }, 9.0);
+        estimate.measure(Work { volumes: 3, bytes: 90, ..Work::default() }, (90, 100), 9.0);
         assert_eq!(estimate.seconds, Some(5.0), "it was told and stays what it was");
         let mut slow = Estimate { request_seconds: 1.0, seconds: None, ..estimate };
-        slow.measure(Work { volumes: 2, bytes: 20, ..Work::default() }, 1.0);
+        slow.measure(Work { volumes: 2, bytes: 20, ..Work::default() }, (20, 100), 1.0);
         assert_eq!(slow.seconds, Some(26.0), "100 waits of a second, four at a time");
         let mut short = Estimate { seconds: None, ..estimate };
-        short.measure(Work { volumes: 110, bytes: 100, tails: 100, ..Work::default() }, 0.1);
+        short.measure(Work { volumes: 110, bytes: 100, tails: 100, ..Work::default() }, (100, 100), 0.1);
         assert_eq!(short.seconds, Some(0.1), "all is done");
     }
 }

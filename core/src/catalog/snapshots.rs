@@ -188,23 +188,26 @@ fn insert_seen(conn: &Connection, seen: &SeenCommit) -> rusqlite::Result<()> {
 }
 
 fn insert_snapshot(conn: &Connection, snapshot: &Snapshot, number: Option<u64>) -> rusqlite::Result<()> {
-    let base = newest_root(conn)?;
     let SnapshotId(id) = &snapshot.id;
     if conn.prepare_cached("SELECT 1 FROM snapshot_removed WHERE id = ?1")?.exists([id])? {
         return Ok(());
     }
     let number = number.map(u64::cast_signed);
     let is_taken = conn.prepare_cached("SELECT 1 FROM snapshot WHERE number = ?1")?.exists([number])?;
-    conn.prepare_cached("INSERT OR IGNORE INTO snapshot (number, id, time, record) VALUES (?1, ?2, ?3, ?4)")?
-        .execute((number.filter(|_| !is_taken), id, snapshot.time.secs, encode_snapshot_record(snapshot)))?;
-    number_paths(conn, snapshot.root, base)
+    let number = number.filter(|_| !is_taken);
+    let base = nearest_root(conn, number)?;
+    let added = conn
+        .prepare_cached("INSERT OR IGNORE INTO snapshot (number, id, time, record) VALUES (?1, ?2, ?3, ?4)")?
+        .execute((number, id, snapshot.time.secs, encode_snapshot_record(snapshot)))?;
+    // One that is shown already has its paths numbered.
+    if added == 0 { Ok(()) } else { number_paths(conn, snapshot.root, base) }
 }
 
-/// Root of the snapshot that was added last, to compare with.
-fn newest_root(conn: &Connection) -> rusqlite::Result<Option<NodeId>> {
+/// Root of the snapshot that is least likely to differ much: the next one, or else the last.
+fn nearest_root(conn: &Connection, number: Option<i64>) -> rusqlite::Result<Option<NodeId>> {
     let record = conn
-        .prepare_cached("SELECT record FROM snapshot ORDER BY number DESC LIMIT 1")?
-        .query_row([], |row| row.get::<_, Vec<u8>>(0))
+        .prepare_cached("SELECT record FROM snapshot ORDER BY number > ?1 DESC, abs(number - ?1), -number LIMIT 1")?
+        .query_row([number.unwrap_or(i64::MAX)], |row| row.get::<_, Vec<u8>>(0))
         .optional()?;
     Ok(record.and_then(|record| decode_snapshot_record(&record).ok()).map(|snapshot| snapshot.root))
 }

@@ -242,6 +242,12 @@ impl CatalogWriter {
         self.transact(|conn| insert_volume(conn, &ids, volume, state, None))
     }
 
+    /// Takes in nodes of volumes that are not here yet, in one durable transaction.
+    pub fn nodes_learn(&mut self, nodes: &[(NodeId, Vec<u8>)]) -> Result<()> {
+        let ids = self.catalog.ids.clone();
+        self.transact(|conn| super::nodes::insert_nodes(conn, &ids, nodes))
+    }
+
     /// Records volumes of which the store has told, in one durable transaction. One that is known already is written
     /// anew, with its blocks and nodes: it was lost and is there again.
     pub fn volumes_learn(&mut self, volumes: &[LearntVolume<'_>]) -> Result<()> {

@@ -3,6 +3,7 @@
 //! This is how a catalog is rebuilt (tails, and the nodes of meta volumes) and how data is checked (everything). It
 //! goes by what the volume says of itself and not by what the catalog says of it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::compress::Decompressor;
@@ -14,12 +15,14 @@ use crate::frame;
 use crate::frame::Stored;
 use crate::frame::VolumeKind;
 use crate::id::VolumeName;
+use crate::limits;
 use crate::repo::object_name;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Store;
 use crate::volume;
 use crate::volume::BlockInfo;
+use crate::volume::FrameInfo;
 use crate::volume::HEADER_BYTES;
 use crate::volume::Index;
 use crate::volume::Salt;
@@ -30,6 +33,10 @@ use crate::volume::frame_plain_bytes;
 const TAIL_BYTES: u64 = 64 << 10;
 /// Sealed bytes that one request of a pass asks for, at least.
 const RUN_BYTES: u64 = 1 << 20;
+/// Frames that nobody wants and that are fetched all the same if those beside them are wanted.
+const GAP_FRAMES: u64 = 2;
+/// Content that one request for some blocks brings, unless a single block has more.
+const RUN_PLAIN_BYTES: u64 = 1 << 20;
 
 /// Where the bytes of a volume come from.
 enum Bytes {
@@ -100,7 +107,7 @@ impl VolumeFile {
 
     fn of(source: Bytes, keys: &Keys, kind: VolumeKind, object: ObjectName, bytes: u64) -> Result<VolumeFile> {
         let damaged = |detail: &str| Error::corrupt(&object, detail);
-        let tail_bytes = bytes.min(TAIL_BYTES);
+        let tail_bytes = tail_bytes(kind, bytes);
         if bytes < HEADER_BYTES + TRAILER_BYTES {
             return Err(damaged("it is too short for a volume"));
         }
@@ -124,6 +131,11 @@ impl VolumeFile {
         Ok(VolumeFile { source, object, kind, bytes, salt, key, index })
     }
 
+    /// How much of it was read to open it, about.
+    pub fn tail_bytes(&self) -> u64 {
+        tail_bytes(self.kind, self.bytes)
+    }
+
     /// Frames and blocks.
     pub fn index(&self) -> &Index {
         &self.index
@@ -132,6 +144,93 @@ impl VolumeFile {
     /// From which its key is derived.
     pub fn salt(&self) -> &Salt {
         &self.salt
+    }
+
+    /// Reads some of its blocks, given by their numbers in ascending order, and little more of it than their frames. Blocks
+    /// that lie in a frame which does not open are left out.
+    pub fn some(&self, numbers: &[usize], mut block: impl FnMut(&BlockInfo, &[u8])) -> Result<()> {
+        self.runs(numbers).iter().try_for_each(|run| self.run(run, &mut block))
+    }
+
+    /// Stored bytes that [`VolumeFile::some`] would read.
+    pub fn some_bytes(&self, numbers: &[usize]) -> u64 {
+        let bytes =
+            |run: &Vec<(&BlockInfo, u64)>| stored_bytes(self.index.frames.get(frames_of(run)).unwrap_or_default());
+        self.runs(numbers).iter().map(bytes).sum()
+    }
+
+    /// These blocks with their positions, those together that lie close together.
+    fn runs(&self, numbers: &[usize]) -> Vec<Vec<(&BlockInfo, u64)>> {
+        let frame_bytes = u64::from(limits::FRAME_BYTES);
+        let mut wanted = numbers.iter().copied().peekable();
+        let mut runs: Vec<Vec<(&BlockInfo, u64)>> = Vec::new();
+        let mut position = 0;
+        for (number, info) in self.index.blocks.iter().enumerate() {
+            let start = position;
+            position += u64::from(info.length);
+            if wanted.next_if_eq(&number).is_none() {
+                continue;
+            }
+            let open = runs.last_mut().filter(|run| {
+                let first = run.first().map_or(start, |(_, first)| *first);
+                let end = run.last().map_or(start, |(last, at)| at + u64::from(last.length));
+                start / frame_bytes <= end / frame_bytes + GAP_FRAMES && position - first <= RUN_PLAIN_BYTES
+            });
+            match open {
+                Some(run) => run.push((info, start)),
+                None => runs.push(vec![(info, start)]),
+            }
+        }
+        runs
+    }
+
+    /// Reads blocks that lie close together: each with its position.
+    fn run(&self, blocks: &[(&BlockInfo, u64)], block: &mut impl FnMut(&BlockInfo, &[u8])) -> Result<()> {
+        let frame_bytes = u64::from(limits::FRAME_BYTES);
+        let Range { start: first, end } = frames_of(blocks);
+        let offset = HEADER_BYTES + stored_bytes(self.index.frames.get(..first).unwrap_or_default());
+        let frames = self.index.frames.get(first..end).unwrap_or_default();
+        let mut sealed = self.source.part(&self.object, offset, stored_bytes(frames))?;
+        let plain = self.open_frames(first, frames, &mut sealed, &mut Decompressor::new());
+        for (info, at) in blocks {
+            let mut bytes = Vec::with_capacity(info.length as usize);
+            while bytes.len() < info.length as usize {
+                let here = at + bytes.len() as u64;
+                let number = usize::try_from(here / frame_bytes).unwrap_or(usize::MAX).wrapping_sub(first);
+                let from = usize::try_from(here % frame_bytes).unwrap_or(usize::MAX);
+                let Some(frame) = plain.get(number).and_then(|plain| plain.as_ref()?.get(from..)) else { break };
+                let part = frame.get(..frame.len().min(info.length as usize - bytes.len())).unwrap_or_default();
+                if part.is_empty() {
+                    break;
+                }
+                bytes.extend_from_slice(part);
+            }
+            if bytes.len() == info.length as usize {
+                block(info, &bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens `frames`, of which `first` is the first one's number, where they lie one behind the other in `sealed`: `None`
+    /// for each that does not open.
+    fn open_frames(
+        &self,
+        first: usize,
+        frames: &[FrameInfo],
+        sealed: &mut [u8],
+        decompressor: &mut Decompressor,
+    ) -> Vec<Option<Vec<u8>>> {
+        let plain_bytes = self.index.plain_bytes();
+        let mut rest = sealed;
+        let stored = frames.iter().zip(u32::try_from(first).unwrap_or(u32::MAX)..).map(|(info, ordinal)| {
+            let whole = std::mem::take(&mut rest);
+            let (bytes, after) = whole.split_at_mut((info.stored_bytes as usize).min(whole.len()));
+            rest = after;
+            Stored { ordinal, plain_bytes: frame_plain_bytes(plain_bytes, ordinal), codec: info.codec, bytes }
+        });
+        let opened = frame::open_all(&self.key, self.kind, stored.collect(), decompressor);
+        opened.into_iter().map(std::result::Result::ok).collect()
     }
 
     /// Reads the whole object once, front to back. `raw` is given every byte of it in order; `block` is given every
@@ -143,33 +242,51 @@ impl VolumeFile {
         let mut blocks = Blocks { rest: &self.index.blocks, bytes: Vec::new(), is_whole: true };
         let mut decompressor = Decompressor::new();
         let mut offset = HEADER_BYTES;
-        let mut frames = self.index.frames.iter().zip(0u32..).peekable();
-        while frames.peek().is_some() {
-            let mut run = Vec::new();
-            let mut run_bytes = 0;
-            while let Some((info, ordinal)) = frames.next_if(|_| run_bytes < RUN_BYTES) {
-                run.push((*info, ordinal));
-                run_bytes += u64::from(info.stored_bytes);
-            }
-            let mut sealed = part(offset, run_bytes)?;
+        let mut first = 0;
+        while let Some(left) = self.index.frames.get(first..).filter(|left| !left.is_empty()) {
+            let run = run_of(left);
+            let mut sealed = part(offset, stored_bytes(run))?;
             raw(&sealed);
-            offset += run_bytes;
-            let mut rest = sealed.as_mut_slice();
-            let stored = run.iter().map(|(info, ordinal)| {
-                let whole = std::mem::take(&mut rest);
-                let (bytes, after) = whole.split_at_mut((info.stored_bytes as usize).min(whole.len()));
-                rest = after;
-                let plain_bytes = frame_plain_bytes(plain_bytes, *ordinal);
-                Stored { ordinal: *ordinal, plain_bytes, codec: info.codec, bytes }
-            });
-            let plain = frame::open_all(&self.key, self.kind, stored.collect(), &mut decompressor);
-            for ((_, ordinal), plain) in run.iter().zip(plain) {
-                let length = frame_plain_bytes(plain_bytes, *ordinal) as usize;
-                blocks.take(plain.ok().as_deref(), length, &mut block);
+            offset += stored_bytes(run);
+            let plain = self.open_frames(first, run, &mut sealed, &mut decompressor);
+            for (plain, ordinal) in plain.iter().zip(u32::try_from(first).unwrap_or(u32::MAX)..) {
+                blocks.take(plain.as_deref(), frame_plain_bytes(plain_bytes, ordinal) as usize, &mut block);
             }
+            first += run.len();
         }
         raw(&part(offset, self.bytes - offset)?);
         Ok(())
+    }
+}
+
+/// The numbers of the frames in which blocks that follow one another lie.
+fn frames_of(blocks: &[(&BlockInfo, u64)]) -> Range<usize> {
+    let (Some((_, start)), Some((last, last_at))) = (blocks.first(), blocks.last()) else { return 0..0 };
+    let frame_bytes = u64::from(limits::FRAME_BYTES);
+    let first = usize::try_from(start / frame_bytes).unwrap_or(usize::MAX);
+    let end = usize::try_from((last_at + u64::from(last.length)).div_ceil(frame_bytes)).unwrap_or(usize::MAX);
+    first..end
+}
+
+fn stored_bytes(frames: &[FrameInfo]) -> u64 {
+    frames.iter().map(|frame| u64::from(frame.stored_bytes)).sum()
+}
+
+/// The first of these frames, as many as one request of a pass asks for.
+fn run_of(frames: &[FrameInfo]) -> &[FrameInfo] {
+    let mut bytes = 0;
+    let end = frames.iter().position(|frame| {
+        bytes += u64::from(frame.stored_bytes);
+        bytes >= RUN_BYTES
+    });
+    end.and_then(|last| frames.get(..=last)).unwrap_or(frames)
+}
+
+/// How much of the tail is read first: nodes are so large that the index of a meta volume is a small part of it.
+fn tail_bytes(kind: VolumeKind, bytes: u64) -> u64 {
+    match kind {
+        VolumeKind::Data => TAIL_BYTES.min(bytes),
+        VolumeKind::Meta => (bytes / 32).clamp(TAIL_BYTES / 4, TAIL_BYTES).min(bytes),
     }
 }
 

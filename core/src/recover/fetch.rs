@@ -34,7 +34,7 @@ const AHEAD_BYTES_MAX: u64 = 16 << 20;
 /// Volumes that may be read and not handed on.
 const AHEAD_VOLUMES_MAX: usize = 128;
 /// Connections that are used, whatever the store recommends.
-const CONNECTIONS_MAX: usize = 32;
+pub(super) const CONNECTIONS_MAX: usize = 32;
 /// A meta volume up to this size is fetched by one request.
 const AT_ONCE_BYTES_MAX: u64 = 32 << 20;
 /// What is read of a data volume, about.
@@ -130,7 +130,7 @@ pub(super) fn fetch(
 
 /// True if the volume is what is wrong, and not the store: if the store is in trouble, it is better to stop than to take
 /// every volume for lost.
-fn is_of_the_volume(error: &Error) -> bool {
+pub(super) fn is_of_the_volume(error: &Error) -> bool {
     error.is_absent() || matches!(error, Error::Corrupt { .. })
 }
 

@@ -3,14 +3,15 @@
 //! The two are one operation. Commits that the catalog has not seen are read in the order of their chains, the volumes
 //! that they announce are read by their tails, and the nodes of meta volumes are taken in; a lost catalog is the case in
 //! which nothing was seen yet. No frame of a data volume is ever read. Volumes are read side by side, trees first and new
-//! before old; a snapshot is shown as soon as its tree is whole, so that it can be looked at while the rest comes in. What
-//! was taken in is durable, so that an interrupted run is resumed where it was; the commits are adopted last, and until
-//! then they count as not seen.
+//! before old, the newest snapshot ahead of all; a snapshot is shown as soon as its tree is whole, so that it can be looked
+//! at while the rest comes in. What was taken in is durable, so that an interrupted run is resumed where it was; the
+//! commits are adopted last, and until then they count as not seen.
 //!
 //! Before anything is believed, the chains are held against the heads that this machine has pinned: a store that has
 //! forgotten, replaced or lost commits is named as such.
 
 mod fetch;
+mod newest;
 mod plan;
 mod taking;
 mod whole;
@@ -125,6 +126,9 @@ impl Plan {
         let volumes: Vec<&VolumeAdded> = self.volumes.iter().map(|(volume, _)| volume).collect();
         let mut taking = Taking::new(&self, repository);
         taking.take_lost(catalog)?;
+        if newest::show(repository, catalog, &self, watch, tell)? {
+            taking.newest_is_shown();
+        }
         fetch::fetch(repository, &volumes, watch, |fetched| {
             taking.take(catalog, fetched, watch)?;
             taking.show(catalog, tell)?;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 
 use super::fetch::bytes_to_read;
+use super::newest::WORTH_BYTES;
 use crate::catalog::CatalogWriter;
 use crate::commit::VolumeAdded;
 use crate::error::Result;
@@ -42,6 +43,8 @@ pub struct Plan {
     pub(super) trees_end: usize,
     /// New snapshots, newest first, with the number that each should have.
     pub(super) snapshots: Vec<(Snapshot, u64)>,
+    /// So much in meta volumes makes it worth while to bring the newest snapshot ahead of them.
+    pub(super) newest_worth_bytes: u64,
 }
 
 impl Plan {
@@ -75,7 +78,7 @@ impl Plan {
             }
         }
         let snapshots = new_snapshots(catalog, &look.commits)?;
-        let mut plan = Plan { look, volumes, lost, trees_end: 0, snapshots };
+        let mut plan = Plan { look, volumes, lost, trees_end: 0, snapshots, newest_worth_bytes: WORTH_BYTES };
         plan.sort();
         Ok(plan)
     }
@@ -101,6 +104,12 @@ impl Plan {
         let is_announced_tree =
             |(volume, row): &&(VolumeAdded, Option<i64>)| row.is_some() && volume.kind == VolumeKind::Meta;
         self.trees_end = self.volumes.iter().filter(is_announced_tree).count();
+    }
+
+    /// Has the newest snapshot brought ahead of everything if trees take at least so many bytes. There is a sensible limit
+    /// unless somebody wants to try it on little.
+    pub fn with_newest_ahead_from(self, newest_worth_bytes: u64) -> Plan {
+        Plan { newest_worth_bytes, ..self }
     }
 
     /// How much there is to do.

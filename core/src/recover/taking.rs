@@ -143,6 +143,11 @@ impl<'a> Taking<'a> {
         self.write(catalog, vec![(&added, None, None)])
     }
 
+    /// The newest snapshot needs no more looking at.
+    pub fn newest_is_shown(&mut self) {
+        self.waiting.pop_front();
+    }
+
     /// Shows every snapshot whose tree is whole by now, newest first.
     pub fn show(&mut self, catalog: &mut CatalogWriter, tell: &mut dyn FnMut(Told<'_>)) -> Result<()> {
         while let Some((snapshot, number)) = self.waiting.front() {

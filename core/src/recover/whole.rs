@@ -58,7 +58,7 @@ impl Walk {
 const MISSING_MAX: usize = 64;
 
 /// The nodes that a node names.
-fn below(node: &Node) -> Vec<NodeId> {
+pub(super) fn below(node: &Node) -> Vec<NodeId> {
     match node {
         Node::Leaf(entries) => entries
             .iter()

@@ -1,0 +1,229 @@
+//! The newest snapshot, before everything else.
+//!
+//! Its tree is made of nodes of all ages, a few in each volume. To have it soon, the indexes of the meta volumes are read,
+//! which say where each node lies, and then only the frames that its nodes lie in, level by level from the root down. They
+//! are read once more when their volumes are; that is the price. Where they make up most of the volumes, or something is
+//! missing or damaged, the ordinary order does as well, and whatever was brought until then is of use there too.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::io::ErrorKind::UnexpectedEof;
+use std::sync::atomic::Ordering;
+
+use super::Plan;
+use super::Told;
+use super::Work;
+use super::fetch::CONNECTIONS_MAX;
+use super::fetch::is_of_the_volume;
+use super::whole::below;
+use crate::catalog::CatalogWriter;
+use crate::commit::VolumeAdded;
+use crate::error::Error;
+use crate::error::Result;
+use crate::frame::VolumeKind;
+use crate::id::NodeId;
+use crate::parallel::side_by_side;
+use crate::read::VolumeFile;
+use crate::repo::Repository;
+use crate::tree::Node;
+use crate::watch::Watch;
+
+/// Less than this in meta volumes is read about as fast in the ordinary order.
+pub(super) const WORTH_BYTES: u64 = 16 << 20;
+/// The part of the meta volumes, from one to this, of which reading it twice is worth while.
+const SHARE_MAX: u64 = 2;
+/// More nodes than this are not kept track of: that would take too much memory.
+const NODES_MAX: usize = 500_000;
+/// Bytes of nodes that one thread reads of one volume at a time, unless a single one has more.
+const PART_BYTES: u64 = 1 << 20;
+/// Bytes of nodes that are taken into the catalog at a time, about.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Shows the newest of the plan's snapshots, if none is shown yet. False if it was not worth it or not to be had: nothing
+/// is lost by that.
+pub(super) fn show(
+    repository: &Repository,
+    catalog: &mut CatalogWriter,
+    plan: &Plan,
+    watch: &Watch,
+    tell: &mut dyn FnMut(Told<'_>),
+) -> Result<bool> {
+    let Some((snapshot, number)) = plan.snapshots.first() else { return Ok(false) };
+    let trees = plan.volumes.iter().take(plan.trees_end).map(|(volume, _)| volume);
+    let trees: Vec<&VolumeAdded> = trees.filter(|volume| volume.kind == VolumeKind::Meta).collect();
+    let bytes: u64 = trees.iter().map(|volume| volume.bytes).sum();
+    if bytes < plan.newest_worth_bytes || !catalog.read().snapshots()?.is_empty() {
+        return Ok(false);
+    }
+    let threads = repository.store().connections().clamp(1, CONNECTIONS_MAX);
+    let Some(places) = Places::read(repository, &trees, threads, watch)? else { return Ok(false) };
+    // Nothing of the work is done by this, and yet it shows how fast the store is.
+    tell(Told::Done(Work::default()));
+    let bringing = Bringing { repository, places: &places, threads, watch, bytes_left: bytes / SHARE_MAX };
+    if !bringing.bring(catalog, snapshot.root)? {
+        return Ok(false);
+    }
+    catalog.snapshot_show(snapshot, *number)?;
+    tell(Told::Shown(snapshot));
+    Ok(true)
+}
+
+/// True if what a volume should have is not to be had from it. That it ended too soon is looked into when its turn comes.
+fn is_not_to_be_had(error: &Error) -> bool {
+    is_of_the_volume(error) || matches!(error, Error::Store { source, .. } if source.kind() == UnexpectedEof)
+}
+
+/// Where nodes lie.
+struct Places {
+    volumes: Vec<VolumeFile>,
+    /// Volume, and number of the node in it.
+    nodes: HashMap<NodeId, (usize, usize)>,
+}
+
+impl Places {
+    /// Reads the indexes. `None` if there are too many nodes.
+    fn read(repository: &Repository, trees: &[&VolumeAdded], threads: usize, watch: &Watch) -> Result<Option<Places>> {
+        let mut places = Places { volumes: Vec::with_capacity(trees.len()), nodes: HashMap::new() };
+        let open = |volume: &&VolumeAdded| {
+            watch.check()?;
+            VolumeFile::open(repository.store(), repository.keys(), volume.kind, volume.name, volume.bytes)
+        };
+        side_by_side(threads, trees, open, |file| {
+            let file = match file {
+                // Whatever lay in it is missed where it is needed.
+                Err(error) if is_not_to_be_had(&error) => return Ok(true),
+                file => file?,
+            };
+            count(watch, file.tail_bytes());
+            let volume = places.volumes.len();
+            let ids = file.index().blocks.iter().enumerate();
+            places.nodes.extend(ids.map(|(number, node)| (NodeId(node.id), (volume, number))));
+            places.volumes.push(file);
+            Ok(places.nodes.len() <= NODES_MAX)
+        })
+        .map(|is_whole| is_whole.then_some(places))
+    }
+
+    /// What is wanted of each volume, in parts of about [`PART_BYTES`].
+    fn parts(&self, wanted: BTreeMap<usize, Vec<usize>>) -> Vec<Part<'_>> {
+        let mut parts = Vec::new();
+        for (volume, mut numbers) in wanted {
+            let Some(file) = self.volumes.get(volume) else { continue };
+            numbers.sort_unstable();
+            let mut bytes = 0;
+            let ends = numbers.split_inclusive(|number| {
+                bytes += file.index().blocks.get(*number).map_or(0, |node| u64::from(node.length));
+                bytes >= PART_BYTES && std::mem::take(&mut bytes) > 0
+            });
+            parts.extend(ends.map(|part| Part { file, bytes: file.some_bytes(part), numbers: part.to_vec() }));
+        }
+        parts
+    }
+}
+
+/// Nodes of one volume that are read by one thread.
+struct Part<'a> {
+    file: &'a VolumeFile,
+    numbers: Vec<usize>,
+    /// Stored bytes that reading them takes.
+    bytes: u64,
+}
+
+/// How the nodes of a tree are brought into the catalog.
+struct Bringing<'a> {
+    repository: &'a Repository,
+    places: &'a Places,
+    threads: usize,
+    watch: &'a Watch,
+    /// Stored bytes that may still be read for this.
+    bytes_left: u64,
+}
+
+impl Bringing<'_> {
+    /// Brings all nodes of a tree. False if some are not to be had, or are too many.
+    fn bring(mut self, catalog: &mut CatalogWriter, root: NodeId) -> Result<bool> {
+        let mut seen = HashSet::new();
+        let mut level = vec![root];
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            let mut wanted: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+            for id in level {
+                self.watch.check()?;
+                if !seen.insert(id) {
+                    continue;
+                }
+                if let Some(row) = catalog.read().node(id)? {
+                    next.extend(names(&row.body));
+                } else if let Some((volume, number)) = self.places.nodes.get(&id) {
+                    wanted.entry(*volume).or_default().push(*number);
+                } else {
+                    return Ok(false);
+                }
+            }
+            if !self.bring_level(catalog, wanted, &mut next)? {
+                return Ok(false);
+            }
+            level = next;
+        }
+        Ok(true)
+    }
+
+    /// Brings these nodes of these volumes, and adds what they name to `next`.
+    fn bring_level(
+        &mut self,
+        catalog: &mut CatalogWriter,
+        wanted: BTreeMap<usize, Vec<usize>>,
+        next: &mut Vec<NodeId>,
+    ) -> Result<bool> {
+        let mut left: usize = wanted.values().map(Vec::len).sum();
+        let parts = self.places.parts(wanted);
+        let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
+        let Some(bytes_left) = self.bytes_left.checked_sub(bytes) else { return Ok(false) };
+        self.bytes_left = bytes_left;
+        let ids = self.repository.keys().ids();
+        let read = |part: &Part<'_>| {
+            self.watch.check()?;
+            let mut nodes = Vec::with_capacity(part.numbers.len());
+            part.file.some(&part.numbers, |node, bytes| {
+                if ids.node(bytes).0 == node.id {
+                    nodes.push((NodeId(node.id), bytes.to_vec()));
+                }
+            })?;
+            Ok((part.bytes, nodes))
+        };
+        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+        let is_done = side_by_side(self.threads, &parts, read, |read| {
+            let (bytes, nodes) = match read {
+                Err(error) if is_not_to_be_had(&error) => return Ok(false),
+                read => read?,
+            };
+            count(self.watch, bytes);
+            for (id, body) in nodes {
+                next.extend(names(&body));
+                left -= 1;
+                batch_bytes += body.len();
+                batch.push((id, body));
+            }
+            if batch_bytes >= BATCH_BYTES {
+                catalog.nodes_learn(&batch)?;
+                batch.clear();
+                batch_bytes = 0;
+            }
+            Ok(true)
+        })?;
+        catalog.nodes_learn(&batch)?;
+        Ok(is_done && left == 0)
+    }
+}
+
+/// The nodes that a node names; none if it does not decode.
+fn names(body: &[u8]) -> Vec<NodeId> {
+    Node::decode(body).map(|node| below(&node)).unwrap_or_default()
+}
+
+/// Bytes that are read beside those that were planned.
+fn count(watch: &Watch, bytes: u64) {
+    watch.bytes_total.fetch_add(bytes, Ordering::Relaxed);
+    watch.bytes.fetch_add(bytes, Ordering::Relaxed);
+}
