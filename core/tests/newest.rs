@@ -236,6 +236,11 @@ fn whatever_is_wrong_with_the_newest_the_others_come() {
         let newest = rows.last().unwrap().snapshot.id;
         let others = found.affected.iter().filter(|affected| affected.snapshot != newest).count();
         assert_eq!(others, 0, "{harm:?}: the others have lost nothing: {:?}", found.affected);
+        // And once the volume is back, so is the newest snapshot.
+        memory.tamper(&victim, Some(bytes));
+        recover::recover(&mut locked, &Watch::new()).unwrap();
+        let found = check::check(&mut locked, ReadData::All, &Watch::new()).unwrap();
+        assert_eq!(found.affected_count, 0, "{harm:?}: {found:?}");
     }
 }
 

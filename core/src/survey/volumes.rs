@@ -49,7 +49,7 @@ struct Comparison<'a> {
 }
 
 /// Compares all volumes, after the commits were adopted. Answers also which volumes, by row, are there again that could
-/// never be read before, and are to be taken in anew.
+/// never be read before, or not all of them, and are to be taken in anew.
 pub fn compare_volumes(
     locked: &mut LockedRepository,
     listing: &Listing,
@@ -149,7 +149,9 @@ impl Comparison<'_> {
             Err(error) => return Err(error),
         };
         if name == mark.name {
-            if !mark.is_learnt {
+            // Of a volume of trees, nodes may not have opened when it was read.
+            let has_all = mark.is_learnt && (mark.state == VolumeState::Stored || mark.kind == VolumeKind::Data);
+            if !has_all {
                 let Shown { bytes, etag } = shown.clone();
                 self.back.push((mark.id, VolumeAdded { name: mark.name, kind: mark.kind, bytes, etag }));
                 return Ok(());
