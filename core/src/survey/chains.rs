@@ -24,9 +24,11 @@ use crate::hash::sha256;
 use crate::id::ClientId;
 use crate::id::CommitHash;
 use crate::limits;
+use crate::parallel::side_by_side;
 use crate::repo::Repository;
 use crate::repo::object_name;
 use crate::store::ByteRange;
+use crate::store::TRANSFERS_MAX;
 use crate::write::commit_object;
 
 /// A commit that the catalog has not adopted yet.
@@ -98,8 +100,8 @@ pub(super) fn compare(
     let heads: BTreeMap<ClientId, u64> = seen.iter().map(|seen| (seen.client, seen.seq)).collect();
     // New commits are read before anything is judged: one of them may say that a loss is accepted.
     let mut bad = Vec::new();
-    for (client, seq) in comparison.unseen() {
-        match comparison.read(client, seq)? {
+    for ((client, seq), read) in comparison.read_all(&comparison.unseen(), |read| read)? {
+        match read {
             Read::Good(unseen) => {
                 comparison.hashes.insert((client, seq), unseen.seen.hash);
                 comparison.accepted.extend_from_slice(&unseen.commit.losses.chains);
@@ -147,6 +149,22 @@ impl Comparison<'_> {
         });
     }
 
+    /// Reads commits, as many at a time as the store has connections, and keeps of each what `keep` does.
+    fn read_all<T: Send>(
+        &self,
+        places: &[(ClientId, u64)],
+        keep: impl Fn(Read) -> T + Sync,
+    ) -> Result<BTreeMap<(ClientId, u64), T>> {
+        let threads = self.repository.store().connections().clamp(1, TRANSFERS_MAX);
+        let read = |(client, seq): &(ClientId, u64)| Ok(((*client, *seq), keep(self.read(*client, *seq)?)));
+        let mut kept = BTreeMap::new();
+        side_by_side(threads, places, read, |read: Result<_>| {
+            kept.extend([read?]);
+            Ok(true)
+        })?;
+        Ok(kept)
+    }
+
     /// Reads a commit, believing nothing.
     fn read(&self, client: ClientId, seq: u64) -> Result<Read> {
         let name = commit_object(client, seq);
@@ -182,6 +200,7 @@ impl Comparison<'_> {
 
     fn hold_against_seen(&mut self, seen: &[SeenCommit], heads: &BTreeMap<ClientId, u64>, depth: Depth) -> Result<()> {
         let mut lost: BTreeMap<ClientId, Vec<u64>> = BTreeMap::new();
+        let mut wanted = Vec::new();
         for commit in seen {
             let (client, seq) = (commit.client, commit.seq);
             let Some(shown) = self.listing.commits.get(&(client, seq)) else {
@@ -194,18 +213,27 @@ impl Comparison<'_> {
             let is_as_it_was = commit.bytes.is_none_or(|bytes| bytes == shown.bytes)
                 && (commit.etag.is_none() || shown.etag.is_none() || commit.etag == shown.etag);
             let is_known_by_mark = commit.etag.is_some() && commit.etag == shown.etag;
-            if depth == Depth::New && is_as_it_was && (is_known_by_mark || !is_head) {
-                continue;
+            if depth == Depth::All || !is_as_it_was || (is_head && !is_known_by_mark) {
+                wanted.push((client, seq));
             }
-            match self.read(client, seq)? {
-                Read::Good(now) if now.seen.hash == commit.hash => self.out.confirmed.push(now.seen),
-                Read::Good(_) => {
+        }
+        let mut read = self.read_all(&wanted, |read| match read {
+            Read::Good(unseen) => Ok(unseen.seen),
+            Read::Bad(diagnosis, detail) => Err((diagnosis, detail)),
+        })?;
+        for commit in seen {
+            let (client, seq) = (commit.client, commit.seq);
+            match read.remove(&(client, seq)) {
+                None => {}
+                Some(Ok(now)) if now.hash == commit.hash => self.out.confirmed.push(now),
+                Some(Ok(_)) => {
                     let head = heads.get(&client).copied().unwrap_or(seq);
                     self.trouble(Diagnosis::RemoteForked, client, seq, head, FORKED);
                 }
-                Read::Bad(diagnosis, detail) => {
+                Some(Err((diagnosis, detail))) => {
+                    let shown_bytes = self.listing.commits.get(&(client, seq)).map_or(0, |shown| shown.bytes);
                     let is_cut =
-                        diagnosis == Diagnosis::RemoteCorrupt && commit.bytes.is_some_and(|bytes| bytes > shown.bytes);
+                        diagnosis == Diagnosis::RemoteCorrupt && commit.bytes.is_some_and(|bytes| bytes > shown_bytes);
                     let diagnosis = if is_cut { Diagnosis::RemoteTruncated } else { diagnosis };
                     self.trouble(diagnosis, client, seq, seq, &detail);
                 }
