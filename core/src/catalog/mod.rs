@@ -49,6 +49,8 @@ pub use volumes::VolumeState;
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Pages that a connection keeps, in KiB: SQLite's 2 MiB make lookups of blocks, whose ids are random, miss too often.
 const CACHE_KIB: i64 = 8 << 10;
+/// The same where very much is written.
+const MANY_PAGES_KIB: i64 = 64 << 10;
 const BUSY_TIMEOUT_MS: u64 = 30_000;
 const SETTING_REPOSITORY: &str = "repository";
 const SETTING_CLIENT: &str = "client";
@@ -213,6 +215,15 @@ impl CatalogWriter {
             conn.execute("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)", (SETTING_COMMITTING, &value))
                 .map(|_| ())
         })
+    }
+
+    /// Runs `work`, which is going to write much all over the file, with memory for many pages of it.
+    pub fn with_many_pages<T>(&mut self, work: impl FnOnce(&mut CatalogWriter) -> T) -> Result<T> {
+        let pages = |catalog: &Catalog, kib: i64| catalog.run(|conn| conn.pragma_update(None, "cache_size", -kib));
+        pages(&self.catalog, MANY_PAGES_KIB)?;
+        let done = work(self);
+        pages(&self.catalog, CACHE_KIB)?;
+        Ok(done)
     }
 
     /// Moves the write-ahead log into the database file.

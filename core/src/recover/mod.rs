@@ -125,16 +125,19 @@ impl Plan {
         watch.bytes_total.store(self.work().bytes, Ordering::Relaxed);
         let volumes: Vec<&VolumeAdded> = self.volumes.iter().map(|(volume, _)| volume).collect();
         let mut taking = Taking::new(&self, repository);
-        taking.take_lost(catalog)?;
-        if newest::show(repository, catalog, &self, watch, tell)? {
-            taking.newest_is_shown();
-        }
-        fetch::fetch(repository, &volumes, watch, |fetched| {
-            taking.take(catalog, fetched, watch)?;
-            taking.show(catalog, tell)?;
-            tell(Told::Done(taking.done));
-            Ok(())
-        })?;
+        // Ids are random, so rows go all over the file.
+        catalog.with_many_pages(|catalog| {
+            taking.take_lost(catalog)?;
+            if newest::show(repository, catalog, &self, watch, tell)? {
+                taking.newest_is_shown();
+            }
+            fetch::fetch(repository, &volumes, watch, |fetched| {
+                taking.take(catalog, fetched, watch)?;
+                taking.show(catalog, tell)?;
+                tell(Told::Done(taking.done));
+                Ok(())
+            })
+        })??;
         let mut learnt = taking.learnt;
         for unseen in &self.look.commits {
             watch.check()?;
