@@ -158,6 +158,40 @@ fn a_backup_over_a_link_that_is_cut_again_and_again_is_complete() {
 }
 
 #[test]
+fn a_check_and_a_restore_over_a_far_link_have_several_transfers_under_way() {
+    let site = Site::new(&programs());
+    let tree = Tree::new(&site.at("source"));
+    (0..12).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1_500_000))));
+    let server = FakeS3::start();
+    let direct = server.store("repository");
+    let here = server.endpoint().strip_prefix("http://").unwrap().parse().unwrap();
+    // A new connection is made only when all that there are are in use.
+    let over_a_link = |arguments: &[&str]| {
+        let shape = Shape { latency: Duration::from_millis(20), ..Shape::default() };
+        let link = SlowLink::to(here, shape).unwrap();
+        let address = direct.replace(&server.endpoint(), &format!("http://{}", link.address()));
+        let mut command = site.bygone_command(arguments);
+        command.env("BYGONE_REPO", address).env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", "secret");
+        site.run(command).ok();
+        link.counts()
+    };
+    over_a_link(&["init", "--kdf-memory", "8MiB", "--volume-size", "1MiB"]);
+    over_a_link(&["backup", tree.top().to_str().unwrap()]);
+    let volumes =
+        server.objects().keys().filter(|name| name.contains("data/") || name.contains("meta/")).count() as u64;
+    let one = over_a_link(&["--parallel", "1", "check", "--read-data"]);
+    let six = over_a_link(&["--parallel", "6", "check", "--read-data"]);
+    assert!(volumes > 12 && one.requests < volumes + 12 && six.requests < volumes + 12, "{volumes}, {one:?}, {six:?}");
+    assert!(six.connections >= 6 && one.connections < 6, "{one:?}, {six:?}");
+    for (parallel, target) in [("1", "first"), ("6", "second")] {
+        let target = site.at(target);
+        let counts = over_a_link(&["--parallel", parallel, "restore", "latest", "--target", target.to_str().unwrap()]);
+        compare::assert_same(tree.top(), &restored(&target, tree.top()));
+        assert_eq!(counts.connections >= 6, parallel == "6", "{counts:?}");
+    }
+}
+
+#[test]
 fn a_limit_that_is_lifted_while_a_backup_runs_counts_at_once() {
     let site = new_site();
     let tree = tree(&site);

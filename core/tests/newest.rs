@@ -292,8 +292,11 @@ proptest! {
                 bytes[HEADER_BYTES as usize + at % sealed] ^= 1;
                 memory.tamper(&object, Some(bytes));
             }
-            let mut all = Vec::new();
-            file.pass(|_| {}, |info, bytes| all.push((*info, bytes.map(<[u8]>::to_vec)))).unwrap();
+            let (mut raw, mut all) = (Vec::new(), Vec::new());
+            file.pass(|bytes| raw.extend_from_slice(bytes), |info, bytes| all.push((*info, bytes.map(<[u8]>::to_vec))))
+                .unwrap();
+            prop_assert!(raw == memory.objects()[&object].to_vec(), "every byte once, in order");
+            prop_assert_eq!(all.len(), file.index().blocks.len());
             let numbers: Vec<usize> = (0..all.len()).filter(|number| wanted[number % 40]).collect();
             watched.forget_calls();
             let mut some = Vec::new();

@@ -92,7 +92,8 @@ pub(super) fn run<'a>(
     body: impl FnOnce(&mut Feeder<'a>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let threads = match shared.options.threads {
-        0 => thread::available_parallelism().map_or(2, usize::from),
+        // Before a far store they wait more than they work.
+        0 => thread::available_parallelism().map_or(2, usize::from).max(shared.reader.frames().readers()),
         threads => threads,
     };
     let (sender, receiver) = bounded(threads * 2);

@@ -1,8 +1,6 @@
 //! Reading volumes in full: each byte against the volume's name, each frame against its seal, each block against its id.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicUsize;
+use std::num::NonZero;
 use std::sync::atomic::Ordering;
 use std::thread;
 
@@ -16,14 +14,18 @@ use crate::error::Result;
 use crate::frame::VolumeKind;
 use crate::frame::volume_object;
 use crate::hash::Sha256Stream;
+use crate::parallel::side_by_side;
 use crate::read::VolumeFile;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
+use crate::store::TRANSFERS_MAX;
 use crate::watch::Watch;
+
+/// A volume of a far store up to this size is fetched by one request.
+const AT_ONCE_BYTES_MAX: u64 = 4 << 20;
 
 /// What reading one volume showed.
 struct Read {
-    volume: usize,
     /// What is wrong with it, if anything.
     trouble: Option<String>,
     /// Ids of the blocks that did not come out right.
@@ -32,7 +34,7 @@ struct Read {
     is_usable: bool,
 }
 
-/// Reads all of `wanted` with as many threads as there are cores.
+/// Reads all of `wanted`, several at a time: as many as there are cores, or as a far store has connections.
 pub(super) fn read_all(
     locked: &mut LockedRepository,
     wanted: &[VolumeRow],
@@ -41,27 +43,25 @@ pub(super) fn read_all(
     lost: &mut Lost,
 ) -> Result<()> {
     let repository = locked.repository();
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Result<Read>>> = Mutex::default();
-    let threads = thread::available_parallelism().map_or(2, std::num::NonZero::get).min(wanted.len());
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((number, volume)) = take(&next, wanted) {
-                    let result = watch.check().and_then(|()| read_one(repository, number, volume, watch));
-                    let is_failed = result.is_err();
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
-                    if is_failed {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for result in results {
-        let read = result?;
-        let Some(volume) = wanted.get(read.volume) else { continue };
+    let store = repository.store();
+    let cores = thread::available_parallelism().map_or(2, NonZero::get);
+    let threads = if store.is_far() { store.connections().clamp(1, TRANSFERS_MAX) } else { cores };
+    let read = |volume| {
+        watch.check()?;
+        Ok((volume, read_one(repository, volume, watch)?))
+    };
+    let wanted: Vec<&VolumeRow> = wanted.iter().collect();
+    let mut results: Vec<(&VolumeRow, Read)> = Vec::with_capacity(wanted.len());
+    side_by_side(
+        threads,
+        &wanted,
+        |volume| read(*volume),
+        |read: Result<_>| {
+            results.push(read?);
+            Ok(true)
+        },
+    )?;
+    for (volume, read) in results {
         report.volumes_read += 1;
         report.bytes_read += volume.bytes;
         let state = if read.is_usable { VolumeState::Stored } else { VolumeState::Lost };
@@ -84,19 +84,14 @@ pub(super) fn read_all(
     Ok(())
 }
 
-fn take<'a>(next: &AtomicUsize, wanted: &'a [VolumeRow]) -> Option<(usize, &'a VolumeRow)> {
-    let number = next.fetch_add(1, Ordering::Relaxed);
-    wanted.get(number).map(|volume| (number, volume))
-}
-
-fn read_one(repository: &Repository, number: usize, row: &VolumeRow, watch: &Watch) -> Result<Read> {
-    let mut read = Read { volume: number, trouble: None, lost: Vec::new(), is_usable: true };
+fn read_one(repository: &Repository, row: &VolumeRow, watch: &Watch) -> Result<Read> {
+    let mut read = Read { trouble: None, lost: Vec::new(), is_usable: true };
     let damaged = |mut read: Read, detail: String| {
         read.trouble = Some(detail);
         read.is_usable = false;
         Ok(read)
     };
-    let file = match VolumeFile::open(repository.store(), repository.keys(), row.kind, row.name, row.bytes) {
+    let file = match open(repository, row) {
         Ok(file) => file,
         Err(Error::Corrupt { detail, .. }) => return damaged(read, detail),
         Err(error) if error.is_absent() => return damaged(read, "it vanished while it was being checked".into()),
@@ -132,4 +127,13 @@ fn read_one(repository: &Repository, number: usize, row: &VolumeRow, watch: &Wat
     }
     read.lost = lost;
     Ok(read)
+}
+
+/// Opens a volume; a short one of a far store is fetched whole, by one request.
+fn open(repository: &Repository, row: &VolumeRow) -> Result<VolumeFile> {
+    let (store, keys) = (repository.store(), repository.keys());
+    if store.is_far() && row.bytes <= AT_ONCE_BYTES_MAX {
+        return VolumeFile::fetch(store, keys, row.kind, row.name, row.bytes);
+    }
+    VolumeFile::open(store, keys, row.kind, row.name, row.bytes)
 }

@@ -75,6 +75,11 @@ impl Cache {
         Cache { state: Mutex::default(), made: Condvar::new(), bytes_max }
     }
 
+    /// Bytes of frames that it holds.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     pub fn is_made(&self, at: FrameAt) -> bool {
         matches!(self.state().slots.get(&at), Some(Slot::Made { .. }))
     }

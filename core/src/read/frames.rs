@@ -44,6 +44,9 @@ pub const RUN_FRAMES_MAX: u32 = 16;
 /// What a run may take of the cache: others have theirs there too.
 const RUN_SHARE: usize = 8;
 
+/// Runs that a reader has in the cache: the one that he reads and the one that is being made.
+const RUNS_OF_READER: usize = 2;
+
 /// Volumes whose frame tables are kept.
 const VOLUMES_OPEN_MAX: usize = 256;
 
@@ -112,6 +115,14 @@ impl Frames {
     /// True if getting frames takes time that nobody should wait for who can do something else.
     pub fn is_far(&self) -> bool {
         self.fetch.is_far()
+    }
+
+    /// How many threads that read forwards it takes to keep a far store busy, if what each of them has made finds room in
+    /// the cache; one if the store is near.
+    pub fn readers(&self) -> usize {
+        let run_bytes = self.run_frames_max as usize * limits::FRAME_BYTES as usize;
+        let readers_max = (self.cache.bytes_max() / RUNS_OF_READER / run_bytes).max(1);
+        if self.is_far() { self.fetch.connections().clamp(1, readers_max) } else { 1 }
     }
 
     /// True if these frames can be made without the store.

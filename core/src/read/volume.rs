@@ -31,8 +31,14 @@ use crate::volume::frame_plain_bytes;
 
 /// Bytes of the tail that are read first: locator and, but for volumes of very many blocks, the whole index.
 const TAIL_BYTES: u64 = 64 << 10;
-/// Sealed bytes that one request of a pass asks for, at least.
+/// Sealed bytes that one request of a pass asks for, at least: of a near store.
 const RUN_BYTES: u64 = 1 << 20;
+/// Of a far one, where waiting should be little beside carrying, unless so many requests at a time take too much memory.
+const RUN_BYTES_FAR: u64 = 4 << 20;
+/// Frames that are opened together: two for each lane of the cipher.
+const OPEN_FRAMES: usize = 16;
+/// What the runs of a far store's connections take at a time, all together.
+const RUNS_BYTES_FAR: u64 = 32 << 20;
 /// Frames that nobody wants and that are fetched all the same if those beside them are wanted.
 const GAP_FRAMES: u64 = 2;
 /// Content that one request for some blocks brings, unless a single block has more.
@@ -46,6 +52,15 @@ enum Bytes {
 }
 
 impl Bytes {
+    fn run_bytes(&self) -> u64 {
+        match self {
+            Bytes::Store(store) if store.is_far() => {
+                (RUNS_BYTES_FAR / store.connections().max(1) as u64).clamp(RUN_BYTES, RUN_BYTES_FAR)
+            }
+            _ => RUN_BYTES,
+        }
+    }
+
     fn part(&self, object: &ObjectName, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         match self {
             Bytes::Store(store) => store.get(object, ByteRange::Part { offset, bytes }),
@@ -68,6 +83,8 @@ pub struct VolumeFile {
     salt: Salt,
     key: SealKey,
     index: Index,
+    /// Sealed bytes that one request of a pass asks for, at least.
+    run_bytes: u64,
 }
 
 impl VolumeFile {
@@ -128,7 +145,8 @@ impl VolumeFile {
         };
         let index = volume::open_index(&key, kind, &salt, offset, &sealed)
             .map_err(|e| Error::corrupt(&object, format!("its index: {e}")))?;
-        Ok(VolumeFile { source, object, kind, bytes, salt, key, index })
+        let run_bytes = source.run_bytes();
+        Ok(VolumeFile { source, object, kind, bytes, salt, key, index, run_bytes })
     }
 
     /// How much of it was read to open it, about.
@@ -235,26 +253,35 @@ impl VolumeFile {
 
     /// Reads the whole object once, front to back. `raw` is given every byte of it in order; `block` is given every
     /// block with its bytes, or with `None` where a frame that it lies in does not open. Errors are those of the store.
+    /// What comes before the frames and after them is asked for with the frames beside it.
     pub fn pass(&self, mut raw: impl FnMut(&[u8]), mut block: impl FnMut(&BlockInfo, Option<&[u8]>)) -> Result<()> {
-        let part = |offset, bytes| self.source.part(&self.object, offset, bytes);
-        raw(&part(0, HEADER_BYTES)?);
         let plain_bytes = self.index.plain_bytes();
         let mut blocks = Blocks { rest: &self.index.blocks, bytes: Vec::new(), is_whole: true };
         let mut decompressor = Decompressor::new();
-        let mut offset = HEADER_BYTES;
         let mut first = 0;
-        while let Some(left) = self.index.frames.get(first..).filter(|left| !left.is_empty()) {
-            let run = run_of(left);
-            let mut sealed = part(offset, stored_bytes(run))?;
-            raw(&sealed);
-            offset += stored_bytes(run);
-            let plain = self.open_frames(first, run, &mut sealed, &mut decompressor);
-            for (plain, ordinal) in plain.iter().zip(u32::try_from(first).unwrap_or(u32::MAX)..) {
-                blocks.take(plain.as_deref(), frame_plain_bytes(plain_bytes, ordinal) as usize, &mut block);
+        let (mut read, mut offset) = (0, HEADER_BYTES);
+        while read < self.bytes {
+            let run = run_of(self.index.frames.get(first..).unwrap_or_default(), self.run_bytes);
+            let frames_end = offset + stored_bytes(run);
+            let is_last = first + run.len() == self.index.frames.len();
+            let has_tail = is_last && (run.is_empty() || self.bytes.saturating_sub(frames_end) <= self.run_bytes);
+            let end = if has_tail { self.bytes } else { frames_end };
+            let mut bytes = self.source.part(&self.object, read, end.saturating_sub(read))?;
+            raw(&bytes);
+            let mut sealed = usize::try_from(offset - read).ok().and_then(|at| bytes.get_mut(at..)).unwrap_or_default();
+            // What compresses well is much when it is open: it is opened by and by.
+            for frames in run.chunks(OPEN_FRAMES) {
+                let length = usize::try_from(stored_bytes(frames)).unwrap_or(usize::MAX).min(sealed.len());
+                let (now, later) = std::mem::take(&mut sealed).split_at_mut(length);
+                sealed = later;
+                let plain = self.open_frames(first, frames, now, &mut decompressor);
+                for (plain, ordinal) in plain.iter().zip(u32::try_from(first).unwrap_or(u32::MAX)..) {
+                    blocks.take(plain.as_deref(), frame_plain_bytes(plain_bytes, ordinal) as usize, &mut block);
+                }
+                first += frames.len();
             }
-            first += run.len();
+            (read, offset) = (end, frames_end);
         }
-        raw(&part(offset, self.bytes - offset)?);
         Ok(())
     }
 }
@@ -272,12 +299,12 @@ fn stored_bytes(frames: &[FrameInfo]) -> u64 {
     frames.iter().map(|frame| u64::from(frame.stored_bytes)).sum()
 }
 
-/// The first of these frames, as many as one request of a pass asks for.
-fn run_of(frames: &[FrameInfo]) -> &[FrameInfo] {
+/// The first of these frames, with at least `run_bytes` bytes unless there are no more.
+fn run_of(frames: &[FrameInfo], run_bytes: u64) -> &[FrameInfo] {
     let mut bytes = 0;
     let end = frames.iter().position(|frame| {
         bytes += u64::from(frame.stored_bytes);
-        bytes >= RUN_BYTES
+        bytes >= run_bytes
     });
     end.and_then(|last| frames.get(..=last)).unwrap_or(frames)
 }

@@ -83,23 +83,35 @@ pub struct FaultyStore {
     state: Mutex<State>,
 }
 
-/// Holds GETs up while it is closed: a link that has stalled.
+/// Holds GETs up while it is closed: a link that has stalled, or one that waits for company.
 #[derive(Default)]
 struct Gate {
-    /// The beginnings of the names that do not pass.
-    closed: Mutex<Option<String>>,
+    closed: Mutex<Option<Closed>>,
     changed: Condvar,
+}
+
+struct Closed {
+    /// The beginnings of the names that do not pass.
+    beginning: String,
+    /// How many are held up, and at how many the gate opens by itself.
+    held: usize,
+    enough: usize,
 }
 
 impl Gate {
     fn pass(&self, name: &ObjectName) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        while closed.as_ref().is_some_and(|beginning| name.as_str().starts_with(beginning.as_str())) {
-            closed = self.changed.wait(closed).unwrap_or_else(PoisonError::into_inner);
+        let holds = |closed: &&mut Closed| name.as_str().starts_with(&closed.beginning);
+        let Some(gate) = closed.as_mut().filter(holds) else { return };
+        gate.held += 1;
+        if gate.held >= gate.enough {
+            *closed = None;
+            self.changed.notify_all();
         }
+        drop(self.changed.wait_while(closed, |closed| closed.as_mut().is_some_and(|gate| holds(&gate))));
     }
 
-    fn set(&self, closed: Option<String>) {
+    fn set(&self, closed: Option<Closed>) {
         *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = closed;
         self.changed.notify_all();
     }
@@ -124,7 +136,17 @@ impl FaultyStore {
 
     /// GETs of names that begin like this do not return, until [`FaultyStore::go_on`].
     pub fn stall(&self, beginning: &str) {
-        self.gate.set(Some(beginning.to_owned()));
+        self.gate.set(Some(Closed { beginning: beginning.to_owned(), held: 0, enough: usize::MAX }));
+    }
+
+    /// GETs of names that begin like this do not return until so many of them wait at once; then all go on.
+    pub fn gather(&self, beginning: &str, enough: usize) {
+        self.gate.set(Some(Closed { beginning: beginning.to_owned(), held: 0, enough }));
+    }
+
+    /// True while GETs are held up.
+    pub fn is_closed(&self) -> bool {
+        self.gate.closed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Ends a stall.

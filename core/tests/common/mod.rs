@@ -42,9 +42,13 @@ pub fn secret() -> Secret {
 }
 
 pub fn init(place: &Place) {
+    init_with(place, 1 << 20);
+}
+
+pub fn init_with(place: &Place, volume_bytes: u64) {
     let options = InitOptions {
         block_bytes: 1 << 16,
-        volume_bytes: 1 << 20,
+        volume_bytes,
         compression: Compression::Lz4,
         kdf: KdfCost::for_tests(),
         label: "first".into(),

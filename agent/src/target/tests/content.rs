@@ -3,6 +3,11 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use bygone_core::store::faulty::FaultyStore;
 
 use super::*;
 use crate::source::Excludes;
@@ -241,4 +246,26 @@ fn what_can_be_read_of_a_damaged_file_is_kept_if_that_is_wanted() {
     assert_eq!(kept.metadata().unwrap().mode() & 0o7777, 0o600);
     assert!(found[..900_000] == bytes[..900_000], "what is stored elsewhere is there");
     assert!(found != bytes);
+}
+
+#[test]
+fn a_restore_makes_as_many_requests_at_a_time_as_a_far_store_has_connections() {
+    let repo = Repo::new(mode(0o755), |tree| {
+        (0..8u8).for_each(|n| tree.file(&format!("file{n}"), meta(), &noise(n.into(), 4 << 20)));
+    });
+    let store = Arc::new(FaultyStore::new(repo.store.clone()).with_connections(4).far());
+    // None is answered before there are so many.
+    store.gather("data/", 4);
+    let place = Place { store: store.clone(), catalog_base: repo.place.catalog_base.clone() };
+    let far = Repo { place, ..repo };
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let (target, report) = restored(&far, &Options::default());
+        let files = (0..8u8)
+            .filter(|n| fs::read(target.path().join(format!("file{n}"))).unwrap() == noise((*n).into(), 4 << 20));
+        sender.send((files.count(), report.files)).unwrap();
+    });
+    let done = receiver.recv_timeout(Duration::from_secs(120)).expect("too few requests at a time");
+    assert_eq!(done, (8, 8));
+    assert!(!store.is_closed());
 }

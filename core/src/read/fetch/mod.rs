@@ -141,6 +141,11 @@ impl Fetch {
         self.pool.is_some()
     }
 
+    /// How many requests at a time serve the store best.
+    pub fn connections(&self) -> usize {
+        self.store.connections()
+    }
+
     pub fn now(&self) -> Duration {
         self.pool.as_ref().map_or(Duration::ZERO, Pool::now)
     }
