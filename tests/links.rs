@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -155,6 +156,20 @@ fn a_backup_over_a_link_that_is_cut_again_and_again_is_complete() {
     // Of each connection that is cut no more is lost than one volume, which is a little longer than its target.
     assert!(twice < CUTS as u64 * (3 << 20) / 2, "{twice} bytes were sent twice");
     run(&direct, &["check", "--read-data"]);
+}
+
+#[test]
+fn a_profile_says_how_long_an_outage_may_last() {
+    let site = Site::new(&programs());
+    // Nobody listens there any more. Without the profile, a quarter of an hour would be waited for somebody.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    configure(&site, "[profile.now]\nretry-for = \"0\"\n");
+    let address = format!("s3://bucket/repository?endpoint=http://{gone}&region=r");
+    let mut command = site.bygone_command(["--profile", "now", "-r", &address, "snapshots"]);
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", "secret");
+    site.run(command).ended_with(1).complains_of(&["Connection refused"]);
+    configure(&site, "[profile.now]\nretry-for = \"soon\"\n");
+    site.bygone(["--profile", "now", "snapshots"]).ended_with(2).complains_of(&["line 2, retry-for", "90s, 15m, 2h"]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bygone_core::store::Address;
 use bygone_core::store::TRANSFERS_MAX;
@@ -33,6 +34,7 @@ use serde::de::Visitor;
 
 use crate::exit::Failure;
 use crate::exit::Result;
+use crate::settings::parse_patience;
 use crate::settings::parse_size;
 
 /// Its name, below the directory of bygone's configuration.
@@ -58,6 +60,8 @@ pub struct Section {
     pub limit_download: Option<Rate>,
     /// As --parallel.
     pub parallel: Option<Parallel>,
+    /// As --retry-for.
+    pub retry_for: Option<Patience>,
     /// What `bygone backup` backs up if its command line names nothing.
     pub paths: Option<Vec<PathBuf>>,
     /// As --exclude, for every backup.
@@ -239,6 +243,19 @@ impl TryFrom<usize> for Parallel {
     }
 }
 
+/// How long an outage of the store may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Patience(pub Duration);
+
+impl TryFrom<String> for Patience {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Patience, String> {
+        parse_patience(&text).map(Patience)
+    }
+}
+
 /// Reads a number of transfers.
 pub fn parse_parallel(text: &str) -> std::result::Result<Parallel, String> {
     let count = text.parse::<usize>().map_err(|_| format!("{text:?} is not a number from 1 to {TRANSFERS_MAX}"))?;
@@ -276,6 +293,7 @@ mod tests {
             limit-upload = "500k"
             limit-download = 1000
             parallel = 32
+            retry-for = "2h"
             paths = ["~/a", "/b"]
             exclude = ["*.o"]
             exclude-file = ["/x"]
@@ -293,6 +311,7 @@ mod tests {
             limit_upload: Some(Rate(Some(512_000))),
             limit_download: Some(Rate(Some(1000))),
             parallel: Some(Parallel(32)),
+            retry_for: Some(Patience(Duration::from_secs(7_200))),
             paths: Some(vec!["/home/u/a".into(), "/b".into()]),
             exclude: Some(vec!["*.o".into()]),
             exclude_file: Some(vec!["/x".into()]),
@@ -312,6 +331,8 @@ mod tests {
             ("[profile.p]\nlimit-upload = \"0\"\n", ["line 2", "limit-upload", "never end"]),
             ("[profile.p]\nparallel = 33\n", ["line 2", "parallel", "1 to 32"]),
             ("[profile.p]\nparallel = \"x\"\n", ["line 2", "parallel", "invalid type"]),
+            ("[profile.p]\nretry-for = \"long\"\n", ["line 2", "retry-for", "not a time"]),
+            ("[profile.p]\nretry-for = 90\n", ["line 2", "retry-for", "invalid type"]),
             ("repository = \"/r\"\n[profile.p]\n", ["line 1", "repository", "unknown field"]),
             ("[profile.p]\nrepository = /r\n", ["line 2", "repository", ""]),
             ("[profile.p]\npaths = [\"a\"]\n", ["[profile.p]", "paths", "must begin with /"]),

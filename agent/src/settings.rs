@@ -34,6 +34,7 @@ use crate::access;
 use crate::configuration;
 use crate::configuration::Configuration;
 use crate::configuration::Parallel;
+use crate::configuration::Patience;
 use crate::configuration::Rate;
 use crate::configuration::Section;
 use crate::configuration::parse_parallel;
@@ -306,16 +307,21 @@ impl Globals {
     ) -> Result<Arc<dyn Store>> {
         self.set_limits()?;
         let (link, s3_access) = (&self.link, &access::s3_access);
-        let patience = self.patience(&Environment::of_this_process())?;
+        let environment = Environment::of_this_process();
+        let patience = self.patience(&environment, &self.configuration_in(&environment)?)?;
         Ok(open(address, &Surroundings { link, watch, patience, s3_access })?)
     }
 
-    fn patience(&self, environment: &Environment) -> Result<Duration> {
+    fn patience(&self, environment: &Environment, configuration: &Configuration) -> Result<Duration> {
+        let Configuration { profile, defaults } = configuration;
+        let of_section = |section: &Section| section.retry_for.map(|Patience(time)| time);
         let variable = || {
             let text = environment.retry_for.as_ref().map(|text| text.to_string_lossy().into_owned());
             text.map(|text| parse_patience(&text).map_err(|why| Failure::Usage(format!("BYGONE_RETRY_FOR: {why}"))))
         };
-        Ok(self.retry_for.map(Ok).or_else(variable).transpose()?.unwrap_or(PATIENCE_DEFAULT))
+        let stronger = self.retry_for.or(of_section(profile));
+        let said = stronger.map(Ok).or_else(variable).transpose()?.or(of_section(defaults));
+        Ok(said.unwrap_or(PATIENCE_DEFAULT))
     }
 
     /// Opens the repository, asking for the passphrase if it must. Ends early if `watch` is cancelled meanwhile.

@@ -58,10 +58,21 @@ fn patience_is_read_and_the_command_line_is_stronger() {
         assert!(parse_patience(bad).is_err(), "{bad:?}");
     }
     let environment = Environment { retry_for: Some("2m".into()), ..environment() };
-    assert_eq!(globals("/r").patience(&environment).unwrap(), Duration::from_secs(120));
+    let nothing = Environment::default();
+    let section = |seconds| Section { retry_for: Some(Patience(Duration::from_secs(seconds))), ..Section::default() };
+    let defaults = Configuration { defaults: section(3), ..Configuration::default() };
+    let both = Configuration { profile: section(4), defaults: section(3) };
     let line = Globals { retry_for: Some(Duration::ZERO), ..globals("/r") };
-    assert_eq!(line.patience(&environment).unwrap(), Duration::ZERO);
-    assert_eq!(globals("/r").patience(&Environment::default()).unwrap(), PATIENCE_DEFAULT);
+    let of = |globals: &Globals, environment: &Environment, configuration: &Configuration| {
+        globals.patience(environment, configuration).unwrap().as_secs()
+    };
+    assert_eq!(of(&line, &environment, &both), 0, "the command line");
+    assert_eq!(of(&globals("/r"), &environment, &both), 4, "then the profile");
+    assert_eq!(of(&globals("/r"), &environment, &defaults), 120, "then the environment");
+    assert_eq!(of(&globals("/r"), &nothing, &defaults), 3, "then what counts for all");
+    assert_eq!(of(&globals("/r"), &nothing, &Configuration::default()), PATIENCE_DEFAULT.as_secs());
+    let wrong = Environment { retry_for: Some("soon".into()), ..Environment::default() };
+    assert!(globals("/r").patience(&wrong, &defaults).is_err());
 }
 
 #[test]
