@@ -1,17 +1,20 @@
 //! A mount of a store that is far away: what it asks for, what it keeps, and what it does when the link is slow or dead.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use bygone_core::hash::sha256;
+use bygone_core::id::hex;
 use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
 use bygone_tests::program::{Mounted, Site, unmount, wait_until};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
 
-use crate::site::programs;
+use crate::site::{programs, restored};
 
 /// A machine whose repository is in a bucket.
 pub struct Far {
@@ -191,6 +194,53 @@ fn a_dead_link_stalls_only_those_who_wait_for_it() {
     wait_until("the link is alive again", || fs::read(&long).is_ok());
     read_all(&mounted, far.tree.top());
     mounted.unmount();
+}
+
+#[test]
+fn a_repair_takes_lost_volumes_from_what_a_mount_has_kept() {
+    if !root() {
+        return;
+    }
+    let far = Far::new(mixed);
+    let mounted = far.mount(&[]);
+    read_all(&mounted, far.tree.top());
+    mounted.unmount();
+    let sound = far.server.objects();
+    let (lost, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        sound.clone().into_iter().partition(|(name, _)| name.contains("data/"));
+    // There is nothing else from which they could come.
+    fs::remove_dir_all(far.tree.top()).unwrap();
+    far.server.set_objects(left.clone());
+    let ran = far.site.bygone(["check", "--repair", "--json"]).ok();
+    let put_back = ran.json()["repaired"]["restored"].as_array().unwrap().clone();
+    assert_eq!(put_back.len(), lost.len(), "{ran}");
+    assert!(put_back.iter().all(|one| one["from"] == "rebuilt, with what a mount has kept"), "{ran}");
+    let now = far.server.objects();
+    assert!(lost.iter().all(|(name, bytes)| now.get(name) == Some(bytes)), "they are back to the byte");
+    far.site.bygone(["check", "--read-data"]).ok();
+    // What is spoilt there is not taken for what it was, and the rest is of use all the same.
+    for path in far.kept() {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[0xa5; 1_000], 200_000).unwrap();
+    }
+    far.server.set_objects(left);
+    let ran = far.site.bygone(["check", "--repair"]);
+    assert_eq!(ran.code, 14, "{ran}");
+    assert!(String::from_utf8_lossy(&ran.out).contains("stored again in new volumes"), "{ran}");
+    let now = far.server.objects();
+    let data: Vec<_> = now.iter().filter(|(name, _)| name.contains("data/")).collect();
+    assert!(!data.is_empty());
+    for (name, bytes) in data {
+        assert!(name.ends_with(&hex(&sha256(bytes))), "{name} is not what its name says");
+    }
+    let target = far.site.at("target");
+    let ran = far.site.bygone(["restore", "latest", "--target", target.to_str().unwrap()]);
+    assert_ne!(ran.code, 0, "{ran}");
+    let small = restored(&target, far.tree.top()).join("small");
+    let read = |n: u64| Some((n, fs::read(small.join(format!("{:02}/{n}", n % 10))).ok()?));
+    let came: Vec<_> = (0..300).filter_map(read).collect();
+    assert!((200..300).contains(&came.len()), "{} of 300 files came back", came.len());
+    assert!(came.iter().all(|(n, bytes)| *bytes == random(*n, 10_000)));
 }
 
 #[test]

@@ -39,8 +39,8 @@ pub(super) struct Args {
     /// Read some of the data: a share (5%) or an amount (500M), chosen anew each time, or a part (1/7: the first of 7)
     #[arg(long, value_name = "WHICH")]
     read_data_subset: Option<Subset>,
-    /// Put back what is lost, as far as it can be had: from a second store, what is left of a damaged volume, the
-    /// catalog, and the files that were backed up. Damaged objects are replaced
+    /// Put back what is lost, as far as it can be had: from a second store, what is left of a damaged volume, what a mount
+    /// has kept of it, the catalog, and the files that were backed up. Damaged objects are replaced
     #[arg(long)]
     repair: bool,
     /// A second store of the same repository to repair from, such as one that `bygone copy` made

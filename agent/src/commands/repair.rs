@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::fs::OpenOptions;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +15,7 @@ use serde_json::json;
 use bygone_core::check;
 use bygone_core::check::ReadData;
 use bygone_core::check::Report;
+use bygone_core::read::CacheReader;
 use bygone_core::recover;
 use bygone_core::repair;
 use bygone_core::repair::Repaired;
@@ -51,7 +53,12 @@ pub(super) fn repair(
     let found = check::check(&mut locked, read_data, watch)?;
     let mut files = SourceFiles::default();
     let mut read_file = |path: &[u8], offset: u64, length: u32| files.read(path, offset, length);
-    let mut sources = Sources { second, read_file: &mut read_file, read_cache: &|_, _| None };
+    // A mount of this repository keeps what it fetches in a directory of the catalog's name.
+    let cache_base = context.globals.locations()?.cache_base;
+    let id = locked.repository().catalog_dir().file_name().unwrap_or_default();
+    let cache = CacheReader::new(cache_base.join(id));
+    let read_cache = |name, range: Range<u64>| cache.read(name, &range);
+    let mut sources = Sources { second, read_file: &mut read_file, read_cache: &read_cache };
     repair::repair_volumes(&mut locked, &found.changed, &mut sources, context.now, watch, &mut repaired)?;
     let mut report = check::check(&mut locked, ReadData::No, watch)?;
     if !report.healed.is_empty() {

@@ -38,6 +38,7 @@ pub use counters::Counts;
 pub use directory::Directory;
 pub use directory::Item;
 pub use fetch::CacheOptions;
+pub use fetch::CacheReader;
 pub use fetch::CacheUsage;
 pub use fetch::FetchOptions;
 pub use fetch::Footprint;

@@ -107,12 +107,12 @@ pub fn repair_volumes(
         for rebuild in rebuilds {
             watch.check()?;
             match rebuild.finish(locked.repository())? {
-                rebuild::Finished::Whole(row, file) => {
+                rebuild::Finished::Whole(row, file, from) => {
                     let dir = locked.repository().catalog_dir().to_path_buf();
                     rescue::keep(&dir, row.name, &file)?;
                     replace(locked, &row, Source::File { file: &file, bytes: row.bytes })?;
                     rescue::remove(&dir, row.name)?;
-                    repaired.restored.push((volume_object(row.kind, row.name), "rebuilt"));
+                    repaired.restored.push((volume_object(row.kind, row.name), from));
                 }
                 rebuild::Finished::Part(part) => parts.push(part),
             }

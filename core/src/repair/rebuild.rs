@@ -88,12 +88,14 @@ pub(super) struct Rebuild {
     object: File,
     /// Frames whose sealed bytes are in `object`.
     sealed: Vec<bool>,
+    /// Some of them are from the cache.
+    uses_cache: bool,
 }
 
 /// A volume that was made again, or what was found of it.
 pub(super) enum Finished {
-    /// The object, verified.
-    Whole(VolumeRow, File),
+    /// The object, verified, and where it came from.
+    Whole(VolumeRow, File, &'static str),
     /// Not all of it.
     Part(Part),
 }
@@ -195,6 +197,7 @@ impl Rebuild {
             plain: spool::create(dir)?,
             object: spool::create(dir)?,
             sealed,
+            uses_cache: false,
         };
         rebuild.salvage(repository, found_bytes, read_cache)?;
         rebuild.find_in_frames()?;
@@ -232,6 +235,7 @@ impl Rebuild {
             if taken.is_none() {
                 let cached = read_cache(self.row.name, offset..end);
                 taken = cached.and_then(|sealed| Some((open(&sealed)?, sealed)));
+                self.uses_cache |= taken.is_some();
             }
             if let Some((plain, sealed)) = taken {
                 self.plain.write_all_at(&plain, u64::from(ordinal) * FRAME_BYTES).map_err(failed)?;
@@ -324,7 +328,8 @@ impl Rebuild {
     pub fn finish(mut self, repository: &Repository) -> Result<Finished> {
         let is_all_found = self.layout.pieces.iter().all(|piece| piece.is_found);
         if self.layout.is_complete && is_all_found && self.seal(repository)? {
-            return Ok(Finished::Whole(self.row, self.object));
+            let from = if self.uses_cache { "rebuilt, with what a mount has kept" } else { "rebuilt" };
+            return Ok(Finished::Whole(self.row, self.object, from));
         }
         let Rebuild { row, plain, layout: Layout { pieces, .. }, .. } = self;
         Ok(Finished::Part(Part { row, plain, pieces, next: 0 }))

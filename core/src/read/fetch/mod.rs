@@ -37,6 +37,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 pub use disk::CacheOptions;
+pub use disk::CacheReader;
 pub use disk::CacheUsage;
 pub use disk::cache_clear;
 pub use disk::cache_usage;

@@ -86,3 +86,31 @@ fn emptying_says_what_was_there_and_leaves_users_alone() {
     assert_eq!(files(dir.path()).unwrap().len(), 0, "empty files go when nobody is there");
     assert_eq!(cache_usage(&dir.path().join("none")).unwrap(), CacheUsage::default());
 }
+
+#[test]
+fn who_only_looks_finds_what_was_kept_and_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let name = |number: u8| VolumeName([number; 32]);
+    let object = |number: u8| {
+        let hex = name(number).to_hex();
+        Object { volume: number.into(), name: ObjectName::new(&format!("data/00/{hex}")).unwrap(), bytes: VOLUME_BYTES }
+    };
+    let disk = open(&dir, 1 << 30, 0);
+    let bytes: Vec<u8> = (0..PIECE_BYTES * 2).map(|at| (at % 251) as u8).collect();
+    disk.write(&object(1), PIECE_BYTES, &bytes).unwrap();
+    drop(disk);
+    let before = fs::read_dir(dir.path()).unwrap().count();
+    let reader = CacheReader::new(dir.path().to_path_buf());
+    let across = PIECE_BYTES + 1_000..PIECE_BYTES * 2 + 1_000;
+    assert!(reader.read(name(1), &across).unwrap() == bytes[1_000..PIECE_BYTES as usize + 1_000]);
+    assert!(reader.read(name(1), &(PIECE_BYTES - 1..PIECE_BYTES + 1)).is_none(), "a part of it was never fetched");
+    assert!(reader.read(name(1), &(PIECE_BYTES * 3 - 1..PIECE_BYTES * 3 + 1)).is_none(), "a part lies beyond its end");
+    assert!(reader.read(name(1), &(u64::MAX - 5..u64::MAX)).is_none());
+    assert!(reader.read(name(2), &piece(1)).is_none(), "nothing was fetched of that one");
+    assert!(reader.read(name(1), &piece(1)).is_some(), "and the first one is found again");
+    std::os::unix::fs::symlink(name(1).to_hex(), dir.path().join(name(3).to_hex())).unwrap();
+    assert!(reader.read(name(3), &piece(1)).is_none());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), before + 1, "nothing was made");
+    let nowhere = CacheReader::new(dir.path().join("nowhere"));
+    assert!(nowhere.read(name(1), &piece(1)).is_none() && !dir.path().join("nowhere").exists());
+}
