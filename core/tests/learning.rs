@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bygone_core::catalog::VolumeState;
 use bygone_core::check::{self, ReadData};
-use bygone_core::entry::Time;
+use bygone_core::entry::{Entry, Kind, Name, Time};
 use bygone_core::recover::{self, Told};
 use bygone_core::repair::{self, Repaired, Sources};
 use bygone_core::repo::{LockedRepository, Place};
@@ -16,8 +16,9 @@ use bygone_core::store::faulty::{Fault, FaultyStore};
 use bygone_core::store::memory::MemoryStore;
 use bygone_core::store::{ByteRange, Store};
 use bygone_core::watch::Watch;
+use bygone_core::write::{self, Writer};
 
-use common::{backup, init, noise, open, place};
+use common::{backup, init, init_with, meta, noise, open, options, place};
 
 /// Five snapshots, each of which changes one of three directories.
 fn history(place: &Place) -> Vec<String> {
@@ -115,6 +116,45 @@ fn the_newest_snapshot_is_shown_before_the_volumes_of_content_are_read() {
         call.object.starts_with("data/") && matches!(call.range, Some(ByteRange::Whole { .. }))
     };
     assert_eq!(calls.iter().find(whole).map(|call| call.object.clone()), None, "no content is read");
+}
+
+#[test]
+fn a_long_volume_of_trees_is_taken_in_by_parts() {
+    let memory = Arc::new(MemoryStore::new());
+    let (_dir, first) = place(memory.clone());
+    init_with(&first, 32 << 20);
+    let body = |writer: &mut Writer<'_>| {
+        writer.directory_begin()?;
+        for folder in 0..100u64 {
+            writer.directory_begin()?;
+            for file in 0..500u64 {
+                // Names that do not compress, in order.
+                let noise: String =
+                    noise(folder * 1_000 + file, 120).iter().map(|byte| format!("{byte:02x}")).collect();
+                let name = Name::new(format!("{file:04}{noise}").as_bytes()).unwrap();
+                writer.add(Entry { name, meta: meta(0), kind: Kind::Socket })?;
+            }
+            writer.directory_end(Some(Name::new(format!("{folder:03}").as_bytes()).unwrap()), meta(0))?;
+        }
+        writer.directory_end(None, meta(0))?;
+        Ok(((), 0))
+    };
+    write::backup(&mut open(&first), options(), &Watch::new(), body).unwrap();
+    let before = dump(&mut open(&first));
+    assert_eq!(memory.list("meta/").unwrap().len(), 1);
+    let (_dir, second) = place(memory.clone());
+    let mut locked = open(&second);
+    let learnt = recover::recover(&mut locked, &Watch::new()).unwrap();
+    assert!(dump(&mut locked) == before);
+    let nodes = before.iter().filter(|line| line.starts_with("node ")).count() as u64;
+    assert_eq!((learnt.volumes, learnt.nodes), (1, nodes));
+    // Interrupted, it ends.
+    let (_dir, third) = place(memory);
+    let mut locked = open(&third);
+    let watch = Watch::new();
+    let plan = recover::plan(&mut locked).unwrap();
+    watch.cancel();
+    assert!(plan.carry_out(&mut locked, &watch, &mut |_| {}).is_err());
 }
 
 #[test]

@@ -5,7 +5,6 @@
 //! depend on how much there is to read.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::io::ErrorKind::NotFound;
 use std::io::ErrorKind::UnexpectedEof;
 use std::sync::Condvar;
@@ -15,7 +14,7 @@ use std::sync::PoisonError;
 use std::thread;
 
 use crossbeam_channel::Sender;
-use crossbeam_channel::unbounded;
+use crossbeam_channel::bounded;
 
 use crate::commit::VolumeAdded;
 use crate::error::Error;
@@ -33,6 +32,8 @@ use crate::watch::Watch;
 const AHEAD_BYTES_MAX: u64 = 16 << 20;
 /// Volumes that may be read and not handed on.
 const AHEAD_VOLUMES_MAX: usize = 128;
+/// Bytes of nodes that are handed on before the rest of their volume is read.
+const NODES_BYTES_MAX: usize = 4 << 20;
 /// Connections that are used, whatever the store recommends.
 pub(super) const CONNECTIONS_MAX: usize = 32;
 /// A meta volume up to this size is fetched by one request.
@@ -44,14 +45,25 @@ pub(super) const TAIL_BYTES: u64 = 64 << 10;
 pub(super) struct Contents {
     pub salt: Salt,
     pub index: Index,
-    /// Of a meta volume, its nodes in the order of the volume: file versions are numbered in this order.
-    pub nodes: Vec<(NodeId, Vec<u8>)>,
+    /// Of a meta volume, its nodes in the order of the volume: file versions are numbered in this order. Those that were
+    /// given before are not among them.
+    pub nodes: Nodes,
 }
 
-/// A volume that was read, or why it cannot be.
+/// Tree nodes.
+pub(super) type Nodes = Vec<(NodeId, Vec<u8>)>;
+
+/// What came of a volume.
 pub(super) struct Fetched {
     pub number: usize,
-    pub contents: std::result::Result<Contents, Error>,
+    pub came: Came,
+}
+
+pub(super) enum Came {
+    /// Some of its nodes; the others follow.
+    Nodes(Nodes),
+    /// The rest of it, or why it cannot be read.
+    Rest(std::result::Result<Contents, Error>),
 }
 
 /// Bytes that reading a volume takes, about.
@@ -87,9 +99,12 @@ pub(super) fn fetch(
     mut take: impl FnMut(Vec<Fetched>) -> Result<()>,
 ) -> Result<()> {
     let readers = Readers { repository, volumes, window: Mutex::default(), moved: Condvar::new() };
-    let (sender, receiver) = unbounded();
+    // Who reads waits for him who takes: a long volume is never in memory as a whole.
+    let (sender, receiver) = bounded(1);
     let threads = repository.store().connections().clamp(1, CONNECTIONS_MAX).min(volumes.len());
     thread::scope(|scope| {
+        // It goes before the scope waits for the readers, or they would wait for somebody who takes.
+        let receiver = receiver;
         for _ in 0..threads {
             let (sender, readers) = (sender.clone(), &readers);
             scope.spawn(move || readers.read_volumes(&sender, watch));
@@ -97,26 +112,30 @@ pub(super) fn fetch(
         drop(sender);
         // However this ends, the readers end too: else the scope would wait for ever.
         let _end = End(&readers);
-        let mut early: BTreeMap<usize, Fetched> = BTreeMap::new();
+        let mut early: BTreeMap<usize, Vec<Fetched>> = BTreeMap::new();
         let mut next = 0;
         for fetched in &receiver {
-            early.insert(fetched.number, fetched);
-            early.extend(receiver.try_iter().map(|fetched| (fetched.number, fetched)));
-            let mut ready = Vec::new();
+            for fetched in std::iter::once(fetched).chain(receiver.try_iter()) {
+                early.entry(fetched.number).or_default().push(fetched);
+            }
+            let (mut ready, mut done) = (Vec::new(), Vec::new());
             let mut trouble = None;
-            while let Some(fetched) = early.remove(&next) {
-                match fetched.contents {
-                    // Trouble waits for its turn too: what comes before it is taken in.
-                    Err(error) if !is_of_the_volume(&error) => {
-                        trouble = Some(error);
-                        break;
+            while let Some(of_next) = early.remove(&next) {
+                let is_whole = of_next.iter().any(|fetched| matches!(fetched.came, Came::Rest(_)));
+                for fetched in of_next {
+                    match fetched.came {
+                        // Trouble waits for its turn too: what comes before it is taken in.
+                        Came::Rest(Err(error)) if !is_of_the_volume(&error) => trouble = Some(error),
+                        _ => ready.push(fetched),
                     }
-                    _ => ready.push(fetched),
                 }
+                if !is_whole || trouble.is_some() {
+                    break;
+                }
+                done.push(next);
                 next += 1;
             }
             if !ready.is_empty() {
-                let done: Vec<usize> = ready.iter().map(|fetched| fetched.number).collect();
                 take(ready)?;
                 readers.give_back(&done);
             }
@@ -151,8 +170,10 @@ impl Readers<'_> {
     /// A reader: reads the next volume until there are no more.
     fn read_volumes(&self, sender: &Sender<Fetched>, watch: &Watch) {
         while let Some((number, volume)) = self.next() {
-            let contents = watch.check().and_then(|()| read(self.repository, volume));
-            if sender.send(Fetched { number, contents }).is_err() {
+            // That nobody takes it any more is found out with the rest of it.
+            let mut give = |nodes| _ = sender.send(Fetched { number, came: Came::Nodes(nodes) });
+            let contents = watch.check().and_then(|()| read_by_parts(self.repository, volume, &mut give));
+            if sender.send(Fetched { number, came: Came::Rest(contents) }).is_err() {
                 return;
             }
         }
@@ -188,11 +209,19 @@ impl Readers<'_> {
     }
 }
 
-/// Reads one volume: never a frame of a data volume. One that is shorter than it should be is damaged; that a read ended
-/// too soon is not believed without looking at its size.
+/// Reads one volume.
 pub(super) fn read(repository: &Repository, volume: &VolumeAdded) -> Result<Contents> {
+    let mut before = Vec::new();
+    let mut contents = read_by_parts(repository, volume, &mut |nodes| before.extend(nodes))?;
+    before.append(&mut contents.nodes);
+    Ok(Contents { nodes: before, ..contents })
+}
+
+/// Reads one volume: never a frame of a data volume. One that is shorter than it should be is damaged; that a read ended
+/// too soon is not believed without looking at its size. Of many nodes, all but the last are given to `give`.
+fn read_by_parts(repository: &Repository, volume: &VolumeAdded, give: &mut dyn FnMut(Nodes)) -> Result<Contents> {
     let is_short = |error: &Error| matches!(error, Error::Store { source, .. } if source.kind() == UnexpectedEof);
-    match contents(repository, volume) {
+    match contents(repository, volume, give) {
         Err(error) if is_short(&error) => {
             let object = volume_object(volume.kind, volume.name);
             let folder = object.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
@@ -210,7 +239,7 @@ pub(super) fn read(repository: &Repository, volume: &VolumeAdded) -> Result<Cont
     }
 }
 
-fn contents(repository: &Repository, volume: &VolumeAdded) -> Result<Contents> {
+fn contents(repository: &Repository, volume: &VolumeAdded, give: &mut dyn FnMut(Nodes)) -> Result<Contents> {
     let (store, keys) = (repository.store(), repository.keys());
     let is_fetched_at_once = volume.kind == VolumeKind::Meta && volume.bytes <= AT_ONCE_BYTES_MAX;
     let file = if is_fetched_at_once {
@@ -218,7 +247,8 @@ fn contents(repository: &Repository, volume: &VolumeAdded) -> Result<Contents> {
     } else {
         VolumeFile::open(store, keys, volume.kind, volume.name, volume.bytes)?
     };
-    let mut nodes: HashMap<NodeId, Vec<u8>> = HashMap::new();
+    let mut nodes = Nodes::new();
+    let mut nodes_bytes = 0;
     if volume.kind == VolumeKind::Meta {
         let ids = keys.ids();
         file.pass(
@@ -226,15 +256,15 @@ fn contents(repository: &Repository, volume: &VolumeAdded) -> Result<Contents> {
             |block, bytes| {
                 // A node that does not open or is not what it should be stays out; `check` misses it.
                 if let Some(bytes) = bytes.filter(|bytes| ids.node(bytes).0 == block.id) {
-                    nodes.insert(NodeId(block.id), bytes.to_vec());
+                    nodes.push((NodeId(block.id), bytes.to_vec()));
+                    nodes_bytes += bytes.len();
+                    if nodes_bytes >= NODES_BYTES_MAX {
+                        give(std::mem::take(&mut nodes));
+                        nodes_bytes = 0;
+                    }
                 }
             },
         )?;
     }
-    let ordered = file.index().blocks.iter().filter_map(|block| {
-        let id = NodeId(block.id);
-        nodes.remove(&id).map(|bytes| (id, bytes))
-    });
-    let ordered = ordered.collect();
-    Ok(Contents { salt: *file.salt(), index: file.index().clone(), nodes: ordered })
+    Ok(Contents { salt: *file.salt(), index: file.index().clone(), nodes })
 }

@@ -9,6 +9,7 @@ use super::Plan;
 use super::Told;
 use super::Work;
 use super::fetch;
+use super::fetch::Came;
 use super::fetch::Contents;
 use super::fetch::Fetched;
 use super::whole::Walk;
@@ -66,8 +67,17 @@ impl<'a> Taking<'a> {
         let plan = self.plan;
         let mut taken: Vec<Taken<'_>> = Vec::with_capacity(fetched.len());
         let mut salts = HashSet::new();
-        for Fetched { number, contents } in fetched {
+        for Fetched { number, came } in fetched {
             let Some((added, row)) = plan.volumes.get(number) else { continue };
+            let contents = match came {
+                Came::Nodes(nodes) => {
+                    self.write(catalog, std::mem::take(&mut taken))?;
+                    catalog.nodes_learn(&nodes)?;
+                    self.learnt.nodes += nodes.len() as u64;
+                    continue;
+                }
+                Came::Rest(contents) => contents,
+            };
             let contents = match contents {
                 Ok(contents) => {
                     if salts.contains(&contents.salt) {
