@@ -50,7 +50,7 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Pages that a connection keeps, in KiB: SQLite's 2 MiB make lookups of blocks, whose ids are random, miss too often.
 const CACHE_KIB: i64 = 8 << 10;
 /// The same where very much is written.
-const MANY_PAGES_KIB: i64 = 48 << 10;
+const MANY_PAGES_KIB: i64 = 16 << 10;
 const BUSY_TIMEOUT_MS: u64 = 30_000;
 const SETTING_REPOSITORY: &str = "repository";
 const SETTING_CLIENT: &str = "client";

@@ -159,6 +159,11 @@ impl VolumeFile {
         &self.index
     }
 
+    /// What it is made of, and from what its key is derived.
+    pub fn into_index(self) -> (Index, Salt) {
+        (self.index, self.salt)
+    }
+
     /// From which its key is derived.
     pub fn salt(&self) -> &Salt {
         &self.salt

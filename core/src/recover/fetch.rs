@@ -266,5 +266,6 @@ fn contents(repository: &Repository, volume: &VolumeAdded, give: &mut dyn FnMut(
             },
         )?;
     }
-    Ok(Contents { salt: *file.salt(), index: file.index().clone(), nodes })
+    let (index, salt) = file.into_index();
+    Ok(Contents { salt, index, nodes })
 }
