@@ -1,6 +1,6 @@
 //! A check of all data keeps a far store busy, asks it for no more than it must, and finds what it finds with a near one.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod common;
 
