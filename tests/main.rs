@@ -28,6 +28,7 @@ mod pin;
 mod recover;
 mod repair;
 mod s3_kill;
+mod s3_parts;
 mod s3_store;
 mod semantics;
 mod site;

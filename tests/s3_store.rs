@@ -16,7 +16,7 @@ const WHOLE: ByteRange = ByteRange::Whole { bytes_max: 1_000 };
 const PART: ByteRange = ByteRange::Part { offset: 2, bytes: 5 };
 const BYTES: &[u8] = b"0123456789";
 
-fn name(text: &str) -> ObjectName {
+pub fn name(text: &str) -> ObjectName {
     ObjectName::new(text).unwrap()
 }
 
@@ -41,13 +41,13 @@ fn hasty(server: &FakeS3) -> S3Store {
     open_with(server.store("deep/prefix") + "&stall=1s", &Arc::new(Watch::new()))
 }
 
-fn open_with(address: String, watch: &Arc<Watch>) -> S3Store {
+pub fn open_with(address: String, watch: &Arc<Watch>) -> S3Store {
     let address = S3Address::parse(address.strip_prefix("s3:").unwrap()).unwrap();
     S3Store::new(&address, access(SystemTime::now), Arc::new(Link::default()), watch).unwrap()
 }
 
 /// A server with two objects, and the store.
-fn stocked() -> (FakeS3, S3Store) {
+pub fn stocked() -> (FakeS3, S3Store) {
     let server = FakeS3::start();
     let store = open(&server, "deep/prefix", &Arc::new(Watch::new()));
     for text in ["data/00/a", "data/00/b", "data/00/c"] {
@@ -57,7 +57,7 @@ fn stocked() -> (FakeS3, S3Store) {
     (server, store)
 }
 
-fn deletes(server: &FakeS3) -> usize {
+pub fn deletes(server: &FakeS3) -> usize {
     server.take_asked().iter().filter(|(verb, _)| *verb == Verb::Delete).count()
 }
 
@@ -271,7 +271,7 @@ fn an_answer_that_was_lost_does_not_make_a_put_fail_nor_send_its_bytes_twice() {
 }
 
 /// A store whose patience does not take time.
-fn patient(store: S3Store) -> RetryStore {
+pub fn patient(store: S3Store) -> RetryStore {
     let clock = Clock { now: Box::new(|| Duration::ZERO), wait: Box::new(|_| {}), draw: Box::new(|| 0.5) };
     RetryStore::new(Arc::new(store), Duration::from_secs(900), Arc::new(Watch::new()), clock)
 }

@@ -4,103 +4,29 @@
 //! It checks what a real one checks: that a request is signed with the one key there is, and that a body has the hashes that
 //! the request names. It does not check the signature itself: Garage does, with `scripts/s3-matrix`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
+mod faults;
+mod list;
+mod parts;
 mod wire;
 
 use bygone_core::hash::sha256;
 use bygone_core::id::hex;
 
+pub use faults::{Fault, Verb};
+use list::list;
+use parts::Upload;
 use wire::{Request, Response, etag, get, page, read_head, send, verb, wait_for_client};
 
 /// The key that it knows.
 pub const ACCESS_KEY: &str = "AKIDTESTER";
 /// The bucket that it has.
 pub const BUCKET: &str = "bucket";
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verb {
-    /// An object, or a part of it.
-    Get,
-    /// What is known of an object.
-    Head,
-    /// To make an object.
-    Put,
-    /// A page of a list.
-    List,
-    /// To remove an object.
-    Delete,
-}
-
-/// What it does wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// This status, with an error of this code; an empty code is an empty body.
-    Status(u16, &'static str),
-    /// 200 and a web page.
-    Html,
-    /// 200 and nothing.
-    Nothing,
-    /// 200 and an error's XML.
-    ErrorWith200,
-    /// No answer, for as long as the client holds on.
-    Silence,
-    /// No answer, and nothing is done.
-    SilenceBefore,
-    /// Half of the request is taken, and then no more of it.
-    SilenceWithin,
-    /// Half of the answer, and then nothing more.
-    StallInBody,
-    /// The connection is closed before anything is done.
-    ResetBefore,
-    /// The connection is closed while the request is still coming.
-    ResetWithin,
-    /// It is done, and the connection is closed instead of an answer.
-    ResetAfter,
-    /// Half of the body, and the connection is closed.
-    ShortBody,
-    /// Half of the body in a chunk, and the connection is closed.
-    ShortChunked,
-    /// The whole object, though a part was asked for.
-    RangeIgnored,
-    /// Another part of the same length.
-    WrongRange,
-    /// The ETag is missing.
-    NoEtag,
-    /// Another object has the bytes: 301.
-    Redirect,
-    /// An answer without an end, slower than a byte a second.
-    Trickle,
-    /// Header lines without an end.
-    EndlessHeader,
-    /// A list that says that there is more, and not how to get it.
-    TruncatedWithoutToken,
-    /// The same page with the same token again and again.
-    SamePage,
-    /// Pages without end, each with another token and other names.
-    EndlessPages,
-    /// Every name twice.
-    Duplicates,
-    /// Names in the wrong order.
-    Unsorted,
-    /// The list without the first of its objects, as if it were all.
-    Missing,
-    /// A list of nothing.
-    Empty,
-}
-
-impl Fault {
-    /// Whether only a stall timer finds it out: a test with it should have a short one.
-    pub fn is_silence(self) -> bool {
-        use Fault::{Silence, SilenceBefore, SilenceWithin, StallInBody, Trickle};
-        matches!(self, Silence | SilenceBefore | SilenceWithin | StallInBody | Trickle)
-    }
-}
 
 struct Rule {
     verb: Verb,
@@ -113,6 +39,12 @@ struct Rule {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Vec<u8>>,
+    /// Marks of objects that came in parts.
+    marks: BTreeMap<String, String>,
+    uploads: BTreeMap<String, Upload>,
+    begun: usize,
+    /// What a list that lags shows.
+    list_before: Option<BTreeSet<String>>,
     rules: Vec<Rule>,
     asked: Vec<(Verb, String)>,
     hits: usize,
@@ -221,6 +153,31 @@ impl FakeS3 {
         self.state().objects = objects;
     }
 
+    /// What lists show from now on when they lag: these keys, of those that are there.
+    pub fn remember_list(&self, keys: BTreeSet<String>) {
+        self.state().list_before = Some(keys);
+    }
+
+    /// The marks of the objects that came in parts.
+    pub fn marks(&self) -> BTreeMap<String, String> {
+        self.state().marks.clone()
+    }
+
+    /// Puts these marks in the place of all.
+    pub fn set_marks(&self, marks: BTreeMap<String, String>) {
+        self.state().marks = marks;
+    }
+
+    /// The keys of the uploads in parts that have not ended.
+    pub fn unfinished(&self) -> Vec<String> {
+        self.state().uploads.values().map(|upload| upload.key.clone()).collect()
+    }
+
+    /// Forgets all uploads that have not ended.
+    pub fn forget_uploads(&self) {
+        self.state().uploads.clear();
+    }
+
     /// So many objects in a page.
     pub fn set_page(&self, objects: usize) {
         self.state().page_objects = objects;
@@ -279,6 +236,15 @@ impl Connection {
                 self.hold();
                 return wait_for_client(&client);
             }
+            if fault == Some(Fault::Late) {
+                wait_for_client(&client)?;
+                self.wait_for_another(&request);
+                drop(self.answer(&request, None));
+                return Ok(());
+            }
+            if fault == Some(Fault::Twice) {
+                drop(self.answer(&request, None));
+            }
             let response = match fault {
                 Some(Fault::Status(status, code)) => Response::error(status, code),
                 Some(Fault::Html) => page("<html><body>Welcome to the hotel</body></html>"),
@@ -300,6 +266,21 @@ impl Connection {
         Ok(())
     }
 
+    /// Waits until this is asked for once more, or the server ends.
+    fn wait_for_another(&self, request: &Request) {
+        let what = (verb(request), subject(request));
+        let count = |state: &State| state.asked.iter().filter(|asked| **asked == what).count();
+        let before = count(&lock(&self.state));
+        loop {
+            let state = lock(&self.state);
+            if state.is_ended || count(&state) != before {
+                return;
+            }
+            drop(state);
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
     /// Says that the request which was to be held is held.
     fn hold(&self) {
         lock(&self.state).is_held = true;
@@ -307,10 +288,7 @@ impl Connection {
 
     fn fault(&self, verb: Verb, request: &Request) -> Option<Fault> {
         let mut state = lock(&self.state);
-        let what = match verb {
-            Verb::List => request.query.get("prefix").cloned().unwrap_or_default(),
-            _ => request.key.clone(),
-        };
+        let what = subject(request);
         let fits = |rule: &&mut Rule| rule.verb == verb && rule.left > 0 && what.contains(rule.within);
         let fault = state.rules.iter_mut().find(fits).map(|rule| {
             rule.left -= 1;
@@ -346,7 +324,10 @@ impl Connection {
             Verb::List => list(&state, request, fault),
             Verb::Get | Verb::Head => match state.objects.get(&request.key) {
                 None => Response::error(404, "NoSuchKey"),
-                Some(object) => get(object, request.headers.get("range"), fault),
+                Some(object) => {
+                    let mark = state.marks.get(&request.key).cloned().unwrap_or_else(|| etag(object));
+                    get(object, mark, request.headers.get("range"), fault)
+                }
             },
             Verb::Put => {
                 let is_new = !state.objects.contains_key(&request.key);
@@ -356,58 +337,32 @@ impl Connection {
                 {
                     return Response::error(412, "PreconditionFailed");
                 }
+                state.marks.remove(&request.key);
                 state.objects.insert(request.key.clone(), request.body.clone());
                 let mark = (fault != Some(Fault::NoEtag)).then(|| ("ETag", etag(&request.body)));
                 Response { status: 200, headers: mark.into_iter().collect(), body: Vec::new() }
             }
             Verb::Delete => {
                 state.objects.remove(&request.key);
+                state.marks.remove(&request.key);
                 Response { status: 204, ..Response::default() }
             }
+            Verb::Begin => state.begin(request),
+            Verb::Part => state.part(request, fault),
+            Verb::Complete => state.complete(request, fault),
+            Verb::Abort => state.abort(request),
+            Verb::Uploads => state.unfinished(request),
         }
     }
 }
 
-fn list(state: &State, request: &Request, fault: Option<Fault>) -> Response {
-    let prefix = request.query.get("prefix").cloned().unwrap_or_default();
-    let token = request.query.get("continuation-token").cloned();
-    let matching = state.objects.iter().filter(|(key, _)| key.starts_with(&prefix));
-    let after = token.clone().unwrap_or_default();
-    let mut objects: Vec<_> = matching.filter(|(key, _)| **key > after).collect();
-    match fault {
-        Some(Fault::Missing) => drop(objects.drain(..objects.len().min(1))),
-        Some(Fault::Empty) => objects.clear(),
-        Some(Fault::Unsorted) => objects.reverse(),
-        Some(Fault::Duplicates) => objects = objects.iter().flat_map(|object| [*object, *object]).collect(),
-        _ => {}
-    }
-    let mut next = (objects.len() > state.page_objects).then(|| objects[state.page_objects - 1].0.clone());
-    objects.truncate(state.page_objects);
-    let mut is_truncated = next.is_some();
-    let number = token.as_deref().and_then(|token| token.strip_prefix("page-")).and_then(|n| n.parse::<u32>().ok());
-    let endless = format!("{prefix}x{:09}", number.unwrap_or(0));
-    match fault {
-        Some(Fault::TruncatedWithoutToken) => (is_truncated, next) = (true, None),
-        Some(Fault::SamePage) => (is_truncated, next) = (true, Some("again".into())),
-        Some(Fault::EndlessPages) => {
-            (is_truncated, next) = (true, Some(format!("page-{}", number.unwrap_or(0) + 1)));
+/// What a request is about: a key, the prefix of a list, or a key and the number of a part.
+fn subject(request: &Request) -> String {
+    match verb(request) {
+        Verb::List | Verb::Uploads => request.query.get("prefix").cloned().unwrap_or_default(),
+        Verb::Part => {
+            format!("{}#{}", request.key, request.query.get("partNumber").map(String::as_str).unwrap_or_default())
         }
-        _ => {}
+        _ => request.key.clone(),
     }
-    let mut text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
-         <Name>{BUCKET}</Name><Prefix>{prefix}</Prefix><EncodingType>url</EncodingType><IsTruncated>{is_truncated}</IsTruncated>"
-    );
-    if let Some(next) = next {
-        text += &format!("<NextContinuationToken>{next}</NextContinuationToken>");
-    }
-    if fault == Some(Fault::EndlessPages) {
-        objects.clear();
-        text += &format!("<Contents><Key>{endless}</Key><ETag>\"x\"</ETag><Size>1</Size></Contents>");
-    }
-    for (key, bytes) in objects {
-        let mark = etag(bytes).replace('"', "&quot;");
-        text += &format!("<Contents><Key>{key}</Key><ETag>{mark}</ETag><Size>{}</Size></Contents>", bytes.len());
-    }
-    Response { status: 200, body: (text + "</ListBucketResult>").into(), ..Response::default() }
 }

@@ -300,6 +300,10 @@ impl Store for FaultyStore {
         self.call((Verb::List, prefix, None), || self.inner.list(prefix), lie)
     }
 
+    fn clear(&self, names: &[ObjectName]) -> Result<()> {
+        self.inner.clear(names)
+    }
+
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.call((Verb::Delete, name.as_str(), None), || self.inner.delete(name), |_, _, _| {})
     }

@@ -191,6 +191,12 @@ pub trait Store: Send + Sync {
     /// All objects whose names start with `prefix`, in order of their names.
     fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
 
+    /// Frees what PUTs of these names left where no LIST shows it, because they were interrupted for good. It touches no
+    /// object. What cannot be freed takes up room and does no other harm, so that is no error.
+    fn clear(&self, _names: &[ObjectName]) -> Result<()> {
+        Ok(())
+    }
+
     /// Removes an object.
     fn delete(&self, name: &ObjectName) -> Result<()>;
 }

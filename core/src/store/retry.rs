@@ -3,7 +3,7 @@
 //! Names are unique and objects are never changed, so every request may be made again, also when nobody knows whether the
 //! last one was carried out. Waits grow from half a second to half a minute, and are drawn at random so that many transfers
 //! do not come back at once. An outage may last as long as the user's patience; an answer that makes no sense is asked for a
-//! few times only. Whoever waits ends at once when the user wants to end.
+//! few times only. A call that got further before it failed counts as a success in this. Whoever waits ends at once when the user wants to end.
 
 use std::io;
 use std::sync::Arc;
@@ -51,6 +51,33 @@ fn hope(error: &Error) -> Hope {
     }
 }
 
+/// Whether the same request may succeed later.
+pub(super) fn may_pass(error: &Error) -> bool {
+    hope(error) != Hope::None
+}
+
+/// Marks an error of a call that got further than the ones before it: whatever it met is a trouble of its own, which is
+/// waited for from its beginning.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct WentOn(io::Error);
+
+impl WentOn {
+    /// The error, marked.
+    pub fn mark(error: Error) -> Error {
+        match error {
+            Error::Store { doing, object, source } => {
+                Error::Store { doing, object, source: io::Error::new(source.kind(), WentOn(source)) }
+            }
+            other => other,
+        }
+    }
+
+    fn is_on(error: &Error) -> bool {
+        matches!(error, Error::Store { source, .. } if source.get_ref().is_some_and(|inner| inner.is::<WentOn>()))
+    }
+}
+
 /// The passing of time, as far as patience needs it. Tests have one of their own.
 pub struct Clock {
     /// How long it is since some moment.
@@ -93,12 +120,16 @@ impl RetryStore {
     fn patiently<T>(&self, call: impl Fn() -> Result<T>) -> Result<T> {
         let mut outage = None;
         let mut tries = 0_u32;
+        let mut troubled = false;
         let answer = loop {
             let error = match self.watch.check().and_then(|()| call()) {
                 Ok(done) => break Ok(done),
                 Err(error) => error,
             };
             let now = (self.clock.now)();
+            if WentOn::is_on(&error) {
+                (outage, tries) = (None, 0);
+            }
             let lasted = now.saturating_sub(*outage.get_or_insert(now));
             let left = self.patience.saturating_sub(lasted);
             let hope = hope(&error);
@@ -110,12 +141,12 @@ impl RetryStore {
             if !goes_on {
                 break Err(if hope == Hope::Good { after(error, lasted) } else { error });
             }
-            tries += 1;
+            (tries, troubled) = (tries + 1, true);
             self.watch.trouble(tries, &error.to_string());
             let longest = WAIT_FIRST.saturating_mul(1 << (tries - 1).min(16)).min(WAIT_MAX);
             (self.clock.wait)(longest.mul_f64(0.5 + (self.clock.draw)() / 2.0).min(left));
         };
-        if tries > 0 {
+        if troubled {
             self.watch.trouble_over(answer.is_ok());
         }
         match answer {
@@ -159,6 +190,10 @@ impl Store for RetryStore {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         self.patiently(|| self.inner.list(prefix))
+    }
+
+    fn clear(&self, names: &[ObjectName]) -> Result<()> {
+        self.patiently(|| self.inner.clear(names))
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
@@ -237,6 +272,48 @@ mod tests {
             assert!(waits.iter().all(|wait| *wait <= WAIT_MAX), "no wait is longer than half a minute");
             assert!(waits.len() < 70, "{} tries", waits.len());
         }
+    }
+
+    #[test]
+    fn a_call_that_gets_further_each_time_is_never_given_up() {
+        struct Steps(MemoryStore, std::sync::atomic::AtomicU32);
+        impl Store for Steps {
+            fn address(&self) -> String {
+                self.0.address()
+            }
+            fn connections(&self) -> usize {
+                1
+            }
+            fn is_far(&self) -> bool {
+                true
+            }
+            fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
+                self.0.get(name, range)
+            }
+            fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
+                // Two failures for each step, the first of which got further.
+                let call = self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let broken = Error::store("write", name, io::ErrorKind::ConnectionReset.into());
+                match call {
+                    20.. => self.0.put(name, source),
+                    _ if call.is_multiple_of(2) => Err(WentOn::mark(broken)),
+                    _ => Err(broken),
+                }
+            }
+            fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+                self.0.list(prefix)
+            }
+            fn delete(&self, name: &ObjectName) -> Result<()> {
+                self.0.delete(name)
+            }
+        }
+        let steps = Arc::new(Steps(MemoryStore::new(), Default::default()));
+        let waits = Waits::default();
+        let (patience, watch) = (Duration::from_secs(2), Arc::new(Watch::new()));
+        let store = RetryStore::new(steps, patience, Arc::clone(&watch), still(&waits, 1.0));
+        store.put(&name(), Source::Bytes(b"x")).unwrap();
+        assert!(waits.lock().unwrap().iter().sum::<Duration>() > patience, "it took longer than one outage may last");
+        assert_eq!(watch.trouble_now(), None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! to be stored.
 //!
 //! A store shows an object whole or not at all, and its name is the hash of its bytes: so if it is listed with the right
-//! size it is stored, and its blocks are used; if not, the intent is forgotten. Nothing is deleted from the store.
+//! size it is stored, and its blocks are used; if not, the intent is forgotten, and what the store may have of it without
+//! its being an object is cleared away. No object is deleted.
 
 use std::collections::HashMap;
 
@@ -11,6 +12,7 @@ use crate::frame::VolumeKind;
 use crate::frame::volume_object;
 use crate::id::VolumeName;
 use crate::repo::LockedRepository;
+use crate::repo::object_name;
 
 /// Settles all intended volumes, by a LIST if there are any. Answers how many were found to be stored.
 pub fn settle(locked: &mut LockedRepository) -> Result<u64> {
@@ -31,15 +33,21 @@ pub fn settle_listed(
     locked: &mut LockedRepository,
     listed: impl Fn(VolumeKind, VolumeName) -> Option<(u64, Option<String>)>,
 ) -> Result<u64> {
-    let mut found = 0;
+    let (mut found, mut gone) = (0, Vec::new());
     for volume in locked.catalog().read().volumes_intended()? {
         match listed(volume.kind, volume.name) {
             Some((bytes, etag)) if bytes == volume.bytes => {
                 locked.catalog().volume_stored(volume.id, etag.as_deref())?;
                 found += 1;
             }
-            _ => locked.catalog().volume_void(volume.id)?,
+            _ => gone.push((volume.id, object_name(&volume_object(volume.kind, volume.name))?)),
         }
     }
+    let (rows, names): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
+    if !names.is_empty() {
+        // Before they are forgotten: afterwards nobody would know what to clear away.
+        locked.repository().store().clear(&names)?;
+    }
+    rows.into_iter().try_for_each(|row| locked.catalog().volume_void(row))?;
     Ok(found)
 }

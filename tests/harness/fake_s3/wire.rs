@@ -113,7 +113,13 @@ pub(super) fn wait_for_client(mut client: &TcpStream) -> io::Result<()> {
 }
 
 pub(super) fn verb(request: &Request) -> Verb {
+    let asks = |name: &str| request.query.contains_key(name);
     match (request.method.as_str(), request.key.is_empty()) {
+        ("GET", true) if asks("uploads") => Verb::Uploads,
+        ("POST", false) if asks("uploads") => Verb::Begin,
+        ("POST", false) if asks("uploadId") => Verb::Complete,
+        ("PUT", false) if asks("uploadId") => Verb::Part,
+        ("DELETE", false) if asks("uploadId") => Verb::Abort,
         ("GET", true) => Verb::List,
         ("GET", false) => Verb::Get,
         ("HEAD", _) => Verb::Head,
@@ -126,8 +132,8 @@ pub(super) fn etag(bytes: &[u8]) -> String {
     format!("\"{}\"", hex(&md5::compute(bytes).0))
 }
 
-pub(super) fn get(object: &[u8], range: Option<&String>, fault: Option<Fault>) -> Response {
-    let mark = (fault != Some(Fault::NoEtag)).then(|| ("ETag", etag(object)));
+pub(super) fn get(object: &[u8], mark: String, range: Option<&String>, fault: Option<Fault>) -> Response {
+    let mark = (fault != Some(Fault::NoEtag)).then_some(("ETag", mark));
     let mut headers: Vec<_> = mark.into_iter().collect();
     let range = range.filter(|_| fault != Some(Fault::RangeIgnored)).map(|range| {
         let (first, last) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).unwrap();

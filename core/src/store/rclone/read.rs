@@ -24,10 +24,14 @@ impl RcloneStore {
     fn open_object(&self, name: &ObjectName, range: ByteRange) -> io::Result<Response<Body>> {
         match self.ask(|client| client.read(name, range)) {
             Ok(answer) => Ok(answer),
-            Err(Refused::Absent) => {
-                self.in_place()?;
-                Err(io::ErrorKind::NotFound.into())
-            }
+            // Of a bucket, rclone calls also bytes absent that an object does not have.
+            Err(Refused::Absent) => match self.size(name)? {
+                None => Err(io::ErrorKind::NotFound.into()),
+                Some(bytes) => {
+                    let cause = format!("rclone does not give the bytes that were asked for; the object has {bytes}");
+                    Err(io::Error::new(io::ErrorKind::UnexpectedEof, cause))
+                }
+            },
             // A directory of that name, or a file above it, is told as a failure.
             Err(Refused::Failed(cause)) => match self.size(name)? {
                 None => Err(io::ErrorKind::NotFound.into()),

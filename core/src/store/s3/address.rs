@@ -12,6 +12,11 @@ use crate::error::Result;
 const PREFIX_BYTES_MAX: usize = 700;
 /// A connection that moves nothing for this long is given up.
 const STALL_DEFAULT: Duration = Duration::from_secs(60);
+/// Objects longer than two parts go in parts of this size: the shortest that all services take.
+const PART_BYTES_DEFAULT: u64 = 5 << 20;
+/// A service takes 10,000 parts, and no volume is longer than 256 MiB.
+const PART_BYTES_MIN: u64 = 64 << 10;
+const PART_BYTES_MAX: u64 = 256 << 20;
 
 /// How the bucket is named in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub struct S3Address {
     pub ca: Option<String>,
     /// A connection that moves nothing for this long is given up.
     pub stall: Duration,
+    /// Objects longer than two parts go in parts of this size; 0 is never.
+    pub part_bytes: u64,
 }
 
 impl S3Address {
@@ -82,6 +89,7 @@ impl S3Address {
             profile: None,
             ca: None,
             stall: STALL_DEFAULT,
+            part_bytes: PART_BYTES_DEFAULT,
         };
         if let Some(endpoint) = endpoint {
             address.endpoint = Some(parse_endpoint(&endpoint).ok_or_else(|| refuse("that is no URL of a service"))?);
@@ -117,7 +125,14 @@ impl S3Address {
                 let seconds = value.strip_suffix('s').unwrap_or(value).parse().ok().filter(|n| (1..=3600).contains(n));
                 self.stall = Duration::from_secs(seconds.ok_or("stall= wants a number of seconds from 1 to 3600")?);
             }
-            _ => return Err(format!("there is no {name}=: there are endpoint, region, style, profile, ca and stall")),
+            "part" => {
+                let why = "part= wants a size from 64k to 256M, or 0 to send every object whole";
+                self.part_bytes = parse_part(value).ok_or(why)?;
+            }
+            _ => {
+                let names = "endpoint, region, style, profile, ca, stall and part";
+                return Err(format!("there is no {name}=: there are {names}"));
+            }
         }
         Ok(())
     }
@@ -144,6 +159,11 @@ impl fmt::Display for S3Address {
             Style::Host => "host".to_owned(),
         });
         let stall = (self.stall != STALL_DEFAULT).then(|| format!("{}s", self.stall.as_secs()));
+        let part = (self.part_bytes != PART_BYTES_DEFAULT).then(|| match self.part_bytes {
+            0 => "0".to_owned(),
+            bytes if bytes % (1 << 20) == 0 => format!("{}M", bytes >> 20),
+            bytes => format!("{}k", bytes >> 10),
+        });
         let mut mark = '?';
         for (name, value) in [
             ("endpoint", &self.endpoint),
@@ -152,6 +172,7 @@ impl fmt::Display for S3Address {
             ("profile", &self.profile),
             ("ca", &self.ca),
             ("stall", &stall),
+            ("part", &part),
         ] {
             if let Some(value) = value {
                 write!(f, "{mark}{name}={value}")?;
@@ -168,6 +189,17 @@ fn parse_endpoint(text: &str) -> Option<String> {
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     let open = url.username().is_empty() && url.password().is_none();
     (bare && open && url.has_host()).then(|| url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// `5M`, `256k` or `0`.
+fn parse_part(text: &str) -> Option<u64> {
+    let (number, unit) = match (text.strip_suffix('k'), text.strip_suffix('M')) {
+        (Some(number), _) => (number, 1 << 10),
+        (None, Some(number)) => (number, 1 << 20),
+        (None, None) => return (text == "0").then_some(0),
+    };
+    let bytes = number.parse::<u64>().ok()?.checked_mul(unit)?;
+    (PART_BYTES_MIN..=PART_BYTES_MAX).contains(&bytes).then_some(bytes)
 }
 
 /// What stands before an `@` may be a key.
@@ -205,10 +237,16 @@ mod tests {
         assert_eq!((plain.bucket.as_str(), plain.prefix.as_str(), plain.endpoint.as_deref()), ("bucket", "", None));
         assert_eq!(plain.to_string(), "s3://bucket/");
         let text = "s3://my.bucket/a/b-c?endpoint=https://s3.example.org:9000&region=eu-west-3&style=host&profile=p&\
-                    ca=/etc/x.pem&stall=5s";
+                    ca=/etc/x.pem&stall=5s&part=8M";
         let full = S3Address::parse(text.strip_prefix("s3:").unwrap()).unwrap();
         assert_eq!(full.prefix, "a/b-c/");
-        assert_eq!(full.stall, Duration::from_secs(5));
+        assert_eq!((full.stall, full.part_bytes), (Duration::from_secs(5), 8 << 20));
+        for part in ["part=0", "part=100k"] {
+            assert_eq!(
+                S3Address::parse(&format!("//bucket/?{part}")).unwrap().to_string(),
+                format!("s3://bucket/?{part}")
+            );
+        }
         assert_eq!(full.to_string(), text);
         let restic = S3Address::parse("http://127.0.0.1:9000/bucket/a/").unwrap();
         assert_eq!(restic.to_string(), "s3://bucket/a?endpoint=http://127.0.0.1:9000");
@@ -243,6 +281,10 @@ mod tests {
             "//bucket?region=Frankfurt!",
             "//bucket?style=virtual",
             "//bucket?stall=0",
+            "//bucket?part=1",
+            "//bucket?part=63k",
+            "//bucket?part=257M",
+            "//bucket?part=99999999999999999999M",
             "//bucket?colour=blue",
             "http://host",
             "//bucket?endpoint=http://user:secret@h",

@@ -77,10 +77,13 @@ pub(super) struct Call<'a> {
     pub payload: Option<Payload<'a>>,
 }
 
-/// What a PUT carries.
+/// What a PUT or POST carries.
 #[derive(Clone, Copy)]
 pub(super) struct Payload<'a> {
     pub source: Source<'a>,
+    /// Where in the source it begins.
+    pub offset: u64,
+    pub bytes: u64,
     pub sha256_hex: &'a str,
     pub md5_base64: &'a str,
 }
@@ -158,13 +161,13 @@ impl Client {
             request = request.header(name, *value);
         }
         if let Some(payload) = &call.payload {
-            request = request.header(header::CONTENT_LENGTH, payload.source.bytes());
+            request = request.header(header::CONTENT_LENGTH, payload.bytes);
         }
         let unusable = |cause| failed(io::Error::new(io::ErrorKind::InvalidInput, cause));
         let mut sent = None;
         let answer = match call.payload {
             Some(payload) => {
-                let body = sent.insert(Sent { source: payload.source, at: 0, link: &self.link });
+                let body = sent.insert(Sent::of(&payload, &self.link));
                 self.agent.run(request.body(SendBody::from_reader(body)).map_err(unusable)?)
             }
             None => self.agent.run(request.body(()).map_err(unusable)?),
@@ -300,12 +303,20 @@ fn config(access: &S3Access, stall: Duration) -> Result<ureq::config::Config> {
 struct Sent<'a> {
     source: Source<'a>,
     at: u64,
+    end: u64,
     link: &'a Link,
+}
+
+impl<'a> Sent<'a> {
+    fn of(payload: &Payload<'a>, link: &'a Link) -> Sent<'a> {
+        let end = payload.offset.saturating_add(payload.bytes);
+        Sent { source: payload.source, at: payload.offset, end, link }
+    }
 }
 
 impl Read for Sent<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.source.bytes().saturating_sub(self.at).min(buffer.len() as u64);
+        let left = self.end.saturating_sub(self.at).min(buffer.len() as u64);
         if left == 0 {
             return Ok(0);
         }

@@ -1,4 +1,4 @@
-//! The hashes that go with a PUT: the service must find the same ones.
+//! The hashes that go with a PUT, in one part or in several: the service must find the same ones.
 
 use std::io;
 
@@ -9,27 +9,74 @@ use crate::store::Source;
 /// Objects to be are read in pieces of this size.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// The hashes of an object to be.
+/// The hashes of an object to be, which goes in one part or in several.
 pub(super) struct Hashes {
     pub sha256_hex: String,
-    pub md5_hex: String,
-    pub md5_base64: String,
+    pub parts: Vec<PartHashes>,
 }
 
-/// Reads the object once, piece by piece.
-pub(super) fn hash(source: Source<'_>) -> io::Result<Hashes> {
-    let (mut sha256, mut md5) = (Sha256Stream::new(), md5::Context::new());
-    let (mut at, mut piece) = (0, Vec::new());
-    while at < source.bytes() {
-        let bytes = PIECE_BYTES.min(source.bytes() - at);
-        piece.resize(usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?, 0);
-        source.read_exact_at(&mut piece, at)?;
-        sha256.update(&piece);
-        md5.consume(&piece);
-        at += bytes;
+/// The hashes of a part: all bytes of the object, if it goes in one.
+pub(super) struct PartHashes {
+    pub bytes: u64,
+    pub sha256_hex: String,
+    md5: [u8; 16],
+}
+
+impl PartHashes {
+    /// The ETag that S3 gives to these bytes.
+    pub fn md5_hex(&self) -> String {
+        hex(&self.md5)
     }
-    let md5 = md5.finalize();
-    Ok(Hashes { sha256_hex: hex(&sha256.finish()), md5_hex: hex(&md5.0), md5_base64: base64(&md5.0) })
+
+    /// As `Content-MD5` wants it.
+    pub fn md5_base64(&self) -> String {
+        base64(&self.md5)
+    }
+}
+
+impl Hashes {
+    /// The ETag that S3 gives to the object: of one that came in several parts, the MD5 of their MD5s and their number.
+    pub fn etag(&self) -> String {
+        match self.parts.as_slice() {
+            [whole] => whole.md5_hex(),
+            parts => {
+                let all: Vec<u8> = parts.iter().flat_map(|part| part.md5).collect();
+                format!("{}-{}", hex(&md5::compute(all).0), parts.len())
+            }
+        }
+    }
+}
+
+/// Reads the object once, piece by piece. One that is longer than two parts is cut into parts of `part_bytes`; 0 is never.
+pub(super) fn hash(source: Source<'_>, part_bytes: u64) -> io::Result<Hashes> {
+    let is_cut = part_bytes > 0 && source.bytes() > part_bytes.saturating_mul(2);
+    let part_bytes = if is_cut { part_bytes } else { source.bytes() };
+    let (mut whole, mut parts) = (Sha256Stream::new(), Vec::new());
+    let (mut at, mut piece) = (0, Vec::new());
+    loop {
+        let end = at + part_bytes.min(source.bytes() - at);
+        let (begin, mut sha256, mut md5) = (at, Sha256Stream::new(), md5::Context::new());
+        while at < end {
+            let bytes = PIECE_BYTES.min(end - at);
+            piece.resize(usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?, 0);
+            source.read_exact_at(&mut piece, at)?;
+            sha256.update(&piece);
+            md5.consume(&piece);
+            if is_cut {
+                whole.update(&piece);
+            }
+            at += bytes;
+        }
+        parts.push(PartHashes { bytes: end - begin, sha256_hex: hex(&sha256.finish()), md5: md5.finalize().0 });
+        if at >= source.bytes() {
+            break;
+        }
+    }
+    let sha256_hex = match parts.as_slice() {
+        [only] => only.sha256_hex.clone(),
+        _ => hex(&whole.finish()),
+    };
+    Ok(Hashes { sha256_hex, parts })
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -61,8 +108,22 @@ mod tests {
 
     #[test]
     fn the_hashes_are_those_of_all_bytes() {
-        let hashes = hash(Source::Bytes(b"abc")).unwrap();
-        assert_eq!(hashes.md5_hex, "900150983cd24fb0d6963f7d28e17f72");
-        assert!(hashes.sha256_hex.starts_with("ba7816bf8f01cfea"));
+        for part_bytes in [0, 2, 3] {
+            let hashes = hash(Source::Bytes(b"abc"), part_bytes).unwrap();
+            assert_eq!((hashes.etag().as_str(), hashes.parts.len()), ("900150983cd24fb0d6963f7d28e17f72", 1));
+            assert!(hashes.sha256_hex.starts_with("ba7816bf8f01cfea"));
+        }
+        let empty = hash(Source::Bytes(b""), 1).unwrap();
+        assert_eq!((empty.parts.len(), empty.etag().as_str()), (1, "d41d8cd98f00b204e9800998ecf8427e"));
+    }
+
+    #[test]
+    fn a_long_object_has_the_hashes_of_its_parts_and_the_mark_that_s3_gives_it() {
+        let hashes = hash(Source::Bytes(b"abcabcab"), 3).unwrap();
+        assert!(hashes.sha256_hex == hex(&crate::hash::sha256(b"abcabcab")));
+        let parts: Vec<_> = hashes.parts.iter().map(|part| (part.bytes, part.sha256_hex.get(..16).unwrap())).collect();
+        assert_eq!(parts, [(3, "ba7816bf8f01cfea"), (3, "ba7816bf8f01cfea"), (2, "fb8e20fc2e4c3f24")]);
+        let md5s = [&md5::compute(b"abc").0[..], &md5::compute(b"abc").0, &md5::compute(b"ab").0].concat();
+        assert_eq!(hashes.etag(), format!("{}-3", hex(&md5::compute(md5s).0)));
     }
 }

@@ -129,7 +129,8 @@ pub(super) fn root(text: &str) -> Option<String> {
     }
 }
 
-fn unescaped(text: &str, is_escaped: bool) -> io::Result<Cow<'_, str>> {
+/// A name as it is, of one as the service escapes it.
+pub(super) fn unescaped(text: &str, is_escaped: bool) -> io::Result<Cow<'_, str>> {
     if !is_escaped || !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
     }

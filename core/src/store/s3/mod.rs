@@ -4,7 +4,7 @@
 //!
 //! - **GET** wants 206 and the very bytes that were asked for, by `Content-Range`, by length, and by what arrives.
 //! - **PUT** sends the MD5 and the SHA-256 of the bytes, which the service must check, and wants 200 and an ETag, which must be
-//!   the MD5 where the service does not say that it encrypts.
+//!   the MD5 where the service does not say that it encrypts. What is long goes in parts (see `parts`).
 //! - **LIST** is paged here and not believed to be whole unless it can be (see `listing`).
 //! - **404** means absence only if the service says `NoSuchKey`; redirects are not followed; any other answer is an error.
 //!
@@ -22,16 +22,15 @@ mod address;
 mod client;
 mod hashes;
 mod listing;
+mod parts;
+mod put;
 mod trouble;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 
-use ureq::http::HeaderName;
 use ureq::http::Method;
 use ureq::http::header;
 
@@ -49,11 +48,9 @@ use crate::watch::Watch;
 use client::Answer;
 use client::Call;
 use client::Client;
-use client::Payload;
-use hashes::Hashes;
-use hashes::hash;
 use listing::PAGE_BYTES_MAX;
 use listing::Pages;
+use parts::Uploads;
 use trouble::Refusal;
 
 pub use access::KeySource;
@@ -67,8 +64,6 @@ pub use trouble::Trouble;
 const TRANSFERS_USUAL: usize = 4;
 /// Longest body of an error that is read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
-/// Objects that are there already are compared in pieces of this size.
-const PIECE_BYTES: u64 = 1 << 20;
 
 /// A bucket, or what lies under a prefix in it.
 pub struct S3Store {
@@ -78,19 +73,24 @@ pub struct S3Store {
     conditional: AtomicBool,
     /// Held by whoever writes under a name that is not the hash of the bytes: those objects are few and small.
     writer: Mutex<()>,
-}
-
-/// An object of the bucket, as HEAD shows it.
-struct Head {
-    bytes: Option<u64>,
-    etag: Option<String>,
+    /// False once the service has said that it takes no parts.
+    knows_parts: AtomicBool,
+    /// What is on its way in parts.
+    uploads: Uploads,
 }
 
 impl S3Store {
     /// The store at this address. No request is made: whether there is a repository is found out by asking for it.
     pub fn new(address: &S3Address, access: S3Access, link: Arc<Link>, watch: &Arc<Watch>) -> Result<S3Store> {
         let client = Client::new(address, access, link, watch)?;
-        Ok(S3Store { address: address.clone(), client, conditional: AtomicBool::new(true), writer: Mutex::new(()) })
+        Ok(S3Store {
+            address: address.clone(),
+            client,
+            conditional: AtomicBool::new(true),
+            writer: Mutex::new(()),
+            knows_parts: AtomicBool::new(true),
+            uploads: Uploads::default(),
+        })
     }
 
     fn key(&self, name: &ObjectName) -> String {
@@ -172,92 +172,6 @@ impl S3Store {
             None => Err(Trouble::nonsense("an object is given without its length")),
         }
     }
-
-    fn head(&self, name: &ObjectName) -> Result<Option<Head>> {
-        let answer = self.client.send(&Call {
-            doing: "look for",
-            object: name.as_str(),
-            method: Method::HEAD,
-            key: &self.key(name),
-            query: &[],
-            headers: &[],
-            payload: None,
-        })?;
-        match answer.status {
-            200 => Ok(Some(Head { bytes: answer.body_bytes(), etag: answer.etag() })),
-            // Also if the bucket is not there, which HEAD cannot say: the request that follows will.
-            404 => Ok(None),
-            _ => Err(self.refused("look for", name.as_str(), answer)),
-        }
-    }
-
-    /// What is there under this name, if it has these very bytes; an error if it has others; nothing if there is nothing.
-    fn already_there(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes) -> Result<Option<Stored>> {
-        let Some(head) = self.head(name)? else { return Ok(None) };
-        if head.bytes != Some(source.bytes()) {
-            return Err(super::already_there(name));
-        }
-        let is_same_by_etag = head.etag.as_ref() == Some(&hashes.md5_hex);
-        if !is_same_by_etag && !self.is_same(name, source)? {
-            return Err(super::already_there(name));
-        }
-        Ok(Some(Stored { etag: head.etag }))
-    }
-
-    fn is_same(&self, name: &ObjectName, source: Source<'_>) -> Result<bool> {
-        let mut at = 0;
-        while at < source.bytes() {
-            let bytes = PIECE_BYTES.min(source.bytes() - at);
-            let there = self.get_part(name, at, bytes)?;
-            let mut here = vec![0; there.len()];
-            source.read_exact_at(&mut here, at).map_err(|cause| Error::store("write", name, cause))?;
-            if here != there {
-                return Ok(false);
-            }
-            at += bytes;
-        }
-        Ok(true)
-    }
-
-    /// Puts the object if nothing is there. None if something is.
-    fn put_new(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes) -> Result<Option<Stored>> {
-        let failed = |cause| self.client.failed("write", name.as_str(), cause);
-        let conditional: &[(HeaderName, &str)] = &[(header::IF_NONE_MATCH, "*")];
-        let is_conditional = self.conditional.load(Ordering::Relaxed);
-        let payload = Payload { source, sha256_hex: &hashes.sha256_hex, md5_base64: &hashes.md5_base64 };
-        let mut answer = self.client.send(&Call {
-            doing: "write",
-            object: name.as_str(),
-            method: Method::PUT,
-            key: &self.key(name),
-            query: &[],
-            headers: if is_conditional { conditional } else { &[] },
-            payload: Some(payload),
-        })?;
-        match answer.status {
-            200 => {}
-            412 if is_conditional => return Ok(None),
-            501 if is_conditional => {
-                self.conditional.store(false, Ordering::Relaxed);
-                return self.put_new(name, source, hashes);
-            }
-            _ => return Err(self.refused("write", name.as_str(), answer)),
-        }
-        let body = answer.read_at_most(ERROR_BYTES_MAX).map_err(failed)?;
-        if !body.iter().all(u8::is_ascii_whitespace) {
-            return Err(failed(Trouble::nonsense("a PUT is answered with a text")));
-        }
-        let Some(etag) = answer.etag() else {
-            return Err(failed(Trouble::nonsense("a PUT is answered without an ETag")));
-        };
-        let is_encrypted = answer.header("x-amz-server-side-encryption").is_some_and(|how| how != "AES256");
-        if is_md5(&etag) && !is_encrypted && etag != hashes.md5_hex {
-            let cause =
-                format!("the service says that it has other bytes: their MD5 is {etag}, not {}", hashes.md5_hex);
-            return Err(failed(io::Error::new(io::ErrorKind::InvalidData, cause)));
-        }
-        Ok(Some(Stored { etag: Some(etag) }))
-    }
 }
 
 impl Store for S3Store {
@@ -282,19 +196,7 @@ impl Store for S3Store {
     }
 
     fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
-        let hashes = hash(source).map_err(|cause| Error::store("write", name, cause))?;
-        let is_named_by_hash = name.split().1 == hashes.sha256_hex;
-        let _alone = (!is_named_by_hash).then(|| self.writer.lock().unwrap_or_else(PoisonError::into_inner));
-        if !is_named_by_hash && let Some(stored) = self.already_there(name, source, &hashes)? {
-            return Ok(stored);
-        }
-        if let Some(stored) = self.put_new(name, source, &hashes)? {
-            return Ok(stored);
-        }
-        self.already_there(name, source, &hashes)?.ok_or_else(|| {
-            let cause = "the service says that the object is there, and then that it is not";
-            self.client.failed("write", name.as_str(), io::Error::new(io::ErrorKind::ResourceBusy, cause))
-        })
+        self.put_once(name, source)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
@@ -346,6 +248,10 @@ impl Store for S3Store {
         }
     }
 
+    fn clear(&self, names: &[ObjectName]) -> Result<()> {
+        self.abort_uploads_of(names)
+    }
+
     fn delete(&self, name: &ObjectName) -> Result<()> {
         let mut answer = self.client.send(&Call {
             doing: "delete",
@@ -375,11 +281,6 @@ impl Store for S3Store {
     }
 }
 
-/// Whether an ETag has the form of an MD5; those of multipart uploads have not.
-fn is_md5(etag: &str) -> bool {
-    etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
-}
-
 /// Reads `bytes 0-4/10` or `bytes 0-4/*`: first, last, and how many there are.
 fn parse_content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, whole) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
@@ -391,11 +292,6 @@ fn parse_content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_etag_of_parts_is_no_md5() {
-        assert!(is_md5("900150983cd24fb0d6963f7d28e17f72") && !is_md5("900150983cd24fb0d6963f7d28e17f72-3"));
-    }
 
     #[test]
     fn a_content_range_is_read_or_refused() {

@@ -49,6 +49,9 @@ pub enum Trouble {
     /// The bucket is not there.
     #[error("there is no such bucket: make it with your provider's tools, or check the address")]
     NoBucket,
+    /// An upload in parts is not known any more.
+    #[error("the service has forgotten what was sent of it, which begins anew")]
+    NoUpload,
     /// Nobody answers to the service's certificate.
     #[error("the service's certificate is not good: {cause}: for one of your own, name its issuer's file with ca=")]
     Certificate {
@@ -96,6 +99,7 @@ impl Trouble {
         let (kind, trouble) = match (refusal.status, code.as_str()) {
             (404, "NoSuchKey") => return NotFound.into(),
             (_, "NoSuchBucket") => (Other, Trouble::NoBucket),
+            (_, "NoSuchUpload") => (ResourceBusy, Trouble::NoUpload),
             (507, _)
             | (
                 _,

@@ -1,0 +1,373 @@
+//! Long objects go in parts, so that a connection that breaks costs a part and not the object.
+//!
+//! S3 puts the parts together when it is told that they are all there; until then a LIST shows nothing. What has arrived
+//! stays known here when a PUT fails, and the next try of the same PUT goes on with it. Each part carries its MD5 and
+//! SHA-256 as a whole object does, and must be answered with its mark; the whole is asked for its size when it is said to be
+//! there. Only objects that are named by their hash go this way, so that two that are put together at once are the same.
+//!
+//! An upload that is not brought to its end takes up room that no LIST shows. One that fails for good is aborted at once. What
+//! a killed process has left is aborted by the next run of the same machine, which knows the names ([`Store::clear`]); where
+//! nobody comes back, a rule of the bucket can do it (docs/STORES.md). An abort names an upload, and can hit no object.
+//!
+//! [`Store::clear`]: crate::store::Store::clear
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::io;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use serde::Deserialize;
+use ureq::http::HeaderName;
+use ureq::http::Method;
+
+use super::ERROR_BYTES_MAX;
+use super::S3Store;
+use super::client::Answer;
+use super::client::Call;
+use super::client::Payload;
+use super::hashes::Hashes;
+use super::hashes::hash;
+use super::listing::PAGE_BYTES_MAX;
+use super::listing::root;
+use super::listing::unescaped;
+use super::put::CONDITION;
+use super::put::taken_in;
+use super::trouble::Refusal;
+use super::trouble::Trouble;
+use crate::error::Error;
+use crate::error::Result;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Stored;
+use crate::store::retry::WentOn;
+use crate::store::retry::may_pass;
+
+/// Pages of unfinished uploads that are looked through, of a thousand each.
+const PAGES_MAX: usize = 100;
+/// Longest name that a service may give to an upload.
+const ID_BYTES_MAX: usize = 2_048;
+
+/// Uploads that have begun and whose last try failed, by key.
+#[derive(Default)]
+pub(super) struct Uploads(Mutex<HashMap<String, Upload>>);
+
+/// An upload in parts.
+struct Upload {
+    /// What the service calls it.
+    id: String,
+    /// The marks of the parts that have arrived, from the first on.
+    etags: Vec<String>,
+}
+
+impl Uploads {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Begun {
+    upload_id: String,
+}
+
+#[derive(Deserialize)]
+struct Completed {
+    #[serde(rename = "ETag")]
+    etag: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Page {
+    is_truncated: bool,
+    encoding_type: Option<String>,
+    next_key_marker: Option<String>,
+    next_upload_id_marker: Option<String>,
+    #[serde(default)]
+    upload: Vec<Unfinished>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Unfinished {
+    key: String,
+    upload_id: String,
+}
+
+impl S3Store {
+    /// Puts an object in parts, or finds that it is there. None if the service knows no parts.
+    pub(super) fn put_in_parts(
+        &self,
+        name: &ObjectName,
+        source: Source<'_>,
+        hashes: &Hashes,
+    ) -> Result<Option<Stored>> {
+        let key = self.key(name);
+        let earlier = self.uploads.lock().remove(&key);
+        let begun = match earlier {
+            Some(upload) => Some(upload),
+            None => self.begin(name)?,
+        };
+        let Some(mut upload) = begun else { return Ok(None) };
+        let before = upload.etags.len();
+        let sent = self.send_parts(name, source, hashes, &mut upload);
+        let error = match sent.and_then(|()| self.complete(name, source, hashes, &upload)) {
+            Ok(stored) => return Ok(Some(stored)),
+            Err(error) => error,
+        };
+        if is_forgotten(&error) {
+            return Err(error);
+        }
+        if !may_pass(&error) {
+            // Whatever comes of it: the error is the one that there was.
+            drop(self.abort(&key, &upload.id));
+            return Err(error);
+        }
+        let went_on = upload.etags.len() > before;
+        if let Some(other) = self.uploads.lock().insert(key.clone(), upload) {
+            // Somebody else was at the same object.
+            drop(self.abort(&key, &other.id));
+        }
+        Err(if went_on { WentOn::mark(error) } else { error })
+    }
+
+    /// Begins an upload. None if the service knows none.
+    fn begin(&self, name: &ObjectName) -> Result<Option<Upload>> {
+        let mut answer = self.post(name, &[("uploads", "")], &[], b"")?;
+        match answer.status {
+            200 => {}
+            405 | 501 => return Ok(None),
+            _ => return Err(self.refused("write", name.as_str(), answer)),
+        }
+        let begun = self.said::<Begun>(name, &mut answer, "InitiateMultipartUploadResult")?;
+        if begun.upload_id.is_empty() || begun.upload_id.len() > ID_BYTES_MAX {
+            let cause = Trouble::nonsense("an upload has begun and has no name");
+            return Err(self.client.failed("write", name.as_str(), cause));
+        }
+        Ok(Some(Upload { id: begun.upload_id, etags: Vec::new() }))
+    }
+
+    /// Sends the parts that have not arrived yet.
+    fn send_parts(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes, upload: &mut Upload) -> Result<()> {
+        let mut offset = 0;
+        for (index, part) in hashes.parts.iter().enumerate() {
+            if index >= upload.etags.len() {
+                let number = (index + 1).to_string();
+                let mut answer = self.client.send(&Call {
+                    doing: "write",
+                    object: name.as_str(),
+                    method: Method::PUT,
+                    key: &self.key(name),
+                    query: &[("partNumber", &number), ("uploadId", &upload.id)],
+                    headers: &[],
+                    payload: Some(Payload {
+                        source,
+                        offset,
+                        bytes: part.bytes,
+                        sha256_hex: &part.sha256_hex,
+                        md5_base64: &part.md5_base64(),
+                    }),
+                })?;
+                if answer.status != 200 {
+                    return Err(self.refused("write", name.as_str(), answer));
+                }
+                let taken = taken_in(&mut answer, &part.md5_hex());
+                upload.etags.push(taken.map_err(|cause| self.client.failed("write", name.as_str(), cause))?);
+            }
+            offset += part.bytes;
+        }
+        Ok(())
+    }
+
+    /// Has the parts put together, if nothing is there.
+    fn complete(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes, upload: &Upload) -> Result<Stored> {
+        let is_conditional = self.conditional.load(Ordering::Relaxed);
+        let parts = upload.etags.iter().zip(1..).map(|(etag, number)| {
+            let etag = quick_xml::escape::escape(etag.as_str());
+            format!("<Part><PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag></Part>")
+        });
+        let parts = parts.collect::<String>();
+        let body = format!(
+            "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}</CompleteMultipartUpload>"
+        );
+        let headers = if is_conditional { CONDITION } else { &[] };
+        let mut answer = self.post(name, &[("uploadId", &upload.id)], headers, body.as_bytes())?;
+        match answer.status {
+            200 => {}
+            412 if is_conditional => {
+                drop(self.abort(&self.key(name), &upload.id));
+                return self.found(name, source, hashes);
+            }
+            501 if is_conditional => {
+                self.conditional.store(false, Ordering::Relaxed);
+                return self.complete(name, source, hashes, upload);
+            }
+            _ => {
+                let error = self.refused("write", name.as_str(), answer);
+                // Also if an earlier try was carried out and its answer lost.
+                return if is_forgotten(&error) { self.found(name, source, hashes) } else { Err(error) };
+            }
+        }
+        let etag = self.said::<Completed>(name, &mut answer, "CompleteMultipartUploadResult")?.etag;
+        let etag = etag.trim().trim_matches('"').to_owned();
+        let head = self.head(name)?;
+        let shown = head.map(|head| (head.bytes, head.etag));
+        if shown != Some((Some(source.bytes()), Some(etag.clone()))) {
+            let cause = Trouble::nonsense("an object was put together of its parts, and is not there as it should be");
+            return Err(self.client.failed("write", name.as_str(), cause));
+        }
+        Ok(Stored { etag: Some(etag) })
+    }
+
+    /// The object, which is there if it was put together before. If not, the upload begins anew.
+    fn found(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes) -> Result<Stored> {
+        self.already_there(name, source, hashes)?.ok_or_else(|| {
+            let cause = io::Error::new(io::ErrorKind::ResourceBusy, Trouble::NoUpload);
+            self.client.failed("write", name.as_str(), cause)
+        })
+    }
+
+    /// Aborts an upload. That it is not there any more is as good.
+    fn abort(&self, key: &str, id: &str) -> Result<()> {
+        let answer = self.client.send(&Call {
+            doing: "clear away",
+            object: key,
+            method: Method::DELETE,
+            key,
+            query: &[("uploadId", id)],
+            headers: &[],
+            payload: None,
+        })?;
+        match answer.status {
+            204 => Ok(()),
+            _ => match self.refused("clear away", key, answer) {
+                error if is_forgotten(&error) => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Aborts whatever uploads there are of these names. A service that does not list or abort them keeps them.
+    pub(super) fn abort_uploads_of(&self, names: &[ObjectName]) -> Result<()> {
+        let keys: HashSet<String> = names.iter().map(|name| self.key(name)).collect();
+        let (mut key_marker, mut id_marker) = (String::new(), String::new());
+        for _ in 0..PAGES_MAX {
+            let query = [
+                ("encoding-type", "url"),
+                ("key-marker", &key_marker),
+                ("prefix", &self.address.prefix),
+                ("upload-id-marker", &id_marker),
+                ("uploads", ""),
+            ];
+            let query: Vec<_> =
+                query.into_iter().filter(|(name, value)| !name.ends_with("-marker") || !value.is_empty()).collect();
+            let page = match self.unfinished(&query) {
+                Ok(page) => page,
+                // An answer that makes no sense is one of a service that does not know the question.
+                Err(Error::Store { source, .. }) if source.kind() == io::ErrorKind::InvalidData => return Ok(()),
+                Err(Error::Store { doing, object, source }) => {
+                    let error = Error::Store { doing, object, source };
+                    return if may_pass(&error) { Err(error) } else { Ok(()) };
+                }
+                Err(error) => return Err(error),
+            };
+            let is_escaped = page.encoding_type.as_deref() == Some("url");
+            for Unfinished { key, upload_id } in &page.upload {
+                let Ok(key) = unescaped(key, is_escaped) else { continue };
+                if keys.contains(&*key) && !upload_id.is_empty() {
+                    drop(self.abort(&key, upload_id));
+                }
+            }
+            let next = page.next_key_marker.unwrap_or_default();
+            let next_id = page.next_upload_id_marker.unwrap_or_default();
+            let next = unescaped(&next, is_escaped).map(|next| next.into_owned()).unwrap_or_default();
+            if !page.is_truncated || (&next, &next_id) <= (&key_marker, &id_marker) {
+                return Ok(());
+            }
+            (key_marker, id_marker) = (next, next_id);
+        }
+        Ok(())
+    }
+
+    fn unfinished(&self, query: &[(&str, &str)]) -> Result<Page> {
+        const WHAT: &str = "what interrupted runs have left";
+        let mut answer = self.client.send(&Call {
+            doing: "list",
+            object: WHAT,
+            method: Method::GET,
+            key: "",
+            query,
+            headers: &[],
+            payload: None,
+        })?;
+        if answer.status != 200 {
+            return Err(self.refused("list", WHAT, answer));
+        }
+        let failed = |cause| self.client.failed("list", WHAT, cause);
+        let body = answer.read_at_most(PAGE_BYTES_MAX).map_err(failed)?;
+        parsed(&body, "ListMultipartUploadsResult").map_err(failed)
+    }
+
+    fn post(
+        &self,
+        name: &ObjectName,
+        query: &[(&str, &str)],
+        headers: &[(HeaderName, &str)],
+        body: &[u8],
+    ) -> Result<Answer<'_>> {
+        let failed = |cause| self.client.failed("write", name.as_str(), cause);
+        let hashes = hash(Source::Bytes(body), 0).map_err(failed)?;
+        let md5_base64 = hashes.parts.first().map(|part| part.md5_base64()).unwrap_or_default();
+        self.client.send(&Call {
+            doing: "write",
+            object: name.as_str(),
+            method: Method::POST,
+            key: &self.key(name),
+            query,
+            headers,
+            payload: Some(Payload {
+                source: Source::Bytes(body),
+                offset: 0,
+                bytes: body.len() as u64,
+                sha256_hex: &hashes.sha256_hex,
+                md5_base64: &md5_base64,
+            }),
+        })
+    }
+
+    /// What an answer with status 200 says; services send it also with an error in it.
+    fn said<T: for<'de> Deserialize<'de>>(
+        &self,
+        name: &ObjectName,
+        answer: &mut Answer<'_>,
+        element: &str,
+    ) -> Result<T> {
+        let failed = |cause| self.client.failed("write", name.as_str(), cause);
+        let body = answer.read_at_most(ERROR_BYTES_MAX).map_err(failed)?;
+        parsed(&body, element).map_err(|nonsense| {
+            let text = std::str::from_utf8(&body).unwrap_or_default();
+            let refusal = Refusal { status: answer.status, body: &body, region: None, date: None };
+            failed(match root(text).as_deref() {
+                Some("Error") => Trouble::of_refusal(&refusal, self.client.now()),
+                _ => nonsense,
+            })
+        })
+    }
+}
+
+fn parsed<T: for<'de> Deserialize<'de>>(body: &[u8], element: &str) -> io::Result<T> {
+    let text = std::str::from_utf8(body).unwrap_or_default().trim();
+    if root(text).as_deref() != Some(element) {
+        return Err(Trouble::nonsense("the answer to an upload in parts is another one"));
+    }
+    quick_xml::de::from_str(text)
+        .map_err(|cause| Trouble::nonsense(&format!("the answer to an upload in parts is not whole ({cause})")))
+}
+
+fn is_forgotten(error: &Error) -> bool {
+    Trouble::within(error) == Some(&Trouble::NoUpload)
+}

@@ -1,0 +1,180 @@
+//! Making an object: whether it is there already, the PUT of one that goes whole, and what an answer must say.
+
+use std::io;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use ureq::http::HeaderName;
+use ureq::http::Method;
+use ureq::http::header;
+
+use super::ERROR_BYTES_MAX;
+use super::S3Store;
+use super::client::Answer;
+use super::client::Call;
+use super::client::Payload;
+use super::hashes::Hashes;
+use super::hashes::PartHashes;
+use super::hashes::hash;
+use super::trouble::Trouble;
+use crate::error::Error;
+use crate::error::Result;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Stored;
+use crate::store::already_there;
+
+/// Objects that are there already are compared in pieces of this size.
+const PIECE_BYTES: u64 = 1 << 20;
+/// "Only if nothing is there."
+pub(super) const CONDITION: &[(HeaderName, &str)] = &[(header::IF_NONE_MATCH, "*")];
+
+/// An object of the bucket, as HEAD shows it.
+pub(super) struct Head {
+    pub bytes: Option<u64>,
+    pub etag: Option<String>,
+}
+
+impl S3Store {
+    /// Makes an object, or finds that it is there.
+    pub(super) fn put_once(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
+        let failed = |cause| Error::store("write", name, cause);
+        let part_bytes = if self.knows_parts.load(Ordering::Relaxed) { self.address.part_bytes } else { 0 };
+        let mut hashes = hash(source, part_bytes).map_err(failed)?;
+        let is_named_by_hash = name.split().1 == hashes.sha256_hex;
+        if is_named_by_hash && hashes.parts.len() > 1 {
+            if let Some(stored) = self.put_in_parts(name, source, &hashes)? {
+                return Ok(stored);
+            }
+            self.knows_parts.store(false, Ordering::Relaxed);
+        }
+        if hashes.parts.len() > 1 {
+            hashes = hash(source, 0).map_err(failed)?;
+        }
+        let _alone = (!is_named_by_hash).then(|| self.writer.lock().unwrap_or_else(PoisonError::into_inner));
+        if !is_named_by_hash && let Some(stored) = self.already_there(name, source, &hashes)? {
+            return Ok(stored);
+        }
+        if let Some(stored) = self.put_whole(name, source, &hashes)? {
+            return Ok(stored);
+        }
+        self.already_there(name, source, &hashes)?.ok_or_else(|| {
+            let cause = "the service says that the object is there, and then that it is not";
+            self.client.failed("write", name.as_str(), io::Error::new(io::ErrorKind::ResourceBusy, cause))
+        })
+    }
+
+    pub(super) fn head(&self, name: &ObjectName) -> Result<Option<Head>> {
+        let answer = self.client.send(&Call {
+            doing: "look for",
+            object: name.as_str(),
+            method: Method::HEAD,
+            key: &self.key(name),
+            query: &[],
+            headers: &[],
+            payload: None,
+        })?;
+        match answer.status {
+            200 => Ok(Some(Head { bytes: answer.body_bytes(), etag: answer.etag() })),
+            // Also if the bucket is not there, which HEAD cannot say: the request that follows will.
+            404 => Ok(None),
+            _ => Err(self.refused("look for", name.as_str(), answer)),
+        }
+    }
+
+    /// What is there under this name, if it has these very bytes; an error if it has others; nothing if there is nothing.
+    pub(super) fn already_there(
+        &self,
+        name: &ObjectName,
+        source: Source<'_>,
+        hashes: &Hashes,
+    ) -> Result<Option<Stored>> {
+        let Some(head) = self.head(name)? else { return Ok(None) };
+        if head.bytes != Some(source.bytes()) {
+            return Err(already_there(name));
+        }
+        let is_same_by_etag = head.etag == Some(hashes.etag());
+        if !is_same_by_etag && !self.is_same(name, source)? {
+            return Err(already_there(name));
+        }
+        Ok(Some(Stored { etag: head.etag }))
+    }
+
+    fn is_same(&self, name: &ObjectName, source: Source<'_>) -> Result<bool> {
+        let mut at = 0;
+        while at < source.bytes() {
+            let bytes = PIECE_BYTES.min(source.bytes() - at);
+            let there = self.get_part(name, at, bytes)?;
+            let mut here = vec![0; there.len()];
+            source.read_exact_at(&mut here, at).map_err(|cause| Error::store("write", name, cause))?;
+            if here != there {
+                return Ok(false);
+            }
+            at += bytes;
+        }
+        Ok(true)
+    }
+
+    /// Puts the object in one request if nothing is there. None if something is.
+    fn put_whole(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes) -> Result<Option<Stored>> {
+        let is_conditional = self.conditional.load(Ordering::Relaxed);
+        let md5_base64 = hashes.parts.first().map(PartHashes::md5_base64).unwrap_or_default();
+        let mut answer = self.client.send(&Call {
+            doing: "write",
+            object: name.as_str(),
+            method: Method::PUT,
+            key: &self.key(name),
+            query: &[],
+            headers: if is_conditional { CONDITION } else { &[] },
+            payload: Some(Payload {
+                source,
+                offset: 0,
+                bytes: source.bytes(),
+                sha256_hex: &hashes.sha256_hex,
+                md5_base64: &md5_base64,
+            }),
+        })?;
+        match answer.status {
+            200 => {}
+            412 if is_conditional => return Ok(None),
+            501 if is_conditional => {
+                self.conditional.store(false, Ordering::Relaxed);
+                return self.put_whole(name, source, hashes);
+            }
+            _ => return Err(self.refused("write", name.as_str(), answer)),
+        }
+        let taken = taken_in(&mut answer, &hashes.etag());
+        let etag = taken.map_err(|cause| self.client.failed("write", name.as_str(), cause))?;
+        Ok(Some(Stored { etag: Some(etag) }))
+    }
+}
+
+/// The mark of the bytes that an answer with status 200 says were taken in.
+pub(super) fn taken_in(answer: &mut Answer<'_>, md5_hex: &str) -> io::Result<String> {
+    let body = answer.read_at_most(ERROR_BYTES_MAX)?;
+    if !body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Trouble::nonsense("a PUT is answered with a text"));
+    }
+    let etag = answer.etag().ok_or_else(|| Trouble::nonsense("a PUT is answered without an ETag"))?;
+    let is_encrypted = answer.header("x-amz-server-side-encryption").is_some_and(|how| how != "AES256");
+    if is_md5(&etag) && !is_encrypted && etag != md5_hex {
+        let cause = format!("the service says that it has other bytes: their MD5 is {etag}, not {md5_hex}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, cause));
+    }
+    Ok(etag)
+}
+
+/// Whether an ETag has the form of an MD5; those of objects that came in parts have not.
+fn is_md5(etag: &str) -> bool {
+    etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_of_parts_is_no_md5() {
+        assert!(is_md5("900150983cd24fb0d6963f7d28e17f72") && !is_md5("900150983cd24fb0d6963f7d28e17f72-3"));
+    }
+}
