@@ -21,6 +21,8 @@ from pathlib import Path
 # With what it does not need left out, and optimised less: this is built once on a machine, and seldom on a fast one.
 INSTALL = ["cargo", "install", "garage", "--locked", "--no-default-features", "--features", "bundled-libs,lmdb"]
 BUCKET, REGION = "bygone", "garage"
+# Under which it also takes buckets as names of hosts.
+DOMAIN = "s3.garage.test"
 START_S = 60
 
 
@@ -67,6 +69,7 @@ rpc_public_addr = "127.0.0.1:{self.rpc_port}"
 
 [s3_api]
 s3_region = "{REGION}"
+root_domain = ".{DOMAIN}"
 api_bind_addr = "127.0.0.1:{self.api_port}"
 """, encoding="ascii")
 
