@@ -111,7 +111,7 @@ pub(super) fn compare(
         }
     }
     for (client, seq, diagnosis, detail) in bad {
-        comparison.trouble(diagnosis, client, seq, seq, &detail);
+        comparison.trouble(diagnosis, client, seq, seq, &format!("{detail}{UNSEEN}"));
     }
     comparison.hold_against_seen(&seen, &heads, depth)?;
     comparison.hold_against_each_other();
@@ -368,6 +368,9 @@ const ROLLED_BACK: &str = "it was seen before and the store has it no more: the 
 const SEEN_BY_OTHERS: &str = "another machine has seen it and the store has it no more: the store was taken back to an \
                               earlier state, or somebody deleted commits";
 const MISSING: &str = "later commits of the same chain are there and it is not: the store has lost it";
+const UNSEEN: &str = "; this machine has never seen it, so it is either a damaged commit of another machine, which that machine \
+                      can put back with `bygone check --repair`, or no commit at all, which somebody put there and \
+                      `bygone accept-loss` passes over for ever";
 const FORKED: &str = "it is not the commit that was there before, or does not follow the one before it: two machines \
                       have written one chain (a copied home, a cloned machine), or the store shows another history than \
                       it did";

@@ -341,3 +341,19 @@ fn an_acceptance_that_was_interrupted_is_taken_up_again() {
         all_restore(&fresh, 4);
     }
 }
+
+#[test]
+fn what_somebody_planted_in_the_place_of_a_commit_stops_backups_until_it_is_accepted_and_says_so() {
+    let (store, machine) = with_history();
+    let planted = ObjectName::new("commits/00112233445566778899aabbccddeeff/0000000000000001").unwrap();
+    store.tamper(&planted, Some(b"garbage".to_vec()));
+    let error = machine.backup(&day(3)).map(|_| ()).unwrap_err().to_string();
+    let is_helpful =
+        ["REMOTE_CORRUPT", planted.as_str(), "check --repair", "accept-loss"].iter().all(|word| error.contains(word));
+    assert!(is_helpful, "{error}");
+    machine.accept_all();
+    machine.backup(&day(3)).unwrap();
+    all_restore(&machine, 4);
+    assert!(store.objects().contains_key(&planted), "what is passed over is not removed");
+    nothing_deleted(&store);
+}
