@@ -3,7 +3,8 @@
 //! Names are unique and objects are never changed, so every request may be made again, also when nobody knows whether the
 //! last one was carried out. Waits grow from half a second to half a minute, and are drawn at random so that many transfers
 //! do not come back at once. An outage may last as long as the user's patience; an answer that makes no sense is asked for a
-//! few times only. A call that got further before it failed counts as a success in this. Whoever waits ends at once when the user wants to end.
+//! few times only. A call that got further before it failed counts as a success in this. Whoever waits ends at once when the
+//! user wants to end.
 
 use std::io;
 use std::sync::Arc;
@@ -128,7 +129,10 @@ impl RetryStore {
             };
             let now = (self.clock.now)();
             if WentOn::is_on(&error) {
-                (outage, tries) = (None, 0);
+                if troubled {
+                    self.watch.trouble_over(true);
+                }
+                (outage, tries, troubled) = (None, 0, false);
             }
             let lasted = now.saturating_sub(*outage.get_or_insert(now));
             let left = self.patience.saturating_sub(lasted);
