@@ -2,6 +2,7 @@
 //! message that says what, where and what next. Whatever happens, nothing that was stored is lost.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -273,14 +274,18 @@ fn two_backups_at_once_do_not_meet() {
 fn an_interrupted_backup_ends_with_130_and_the_next_goes_on() {
     let (site, tree) = with_snapshot();
     for attempt in 0.. {
-        (0..60).for_each(|n| drop(tree.file(format!("{n}"), random(n + 60 * attempt, 1 << 20))));
         let before = snapshot_ids(&site).len();
-        let running = site.start(site.bygone_command(["backup".as_ref(), tree.top().as_os_str()]));
+        // It waits for the rest of its standard input, and so cannot end before the signal has come.
+        let mut running = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
+        let mut input = running.child.stdin.take().unwrap();
+        input.write_all(&random(attempt, 20 << 20)).unwrap();
         wait_until_announced(&site);
         let pid = Pid::from_raw(running.child.id().try_into().unwrap());
         kill(pid, Signal::SIGINT).unwrap();
+        sleep(Duration::from_millis(200) * (attempt as u32 + 1));
+        drop(input);
         let ended = running.end();
-        // On a busy machine the signal may come too late; then it is tried again, with content that is new.
+        // On a busy machine the signal may be taken in late all the same; then it is tried again.
         if ended.code == 0 && attempt < 20 {
             continue;
         }
