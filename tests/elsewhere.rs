@@ -2,18 +2,21 @@
 //!
 //! `BYGONE_TEST_STORE` is its address, in which `{}` stands for a name that each test chooses; what the store needs besides
 //! (keys, a region) is in the environment. These tests are left out unless they are asked for: `scripts/s3-matrix` runs them
-//! against a cluster of its own.
+//! against a cluster of its own. With `BYGONE_TEST_STORE_SHOWS_DELETED`, lists may show for a moment what was just deleted.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bygone_agent::settings::Globals;
+use bygone_core::error::Result;
 use bygone_core::store::contract::contract;
+use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 use bygone_core::watch::Watch;
 use bygone_tests::program::{Ran, Site};
 use bygone_tests::tree::{Tree, prose, random};
@@ -28,6 +31,56 @@ fn address() -> String {
     let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     assert!(address.contains("{}"), "BYGONE_TEST_STORE has {{}} where names go");
     address.replace("{}", &name)
+}
+
+/// A store whose lists may show for a moment what has just been deleted, as those of a Garage cluster do: its nodes leave
+/// out what is deleted each for itself, and one that has not heard of it yet shows it. A GET must say that it is absent.
+struct Ghostly {
+    store: Arc<dyn Store>,
+    deleted: Mutex<BTreeSet<ObjectName>>,
+}
+
+impl Store for Ghostly {
+    fn address(&self) -> String {
+        self.store.address()
+    }
+
+    fn connections(&self) -> usize {
+        self.store.connections()
+    }
+
+    fn is_far(&self) -> bool {
+        self.store.is_far()
+    }
+
+    fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
+        self.store.get(name, range)
+    }
+
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
+        self.deleted.lock().unwrap().remove(name);
+        self.store.put(name, source)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let mut listed = self.store.list(prefix)?;
+        let deleted = self.deleted.lock().unwrap().clone();
+        let is_absent = |name: &ObjectName| {
+            self.store.get(name, ByteRange::Part { offset: 0, bytes: 1 }).is_err_and(|e| e.is_absent())
+        };
+        listed.retain(|listed| !(deleted.contains(&listed.name) && is_absent(&listed.name)));
+        Ok(listed)
+    }
+
+    fn clear(&self, names: &[ObjectName]) -> Result<()> {
+        self.store.clear(names)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.store.delete(name)?;
+        self.deleted.lock().unwrap().insert(name.clone());
+        Ok(())
+    }
 }
 
 /// A machine whose repository is elsewhere.
@@ -66,7 +119,9 @@ impl Elsewhere {
 fn the_contract_holds() {
     contract(|| {
         let globals = Globals { repo: Some(address().into()), ..Globals::default() };
-        globals.new_place(&Arc::new(Watch::new())).unwrap().store
+        let store = globals.new_place(&Arc::new(Watch::new())).unwrap().store;
+        let shows_deleted = env::var_os("BYGONE_TEST_STORE_SHOWS_DELETED").is_some();
+        if shows_deleted { Arc::new(Ghostly { store, deleted: Mutex::default() }) } else { store }
     });
 }
 
