@@ -77,6 +77,13 @@ pub(super) struct Call<'a> {
     pub payload: Option<Payload<'a>>,
 }
 
+impl<'a> Call<'a> {
+    /// A request that carries nothing and has no conditions.
+    pub fn new(method: Method, doing: &'static str, object: &'a str, key: &'a str) -> Call<'a> {
+        Call { doing, object, method, key, query: &[], headers: &[], payload: None }
+    }
+}
+
 /// What a PUT or POST carries.
 #[derive(Clone, Copy)]
 pub(super) struct Payload<'a> {

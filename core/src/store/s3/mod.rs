@@ -113,13 +113,8 @@ impl S3Store {
             bytes.checked_sub(1).and_then(|bytes| offset.checked_add(bytes)).ok_or_else(beyond).map_err(failed)?;
         let range = format!("bytes={offset}-{last}");
         let answer = self.client.send(&Call {
-            doing: "read",
-            object: name.as_str(),
-            method: Method::GET,
-            key: &self.key(name),
-            query: &[],
             headers: &[(header::RANGE, &range)],
-            payload: None,
+            ..Call::new(Method::GET, "read", name.as_str(), &self.key(name))
         })?;
         match answer.status {
             206 => {}
@@ -139,15 +134,7 @@ impl S3Store {
 
     fn get_whole(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>> {
         let failed = |cause| self.client.failed("read", name.as_str(), cause);
-        let answer = self.client.send(&Call {
-            doing: "read",
-            object: name.as_str(),
-            method: Method::GET,
-            key: &self.key(name),
-            query: &[],
-            headers: &[],
-            payload: None,
-        })?;
+        let answer = self.client.send(&Call::new(Method::GET, "read", name.as_str(), &self.key(name)))?;
         match answer.status {
             200 => {}
             206 => return Err(failed(Trouble::nonsense("the whole was asked for and a part is given"))),
@@ -218,15 +205,7 @@ impl Store for S3Store {
                 ("prefix", &whole_prefix),
             ];
             let query = if token.is_empty() { all.get(1..).unwrap_or_default() } else { &all };
-            let mut answer = self.client.send(&Call {
-                doing: "list",
-                object: &shown,
-                method: Method::GET,
-                key: "",
-                query,
-                headers: &[],
-                payload: None,
-            })?;
+            let mut answer = self.client.send(&Call { query, ..Call::new(Method::GET, "list", &shown, "") })?;
             if answer.status != 200 {
                 return Err(match self.refused("list", &shown, answer) {
                     // A list of nothing is empty; one that is not there is an error.
@@ -253,15 +232,7 @@ impl Store for S3Store {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
-        let mut answer = self.client.send(&Call {
-            doing: "delete",
-            object: name.as_str(),
-            method: Method::DELETE,
-            key: &self.key(name),
-            query: &[],
-            headers: &[],
-            payload: None,
-        })?;
+        let mut answer = self.client.send(&Call::new(Method::DELETE, "delete", name.as_str(), &self.key(name)))?;
         match answer.status {
             204 => Ok(()),
             200 => {

@@ -158,12 +158,7 @@ impl S3Store {
             if index >= upload.etags.len() {
                 let number = (index + 1).to_string();
                 let mut answer = self.client.send(&Call {
-                    doing: "write",
-                    object: name.as_str(),
-                    method: Method::PUT,
-                    key: &self.key(name),
                     query: &[("partNumber", &number), ("uploadId", &upload.id)],
-                    headers: &[],
                     payload: Some(Payload {
                         source,
                         offset,
@@ -171,6 +166,7 @@ impl S3Store {
                         sha256_hex: &part.sha256_hex,
                         md5_base64: &part.md5_base64(),
                     }),
+                    ..Call::new(Method::PUT, "write", name.as_str(), &self.key(name))
                 })?;
                 if answer.status != 200 {
                     return Err(self.refused("write", name.as_str(), answer));
@@ -233,15 +229,9 @@ impl S3Store {
 
     /// Aborts an upload. That it is not there any more is as good.
     fn abort(&self, key: &str, id: &str) -> Result<()> {
-        let answer = self.client.send(&Call {
-            doing: "clear away",
-            object: key,
-            method: Method::DELETE,
-            key,
-            query: &[("uploadId", id)],
-            headers: &[],
-            payload: None,
-        })?;
+        let answer = self
+            .client
+            .send(&Call { query: &[("uploadId", id)], ..Call::new(Method::DELETE, "clear away", key, key) })?;
         match answer.status {
             204 => Ok(()),
             _ => match self.refused("clear away", key, answer) {
@@ -267,13 +257,12 @@ impl S3Store {
                 query.into_iter().filter(|(name, value)| !name.ends_with("-marker") || !value.is_empty()).collect();
             let page = match self.unfinished(&query) {
                 Ok(page) => page,
-                // An answer that makes no sense is one of a service that does not know the question.
-                Err(Error::Store { source, .. }) if source.kind() == io::ErrorKind::InvalidData => return Ok(()),
-                Err(Error::Store { doing, object, source }) => {
-                    let error = Error::Store { doing, object, source };
-                    return if may_pass(&error) { Err(error) } else { Ok(()) };
+                Err(error) => {
+                    let Error::Store { source, .. } = &error else { return Err(error) };
+                    // An answer that makes no sense is one of a service that does not know the question.
+                    let is_no_use = source.kind() == io::ErrorKind::InvalidData || !may_pass(&error);
+                    return if is_no_use { Ok(()) } else { Err(error) };
                 }
-                Err(error) => return Err(error),
             };
             let is_escaped = page.encoding_type.as_deref() == Some("url");
             for Unfinished { key, upload_id } in &page.upload {
@@ -295,15 +284,7 @@ impl S3Store {
 
     fn unfinished(&self, query: &[(&str, &str)]) -> Result<Page> {
         const WHAT: &str = "what interrupted runs have left";
-        let mut answer = self.client.send(&Call {
-            doing: "list",
-            object: WHAT,
-            method: Method::GET,
-            key: "",
-            query,
-            headers: &[],
-            payload: None,
-        })?;
+        let mut answer = self.client.send(&Call { query, ..Call::new(Method::GET, "list", WHAT, "") })?;
         if answer.status != 200 {
             return Err(self.refused("list", WHAT, answer));
         }
@@ -323,10 +304,6 @@ impl S3Store {
         let hashes = hash(Source::Bytes(body), 0).map_err(failed)?;
         let md5_base64 = hashes.parts.first().map(|part| part.md5_base64()).unwrap_or_default();
         self.client.send(&Call {
-            doing: "write",
-            object: name.as_str(),
-            method: Method::POST,
-            key: &self.key(name),
             query,
             headers,
             payload: Some(Payload {
@@ -336,6 +313,7 @@ impl S3Store {
                 sha256_hex: &hashes.sha256_hex,
                 md5_base64: &md5_base64,
             }),
+            ..Call::new(Method::POST, "write", name.as_str(), &self.key(name))
         })
     }
 

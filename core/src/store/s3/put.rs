@@ -65,15 +65,7 @@ impl S3Store {
     }
 
     pub(super) fn head(&self, name: &ObjectName) -> Result<Option<Head>> {
-        let answer = self.client.send(&Call {
-            doing: "look for",
-            object: name.as_str(),
-            method: Method::HEAD,
-            key: &self.key(name),
-            query: &[],
-            headers: &[],
-            payload: None,
-        })?;
+        let answer = self.client.send(&Call::new(Method::HEAD, "look for", name.as_str(), &self.key(name)))?;
         match answer.status {
             200 => Ok(Some(Head { bytes: answer.body_bytes(), etag: answer.etag() })),
             // Also if the bucket is not there, which HEAD cannot say: the request that follows will.
@@ -120,11 +112,6 @@ impl S3Store {
         let is_conditional = self.conditional.load(Ordering::Relaxed);
         let md5_base64 = hashes.parts.first().map(PartHashes::md5_base64).unwrap_or_default();
         let mut answer = self.client.send(&Call {
-            doing: "write",
-            object: name.as_str(),
-            method: Method::PUT,
-            key: &self.key(name),
-            query: &[],
             headers: if is_conditional { CONDITION } else { &[] },
             payload: Some(Payload {
                 source,
@@ -133,6 +120,7 @@ impl S3Store {
                 sha256_hex: &hashes.sha256_hex,
                 md5_base64: &md5_base64,
             }),
+            ..Call::new(Method::PUT, "write", name.as_str(), &self.key(name))
         })?;
         match answer.status {
             200 => {}
