@@ -18,7 +18,7 @@ use bygone_core::store::{ByteRange, Store};
 use bygone_core::watch::Watch;
 use bygone_core::write::{self, Writer};
 
-use common::{backup, init, init_with, meta, noise, open, options, place};
+use common::{backup, dump, init, init_with, meta, noise, open, options, place};
 
 /// Five snapshots, each of which changes one of three directories.
 fn history(place: &Place) -> Vec<String> {
@@ -32,16 +32,6 @@ fn history(place: &Place) -> Vec<String> {
         ids.push(backup(&mut open(place), &named).unwrap().id.to_hex());
     }
     ids
-}
-
-fn dump(locked: &mut LockedRepository) -> Vec<String> {
-    let mut lines = Vec::new();
-    let push = |line: &str| {
-        lines.push(line.to_owned());
-        Ok(())
-    };
-    locked.catalog().read().dump(push).unwrap();
-    lines
 }
 
 fn shown(locked: &mut LockedRepository) -> Vec<String> {

@@ -24,7 +24,7 @@ use bygone_core::watch::Watch;
 use bygone_core::write::{self, BackupOptions, Writer};
 use proptest::prelude::*;
 
-use common::{init, meta, noise, open, options, place};
+use common::{dump, init, meta, noise, open, options, place};
 
 const DIRECTORIES: u64 = 40;
 const ENTRIES: u64 = 50;
@@ -72,16 +72,6 @@ fn history(memory: &Arc<MemoryStore>) -> (Vec<String>, Vec<Vec<ObjectName>>, Vec
     let mut locked = open(&here);
     recover::sync(&mut locked, &Watch::new()).unwrap();
     (ids, trees, dump(&mut locked))
-}
-
-fn dump(locked: &mut LockedRepository) -> Vec<String> {
-    let mut lines = Vec::new();
-    let push = |line: &str| {
-        lines.push(line.to_owned());
-        Ok(())
-    };
-    locked.catalog().read().dump(push).unwrap();
-    lines
 }
 
 /// Recovers with the newest snapshot ahead, and answers which snapshots were shown, in which order, after which calls.

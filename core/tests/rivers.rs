@@ -12,7 +12,7 @@ use bygone_core::entry::{Content, Entry, Kind, Name, Time};
 use bygone_core::error::Error;
 use bygone_core::read::{Order, Reader, Verify};
 use bygone_core::recover;
-use bygone_core::repo::{LockedRepository, Place, Repository, Secret};
+use bygone_core::repo::{Place, Repository, Secret};
 use bygone_core::snapshot::Snapshot;
 use bygone_core::store::faulty::{Call, FaultyStore};
 use bygone_core::store::memory::MemoryStore;
@@ -21,7 +21,7 @@ use bygone_core::survey;
 use bygone_core::watch::Watch;
 use bygone_core::write::{self, Piece, Writer};
 
-use common::{backup, init, meta, noise, open, options, place, secret};
+use common::{backup, dump, init, meta, noise, open, options, place, secret};
 
 fn contents(place: &Place, snapshot: &Snapshot) -> Vec<(String, Vec<u8>)> {
     let repository = Repository::open(place, &secret()).unwrap();
@@ -148,16 +148,6 @@ fn a_wrong_passphrase_is_told_from_no_repository() {
     init(&place);
     let wrong = Repository::open(&place, &Secret::new(b"wrong".to_vec()));
     assert!(matches!(wrong, Err(Error::WrongKey { slots: 1, .. })));
-}
-
-fn dump(locked: &mut LockedRepository) -> Vec<String> {
-    let mut lines = Vec::new();
-    let push = |line: &str| {
-        lines.push(line.to_owned());
-        Ok(())
-    };
-    locked.catalog().read().dump(push).unwrap();
-    lines
 }
 
 #[test]

@@ -61,6 +61,17 @@ pub fn open(place: &Place) -> LockedRepository {
     Repository::open(place, &secret()).unwrap().lock().unwrap()
 }
 
+/// The canonical dump of the catalog.
+pub fn dump(locked: &mut LockedRepository) -> Vec<String> {
+    let mut lines = Vec::new();
+    let push = |line: &str| {
+        lines.push(line.to_owned());
+        Ok(())
+    };
+    locked.catalog().read().dump(push).unwrap();
+    lines
+}
+
 pub fn options() -> BackupOptions {
     let (host, user, program) = ("h".into(), "u".into(), "test".into());
     BackupOptions { time: Time::default(), host, user, paths: vec![], tags: vec![], parent: None, program }
