@@ -1,6 +1,7 @@
 //! The agent: the user's files and the command line.
 
 mod access;
+pub mod caching;
 pub mod commands;
 pub mod configuration;
 pub mod exit;

@@ -52,7 +52,7 @@ pub struct Globals {
     /// The repository: a directory, as PATH or file:PATH; a bucket, as s3://BUCKET/PREFIX; or rclone:REMOTE:PATH
     /// [env: BYGONE_REPO]
     ///
-    /// A bucket's address may end with ?endpoint=URL&region=NAME&style=path|host&profile=NAME&ca=FILE&stall=SECONDS.
+    /// A bucket's address may end with ?endpoint=URL&region=NAME&style=path|host&profile=NAME&ca=FILE&stall=SECONDS&part=SIZE.
     /// Keys, and what the address leaves open, come from the AWS variables and files.
     #[arg(short, long, global = true, value_name = "URL")]
     pub repo: Option<OsString>,

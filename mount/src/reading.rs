@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bygone_agent::caching::Caching;
 use bygone_agent::settings::parse_patience;
 use bygone_agent::settings::parse_size;
-use bygone_core::read::CacheOptions;
 use bygone_core::read::FetchOptions;
 
 use crate::log::Log;
@@ -22,12 +22,8 @@ const OTHERS_BYTES: usize = 80 << 20;
 /// Options that say how data is read.
 #[derive(Debug, clap::Args)]
 pub struct Reading {
-    /// Keep up to SIZE of what comes from a far store below --cache-dir, still sealed; 0 keeps nothing
-    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
-    cache_size: u64,
-    /// Leave PERCENT of the disk of --cache-dir free
-    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=99))]
-    cache_free: u8,
+    #[command(flatten)]
+    caching: Caching,
     /// Take up to SIZE of memory, at least 32MiB; up to 80MiB of it are for all but data
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = parse_memory)]
     memory: u64,
@@ -55,11 +51,8 @@ impl Reading {
     /// store that is not far needs no room for what is fetched.
     pub fn fetching(&self, cache_base: &Path, catalog_dir: &Path, is_far: bool, log: &Arc<Log>) -> Fetching {
         let memory_bytes = usize::try_from(self.memory).unwrap_or(usize::MAX);
-        let cache = catalog_dir.file_name().filter(|_| self.cache_size > 0).map(|id| CacheOptions {
-            dir: cache_base.join(id),
-            bytes_max: self.cache_size,
-            free_percent_min: self.cache_free,
-        });
+        let id = catalog_dir.file_name().filter(|_| self.caching.cache_size > 0);
+        let cache = id.map(|id| self.caching.options(cache_base.join(id)));
         let log = Arc::clone(log);
         let fetch_bytes = memory_bytes / FETCH_SHARE;
         let for_data = memory_bytes.saturating_sub(OTHERS_BYTES).max(memory_bytes / 8 * 3);

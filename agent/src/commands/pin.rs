@@ -28,6 +28,7 @@ use bygone_core::read::Reader;
 use bygone_core::read::View;
 
 use super::Context;
+use crate::caching::Caching;
 use crate::exit::Exit;
 use crate::exit::Failure;
 use crate::exit::Result;
@@ -36,7 +37,6 @@ use crate::output::count;
 use crate::output::size;
 use crate::select::Found;
 use crate::select::Selector;
-use crate::settings::parse_size;
 
 /// Content that is asked for together.
 const BATCH_BYTES: u64 = 16 << 20;
@@ -50,19 +50,14 @@ pub(super) struct Args {
     /// Which snapshot, and which path in it: latest:/home/me/films. A path alone is one in the latest snapshot: /home/me
     #[arg(value_name = "SNAP[:PATH]", required = true)]
     what: Vec<OsString>,
-    /// Keep up to SIZE in the cache, as the mount is told
-    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
-    cache_size: u64,
-    /// Leave PERCENT of the disk of --cache-dir free
-    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=99))]
-    cache_free: u8,
+    #[command(flatten)]
+    caching: Caching,
 }
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let selectors = args.what.iter().map(|what| selector(what)).collect::<Result<Vec<_>>>()?;
     let repository = context.open()?;
-    let cache = super::cache::dir(context, &repository)?;
-    let cache = CacheOptions { dir: cache, bytes_max: args.cache_size, free_percent_min: args.cache_free };
+    let cache = args.caching.options(super::cache::dir(context, &repository)?);
     let room_bytes = cache.lasting_bytes_max();
     let json = context.globals.json;
     let options = FetchOptions {
@@ -81,7 +76,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let progress = context.progress();
     let counted = pinning.count(context)?;
     if counted.footprint.bytes() > room_bytes {
-        return Err(too_little_room(counted.footprint.bytes(), args.cache_size, room_bytes));
+        return Err(too_little_room(counted.footprint.bytes(), args.caching.cache_size, room_bytes));
     }
     context.watch.bytes_total.store(counted.bytes, Ordering::Relaxed);
     pinning.bring(context)?;
@@ -246,7 +241,7 @@ impl Batch {
 }
 
 fn too_little_room(taken: u64, size_max: u64, room_bytes: u64) -> Failure {
-    let needed = taken.div_ceil(15).saturating_mul(16).div_ceil(1 << 20);
+    let needed = CacheOptions::bytes_max_for(taken).div_ceil(1 << 20);
     no_space(
         taken,
         format!(

@@ -44,6 +44,8 @@ use crate::id::VolumeName;
 const OPEN_MAX: usize = 64;
 /// Held by everybody who uses the directory.
 const LOCK_FILE: &str = "lock";
+/// The part of the cache that is emptied beyond need.
+const MARGIN_SHARE: u64 = 16;
 /// The unit in which file systems count what a file takes.
 const SECTOR_BYTES: u64 = 512;
 
@@ -64,9 +66,14 @@ impl CacheOptions {
         self.bytes_max - self.margin_bytes()
     }
 
+    /// The `bytes_max` of a cache in which so much can lie.
+    pub fn bytes_max_for(lasting_bytes: u64) -> u64 {
+        lasting_bytes.div_ceil(MARGIN_SHARE - 1).saturating_mul(MARGIN_SHARE)
+    }
+
     /// What is emptied beyond need, so that the next piece does not count everything again.
     fn margin_bytes(&self) -> u64 {
-        self.bytes_max / 16
+        self.bytes_max / MARGIN_SHARE
     }
 }
 

@@ -293,9 +293,7 @@ impl Shared {
         }
         // A guess that is too long says nothing about what is asked for in earnest.
         if urgency == Urgency::Demand && self.allowance.spend() {
-            let text =
-                "the store has given as much as --max-fetch allows: what is not in the cache cannot be read any more";
-            (self.options.say)(text);
+            (self.options.say)(&format!("{SPENT}: what is not in the cache cannot be read any more"));
         }
         Err(refused(object, &object.pieces(&span), SPENT).again())
     }

@@ -114,3 +114,12 @@ fn who_only_looks_finds_what_was_kept_and_changes_nothing() {
     let nowhere = CacheReader::new(dir.path().join("nowhere"));
     assert!(nowhere.read(name(1), &piece(1)).is_none() && !dir.path().join("nowhere").exists());
 }
+
+#[test]
+fn what_a_cache_was_made_large_enough_for_stays_in_it() {
+    for lasting in [0, 1, 14, 15, 16, 1 << 20, (1 << 40) + 7] {
+        let bytes_max = CacheOptions::bytes_max_for(lasting);
+        let options = CacheOptions { dir: Default::default(), bytes_max, free_percent_min: 0 };
+        assert!(options.lasting_bytes_max() >= lasting && bytes_max <= lasting + lasting / 15 + 16, "{lasting}");
+    }
+}
