@@ -13,14 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import garage
 import measuring
-from measuring import MB, Mount, peak_at_most, remove, run, verdict
+from measuring import MB, MEMORY_MB, Mount, peak_at_most, remove, run, verdict
 
 LATENCY_MS, MBIT = 25, 100
 ROUND_TRIP_MS = 2 * LATENCY_MS
 SMALL_FILES, LONG_FILES, LONG_BYTES = 4_000, 4, 15 * MB
 READERS, STALLED = 16, 40
-# What `--memory` is unless it is set, and the program itself.
-PEAK_MB = 150
 
 
 def settle(link):
@@ -129,7 +127,7 @@ class FarMount:
             after = link.counts()
         subprocess.run(["diff", "-r", self.source, target], check=True)
         remove(target)
-        self.table.add("far", "cp -r", [cost], (peak_at_most(PEAK_MB),))
+        self.table.add("far", "cp -r", [cost], (peak_at_most(MEMORY_MB),))
         used = 100 * (after["bytes_down"] - before["bytes_down"]) * 8 / (MBIT * 1_000_000 * cost.wall_s)
         said = [f"{used:.1f} % of the link used {'ok' if used >= 85 else 'OVER (85 wanted)'}",
                 f"{after['requests'] - before['requests']} requests"]

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 MB = 1_000_000
+# What `--memory` of a mount is unless it is set.
+MEMORY_MB = (128 << 20) / MB
 TICKS = os.sysconf("SC_CLK_TCK")
 # Where everything is made; set by who measures.
 WORK = None

@@ -14,12 +14,10 @@ import time
 from pathlib import Path
 
 import measuring
-from measuring import MB, Mount, peak_at_most, remove, run, shell, times_base, verdict, wall_at_most
+from measuring import MEMORY_MB, Mount, peak_at_most, remove, run, shell, times_base, verdict, wall_at_most
 
 BIG_BYTES = 4 << 30
 MILLION = 1_000_000
-# What `--memory` is unless it is set.
-MEMORY_MB = (128 << 20) / MB
 
 
 def rate_at_least(size_bytes, limit_gb_s):
