@@ -236,6 +236,17 @@ fn troubles_that_have_a_remedy_say_which() {
 }
 
 #[test]
+fn where_nobody_listens_is_said() {
+    let server = FakeS3::start();
+    let address = server.store("prefix");
+    drop(server);
+    let store = open_with(address.clone(), &Arc::new(Watch::new()));
+    let told = store.list("").unwrap_err().to_string();
+    let endpoint = address.split_once("endpoint=").unwrap().1.split('&').next().unwrap();
+    assert!(told.contains(&format!("no connection to {endpoint}: ")), "{told}");
+}
+
+#[test]
 fn a_connection_serves_many_requests() {
     let (server, store) = stocked();
     for _ in 0..20 {

@@ -78,9 +78,10 @@ impl Exit {
             Error::Corrupt { .. } => Exit::Damaged,
             Error::Invalid { .. } => Exit::Usage,
             Error::Cancelled => Exit::Interrupted,
+            // What the catalog counts on and the store does not have.
+            Error::Store { .. } => error.diagnosis().map_or(Exit::Failed, Exit::of_diagnosis),
             Error::Exists { .. }
             | Error::NotFound { .. }
-            | Error::Store { .. }
             | Error::Catalog { .. }
             | Error::Local { .. }
             | Error::TooNew { .. }
@@ -207,7 +208,10 @@ mod tests {
             (disagree(Diagnosis::LocalStale), Exit::Disagree),
             (disagree(Diagnosis::WrongRepo), Exit::Disagree),
             (Error::corrupt("data/x", "detail"), Exit::Damaged),
-            (Error::store("put", "data/x", io()), Exit::Failed),
+            (Error::store("write", "data/x", io()), Exit::Failed),
+            (Error::store("read", "data/x", io::ErrorKind::TimedOut.into()), Exit::Failed),
+            (Error::store("read", "data/x", io::ErrorKind::NotFound.into()), Exit::Disagree),
+            (Error::store("read", "data/x", io::ErrorKind::UnexpectedEof.into()), Exit::Disagree),
             (Error::Catalog { path: store(), detail: String::new() }, Exit::Failed),
             (Error::Local { doing: "open", path: store(), source: io() }, Exit::Failed),
             (Error::TooNew { what: store(), found: 2, known: 1 }, Exit::Failed),

@@ -6,7 +6,7 @@ use bygone_core::error::Result;
 use bygone_core::store::memory::MemoryStore;
 use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 
-use crate::kit::{Machine, file, first_machine, names, nothing_deleted, sample};
+use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
 
 type Distort = fn(Vec<Listed>) -> Vec<Listed>;
 
@@ -116,6 +116,26 @@ fn new_marks_on_old_bytes_are_looked_into_once_and_are_no_alarm() {
     inner.forget_counts();
     machine.sync().unwrap();
     assert!(inner.counts().bytes_got < 10_000, "and is not read again: {:?}", inner.counts());
+}
+
+#[test]
+fn a_volume_that_is_cut_after_it_was_listed_is_lost_until_it_is_back() {
+    let (inner, store, machine) = with_snapshots();
+    let victim = names(&inner, "data/").remove(0);
+    let whole = inner.objects()[&victim].to_vec();
+    inner.tamper(&victim, Some(whole[..whole.len() - 1_000].to_vec()));
+    store.set(|mut listed| {
+        let first = listed.iter_mut().find(|object| object.name.as_str().starts_with("data/")).unwrap();
+        first.bytes += 1_000;
+        listed
+    });
+    let learnt = machine.recover();
+    assert_eq!(codes(&learnt.news.raised), [("REMOTE_TRUNCATED", victim.to_string())]);
+    inner.tamper(&victim, Some(whole));
+    store.set(|listed| listed);
+    assert_eq!(machine.recover().news.ended, [victim.to_string()]);
+    assert!(machine.check().is_clean(), "{:?}", machine.check());
+    nothing_deleted(&inner);
 }
 
 #[test]

@@ -179,7 +179,7 @@ impl Client {
             }
             None => self.agent.run(request.body(()).map_err(unusable)?),
         };
-        let answer = answer.map_err(|cause| failed(Trouble::of_transport(cause)))?;
+        let answer = answer.map_err(|cause| failed(self.with_place(Trouble::of_transport(cause))))?;
         let (head, body) = answer.into_parts();
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, client: self })
     }
@@ -187,6 +187,18 @@ impl Client {
     /// The error that this failure is; a request that was broken off because the user wants to end is no failure.
     pub fn failed(&self, doing: &'static str, object: &str, cause: io::Error) -> Error {
         if self.watch.is_cancelled() { Error::Cancelled } else { Error::store(doing, object, cause) }
+    }
+
+    /// Says where there was no connection to, if that is what failed: the cause alone does not.
+    fn with_place(&self, cause: io::Error) -> io::Error {
+        use io::ErrorKind::*;
+        match cause.kind() {
+            ConnectionRefused | HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable => {
+                let through = if self.access.proxy.is_some() { " through the proxy" } else { "" };
+                io::Error::new(cause.kind(), format!("no connection to {}{through}: {cause}", self.region.endpoint()))
+            }
+            _ => cause,
+        }
     }
 
     /// The headers that make up the signature, and it.
