@@ -23,6 +23,7 @@ pub mod inode;
 pub mod listing;
 mod lock;
 pub mod log;
+mod made;
 pub mod mountpoint;
 pub mod naming;
 pub mod options;

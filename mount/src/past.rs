@@ -30,6 +30,8 @@ use crate::inode::Inode;
 use crate::inode::ROOT_PATH;
 use crate::inode::Side;
 use crate::listing::Listing;
+use crate::made::Made;
+use crate::made::MadeRow;
 use crate::naming::ending;
 use crate::naming::key_of;
 use crate::recent::Recent;
@@ -72,44 +74,6 @@ impl History {
     fn find(&self, name: &[u8]) -> Option<&Lifetime> {
         let name = Name::new(name).ok()?;
         self.lifetimes.get(*self.by_name.get(&name)?)
-    }
-}
-
-/// A line of a directory that was made.
-#[derive(Debug, Clone)]
-pub struct MadeRow {
-    /// Its name.
-    pub name: Name,
-    /// What it is.
-    pub inode: Inode,
-    /// For a directory, who may look into it.
-    pub access: Option<Access>,
-}
-
-/// A directory that was made.
-#[derive(Debug)]
-pub struct Made {
-    /// Its lines.
-    pub rows: Vec<MadeRow>,
-    by_name: HashMap<Name, usize>,
-    by_inode: HashMap<Inode, usize>,
-}
-
-impl Made {
-    fn new(rows: Vec<MadeRow>) -> Made {
-        let by_name = rows.iter().enumerate().map(|(place, row)| (row.name.clone(), place)).collect();
-        let by_inode = rows.iter().enumerate().map(|(place, row)| (row.inode, place)).collect();
-        Made { rows, by_name, by_inode }
-    }
-
-    /// The line with this name.
-    pub fn find(&self, name: &[u8]) -> Option<&MadeRow> {
-        let name = Name::new(name).ok()?;
-        self.rows.get(*self.by_name.get(&name)?)
-    }
-
-    fn with_inode(&self, inode: Inode) -> Option<&MadeRow> {
-        self.rows.get(*self.by_inode.get(&inode)?)
     }
 }
 
@@ -180,7 +144,7 @@ impl Past {
             _ => return Ok(None),
         };
         let made = Arc::new(Made::new(rows));
-        self.made.insert(inode, Arc::clone(&made), made.rows.len() + 1);
+        self.made.insert(inode, Arc::clone(&made), made.len() + 1);
         Ok(Some(made))
     }
 

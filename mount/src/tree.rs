@@ -27,7 +27,7 @@ use crate::failure::Failure;
 use crate::folders::Folder;
 use crate::folders::Folders;
 use crate::inode::Inode;
-use crate::past::MadeRow;
+use crate::made::MadeRow;
 use crate::recent::Recent;
 use crate::synthetic;
 use crate::views::Moment;
@@ -209,15 +209,14 @@ impl Tree {
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
     ) -> Result<(), Failure> {
         if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
-            let start = usize::try_from(ordinal).unwrap_or(usize::MAX);
-            for (ordinal, made) in made.rows.iter().enumerate().skip(start) {
+            for (place, made) in made.from(ordinal) {
                 let attr = match made.inode {
                     Inode::File(_) => Some(self.attr_of_row(view, moment, inode, made)?),
                     _ if detail == Detail::Attributes => Some(self.attr_of_row(view, moment, inode, made)?),
                     _ => None,
                 };
                 let row = Row {
-                    cookie: ordinal as u64 + 3,
+                    cookie: place + 3,
                     name: made.name.as_bytes(),
                     number: made.inode.number()?,
                     kind: attr.as_ref().map_or(Type::Directory, |attr| attr.kind),

@@ -1,5 +1,7 @@
 //! What is made of several snapshots: `at/`, `versions/`, `deleted/`, `changes/`, the layouts and the filters.
 
+use bygone_core::entry::Time;
+
 use super::tests::*;
 use super::*;
 use crate::shape::Filter;
@@ -82,6 +84,34 @@ fn versions_has_each_distinct_version_of_each_file() {
     assert_eq!(below(&tree, "versions"), wanted);
     let version = at(&tree, &format!("versions/report.pdf/{}.pdf", NAMES[1]));
     assert_eq!(version, at(&tree, &format!("snapshots/{}/report.pdf", NAMES[1])), "one inode, one cache");
+}
+
+#[test]
+fn who_is_listing_when_a_snapshot_comes_meets_no_name_twice_and_misses_none() {
+    let sample = Sample::new();
+    let files = |range: std::ops::Range<u32>| {
+        named(range.map(|n| (&*format!("f{n:02}").leak(), file("x"))).collect::<Vec<(&str, _)>>())
+    };
+    sample.backup(100, &[], files(0..40));
+    sample.backup(200, &[], files(0..1));
+    let tree = sample.tree();
+    let deleted = at(&tree, "deleted");
+    let mut rows = listed(&tree, deleted, 2, Detail::Names, 20);
+    let (next, ..) = rows[19];
+    // Of the same paths: what was deleted before still is, and more.
+    sample.backup(300, &[], files(60..61));
+    sample.backup(400, &[], files(61..62));
+    tree.views().advance(&sample.reader().view().unwrap(), Time { secs: 9, nanos: 0 }).unwrap();
+    rows.extend(listed(&tree, deleted, next, Detail::Names, usize::MAX));
+    let mut names: Vec<Vec<u8>> = rows.into_iter().map(|(_, name, ..)| name).collect();
+    names.sort();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count, "no name twice");
+    for n in 1..40 {
+        let name = format!("f{n:02}");
+        assert!(names.iter().any(|found| found == name.as_bytes()), "{name} is missed");
+    }
 }
 
 #[test]
