@@ -60,6 +60,7 @@ impl Plan {
             .flat_map(|unseen| &unseen.commit.volumes_added)
             .filter(|volume| announced.insert(volume.name))
             .collect();
+        let retired = retired(&look.commits);
         let next = rows.values().max().copied().unwrap_or(0) + 1;
         let first = first_number(all.iter().map(|volume| rows.get(&volume.name).copied()), next);
         let numbered = all.iter().zip(first..).filter(|(volume, _)| !rows.contains_key(&volume.name));
@@ -67,6 +68,9 @@ impl Plan {
         for (volume, row) in numbered {
             // The mark that this store shows now: in a copy of a store, marks are others than those in its commits.
             let shown = look.listing.volume(volume.kind, volume.name);
+            if shown.is_none() && retired.contains(&volume.name) {
+                continue;
+            }
             let etag = shown.map_or_else(|| volume.etag.clone(), |shown| shown.etag.clone());
             let added = VolumeAdded { etag, ..(*volume).clone() };
             match shown {
@@ -121,6 +125,16 @@ impl Plan {
             tails: self.volumes.iter().filter(|(volume, _)| volume.kind == VolumeKind::Data).count() as u64,
         }
     }
+}
+
+/// The volumes that the commits retire, and do not announce again: they are gone, or will be.
+fn retired(commits: &[Unseen]) -> HashSet<VolumeName> {
+    let mut retired = HashSet::new();
+    for Unseen { commit, .. } in commits {
+        commit.volumes_added.iter().for_each(|volume| _ = retired.remove(&volume.name));
+        retired.extend(&commit.volumes_retired);
+    }
+    retired
 }
 
 /// The snapshots that the commits add and do not remove, newest first.

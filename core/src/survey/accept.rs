@@ -74,7 +74,12 @@ pub fn accept_loss(
         accepted.snapshots_again = again.snapshots.len() as u64;
         accepted.volumes_again = again.volumes.len() as u64;
         locked.catalog().volumes_unannounce(&again.volumes)?;
-        let changes = Changes { snapshots_added: again.snapshots, snapshots_removed: again.removed, losses };
+        let changes = Changes {
+            snapshots_added: again.snapshots,
+            snapshots_removed: again.removed,
+            losses,
+            ..Changes::default()
+        };
         commit_changes(locked, time, changes)?;
     }
     let marker = running_marker(locked)?;

@@ -43,6 +43,7 @@ use crate::hash::sha256;
 use crate::id::ClientId;
 use crate::id::CommitHash;
 use crate::id::SnapshotId;
+use crate::id::VolumeName;
 use crate::repo::LockedRepository;
 use crate::repo::object_name;
 use crate::snapshot::Snapshot;
@@ -214,6 +215,8 @@ pub struct Changes {
     pub snapshots_added: Vec<Snapshot>,
     /// Snapshots that exist no more.
     pub snapshots_removed: Vec<SnapshotId>,
+    /// Volumes that no snapshot needs, and that nobody must refer to from now on.
+    pub volumes_retired: Vec<VolumeName>,
     /// Losses that a person has accepted.
     pub losses: Losses,
 }
@@ -238,7 +241,7 @@ pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Change
         snapshots_added: changes.snapshots_added,
         snapshots_removed: changes.snapshots_removed,
         volumes_added: added.collect(),
-        volumes_retired: Vec::new(),
+        volumes_retired: changes.volumes_retired,
         heads: heads.iter().filter(|head| head.client != client && !is_lost(head)).copied().collect(),
         losses: changes.losses,
     };

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use bygone_core::entry::Time;
+use bygone_core::id::VolumeName;
 use bygone_core::store::memory::{Counts, MemoryStore};
 use bygone_core::store::{ObjectName, Store};
+use bygone_core::write::{self, Changes};
 
 use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
 
@@ -187,4 +190,35 @@ fn what_nobody_explains_is_told_and_stays() {
     assert_eq!((made.totals.bytes_new, learnt.unexplained.len()), (0, 1));
     assert!(store.list("data/").unwrap().iter().any(|object| object.name == stranger));
     nothing_deleted(&store);
+}
+
+#[test]
+fn what_is_retired_is_expected_no_more_and_nobody_refers_to_it() {
+    let (store, machine) = with_snapshot();
+    let old = machine.snapshots().remove(0);
+    let retired: Vec<ObjectName> = names(&store, "data/");
+    let (_, new) = machine.backup(&[file(3, 900_000)]).unwrap();
+    let marks = machine.open().catalog().read().volume_marks().unwrap();
+    let is_retired = |name: &VolumeName| retired.iter().any(|object| object.as_str().ends_with(&name.to_hex()));
+    let changes = Changes {
+        snapshots_removed: vec![old.id],
+        volumes_retired: marks.iter().map(|mark| mark.name).filter(is_retired).collect(),
+        ..Changes::default()
+    };
+    assert_eq!(changes.volumes_retired.len(), retired.len());
+    write::commit_changes(&mut machine.open(), Time::default(), changes).unwrap();
+    retired.iter().for_each(|name| store.tamper(name, None));
+    let other = Machine::new(store.clone());
+    other.recover();
+    for machine in [&machine, &other] {
+        machine.sync().unwrap();
+        assert_eq!(machine.alarms(), []);
+        let checked = machine.check();
+        assert!(checked.is_clean(), "{checked:?}");
+        assert_eq!(machine.snapshots(), [new.clone()]);
+    }
+    let (_, again) = other.backup(&sample()).unwrap();
+    assert_eq!(again.totals.bytes_new, 2_400_000, "all of it is stored again");
+    machine.sync().unwrap();
+    assert_eq!(machine.contents(&again).unwrap(), sample());
 }
