@@ -215,7 +215,7 @@ fn what_is_retired_is_expected_no_more_and_nobody_refers_to_it() {
         assert_eq!(machine.alarms(), []);
         let checked = machine.check();
         assert!(checked.is_clean(), "{checked:?}");
-        assert_eq!(machine.snapshots(), [new.clone()]);
+        assert_eq!(machine.snapshots(), std::slice::from_ref(&new));
     }
     let (_, again) = other.backup(&sample()).unwrap();
     assert_eq!(again.totals.bytes_new, 2_400_000, "all of it is stored again");
