@@ -295,6 +295,12 @@ impl Error {
         matches!(self.diagnosis(), Some(Diagnosis::Transient)) || source.kind() == io::ErrorKind::Other
     }
 
+    /// True if the disk of a store cannot read the place where the object lies; others it may read well.
+    pub fn is_bad_sector(&self) -> bool {
+        const EIO: i32 = 5;
+        matches!(self, Error::Store { source, .. } if source.raw_os_error() == Some(EIO))
+    }
+
     /// True if the object that was asked for is simply not in the store.
     pub fn is_absent(&self) -> bool {
         matches!(self, Error::Store { source, .. } if source.kind() == io::ErrorKind::NotFound)

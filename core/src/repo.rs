@@ -36,6 +36,7 @@ use crate::id::RepositoryId;
 use crate::id::SlotId;
 use crate::limits;
 use crate::store::ByteRange;
+use crate::store::Listed;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
@@ -276,20 +277,27 @@ impl Repository {
 
     /// Adds a key slot that opens with `secret`.
     pub fn slot_add(&self, secret: &Secret, label: &str, time: Time, kdf: KdfCost) -> Result<SlotId> {
+        let is_slot = |listed: &&Listed| listed.bytes == SLOT_BYTES as u64;
+        let found = self.place.store.list("keys/")?.iter().filter(is_slot).count();
+        if found >= limits::SLOTS_MAX {
+            // One more would be passed over by whoever opens the repository.
+            let (found, max) = (found as u64, limits::SLOTS_MAX as u64);
+            return Err(Error::Limit { what: "the number of key slots", found, max });
+        }
         let id = SlotId(random()?);
         let bytes = Slot::create(&self.master, &self.keys, id, secret.expose(), label, time, kdf)?;
         self.put(&slot_object(id), &bytes)?;
         Ok(id)
     }
 
-    /// Removes a key slot; never the last one.
+    /// Removes a key slot; never the last one that is whole.
     pub fn slot_remove(&self, id: SlotId) -> Result<()> {
         let all = slots(&self.place.store, self.config.repository)?;
         if !all.iter().any(|slot| slot.id() == id) {
             return Err(Error::NotFound { what: format!("key slot {id}"), hint: "list them with `bygone key list`" });
         }
-        if all.len() == 1 {
-            let what = "this is the only key slot: without it nobody could open the repository".into();
+        if !all.iter().any(|slot| slot.id() != id && slot.info(&self.keys).is_ok()) {
+            let what = "this is the only key slot that is whole: without it nobody could open the repository".into();
             return Err(Error::Invalid { what });
         }
         self.place.store.delete(&object_name(&slot_object(id))?)

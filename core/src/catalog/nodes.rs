@@ -42,12 +42,12 @@ impl Catalog {
         Ok(Some(NodeRow { body, versions }))
     }
 
-    /// Nodes that are here and whose volumes are lost from the store.
+    /// Nodes that are here and that the store has lost: their volume is lost, or they are in none.
     pub fn nodes_lost(&self) -> Result<Vec<NodeId>> {
         self.run(|conn| {
             conn.prepare_cached(
-                "SELECT b.id FROM block b JOIN volume v ON v.id = b.volume JOIN node n ON n.name = b.id
-                 WHERE v.state = 4 AND v.kind = 1 ORDER BY b.volume, b.position",
+                "SELECT n.name FROM node n LEFT JOIN block b ON b.id = n.name LEFT JOIN volume v ON v.id = b.volume
+                 WHERE v.state IS NULL OR v.state = 4 ORDER BY n.id",
             )?
             .query_map([], |row| row.get(0).map(NodeId))?
             .collect()

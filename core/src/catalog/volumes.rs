@@ -204,12 +204,14 @@ impl Catalog {
         })
     }
 
-    /// True if some block is located in a volume that is not, or not surely, in the store.
+    /// True if blocks of snapshots may be nowhere in the store. Once a volume was lost that is so for good: of one that could
+    /// not be read nobody knows what was in it, and what was to be stored again may have got lost on its way.
     pub fn has_volumes_not_stored(&self) -> Result<bool> {
         // The usual answer comes from the few rows of volumes; only when one of them is not there are blocks looked at.
         self.run(|conn| {
             conn.query_row(
-                "SELECT EXISTS (SELECT 1 FROM volume WHERE state <> 1)
+                "SELECT EXISTS (SELECT 1 FROM volume WHERE state = 4)
+                     OR EXISTS (SELECT 1 FROM volume WHERE state <> 1)
                      AND EXISTS (SELECT 1 FROM block WHERE volume IN (SELECT id FROM volume WHERE state <> 1))",
                 [],
                 |row| row.get(0),

@@ -242,7 +242,7 @@ fn collect_lost(locked: &mut LockedRepository, read: &HashSet<i64>, lost: &mut L
 fn report_alarms(locked: &mut LockedRepository, report: &mut Report) -> Result<()> {
     for (alarm, is_accepted) in locked.catalog().read().alarms()? {
         let finding = Finding::of(&alarm);
-        let is_healed = is_healed(locked, &alarm)?;
+        let is_healed = report.affected_count == 0 && is_healed(locked, &alarm)?;
         match (is_accepted, is_healed) {
             (true, false) => report.note(&finding, " (accepted)"),
             (true, true) => report.note(&finding, "; everything in it has been stored again since (accepted)"),

@@ -8,6 +8,7 @@ use super::Lost;
 use super::Report;
 use crate::catalog::VolumeRow;
 use crate::catalog::VolumeState;
+use crate::commit::VolumeAdded;
 use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
@@ -16,6 +17,7 @@ use crate::frame::volume_object;
 use crate::hash::Sha256Stream;
 use crate::parallel::side_by_side;
 use crate::read::VolumeFile;
+use crate::recover::relearn;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
 use crate::store::TRANSFERS_MAX;
@@ -32,6 +34,8 @@ struct Read {
     lost: Vec<[u8; 32]>,
     /// True if every block of it did.
     is_usable: bool,
+    /// True if it, or part of it, cannot be read at all: then all that lies in it counts as lost.
+    is_out_of_reach: bool,
 }
 
 /// Reads all of `wanted`, several at a time: as many as there are cores, or as a far store has connections.
@@ -71,39 +75,51 @@ pub(super) fn read_all(
         if let Some(trouble) = read.trouble {
             report.find(Diagnosis::RemoteCorrupt, volume_object(volume.kind, volume.name), trouble);
         }
+        if read.is_out_of_reach {
+            lost.0.extend(locked.catalog().read().blocks_of(volume.id)?.iter().map(|block| block.id));
+        }
         // Some may have been stored again elsewhere.
         for id in read.lost {
             let at = locked.catalog().read().locate(&id)?;
             lost.0.extend(at.is_none_or(|(at, _)| at.volume == volume.id).then_some(id));
         }
-        let is_settled = matches!(volume.state, VolumeState::Stored | VolumeState::Lost);
-        if is_settled && volume.state != state {
-            locked.catalog().volume_state(volume.id, state)?;
+        match (volume.state, state) {
+            // What was in it may have been meant to go elsewhere since.
+            (VolumeState::Lost, VolumeState::Stored) => {
+                let VolumeRow { name, kind, bytes, etag, .. } = volume.clone();
+                let (repository, catalog) = locked.parts();
+                relearn(repository, catalog, &VolumeAdded { name, kind, bytes, etag })?;
+            }
+            (VolumeState::Stored, VolumeState::Lost) => locked.catalog().volume_state(volume.id, state)?,
+            _ => {}
         }
     }
     Ok(())
 }
 
 fn read_one(repository: &Repository, row: &VolumeRow, watch: &Watch) -> Result<Read> {
-    let mut read = Read { trouble: None, lost: Vec::new(), is_usable: true };
-    let damaged = |mut read: Read, detail: String| {
-        read.trouble = Some(detail);
-        read.is_usable = false;
-        Ok(read)
+    let mut read = Read { trouble: None, lost: Vec::new(), is_usable: true, is_out_of_reach: false };
+    let damaged = |detail: String, is_out_of_reach: bool| {
+        Ok(Read { trouble: Some(detail), lost: Vec::new(), is_usable: false, is_out_of_reach })
     };
     let file = match open(repository, row) {
         Ok(file) => file,
-        Err(Error::Corrupt { detail, .. }) => return damaged(read, detail),
-        Err(error) if error.is_absent() => return damaged(read, "it vanished while it was being checked".into()),
+        Err(Error::Corrupt { detail, .. }) => return damaged(detail, false),
+        Err(error) if error.is_absent() => return damaged("it vanished while it was being checked".into(), true),
+        Err(error) if error.is_bad_sector() => return damaged(error.to_string(), true),
         Err(error) => return Err(error),
     };
-    if file.salt() != &row.salt || file.index().frames.iter().ne(row.frames.iter().map(|(_, frame)| frame)) {
-        return damaged(read, "it is another volume than the catalog says".into());
+    // Of one that could never be read only its name is known.
+    let is_learnt = !row.frames.is_empty();
+    let is_same =
+        || file.salt() == &row.salt && file.index().frames.iter().eq(row.frames.iter().map(|(_, frame)| frame));
+    if is_learnt && !is_same() {
+        return damaged("it is another volume than the catalog says".into(), false);
     }
     let ids = repository.keys().ids();
     let mut hash = Sha256Stream::new();
     let mut lost = Vec::new();
-    file.pass(
+    let passed = file.pass(
         |bytes| {
             hash.update(bytes);
             watch.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -117,12 +133,19 @@ fn read_one(repository: &Repository, row: &VolumeRow, watch: &Watch) -> Result<R
                 lost.push(block.id);
             }
         },
-    )?;
+    );
+    match passed {
+        Err(error) if error.is_bad_sector() => return damaged(error.to_string(), true),
+        passed => passed?,
+    }
     watch.objects.fetch_add(1, Ordering::Relaxed);
-    read.is_usable = lost.is_empty();
+    let has_its_name = hash.finish() == row.name.0;
+    read.is_usable = lost.is_empty() && (is_learnt || has_its_name);
     if !lost.is_empty() {
         read.trouble = Some(format!("{} of its {} blocks do not open", lost.len(), file.index().blocks.len()));
-    } else if hash.finish() != row.name.0 {
+    } else if !is_learnt && !has_its_name {
+        read.trouble = Some("its bytes are not the ones that were stored: their hash is not its name".into());
+    } else if !has_its_name {
         read.trouble = Some("its bytes have changed where no block lies; every block in it is whole".into());
     }
     read.lost = lost;

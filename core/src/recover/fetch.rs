@@ -150,7 +150,7 @@ pub(super) fn fetch(
 /// True if the volume is what is wrong, and not the store: if the store is in trouble, it is better to stop than to take
 /// every volume for lost.
 pub(super) fn is_of_the_volume(error: &Error) -> bool {
-    error.is_absent() || matches!(error, Error::Corrupt { .. })
+    error.is_absent() || error.is_bad_sector() || matches!(error, Error::Corrupt { .. } | Error::Limit { .. })
 }
 
 struct End<'a>(&'a Readers<'a>);

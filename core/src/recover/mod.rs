@@ -23,6 +23,7 @@ use crate::catalog::LearntVolume;
 use crate::catalog::NewVolume;
 use crate::catalog::VolumeState;
 use crate::commit::VolumeAdded;
+use crate::error::Diagnosis;
 use crate::error::Result;
 use crate::frame::volume_object;
 use crate::repo::LockedRepository;
@@ -30,11 +31,13 @@ use crate::repo::Repository;
 use crate::snapshot::Snapshot;
 use crate::survey::Depth;
 use crate::survey::Finding;
+use crate::survey::Listing;
 use crate::survey::News;
 use crate::survey::adopt;
 use crate::survey::compare_volumes;
 use crate::survey::look;
 use crate::survey::unexplained;
+use crate::survey::volume_alarm;
 use crate::watch::Watch;
 
 use fetch::Contents;
@@ -113,6 +116,36 @@ pub(crate) fn relearn(repository: &Repository, catalog: &mut CatalogWriter, adde
     catalog.volumes_learn(&[LearntVolume { volume, state, etag: added.etag.as_deref(), row: None }])
 }
 
+/// Takes in a volume that is there again. It was held against its name just now, so if it does not open, it never was a
+/// volume of this repository.
+fn take_back(
+    locked: &mut LockedRepository,
+    volume: &VolumeAdded,
+    listing: &Listing,
+    learnt: &mut Learnt,
+) -> Result<()> {
+    let object = volume_object(volume.kind, volume.name);
+    let (repository, catalog) = locked.parts();
+    match relearn(repository, catalog, volume) {
+        Ok(()) => {
+            learnt.volumes += 1;
+            if catalog.alarm_end(&object)? {
+                learnt.news.ended.push(object);
+            }
+        }
+        Err(error) if fetch::is_of_the_volume(&error) => {
+            let shown = listing.volume(volume.kind, volume.name);
+            let diagnosis = error.diagnosis().unwrap_or(Diagnosis::RemoteCorrupt);
+            let alarm = volume_alarm(diagnosis, (object, volume.name), error.to_string(), shown);
+            if catalog.alarm_raise(&alarm)? {
+                learnt.news.raised.push(Finding::of(&alarm));
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
 impl Plan {
     /// Reads everything, takes it into the catalog, adopts the commits, and compares all volumes.
     pub fn carry_out(
@@ -152,14 +185,8 @@ impl Plan {
         learnt.news.raised.extend(news.raised);
         learnt.news.ended.extend(news.ended);
         for (_, volume) in back {
-            // It was held against its name just now.
-            let (repository, catalog) = locked.parts();
-            relearn(repository, catalog, &volume)?;
-            learnt.volumes += 1;
-            let object = volume_object(volume.kind, volume.name);
-            if catalog.alarm_end(&object)? {
-                learnt.news.ended.push(object);
-            }
+            watch.check()?;
+            take_back(locked, &volume, &self.look.listing, &mut learnt)?;
         }
         learnt.unexplained = unexplained(locked, &self.look.listing)?;
         if !volumes.is_empty() {

@@ -87,11 +87,16 @@ impl<'a> Taking<'a> {
                     self.unless_out_of_place(catalog, added, contents)?
                 }
                 Err(error) => {
-                    self.learnt.damaged.push((volume_object(added.kind, added.name), error.to_string()));
+                    if row.is_some() {
+                        self.learnt.damaged.push((volume_object(added.kind, added.name), error.to_string()));
+                    }
                     None
                 }
             };
-            taken.push((added, *row, contents));
+            // What no commit names and nobody can read is not ours to miss: it stays unexplained.
+            if row.is_some() || contents.is_some() {
+                taken.push((added, *row, contents));
+            }
             let bytes = fetch::bytes_to_read(added);
             self.done.volumes += 1;
             self.done.bytes += bytes;

@@ -89,15 +89,20 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
 /// The key slots of a store that can be parsed and lie under their own names.
 fn slots(store: &dyn Store) -> Result<BTreeMap<SlotId, Slot>> {
     let mut slots = BTreeMap::new();
+    let mut trouble = None;
     for object in store.list("keys/")?.into_iter().take(limits::SLOTS_MAX) {
-        let bytes = store.get(&object.name, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX })?;
-        if let Ok(slot) = Slot::parse(&bytes)
-            && object.name.as_str() == format!("keys/{}", slot.id())
+        match store.get(&object.name, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX }).map(|bytes| Slot::parse(&bytes))
         {
-            slots.insert(slot.id(), slot);
+            Ok(Ok(slot)) if object.name.as_str() == format!("keys/{}", slot.id()) => _ = slots.insert(slot.id(), slot),
+            Ok(_) => {}
+            Err(error) => trouble = Some(error),
         }
     }
-    Ok(slots)
+    // Any whole slot is enough.
+    match trouble {
+        Some(error) if slots.is_empty() => Err(error),
+        _ => Ok(slots),
+    }
 }
 
 /// Which repository it is: by its description, else by its key slots.
@@ -108,10 +113,10 @@ fn repository_of(
     there: &BTreeMap<SlotId, Slot>,
 ) -> Result<Option<RepositoryId>> {
     for store in [Some(store), second].into_iter().flatten() {
-        if let Some(bytes) = object(store, CONFIG_NAME)?
-            && let Ok(config) = Config::decode(&bytes)
-        {
-            return Ok(Some(config.repository()));
+        match object(store, CONFIG_NAME)?.map(|bytes| Config::decode(&bytes)) {
+            Some(Ok(config)) => return Ok(Some(config.repository())),
+            Some(Err(newer @ Error::TooNew { .. })) => return Err(newer),
+            Some(Err(_)) | None => {}
         }
     }
     Ok(here.values().chain(there.values()).map(Slot::repository).next())
@@ -120,7 +125,8 @@ fn repository_of(
 fn object(store: &dyn Store, name: &str) -> Result<Option<Vec<u8>>> {
     match store.get(&object_name(name)?, ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX }) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.is_absent() => Ok(None),
+        // What cannot be read, or is far too long, is to be put back like what is gone.
+        Err(error) if error.is_absent() || error.is_bad_sector() || matches!(error, Error::Limit { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -132,8 +138,13 @@ fn config(store: &dyn Store, keys: &Keys) -> Result<Option<Config>> {
 }
 
 fn config_object(store: &dyn Store, keys: &Keys) -> Result<Option<Vec<u8>>> {
-    let proves = |bytes: &Vec<u8>| Config::decode(bytes).and_then(|config| config.prove(keys)).is_ok();
-    Ok(object(store, CONFIG_NAME)?.filter(proves))
+    let Some(bytes) = object(store, CONFIG_NAME)? else { return Ok(None) };
+    match Config::decode(&bytes).and_then(|config| config.prove(keys)) {
+        Ok(_) => Ok(Some(bytes)),
+        // A newer bygone has written it, and must not lose it to an older one.
+        Err(newer @ Error::TooNew { .. }) => Err(newer),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The description that this machine's catalog has kept.

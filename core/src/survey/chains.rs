@@ -178,6 +178,9 @@ impl Comparison<'_> {
             Err(Error::Limit { found, .. }) => {
                 return Ok(Read::Bad(Diagnosis::RemoteCorrupt, format!("it has {found} bytes, no commit is so long")));
             }
+            Err(error) if error.is_bad_sector() => {
+                return Ok(Read::Bad(Diagnosis::RemoteCorrupt, format!("it cannot be read: {error}")));
+            }
             Err(error) => return Err(error),
         };
         let hash = CommitHash(sha256(&bytes));

@@ -181,6 +181,12 @@ fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<S
             absent.push(volume_object(mark.kind, mark.name));
         }
     }
+    // The list may have passed by their folder before another machine put them there, and its commit after that.
+    for volume in chains.commits.iter().flat_map(|unseen| &unseen.commit.volumes_added) {
+        if !retired.contains(&volume.name) && listing.volume(volume.kind, volume.name).is_none() {
+            absent.push(volume_object(volume.kind, volume.name));
+        }
+    }
     let mut notes = Vec::new();
     if chains.stale > 0 {
         notes.push(stale(own, chains.stale));

@@ -152,11 +152,14 @@ impl Comparison<'_> {
             Err(Error::Store { source, .. }) if source.kind() == UnexpectedEof => {
                 return self.lost(locked, mark, Diagnosis::RemoteTruncated, ENDS_EARLY, None);
             }
+            Err(error) if error.is_bad_sector() => {
+                return self.lost(locked, mark, Diagnosis::RemoteCorrupt, UNREADABLE, None);
+            }
             Err(error) => return Err(error),
         };
         if name == mark.name {
-            // Of a volume of trees, nodes may not have opened when it was read.
-            let has_all = mark.is_learnt && (mark.state == VolumeState::Stored || mark.kind == VolumeKind::Data);
+            // While it was lost, its blocks may have been meant to go elsewhere, and of its nodes some may not have opened.
+            let has_all = mark.is_learnt && mark.state == VolumeState::Stored;
             if !has_all {
                 let Shown { bytes, etag } = shown.clone();
                 self.back.push((mark.id, VolumeAdded { name: mark.name, kind: mark.kind, bytes, etag }));
@@ -243,6 +246,7 @@ fn other_volume(locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown)
 
 const MISSING: &str = "the store does not have it any more";
 const ENDS_EARLY: &str = "it ends before the bytes that it was stored with";
+const UNREADABLE: &str = "the disk cannot read it (an input/output error)";
 const CHANGED: &str = "its bytes are not the ones that were stored: their hash is not its name";
 const UNREAD: &str = "the store marks it (ETag) otherwise than when it was stored, and too much was marked otherwise to \
                       read all of it now; the next runs go on, or `bygone check --read-data` settles it at once";

@@ -8,6 +8,7 @@ use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
 use bygone_core::entry::{Entry, Kind, Meta, Name, Time};
 use bygone_core::error::Result;
+use bygone_core::frame::volume_object;
 use bygone_core::read::{Order, Reader, Verify};
 use bygone_core::recover::{self, Learnt};
 use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
@@ -73,6 +74,12 @@ impl Machine {
         copy(&image.place.catalog_base, &self.place.catalog_base);
     }
 
+    /// The objects of the volumes that its catalog knows.
+    pub fn known_volumes(&self) -> Vec<String> {
+        let marks = self.open().catalog().read().volume_marks().unwrap();
+        marks.iter().map(|mark| volume_object(mark.kind, mark.name)).collect()
+    }
+
     pub fn lose_catalog_if_any(&self) {
         if self.place.catalog_base.exists() {
             self.lose_catalog();
@@ -96,7 +103,11 @@ impl Machine {
     }
 
     pub fn recover(&self) -> Learnt {
-        recover::recover(&mut self.open(), &Watch::new()).unwrap()
+        self.open_and_recover().unwrap()
+    }
+
+    pub fn open_and_recover(&self) -> Result<Learnt> {
+        recover::recover(&mut self.open(), &Watch::new())
     }
 
     /// A backup as the agent makes it.

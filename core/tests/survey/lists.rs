@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use bygone_core::error::Result;
+use bygone_core::error::{Error, Result};
 use bygone_core::store::memory::MemoryStore;
 use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 
@@ -14,6 +14,8 @@ type Distort = fn(Vec<Listed>) -> Vec<Listed>;
 struct Distorted {
     inner: Arc<MemoryStore>,
     distort: Mutex<Distort>,
+    /// What lies on a bad place of its disk.
+    bad: Mutex<Option<ObjectName>>,
 }
 
 impl Distorted {
@@ -36,7 +38,10 @@ impl Store for Distorted {
     }
 
     fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
-        self.inner.get(name, range)
+        match self.bad.lock().unwrap().as_ref() == Some(name) {
+            true => Err(Error::store("read", name, std::io::Error::from_raw_os_error(5))),
+            false => self.inner.get(name, range),
+        }
     }
 
     fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
@@ -56,7 +61,8 @@ impl Store for Distorted {
 
 fn with_snapshots() -> (Arc<MemoryStore>, Arc<Distorted>, Machine) {
     let inner = Arc::new(MemoryStore::new());
-    let store = Arc::new(Distorted { inner: inner.clone(), distort: Mutex::new(|listed| listed) });
+    let store =
+        Arc::new(Distorted { inner: inner.clone(), distort: Mutex::new(|listed| listed), bad: Mutex::default() });
     let machine = first_machine(store.clone());
     machine.backup(&sample()).unwrap();
     machine.backup(&[file(3, 300_000)]).unwrap();
@@ -136,6 +142,29 @@ fn a_volume_that_is_cut_after_it_was_listed_is_lost_until_it_is_back() {
     assert_eq!(machine.recover().news.ended, [victim.to_string()]);
     assert!(machine.check().is_clean(), "{:?}", machine.check());
     nothing_deleted(&inner);
+}
+
+#[test]
+fn a_bad_place_of_a_disk_costs_what_lies_on_it_and_no_more() {
+    for (folder, number) in [("data/", 0), ("meta/", 0), ("commits/", 0)] {
+        let (inner, store, machine) = with_snapshots();
+        let victim = names(&inner, folder).remove(number);
+        *store.bad.lock().unwrap() = Some(victim.clone());
+        let checked = machine.check();
+        assert_eq!(codes(&checked.findings), [("REMOTE_CORRUPT", victim.to_string())], "{folder}: {checked:?}");
+        assert_eq!(checked.affected_count > 0, folder != "commits/", "{checked:?}");
+        let other = Machine::new(store.clone());
+        if folder == "commits/" {
+            assert!(other.open_and_recover().is_err(), "a chain without its beginning is believed by nobody");
+        } else {
+            assert_eq!(other.open_and_recover().unwrap().damaged.len(), 1, "{folder}");
+        }
+        *store.bad.lock().unwrap() = None;
+        machine.sync().unwrap();
+        assert!(machine.check().is_clean(), "{folder}: {:?}", machine.check());
+        assert_eq!(machine.alarms(), [], "{folder}");
+        nothing_deleted(&inner);
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Volumes that are missing, cut, changed or exchanged: found by the list, marked, stored again, told until accepted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bygone_core::entry::Time;
+use bygone_core::error::Result;
 use bygone_core::id::VolumeName;
 use bygone_core::store::memory::{Counts, MemoryStore};
-use bygone_core::store::{ObjectName, Store};
+use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 use bygone_core::write::{self, Changes};
 
 use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
@@ -221,4 +222,82 @@ fn what_is_retired_is_expected_no_more_and_nobody_refers_to_it() {
     assert_eq!(again.totals.bytes_new, 2_400_000, "all of it is stored again");
     machine.sync().unwrap();
     assert_eq!(machine.contents(&again).unwrap(), sample());
+}
+
+#[test]
+fn a_volume_of_another_repository_is_nobodys_and_stops_nothing() {
+    let (store, machine) = with_snapshot();
+    let elsewhere = Arc::new(MemoryStore::new());
+    first_machine(elsewhere.clone()).backup(&[file(7, 900_000)]).unwrap();
+    for folder in ["data/", "meta/"] {
+        let foreign = names(&elsewhere, folder).remove(0);
+        store.put(&foreign, Source::Bytes(&elsewhere.objects()[&foreign])).unwrap();
+    }
+    for _ in 0..2 {
+        let learnt = machine.recover();
+        assert_eq!((learnt.damaged.len(), learnt.unexplained.len()), (0, 2), "{learnt:?}");
+        machine.backup(&sample()).unwrap();
+        assert_eq!(machine.alarms(), []);
+        assert!(machine.check().is_clean());
+    }
+    nothing_deleted(&store);
+}
+
+#[test]
+fn a_machine_that_commits_while_another_lists_raises_no_alarm() {
+    let (store, machine) = with_snapshot();
+    let (_, new) = Machine::new(store.clone()).backup(&[file(5, 900_000)]).unwrap();
+    // A list that passed by the folders of volumes before the other machine came, and by that of commits after it.
+    let late = Arc::new(OldVolumes { lists: Mutex::new(0), inner: store.clone(), known: machine.known_volumes() });
+    let machine = machine.on(late.clone());
+    let learnt = machine.sync().unwrap();
+    assert!(learnt.news.raised.is_empty() && learnt.damaged.is_empty(), "{learnt:?}");
+    assert_eq!(machine.alarms(), []);
+    assert_eq!(machine.contents(&new).unwrap(), [file(5, 900_000)]);
+    assert!(*late.lists.lock().unwrap() > 1, "it looked again");
+}
+
+/// A store whose first list of everything shows of all volumes only these.
+struct OldVolumes {
+    inner: Arc<MemoryStore>,
+    known: Vec<String>,
+    lists: Mutex<u32>,
+}
+
+impl Store for OldVolumes {
+    fn address(&self) -> String {
+        self.inner.address()
+    }
+
+    fn connections(&self) -> usize {
+        self.inner.connections()
+    }
+
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
+    fn get(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>> {
+        self.inner.get(name, range)
+    }
+
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
+        self.inner.put(name, source)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let mut listed = self.inner.list(prefix)?;
+        if prefix.is_empty() {
+            let mut lists = self.lists.lock().unwrap();
+            *lists += 1;
+            let is_volume = |name: &str| name.starts_with("data/") || name.starts_with("meta/");
+            let is_shown = |name: &str| !is_volume(name) || self.known.iter().any(|known| known == name);
+            listed.retain(|object| *lists > 1 || is_shown(object.name.as_str()));
+        }
+        Ok(listed)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.inner.delete(name)
+    }
 }
