@@ -322,3 +322,15 @@ fn a_catalog_made_from_a_damaged_store_is_healed_with_it() {
 fn put_back(from: &Path, to: &Path, object: &str) {
     fs::copy(from.join(object), to.join(object)).unwrap();
 }
+
+#[test]
+fn what_a_newer_bygone_wrote_is_not_repaired() {
+    let patient = Patient::new(&[]);
+    let path = patient.site.repository().join("bygone.json");
+    let newer = fs::read_to_string(&path).unwrap().replacen("\"format\": 1", "\"format\": 2", 1);
+    fs::write(&path, &newer).unwrap();
+    for command in [&["snapshots"][..], &["check", "--repair"]] {
+        patient.site.bygone(command).ended_with(1).complains_of(&["bygone.json", "newer"]);
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+}
