@@ -85,6 +85,8 @@ pub(super) struct Disk {
     open: Mutex<HashMap<i64, Arc<File>>>,
     /// About how many bytes the directory takes: others write there too.
     used: AtomicU64,
+    /// How much was written here since it was counted.
+    uncounted: AtomicU64,
     /// Held while it is counted and emptied.
     sweeping: Mutex<()>,
     /// A shared lock while we live.
@@ -104,7 +106,7 @@ impl Disk {
         let used = AtomicU64::new(files(&options.dir)?.iter().map(|file| file.bytes).sum());
         let directory = File::open(&options.dir)?;
         let (open, sweeping) = (Mutex::default(), Mutex::default());
-        Ok(Disk { options, directory, open, used, sweeping, _lock: lock })
+        Ok(Disk { options, directory, open, used, uncounted: AtomicU64::new(0), sweeping, _lock: lock })
     }
 
     /// True if all of these bytes, which are whole pieces, are here.
@@ -166,6 +168,12 @@ impl Disk {
 
     /// Empties what was not used for longest, until `bytes` more may be written.
     fn make_room(&self, bytes: u64) -> io::Result<()> {
+        // Others keep things here too: they are counted from time to time.
+        if self.uncounted.fetch_add(bytes, Ordering::Relaxed) + bytes > self.options.margin_bytes() {
+            let _sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+            self.uncounted.store(0, Ordering::Relaxed);
+            self.used.store(files(&self.options.dir)?.iter().map(|file| file.bytes).sum(), Ordering::Relaxed);
+        }
         let is_full = || self.used.load(Ordering::Relaxed) + bytes > self.options.bytes_max;
         if !is_full() && !self.lacks_space(bytes)? {
             return Ok(());

@@ -250,6 +250,8 @@ impl Shared {
             if let Some(told) = state.failed.get(object.at(piece), now) {
                 return Err(told);
             }
+            // At once: what is queued next may push out guesses, and this is none any more.
+            state.hurry(object, piece);
             luck = match (luck, state.is_flying(object.at(piece))) {
                 (Luck::Missing, _) | (_, false) => Luck::Missing,
                 (_, true) => Luck::UnderWay,

@@ -172,8 +172,8 @@ impl State {
         self.waiters.insert(number, Waiter { left, came: keeps.then(HashMap::new), deadline, then });
     }
 
-    /// Somebody waits for a piece that was a guess.
-    fn hurry(&mut self, object: &Arc<Object>, piece: u32) {
+    /// Somebody waits for a piece that was a guess, or is about to.
+    pub fn hurry(&mut self, object: &Arc<Object>, piece: u32) {
         match self.flights.get_mut(&object.at(piece)) {
             Some(flight) if !flight.is_urgent => flight.is_urgent = true,
             _ => return,

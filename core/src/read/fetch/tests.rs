@@ -26,7 +26,11 @@ struct Far {
 impl Far {
     /// A far store of volumes of these lengths.
     fn new(lengths: &[u64]) -> Far {
-        let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())).far());
+        Far::on(FaultyStore::new(Arc::new(MemoryStore::new())), lengths)
+    }
+
+    fn on(store: FaultyStore, lengths: &[u64]) -> Far {
+        let store = Arc::new(store.far());
         let mut objects = Vec::new();
         for (number, length) in lengths.iter().enumerate() {
             let bytes: Vec<u8> =
@@ -99,6 +103,40 @@ fn sixteen_readers_fetch_each_piece_once() {
         });
         assert_eq!((far.most_fetched(), far.fetched().len()), (1, 12));
     }
+}
+
+#[test]
+fn a_guess_that_somebody_waits_for_is_not_pushed_out_by_other_guesses() {
+    let far = Far::on(FaultyStore::new(Arc::new(MemoryStore::new())).with_connections(1), &[12 * PIECE_BYTES]);
+    let fetch = far.fetch(far.options(None, 0));
+    let piece = |number: u64| far.want(0, number * PIECE_BYTES..(number + 1) * PIECE_BYTES);
+    far.store.stall("data/");
+    // Whoever reads on is read ahead for: the next pieces are guesses.
+    fetch.bring(&[piece(0), piece(1)], || {});
+    for (volume, pieces) in [(7, 256), (8, 252)] {
+        let name = ObjectName::new(&format!("data/00/{volume:064x}")).unwrap();
+        let object = Arc::new(Object { volume, name, bytes: pieces * PIECE_BYTES });
+        fetch.ahead(&[Want { object, range: 0..pieces * PIECE_BYTES }]);
+    }
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    fetch.bring(&[piece(2)], move || sender.send(()).unwrap());
+    far.store.go_on();
+    receiver.recv_timeout(Duration::from_secs(20)).expect("it comes");
+    far.assert_right(&fetch, 0, 2 * PIECE_BYTES..3 * PIECE_BYTES);
+}
+
+#[test]
+fn mounts_that_share_a_cache_keep_to_its_size_together() {
+    let far = Far::new(&[16 * PIECE_BYTES; 4]);
+    let (dir, room) = (TempDir::new().unwrap(), 18 * PIECE_BYTES);
+    let mounts: Vec<Fetch> = (0..4).map(|_| far.fetch(far.options(Some(dir.path()), room))).collect();
+    for start in 0..16 {
+        for (number, fetch) in mounts.iter().enumerate() {
+            far.assert_right(fetch, number, start * PIECE_BYTES..(start + 1) * PIECE_BYTES);
+        }
+    }
+    let kept = cache_usage(dir.path()).unwrap().bytes;
+    assert!(kept > room / 2 && kept <= room + 4 * 2 * PIECE_BYTES, "{kept} of {room}");
 }
 
 #[test]
