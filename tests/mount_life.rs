@@ -169,6 +169,46 @@ fn what_is_mounted_over_it_is_never_touched() {
 }
 
 #[test]
+fn a_mount_that_was_moved_with_its_folder_is_unmounted_where_it_is() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    fs::create_dir(site.at("folder")).unwrap();
+    let mounted = site.mount("folder/mnt", &[]);
+    fs::rename(site.at("folder"), site.at("renamed")).unwrap();
+    let moved = site.at("renamed/mnt");
+    let small = moved.join("latest").join(tree.at("small").strip_prefix("/").unwrap());
+    assert_eq!(fs::read_to_string(small).unwrap(), "small");
+    mounted.signal("TERM");
+    mounted.end().ok();
+    assert!(!is_mounted(&moved), "it is unmounted");
+    assert_eq!(fs::read_dir(&moved).unwrap().count(), 0, "and no dead mount is left");
+}
+
+#[test]
+fn what_was_stored_again_can_be_read_in_a_live_mount() {
+    if !root() {
+        return;
+    }
+    let (site, tree) = with_snapshot();
+    tree.file("long", random(9, 8_000_000));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    site.backup(tree.top());
+    let mounted = site.mount("mnt", &[]);
+    let long = mounted.latest(&tree.at("long"));
+    let mut bytes = vec![0; 4096];
+    fs::File::open(&long).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+    for folder in fs::read_dir(site.repository().join("data")).unwrap() {
+        fs::remove_dir_all(folder.unwrap().path()).unwrap();
+    }
+    assert!(fs::read(&long).is_err(), "its volumes are gone");
+    site.bygone(["backup".as_ref(), tree.top().as_os_str()]).ended_with(13);
+    wait_until("it is read where it is now", || fs::read(&long).is_ok_and(|read| read == random(9, 8_000_000)));
+    mounted.unmount().ok();
+}
+
+#[test]
 fn a_second_mount_at_the_same_place_is_refused() {
     if !root() {
         return;

@@ -107,10 +107,13 @@ impl Listing {
         Ok(listing)
     }
 
-    /// True if `other` has the same snapshots.
+    /// True if `other` has the same snapshots, by the same names and after the same ones: these follow also from ones that
+    /// are not shown.
     pub fn shows_the_same(&self, other: &Listing) -> bool {
-        let numbers = |listing: &Listing| listing.snapshots.iter().map(|shown| shown.number).collect::<Vec<_>>();
-        numbers(self) == numbers(other)
+        let of = |listing: &'_ Listing| -> Vec<(u64, String, Option<NodeId>)> {
+            listing.snapshots.iter().map(|shown| (shown.number, shown.name.clone(), shown.before)).collect()
+        };
+        of(self) == of(other)
     }
 
     /// The snapshot that `latest` leads to.

@@ -1,8 +1,9 @@
 //! The directory that the repository is mounted on: whether it will do, what the kernel has mounted there, and how to
 //! unmount exactly that.
 //!
-//! A mount is known by its number in `/proc/self/mountinfo`, not by its path: somebody may unmount it, or mount
-//! something else over it, and what is not ours is never unmounted.
+//! A mount is known by its number in `/proc/self/mountinfo` and by its device, not by its path: somebody may unmount it,
+//! mount something else over it, or rename a directory above it, and what is not ours is never unmounted. The number alone
+//! is not enough: the kernel gives it to another mount when ours is gone. The device is ours for as long as we serve.
 
 use std::fs;
 use std::io;
@@ -93,26 +94,36 @@ fn died(path: &Path) -> String {
 
 /// The file system that is mounted at `point` and seen there.
 pub fn top(point: &Path) -> Result<Option<Mount>, Trouble> {
+    Ok(all()?.into_iter().rfind(|mount| mount.point == point))
+}
+
+/// All that is mounted, in the order in which it was.
+fn all() -> Result<Vec<Mount>, Trouble> {
     let failed = |error: io::Error| Trouble::Mount(format!("cannot read /proc/self/mountinfo: {error}"));
     let text = fs::read("/proc/self/mountinfo").map_err(failed)?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).rfind(|mount| mount.point == point))
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
 impl Mount {
     /// Unmounts this mount, at once even from under its users if `lazily`.
     pub fn unmount(&self, lazily: bool) -> Result<Unmounted, Trouble> {
-        match top(&self.point)? {
-            None => return Ok(Unmounted::Gone),
-            Some(mount) if mount.id != self.id => return Ok(Unmounted::Covered),
-            Some(_) => {}
+        let mounts = all()?;
+        let Some(now) = mounts.iter().find(|mount| self.is_same(mount)) else { return Ok(Unmounted::Gone) };
+        if mounts.iter().rfind(|mount| mount.point == now.point) != Some(now) {
+            return Ok(Unmounted::Covered);
         }
         let detach = if lazily { MntFlags::MNT_DETACH } else { MntFlags::empty() };
-        match umount2(&self.point, detach | MntFlags::UMOUNT_NOFOLLOW) {
+        match umount2(&now.point, detach | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(Errno::EINVAL) => Ok(Unmounted::Gone),
             Err(Errno::EBUSY) => Ok(Unmounted::Busy),
-            Err(Errno::EPERM) => self.fusermount(lazily),
-            Err(errno) => Err(Trouble::Mount(format!("cannot unmount {}: {errno}", self.point.display()))),
+            Err(Errno::EPERM) => now.fusermount(lazily),
+            Err(errno) => Err(Trouble::Mount(format!("cannot unmount {}: {errno}", now.point.display()))),
         }
+    }
+
+    /// True if it is the same mount, wherever it is by now.
+    fn is_same(&self, other: &Mount) -> bool {
+        (self.id, &self.device, &self.kind) == (other.id, &other.device, &other.kind)
     }
 
     /// Unmounts through the helper that may do what an ordinary user may not.
@@ -138,11 +149,13 @@ impl Mount {
     /// The processes that use this mount, as far as we may see them: `name (pid)`.
     pub fn holders(&self) -> Vec<String> {
         let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+        let mounts = all().unwrap_or_default();
+        let now = mounts.iter().find(|mount| self.is_same(mount)).unwrap_or(self);
         let own = std::process::id().to_string();
         let mut holders = Vec::new();
         for process in processes.flatten() {
             let pid = process.file_name().to_string_lossy().into_owned();
-            if pid == own || !pid.bytes().all(|byte| byte.is_ascii_digit()) || !self.is_held_by(&process.path()) {
+            if pid == own || !pid.bytes().all(|byte| byte.is_ascii_digit()) || !now.is_held_by(&process.path()) {
                 continue;
             }
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
@@ -221,6 +234,16 @@ mod tests {
         assert_eq!(parse(b"36 35 98:0 / /mnt rw - ext3 /dev/root rw").unwrap().kind, "ext3");
         assert_eq!(parse(b"garbage"), None);
         assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn what_got_the_number_of_a_mount_that_is_gone_is_another_one() {
+        let ours = parse(b"36 35 0:52 / /mnt ro - fuse.bygone /srv/r ro").unwrap();
+        let moved = parse(b"36 35 0:52 / /else ro - fuse.bygone /srv/r ro").unwrap();
+        assert!(ours.is_same(&ours) && ours.is_same(&moved));
+        for other in [&b"36 35 0:53 / /mnt rw - tmpfs other rw"[..], b"37 35 0:52 / /mnt ro - fuse.bygone /srv/r ro"] {
+            assert!(!ours.is_same(&parse(other).unwrap()));
+        }
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bygone_agent::settings::now;
-use bygone_core::entry::Content;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
@@ -76,7 +75,8 @@ pub struct Tree {
     owner: (u32, u32),
     folders: Folders,
     files: Recent<u64, Arc<Seen>>,
-    maps: Recent<u64, Arc<FileMap>>,
+    /// By the number of the moment too: what was stored again, or taken out, lies elsewhere in the next.
+    maps: Recent<(u64, u64), Arc<FileMap>>,
     /// The kernel enforces access lists, and takes nothing but "there is none" for their absence.
     enforces_lists: AtomicBool,
 }
@@ -264,11 +264,16 @@ impl Tree {
     /// Where the bytes of the regular file `number` are.
     pub fn map(&self, number: u64) -> Result<Arc<FileMap>, Failure> {
         let Some(Inode::File(version)) = Inode::decode(number) else { return Err(Failure::NotFile) };
-        if let Some(map) = self.maps.get(version) {
+        let key = (self.views.number(), version);
+        if let Some(map) = self.maps.get(key) {
             return Ok(map);
         }
         self.views.with(|view, _| match &self.seen(view, version)?.entry.kind {
-            Kind::File(content) => self.map_of(view, version, content),
+            Kind::File(content) => {
+                let map = Arc::new(view.file(content)?);
+                self.maps.insert(key, Arc::clone(&map));
+                Ok(map)
+            }
             _ => Err(Failure::NotFile),
         })
     }
@@ -414,15 +419,6 @@ impl Tree {
         let seen = Arc::new(Seen { entry, place: None, path: None });
         self.files.insert(version, Arc::clone(&seen));
         Ok(seen)
-    }
-
-    fn map_of(&self, view: &View, version: u64, content: &Content) -> Result<Arc<FileMap>, Failure> {
-        if let Some(map) = self.maps.get(version) {
-            return Ok(map);
-        }
-        let map = Arc::new(view.file(content)?);
-        self.maps.insert(version, Arc::clone(&map));
-        Ok(map)
     }
 }
 

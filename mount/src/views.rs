@@ -55,6 +55,8 @@ pub struct Views {
     number: AtomicU64,
     moment: Mutex<Arc<Moment>>,
     idle: Mutex<Vec<(u64, View)>>,
+    /// How many are kept: each takes memory and files.
+    kept: usize,
 }
 
 impl Views {
@@ -66,7 +68,8 @@ impl Views {
         let Some(view) = views.first() else { return Err(rebuilt(&catalog)) };
         let moment = Mutex::new(Arc::new(look(view, &shape, now)?));
         let idle = Mutex::new(views.into_iter().map(|view| (0, view)).collect());
-        let views = Views { reader, catalog, shape, file, number: AtomicU64::new(0), moment, idle };
+        let kept = count.max(1);
+        let views = Views { reader, catalog, shape, file, number: AtomicU64::new(0), moment, idle, kept };
         views.check_catalog()?;
         Ok(views)
     }
@@ -108,8 +111,16 @@ impl Views {
             view.renew()?;
         }
         let result = work(&view, &moment);
-        lock(&self.idle).push((number, view));
+        self.give_back(number, view);
         result
+    }
+
+    /// Keeps a view for later, unless there are enough.
+    fn give_back(&self, number: u64, view: View) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < self.kept {
+            idle.push((number, view));
+        }
     }
 
     /// Publishes what the catalog says by now, as seen by `view` (renewed): returns the moment before.
@@ -127,11 +138,15 @@ impl Views {
 
     /// Renews the views that nobody uses.
     pub fn renew_idle(&self) -> Result<()> {
-        let idle = std::mem::take(&mut *lock(&self.idle));
-        for (_, mut view) in idle {
+        // One at a time: whoever wants one meanwhile finds the others. The one that was idle for longest comes first.
+        let count = lock(&self.idle).len();
+        for _ in 0..count {
+            let mut idle = lock(&self.idle);
+            let Some((_, mut view)) = (!idle.is_empty()).then(|| idle.remove(0)) else { break };
+            drop(idle);
             let number = self.number();
             view.renew()?;
-            lock(&self.idle).push((number, view));
+            self.give_back(number, view);
         }
         Ok(())
     }
@@ -140,7 +155,8 @@ impl Views {
         lock(&self.idle).pop()
     }
 
-    fn number(&self) -> u64 {
+    /// The number of the present moment: another one whenever the catalog has changed.
+    pub fn number(&self) -> u64 {
         self.number.load(Ordering::SeqCst)
     }
 }
@@ -159,4 +175,26 @@ fn look(view: &View, shape: &Shape, now: Time) -> Result<Moment> {
     let listing = Listing::new(view.snapshots()?, shape, now)?;
     let past = Arc::new(Past::new(&listing));
     Ok(Moment { listing, past, xattr_names: view.xattr_names()?.into_iter().collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Sample;
+
+    #[test]
+    fn views_do_not_become_more_while_they_are_renewed_and_used() {
+        let sample = Sample::new();
+        sample.backup(100, &[], Vec::new());
+        let views = sample.views(sample.reader());
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    (0..300).for_each(|_| views.with(|view, _| Ok(view.snapshots()?.len())).map(drop).unwrap())
+                });
+            }
+            (0..300).for_each(|_| views.renew_idle().unwrap());
+        });
+        assert_eq!(lock(&views.idle).len(), views.kept);
+    }
 }

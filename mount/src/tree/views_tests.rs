@@ -1,7 +1,5 @@
 //! What is made of several snapshots: `at/`, `versions/`, `deleted/`, `changes/`, the layouts and the filters.
 
-use bygone_core::entry::Time;
-
 use super::tests::*;
 use super::*;
 use crate::shape::Filter;
@@ -98,11 +96,12 @@ fn who_is_listing_when_a_snapshot_comes_meets_no_name_twice_and_misses_none() {
     let deleted = at(&tree, "deleted");
     let mut rows = listed(&tree, deleted, 2, Detail::Names, 20);
     let (next, ..) = rows[19];
+    // A tree that is looked at holds the catalog as it is, and numbers mean the same in the next.
+    drop(tree);
     // Of the same paths: what was deleted before still is, and more.
     sample.backup(300, &[], files(60..61));
     sample.backup(400, &[], files(61..62));
-    tree.views().advance(&sample.reader().view().unwrap(), Time { secs: 9, nanos: 0 }).unwrap();
-    rows.extend(listed(&tree, deleted, next, Detail::Names, usize::MAX));
+    rows.extend(listed(&sample.tree(), deleted, next, Detail::Names, usize::MAX));
     let mut names: Vec<Vec<u8>> = rows.into_iter().map(|(_, name, ..)| name).collect();
     names.sort();
     let count = names.len();
