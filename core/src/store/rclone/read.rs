@@ -27,10 +27,15 @@ impl RcloneStore {
             // Of a bucket, rclone calls also bytes absent that an object does not have.
             Err(Refused::Absent) => match self.size(name)? {
                 None => Err(io::ErrorKind::NotFound.into()),
-                Some(bytes) => {
-                    let cause = format!("rclone does not give the bytes that were asked for; the object has {bytes}");
-                    Err(io::Error::new(io::ErrorKind::UnexpectedEof, cause))
-                }
+                // Or it was put there just now, after the bytes were asked for.
+                Some(bytes) => self.ask(|client| client.read(name, range)).map_err(|refused| match refused {
+                    Refused::Absent => {
+                        let cause =
+                            format!("rclone does not give the bytes that were asked for; the object has {bytes}");
+                        io::Error::new(io::ErrorKind::UnexpectedEof, cause)
+                    }
+                    Refused::Failed(cause) => cause,
+                }),
             },
             // A directory of that name, or a file above it, is told as a failure.
             Err(Refused::Failed(cause)) => match self.size(name)? {
