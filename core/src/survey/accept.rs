@@ -14,6 +14,7 @@ use super::compare_volumes;
 use super::look;
 use crate::catalog::Alarm;
 use crate::catalog::Subject;
+use crate::catalog::VolumeMark;
 use crate::catalog::VolumeState;
 use crate::commit::Commit;
 use crate::commit::Losses;
@@ -99,6 +100,28 @@ fn losses(chosen: &[Alarm]) -> Losses {
     losses
 }
 
+/// Has the next commit of this machine announce what lost commits announced, as far as this machine has seen them.
+pub(super) fn announce_again(locked: &mut LockedRepository, losses: &Losses) -> Result<()> {
+    if losses.chains.is_empty() {
+        return Ok(());
+    }
+    let (repository, catalog) = locked.parts();
+    let mut announced: HashSet<VolumeName> = HashSet::new();
+    for seen in catalog.read().commits_seen()? {
+        let (client, seq) = (seen.client, seen.seq);
+        if !losses.chains.iter().any(|loss| loss.covers(client, seq)) {
+            continue;
+        }
+        let Some(object) = catalog.read().commit_object(client, seq)? else { continue };
+        if let Ok(commit) = Commit::open(&object, &repository.keys().commit(client, seq), client, seq) {
+            announced.extend(commit.volumes_added.iter().map(|volume| volume.name));
+        }
+    }
+    let marks = catalog.read().volume_marks()?;
+    let is_meant = |mark: &&VolumeMark| mark.state == VolumeState::Stored && announced.contains(&mark.name);
+    catalog.volumes_unannounce(&marks.iter().filter(is_meant).map(|mark| mark.id).collect::<Vec<i64>>())
+}
+
 /// What the catalog knows and no commit in the store says.
 #[derive(Default)]
 struct Again {
@@ -119,7 +142,7 @@ impl Again {
             let bytes = match repository.store().get(&object_name(&commit_object(*client, *seq))?, range) {
                 Ok(bytes) => bytes,
                 Err(Error::Limit { .. }) => continue,
-                Err(error) if error.is_absent() => continue,
+                Err(error) if error.is_absent() || error.is_bad_sector() => continue,
                 Err(error) => return Err(error),
             };
             if let Ok(commit) = Commit::open(&bytes, &repository.keys().commit(*client, *seq), *client, *seq) {
@@ -130,8 +153,7 @@ impl Again {
         }
         let catalog = locked.catalog().read();
         let snapshots = catalog.snapshots()?.into_iter().map(|row| row.snapshot);
-        let is_known =
-            |mark: &crate::catalog::VolumeMark| mark.state == VolumeState::Stored && !announced.contains(&mark.name);
+        let is_known = |mark: &VolumeMark| mark.state == VolumeState::Stored && !announced.contains(&mark.name);
         Ok(Again {
             snapshots: snapshots.filter(|snapshot| !added.contains(&snapshot.id)).collect(),
             removed: catalog.snapshots_removed()?.into_iter().filter(|id| !removed.contains(id)).collect(),

@@ -113,7 +113,12 @@ pub(super) fn compare(
     for (client, seq, diagnosis, detail) in bad {
         comparison.trouble(diagnosis, client, seq, seq, &format!("{detail}{UNSEEN}"));
     }
-    comparison.hold_against_seen(&seen, &heads, depth)?;
+    let alarms = catalog.alarms_open()?.into_iter();
+    let told = alarms.filter_map(|alarm| match alarm.subject {
+        Subject::Chain(loss) => Some(loss),
+        _ => None,
+    });
+    comparison.hold_against_seen(&seen, &heads, depth, &told.collect::<Vec<_>>())?;
     comparison.hold_against_each_other();
     comparison.order(&heads);
     comparison.out.stale = comparison.stale(catalog.committing()?, heads.get(&own).copied());
@@ -201,7 +206,14 @@ impl Comparison<'_> {
         }
     }
 
-    fn hold_against_seen(&mut self, seen: &[SeenCommit], heads: &BTreeMap<ClientId, u64>, depth: Depth) -> Result<()> {
+    /// Reads again what is not shown as it was, and what an alarm is about: it may be readable again.
+    fn hold_against_seen(
+        &mut self,
+        seen: &[SeenCommit],
+        heads: &BTreeMap<ClientId, u64>,
+        depth: Depth,
+        told: &[ChainLoss],
+    ) -> Result<()> {
         let mut lost: BTreeMap<ClientId, Vec<u64>> = BTreeMap::new();
         let mut wanted = Vec::new();
         for commit in seen {
@@ -216,7 +228,8 @@ impl Comparison<'_> {
             let is_as_it_was = commit.bytes.is_none_or(|bytes| bytes == shown.bytes)
                 && (commit.etag.is_none() || shown.etag.is_none() || commit.etag == shown.etag);
             let is_known_by_mark = commit.etag.is_some() && commit.etag == shown.etag;
-            if depth == Depth::All || !is_as_it_was || (is_head && !is_known_by_mark) {
+            let is_told = told.iter().any(|loss| loss.covers(client, seq));
+            if depth == Depth::All || !is_as_it_was || is_told || (is_head && !is_known_by_mark) {
                 wanted.push((client, seq));
             }
         }

@@ -152,12 +152,13 @@ pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
 }
 
 /// True if the commits of an alarm are there again: they are listed, and otherwise than when it was raised, or were read
-/// just now and are the ones that were seen. That one history has been exchanged for another is not undone so.
+/// just now and are the ones that were seen, or that follow what was. That one history has been exchanged for another is not undone so.
 fn is_back(look: &Look, alarm: &Alarm, loss: ChainLoss) -> bool {
     let shown = |seq| look.listing.commits.get(&(loss.client, seq));
     let mut numbers = loss.first..=loss.last;
     let is_other = shown(loss.first).map(Shown::to_line) != alarm.shown;
-    let is_read = numbers.clone().all(|seq| look.confirmed.contains(&(loss.client, seq)));
+    let is_new = |seq| look.commits.iter().any(|unseen| (unseen.seen.client, unseen.seen.seq) == (loss.client, seq));
+    let is_read = numbers.clone().all(|seq| look.confirmed.contains(&(loss.client, seq)) || is_new(seq));
     alarm.diagnosis != Diagnosis::RemoteForked && (is_other || is_read) && numbers.all(|seq| shown(seq).is_some())
 }
 
@@ -229,8 +230,10 @@ fn ask_for(locked: &LockedRepository, absent: &[String]) -> Result<()> {
 }
 
 /// Adopts a commit that is in the store. One that accepts the loss of this machine's own commits gives this machine a
-/// chain of its own: the numbers of lost commits are never used again.
+/// chain of its own: the numbers of lost commits are never used again. What lost commits announced and this machine knows,
+/// its next commit announces again: its snapshots may need it.
 pub fn adopt(locked: &mut LockedRepository, unseen: &Unseen, listing: &Listing) -> Result<()> {
+    accept::announce_again(locked, &unseen.commit.losses)?;
     let own = locked.client();
     if unseen.commit.losses.chains.iter().any(|loss| loss.client == own) && unseen.seen.client != own {
         chain_of_its_own(locked, listing.markers().contains(&own))?;

@@ -311,6 +311,30 @@ fn whose_commits_another_machine_has_given_up_goes_on_in_a_new_chain() {
 }
 
 #[test]
+fn what_a_lost_commit_announced_is_announced_again_by_whoever_needs_it() {
+    let store = Arc::new(MemoryStore::new());
+    let accepting = first_machine(store.clone());
+    let (losing, other) = (Machine::new(store.clone()), Machine::new(store.clone()));
+    losing.backup(&day(1)).unwrap();
+    accepting.sync().unwrap();
+    losing.backup(&day(2)).unwrap();
+    let lost = commit(&losing, 2);
+    other.sync().unwrap();
+    // Its commit tells of the one that is lost then, which the first machine has not seen.
+    other.backup(&day(3)).unwrap();
+    store.tamper(&lost, None);
+    assert!(accepting.sync().is_err());
+    accepting.accept_all();
+    let (_, again) = losing.backup(&day(2)).unwrap();
+    accepting.sync().unwrap();
+    assert_eq!(accepting.contents(&again).unwrap(), day(2), "what the lost commit had announced is known");
+    assert!(!accepting.check().has_damage(), "{:?}", accepting.check());
+    accepting.lose_catalog();
+    accepting.recover();
+    assert_eq!(accepting.contents(&again).unwrap(), day(2));
+}
+
+#[test]
 fn an_acceptance_that_was_interrupted_is_taken_up_again() {
     for dies_after in 0..4 {
         let (store, machine) = with_history();
