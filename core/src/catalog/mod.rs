@@ -8,6 +8,7 @@
 //! This is the only folder with SQL in it.
 
 mod alarms;
+mod announced;
 mod blocks;
 mod dump;
 mod nodes;
@@ -34,6 +35,8 @@ use crate::id::RepositoryId;
 
 pub use alarms::Alarm;
 pub use alarms::Subject;
+pub use announced::Again;
+pub use announced::Unannounced;
 pub use blocks::BlockRow;
 pub use blocks::Location;
 pub use nodes::NodeRow;

@@ -86,6 +86,11 @@ const MIGRATIONS: &[&str] = &[
     DROP TABLE volume;
     ALTER TABLE volume_counted RENAME TO volume;
 ",
+    "
+    -- announced: 0 if the next commit has to say it, because the one that said it is lost.
+    ALTER TABLE snapshot ADD COLUMN announced INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE snapshot_removed ADD COLUMN announced INTEGER NOT NULL DEFAULT 1;
+",
 ];
 
 /// Version of the schema that this program writes.

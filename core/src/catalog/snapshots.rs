@@ -155,9 +155,11 @@ impl CatalogWriter {
             .concat()])?;
             for snapshot in &commit.snapshots_added {
                 insert_snapshot(conn, snapshot, None)?;
+                conn.prepare_cached("UPDATE snapshot SET announced = 1 WHERE id = ?1")?.execute([&snapshot.id.0])?;
             }
             for id in &commit.snapshots_removed {
-                conn.prepare_cached("INSERT OR IGNORE INTO snapshot_removed (id) VALUES (?1)")?.execute([&id.0])?;
+                conn.prepare_cached("INSERT OR REPLACE INTO snapshot_removed (id, announced) VALUES (?1, 1)")?
+                    .execute([&id.0])?;
                 conn.prepare_cached("DELETE FROM snapshot WHERE id = ?1")?.execute([&id.0])?;
             }
             for volume in &commit.volumes_added {

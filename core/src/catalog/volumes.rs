@@ -192,11 +192,6 @@ impl Catalog {
         self.volumes_where("state = 0")
     }
 
-    /// Volumes that are stored and that no commit has named yet.
-    pub fn volumes_unannounced(&self) -> Result<Vec<VolumeRow>> {
-        self.volumes_where("state = 1 AND announced = 0")
-    }
-
     /// Names of all volumes, whatever their state.
     pub fn volume_names(&self) -> Result<HashSet<VolumeName>> {
         self.run(|conn| {
@@ -219,7 +214,7 @@ impl Catalog {
         })
     }
 
-    fn volumes_where(&self, condition: &'static str) -> Result<Vec<VolumeRow>> {
+    pub(super) fn volumes_where(&self, condition: &'static str) -> Result<Vec<VolumeRow>> {
         self.run(|conn| {
             conn.prepare_cached(&format!("SELECT {VOLUME_COLUMNS} FROM volume WHERE {condition} ORDER BY id"))?
                 .query_map([], volume_row)?
@@ -282,14 +277,6 @@ impl CatalogWriter {
         self.transact(|conn| {
             let mut update = conn.prepare_cached("UPDATE volume SET etag = ?2 WHERE id = ?1")?;
             etags.iter().try_for_each(|(id, etag)| update.execute((id, etag)).map(|_| ()))
-        })
-    }
-
-    /// Has the next commit announce these volumes once more.
-    pub fn volumes_unannounce(&mut self, ids: &[i64]) -> Result<()> {
-        self.transact(|conn| {
-            let mut update = conn.prepare_cached("UPDATE volume SET announced = 0 WHERE id = ?1")?;
-            ids.iter().try_for_each(|id| update.execute([id]).map(|_| ()))
         })
     }
 

@@ -2,9 +2,8 @@
 //!
 //! What is given up is said in a commit, so that other machines and catalogs to come know it too. When commits were lost,
 //! that commit is more than a note: whatever this machine's catalog still knows and no commit in the store says any more
-//! (snapshots, volumes, removals) it says again, so that a deleted commit costs nothing as long as its volumes are there.
-
-use std::collections::HashSet;
+//! (snapshots, volumes, removals) it says again, and so do the next commits of other machines that had seen what was lost.
+//! A deleted commit costs nothing as long as its volumes are there.
 
 use super::Depth;
 use super::Finding;
@@ -12,21 +11,18 @@ use super::alarms_open;
 use super::chain_of_its_own;
 use super::compare_volumes;
 use super::look;
+use crate::catalog::Again;
 use crate::catalog::Alarm;
 use crate::catalog::Subject;
-use crate::catalog::VolumeMark;
 use crate::catalog::VolumeState;
 use crate::commit::Commit;
 use crate::commit::Losses;
 use crate::entry::Time;
 use crate::error::Error;
 use crate::error::Result;
-use crate::id::SnapshotId;
-use crate::id::VolumeName;
 use crate::limits;
 use crate::repo::LockedRepository;
 use crate::repo::object_name;
-use crate::snapshot::Snapshot;
 use crate::store::ByteRange;
 use crate::watch::Watch;
 use crate::write::Changes;
@@ -66,7 +62,7 @@ pub fn accept_loss(
     let mut accepted = Accepted { findings: chosen.iter().map(Finding::of).collect(), ..Accepted::default() };
     if !chosen.is_empty() {
         let losses = losses(&chosen);
-        let again = if losses.chains.is_empty() { Again::default() } else { Again::find(locked, &seen.listing)? };
+        let again = if losses.chains.is_empty() { Again::default() } else { said_by_nobody(locked, &seen.listing)? };
         let own = locked.client();
         if losses.chains.iter().any(|loss| loss.client == own) {
             chain_of_its_own(locked, true)?;
@@ -74,14 +70,8 @@ pub fn accept_loss(
         }
         accepted.snapshots_again = again.snapshots.len() as u64;
         accepted.volumes_again = again.volumes.len() as u64;
-        locked.catalog().volumes_unannounce(&again.volumes)?;
-        let changes = Changes {
-            snapshots_added: again.snapshots,
-            snapshots_removed: again.removed,
-            losses,
-            ..Changes::default()
-        };
-        commit_changes(locked, time, changes)?;
+        locked.catalog().announce_again(&again)?;
+        commit_changes(locked, time, Changes { losses, ..Changes::default() })?;
     }
     let marker = running_marker(locked)?;
     locked.repository().store().delete(&marker)?;
@@ -100,13 +90,13 @@ fn losses(chosen: &[Alarm]) -> Losses {
     losses
 }
 
-/// Has the next commit of this machine announce what lost commits announced, as far as this machine has seen them.
+/// Has the next commit of this machine say what lost commits said, as far as this machine has seen them.
 pub(super) fn announce_again(locked: &mut LockedRepository, losses: &Losses) -> Result<()> {
     if losses.chains.is_empty() {
         return Ok(());
     }
     let (repository, catalog) = locked.parts();
-    let mut announced: HashSet<VolumeName> = HashSet::new();
+    let mut again = Again::default();
     for seen in catalog.read().commits_seen()? {
         let (client, seq) = (seen.client, seen.seq);
         if !losses.chains.iter().any(|loss| loss.covers(client, seq)) {
@@ -114,50 +104,45 @@ pub(super) fn announce_again(locked: &mut LockedRepository, losses: &Losses) -> 
         }
         let Some(object) = catalog.read().commit_object(client, seq)? else { continue };
         if let Ok(commit) = Commit::open(&object, &repository.keys().commit(client, seq), client, seq) {
-            announced.extend(commit.volumes_added.iter().map(|volume| volume.name));
+            add_said(&mut again, &commit);
         }
     }
-    let marks = catalog.read().volume_marks()?;
-    let is_meant = |mark: &&VolumeMark| mark.state == VolumeState::Stored && announced.contains(&mark.name);
-    catalog.volumes_unannounce(&marks.iter().filter(is_meant).map(|mark| mark.id).collect::<Vec<i64>>())
+    catalog.announce_again(&again)
 }
 
-/// What the catalog knows and no commit in the store says.
-#[derive(Default)]
-struct Again {
-    snapshots: Vec<Snapshot>,
-    removed: Vec<SnapshotId>,
-    volumes: Vec<i64>,
+fn add_said(said: &mut Again, commit: &Commit) {
+    said.volumes.extend(commit.volumes_added.iter().map(|volume| volume.name));
+    said.snapshots.extend(commit.snapshots_added.iter().map(|snapshot| snapshot.id));
+    said.snapshots_removed.extend(&commit.snapshots_removed);
 }
 
-impl Again {
-    /// Reads every commit that the store has; ones that do not open say nothing.
-    fn find(locked: &mut LockedRepository, listing: &super::Listing) -> Result<Again> {
-        let mut added: HashSet<SnapshotId> = HashSet::new();
-        let mut removed: HashSet<SnapshotId> = HashSet::new();
-        let mut announced: HashSet<VolumeName> = HashSet::new();
-        let repository = locked.repository();
-        for (client, seq) in listing.commits.keys() {
-            let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
-            let bytes = match repository.store().get(&object_name(&commit_object(*client, *seq))?, range) {
-                Ok(bytes) => bytes,
-                Err(Error::Limit { .. }) => continue,
-                Err(error) if error.is_absent() || error.is_bad_sector() => continue,
-                Err(error) => return Err(error),
-            };
-            if let Ok(commit) = Commit::open(&bytes, &repository.keys().commit(*client, *seq), *client, *seq) {
-                added.extend(commit.snapshots_added.iter().map(|snapshot| snapshot.id));
-                removed.extend(&commit.snapshots_removed);
-                announced.extend(commit.volumes_added.iter().map(|volume| volume.name));
-            }
+/// What the catalog knows and no commit in the store says. Every commit that the store has is read; ones that do not open
+/// say nothing.
+fn said_by_nobody(locked: &mut LockedRepository, listing: &super::Listing) -> Result<Again> {
+    let mut said = Again::default();
+    let repository = locked.repository();
+    for (client, seq) in listing.commits.keys() {
+        let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
+        let bytes = match repository.store().get(&object_name(&commit_object(*client, *seq))?, range) {
+            Ok(bytes) => bytes,
+            Err(Error::Limit { .. }) => continue,
+            Err(error) if error.is_absent() || error.is_bad_sector() => continue,
+            Err(error) => return Err(error),
+        };
+        if let Ok(commit) = Commit::open(&bytes, &repository.keys().commit(*client, *seq), *client, *seq) {
+            add_said(&mut said, &commit);
         }
-        let catalog = locked.catalog().read();
-        let snapshots = catalog.snapshots()?.into_iter().map(|row| row.snapshot);
-        let is_known = |mark: &VolumeMark| mark.state == VolumeState::Stored && !announced.contains(&mark.name);
-        Ok(Again {
-            snapshots: snapshots.filter(|snapshot| !added.contains(&snapshot.id)).collect(),
-            removed: catalog.snapshots_removed()?.into_iter().filter(|id| !removed.contains(id)).collect(),
-            volumes: catalog.volume_marks()?.into_iter().filter(is_known).map(|mark| mark.id).collect(),
-        })
     }
+    let catalog = locked.catalog().read();
+    let snapshots = catalog.snapshots()?.into_iter().map(|row| row.snapshot.id);
+    let volumes = catalog.volume_marks()?.into_iter().filter(|mark| mark.state == VolumeState::Stored);
+    Ok(Again {
+        snapshots: snapshots.filter(|id| !said.snapshots.contains(id)).collect(),
+        snapshots_removed: catalog
+            .snapshots_removed()?
+            .into_iter()
+            .filter(|id| !said.snapshots_removed.contains(id))
+            .collect(),
+        volumes: volumes.map(|mark| mark.name).filter(|name| !said.volumes.contains(name)).collect(),
+    })
 }

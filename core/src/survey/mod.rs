@@ -230,8 +230,8 @@ fn ask_for(locked: &LockedRepository, absent: &[String]) -> Result<()> {
 }
 
 /// Adopts a commit that is in the store. One that accepts the loss of this machine's own commits gives this machine a
-/// chain of its own: the numbers of lost commits are never used again. What lost commits announced and this machine knows,
-/// its next commit announces again: its snapshots may need it.
+/// chain of its own: the numbers of lost commits are never used again. What lost commits said and this machine has seen,
+/// its next commit says again.
 pub fn adopt(locked: &mut LockedRepository, unseen: &Unseen, listing: &Listing) -> Result<()> {
     accept::announce_again(locked, &unseen.commit.losses)?;
     let own = locked.client();

@@ -208,7 +208,7 @@ fn run_stages<T>(
     }
 }
 
-/// What a commit changes, beside announcing the volumes that no commit has named yet.
+/// What a commit changes, beside saying what no commit says yet.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// Snapshots that exist from now on.
@@ -228,8 +228,8 @@ pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Change
     let is_lost = |head: &Head| changes.losses.chains.iter().any(|loss| loss.covers(head.client, head.seq));
     let heads = catalog.read().heads()?;
     let own = heads.iter().find(|head| head.client == client).copied();
-    let unannounced = catalog.read().volumes_unannounced()?;
-    let added = unannounced.into_iter().map(|volume| VolumeAdded {
+    let unannounced = catalog.read().unannounced()?;
+    let added = unannounced.volumes.into_iter().map(|volume| VolumeAdded {
         name: volume.name,
         kind: volume.kind,
         bytes: volume.bytes,
@@ -238,8 +238,8 @@ pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Change
     let commit = Commit {
         previous: own.map(|head| head.hash),
         time,
-        snapshots_added: changes.snapshots_added,
-        snapshots_removed: changes.snapshots_removed,
+        snapshots_added: [unannounced.snapshots, changes.snapshots_added].concat(),
+        snapshots_removed: [unannounced.snapshots_removed, changes.snapshots_removed].concat(),
         volumes_added: added.collect(),
         volumes_retired: changes.volumes_retired,
         heads: heads.iter().filter(|head| head.client != client && !is_lost(head)).copied().collect(),

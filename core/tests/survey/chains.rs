@@ -1,10 +1,13 @@
 //! Commits that are lost, replaced, rolled back or written twice; catalogs that are older than their own chain.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bygone_core::commit::Commit;
 use bygone_core::store::ObjectName;
 use bygone_core::store::faulty::{Fault, FaultyStore, Verb};
 use bygone_core::store::memory::MemoryStore;
+use bygone_core::write::{Changes, commit_changes};
 
 use crate::kit::{File, Machine, codes, file, first_machine, names, nothing_deleted, sample};
 
@@ -311,27 +314,47 @@ fn whose_commits_another_machine_has_given_up_goes_on_in_a_new_chain() {
 }
 
 #[test]
-fn what_a_lost_commit_announced_is_announced_again_by_whoever_needs_it() {
-    let store = Arc::new(MemoryStore::new());
-    let accepting = first_machine(store.clone());
-    let (losing, other) = (Machine::new(store.clone()), Machine::new(store.clone()));
-    losing.backup(&day(1)).unwrap();
-    accepting.sync().unwrap();
-    losing.backup(&day(2)).unwrap();
-    let lost = commit(&losing, 2);
-    other.sync().unwrap();
-    // Its commit tells of the one that is lost then, which the first machine has not seen.
-    other.backup(&day(3)).unwrap();
-    store.tamper(&lost, None);
-    assert!(accepting.sync().is_err());
-    accepting.accept_all();
-    let (_, again) = losing.backup(&day(2)).unwrap();
-    accepting.sync().unwrap();
-    assert_eq!(accepting.contents(&again).unwrap(), day(2), "what the lost commit had announced is known");
-    assert!(!accepting.check().has_damage(), "{:?}", accepting.check());
-    accepting.lose_catalog();
-    accepting.recover();
-    assert_eq!(accepting.contents(&again).unwrap(), day(2));
+fn what_lost_commits_said_is_said_again_by_whoever_has_seen_them() {
+    for is_by_their_writer in [true, false] {
+        let store = Arc::new(MemoryStore::new());
+        let accepting = first_machine(store.clone());
+        let (losing, other) = (Machine::new(store.clone()), Machine::new(store.clone()));
+        let (_, removed) = losing.backup(&day(1)).unwrap();
+        accepting.sync().unwrap();
+        let (_, kept) = losing.backup(&day(2)).unwrap();
+        let changes = Changes { snapshots_removed: vec![removed.id], ..Changes::default() };
+        commit_changes(&mut losing.open(), kept.time, changes).unwrap();
+        let lost = [commit(&losing, 2), commit(&losing, 3)];
+        // Its commit tells of those that are lost then, which the first machine has not seen.
+        let (_, others) = other.backup(&day(3)).unwrap();
+        lost.iter().for_each(|lost| store.tamper(lost, None));
+        assert!(accepting.sync().is_err());
+        accepting.accept_all();
+        let by = if is_by_their_writer { &losing } else { &other };
+        let (_, again) = by.backup(&day(2)).unwrap();
+        accepting.sync().unwrap();
+        for _ in 0..2 {
+            let ids: BTreeSet<_> = accepting.snapshots().iter().map(|snapshot| snapshot.id).collect();
+            assert_eq!(ids, BTreeSet::from([kept.id, others.id, again.id]));
+            for snapshot in [&kept, &again] {
+                assert_eq!(accepting.contents(snapshot).unwrap(), day(2));
+            }
+            assert!(!accepting.check().has_damage(), "{:?}", accepting.check());
+            accepting.lose_catalog();
+            accepting.recover();
+        }
+        // Once is enough, and to others it is nothing new.
+        by.backup(&day(2)).unwrap();
+        let (client, seq, object) = {
+            let mut locked = by.open();
+            let client = locked.client();
+            let catalog = locked.catalog().read();
+            let seq = catalog.heads().unwrap().iter().find(|head| head.client == client).unwrap().seq;
+            (client, seq, catalog.commit_object(client, seq).unwrap().unwrap())
+        };
+        let said = Commit::open(&object, &by.open().repository().keys().commit(client, seq), client, seq).unwrap();
+        assert_eq!((said.snapshots_added.len(), said.snapshots_removed.len(), said.volumes_added.len()), (1, 0, 0));
+    }
 }
 
 #[test]
