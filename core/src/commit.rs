@@ -119,7 +119,11 @@ impl Commit {
         let (header, plain) = (header(), self.encode());
         Commit::decode(&plain)?;
         let sealed = key.seal(&associated_data(&header, client, seq), &plain);
-        Ok([header.as_slice(), &sealed].concat())
+        let object = [header.as_slice(), &sealed].concat();
+        match object.len() as u64 <= limits::COMMIT_BYTES_MAX {
+            true => Ok(object),
+            false => Err(DecodeError::Invalid("the length of the commit")),
+        }
     }
 
     /// Opens the object that should be number `seq` of `client`'s chain.

@@ -62,6 +62,8 @@ pub const NODE_LEVELS_MAX: u8 = 8;
 pub const COMMIT_BYTES_MAX: u64 = 64 << 20;
 /// Most snapshots, volumes or heads in one commit.
 pub const COMMIT_ITEMS_MAX: usize = 1 << 20;
+/// Volumes that one commit announces at most when it is written, so that it stays far below its limits (about 5 MB).
+pub const COMMIT_VOLUMES_EACH: usize = 1 << 16;
 /// Longest host name, user name, tag or other label of a snapshot.
 pub const LABEL_BYTES_MAX: usize = 255;
 /// Most paths or tags of one snapshot.

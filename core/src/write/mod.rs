@@ -30,6 +30,7 @@ use crossbeam_channel::bounded;
 use crossbeam_channel::unbounded;
 
 use crate::catalog::SeenCommit;
+use crate::catalog::Unannounced;
 use crate::commit::Commit;
 use crate::commit::Head;
 use crate::commit::Losses;
@@ -44,6 +45,7 @@ use crate::id::ClientId;
 use crate::id::CommitHash;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
+use crate::limits;
 use crate::repo::LockedRepository;
 use crate::repo::object_name;
 use crate::snapshot::Snapshot;
@@ -221,14 +223,26 @@ pub struct Changes {
     pub losses: Losses,
 }
 
-/// Puts the next commit of this client's chain and adopts it.
+/// Puts the next commit of this client's chain and adopts it. If there are very many volumes to announce, commits that do
+/// nothing else come before it.
 pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Changes) -> Result<()> {
+    loop {
+        let mut unannounced = locked.catalog().read().unannounced()?;
+        if unannounced.volumes.len() <= limits::COMMIT_VOLUMES_EACH {
+            return commit_once(locked, time, unannounced, changes);
+        }
+        unannounced.volumes.truncate(limits::COMMIT_VOLUMES_EACH);
+        let some = Unannounced { volumes: unannounced.volumes, ..Unannounced::default() };
+        commit_once(locked, time, some, Changes::default())?;
+    }
+}
+
+fn commit_once(locked: &mut LockedRepository, time: Time, unannounced: Unannounced, changes: Changes) -> Result<()> {
     let client = locked.client();
     let (repository, catalog) = locked.parts();
     let is_lost = |head: &Head| changes.losses.chains.iter().any(|loss| loss.covers(head.client, head.seq));
     let heads = catalog.read().heads()?;
     let own = heads.iter().find(|head| head.client == client).copied();
-    let unannounced = catalog.read().unannounced()?;
     let added = unannounced.volumes.into_iter().map(|volume| VolumeAdded {
         name: volume.name,
         kind: volume.kind,

@@ -2,11 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
+use bygone_core::catalog::{LearntVolume, NewVolume, VolumeState};
+use bygone_core::commit::Commit;
 use bygone_core::entry::Time;
 use bygone_core::error::Result;
+use bygone_core::frame::VolumeKind;
 use bygone_core::id::VolumeName;
+use bygone_core::limits::COMMIT_VOLUMES_EACH;
 use bygone_core::store::memory::{Counts, MemoryStore};
 use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
+use bygone_core::volume::Index;
 use bygone_core::write::{self, Changes};
 
 use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
@@ -300,4 +305,33 @@ impl Store for OldVolumes {
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.inner.delete(name)
     }
+}
+
+#[test]
+fn more_volumes_than_one_commit_takes_are_announced_by_several() {
+    let (store, machine) = with_snapshot();
+    let index = Index::default();
+    let count = COMMIT_VOLUMES_EACH + 10;
+    let stored: Vec<LearntVolume> = (0..count as u64)
+        .map(|number| {
+            let name = VolumeName(bygone_core::hash::sha256(&number.to_le_bytes()));
+            let volume = NewVolume { name, kind: VolumeKind::Data, bytes: 1, salt: [0; 32], index: &index, nodes: &[] };
+            LearntVolume { volume, state: VolumeState::Stored, etag: None, row: None }
+        })
+        .collect();
+    let mut locked = machine.open();
+    locked.catalog().volumes_learn(&stored).unwrap();
+    write::commit_changes(&mut locked, Time::default(), Changes::default()).unwrap();
+    assert!(locked.catalog().read().unannounced().unwrap().volumes.is_empty());
+    let (client, keys) = (locked.client(), locked.repository().keys());
+    let commits = names(&store, "commits/");
+    let announced: Vec<usize> = commits
+        .iter()
+        .zip(1..)
+        .map(|(name, seq)| {
+            let commit = Commit::open(&store.objects()[name], &keys.commit(client, seq), client, seq).unwrap();
+            commit.volumes_added.len()
+        })
+        .collect();
+    assert_eq!(announced[1..], [COMMIT_VOLUMES_EACH, 10]);
 }
