@@ -301,6 +301,18 @@ impl Error {
         matches!(self, Error::Store { source, .. } if source.raw_os_error() == Some(EIO))
     }
 
+    /// True if the object ends before the bytes that were asked for.
+    pub fn is_short(&self) -> bool {
+        matches!(self, Error::Store { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof)
+    }
+
+    /// True if the object that was asked for is what is wrong, and not the store: it is absent, damaged, longer than it
+    /// may be, or lies on a bad place of a disk. If the store is in trouble, it is better to stop than to take every object
+    /// for lost.
+    pub fn is_of_the_object(&self) -> bool {
+        self.is_absent() || self.is_bad_sector() || matches!(self, Error::Corrupt { .. } | Error::Limit { .. })
+    }
+
     /// True if the object that was asked for is simply not in the store.
     pub fn is_absent(&self) -> bool {
         matches!(self, Error::Store { source, .. } if source.kind() == io::ErrorKind::NotFound)

@@ -277,8 +277,7 @@ impl Repository {
 
     /// Adds a key slot that opens with `secret`.
     pub fn slot_add(&self, secret: &Secret, label: &str, time: Time, kdf: KdfCost) -> Result<SlotId> {
-        let is_slot = |listed: &&Listed| listed.bytes == SLOT_BYTES as u64;
-        let found = self.place.store.list("keys/")?.iter().filter(is_slot).count();
+        let found = slot_objects(&*self.place.store)?.len();
         if found >= limits::SLOTS_MAX {
             // One more would be passed over by whoever opens the repository.
             let (found, max) = (found as u64, limits::SLOTS_MAX as u64);
@@ -378,14 +377,20 @@ fn slot_object(id: SlotId) -> String {
     format!("keys/{id}")
 }
 
+/// What may be a key slot, by its length.
+pub(crate) fn slot_objects(store: &dyn Store) -> Result<Vec<Listed>> {
+    let mut listed = store.list("keys/")?;
+    listed.retain(|object| object.bytes == SLOT_BYTES as u64);
+    Ok(listed)
+}
+
 /// Every slot that belongs to this repository and lies under its own name. Damaged ones and ones that cannot be read are
 /// passed over: any whole slot is enough.
 fn slots(store: &Arc<dyn Store>, repository: RepositoryId) -> Result<Vec<Slot>> {
     let mut slots = Vec::new();
     let mut others = None;
     let mut trouble = None;
-    let listed = store.list("keys/")?;
-    for object in listed.iter().filter(|object| object.bytes == SLOT_BYTES as u64).take(limits::SLOTS_MAX) {
+    for object in slot_objects(&**store)?.iter().take(limits::SLOTS_MAX) {
         match store.get(&object.name, ByteRange::Whole { bytes_max: SLOT_BYTES as u64 }) {
             Ok(bytes) => match Slot::parse(&bytes) {
                 Ok(slot) if object.name.as_str() != slot_object(slot.id()) => {}

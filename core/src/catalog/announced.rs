@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use super::Catalog;
 use super::CatalogWriter;
 use super::VolumeRow;
-use crate::commit::decode_snapshot_record;
 use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
@@ -39,22 +38,11 @@ pub struct Again {
 impl Catalog {
     /// What no commit says, as far as this machine knows.
     pub fn unannounced(&self) -> Result<Unannounced> {
-        let records: Vec<Vec<u8>> = self.run(|conn| {
-            conn.prepare_cached("SELECT record FROM snapshot WHERE announced = 0 ORDER BY time, number")?
-                .query_map([], |row| row.get(0))?
-                .collect()
-        })?;
-        let snapshot = |record: &Vec<u8>| {
-            decode_snapshot_record(record).map_err(|_| self.damaged("the record of a snapshot does not decode"))
-        };
+        let snapshots = self.snapshots_where("announced = 0")?;
         Ok(Unannounced {
             volumes: self.volumes_where("state = 1 AND announced = 0")?,
-            snapshots: records.iter().map(snapshot).collect::<Result<_>>()?,
-            snapshots_removed: self.run(|conn| {
-                conn.prepare_cached("SELECT id FROM snapshot_removed WHERE announced = 0 ORDER BY id")?
-                    .query_map([], |row| row.get(0).map(SnapshotId))?
-                    .collect()
-            })?,
+            snapshots: snapshots.into_iter().map(|row| row.snapshot).collect(),
+            snapshots_removed: self.snapshots_removed_where("announced = 0")?,
         })
     }
 }

@@ -45,10 +45,13 @@ pub struct SeenCommit {
 impl Catalog {
     /// All snapshots, oldest first.
     pub fn snapshots(&self) -> Result<Vec<SnapshotRow>> {
+        self.snapshots_where("true")
+    }
+
+    pub(super) fn snapshots_where(&self, condition: &'static str) -> Result<Vec<SnapshotRow>> {
         let rows: Vec<(i64, Vec<u8>)> = self.run(|conn| {
-            conn.prepare_cached("SELECT number, record FROM snapshot ORDER BY time, number")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect()
+            let sql = format!("SELECT number, record FROM snapshot WHERE {condition} ORDER BY time, number");
+            conn.prepare_cached(&sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })?;
         rows.into_iter()
             .map(|(number, record)| match decode_snapshot_record(&record) {
@@ -89,8 +92,12 @@ impl Catalog {
 
     /// Ids that some commit has removed.
     pub fn snapshots_removed(&self) -> Result<Vec<SnapshotId>> {
+        self.snapshots_removed_where("true")
+    }
+
+    pub(super) fn snapshots_removed_where(&self, condition: &'static str) -> Result<Vec<SnapshotId>> {
         self.run(|conn| {
-            conn.prepare_cached("SELECT id FROM snapshot_removed ORDER BY id")?
+            conn.prepare_cached(&format!("SELECT id FROM snapshot_removed WHERE {condition} ORDER BY id"))?
                 .query_map([], |row| row.get(0).map(SnapshotId))?
                 .collect()
         })

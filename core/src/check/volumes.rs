@@ -21,6 +21,7 @@ use crate::recover::relearn;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
 use crate::store::TRANSFERS_MAX;
+use crate::survey::CHANGED;
 use crate::watch::Watch;
 
 /// A volume of a far store up to this size is fetched by one request.
@@ -144,7 +145,7 @@ fn read_one(repository: &Repository, row: &VolumeRow, watch: &Watch) -> Result<R
     if !lost.is_empty() {
         read.trouble = Some(format!("{} of its {} blocks do not open", lost.len(), file.index().blocks.len()));
     } else if !is_learnt && !has_its_name {
-        read.trouble = Some("its bytes are not the ones that were stored: their hash is not its name".into());
+        read.trouble = Some(CHANGED.into());
     } else if !has_its_name {
         read.trouble = Some("its bytes have changed where no block lies; every block in it is whole".into());
     }

@@ -57,9 +57,7 @@ pub(super) fn copy(
                 watch.check()?;
                 match read(repository, *client, seq) {
                     Ok(next) => drop(nexts.insert(*client, next)),
-                    Err(error)
-                        if error.is_absent() || error.is_bad_sector() || matches!(error, Error::Corrupt { .. }) =>
-                    {
+                    Err(error) if error.is_of_the_object() => {
                         copied.damaged.push((commit_object(*client, seq), error.to_string()));
                     }
                     Err(error) => return Err(error),

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind::NotFound;
-use std::io::ErrorKind::UnexpectedEof;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -125,7 +124,7 @@ pub(super) fn fetch(
                 for fetched in of_next {
                     match fetched.came {
                         // Trouble waits for its turn too: what comes before it is taken in.
-                        Came::Rest(Err(error)) if !is_of_the_volume(&error) => trouble = Some(error),
+                        Came::Rest(Err(error)) if !error.is_of_the_object() => trouble = Some(error),
                         _ => ready.push(fetched),
                     }
                 }
@@ -145,12 +144,6 @@ pub(super) fn fetch(
         }
         watch.check()
     })
-}
-
-/// True if the volume is what is wrong, and not the store: if the store is in trouble, it is better to stop than to take
-/// every volume for lost.
-pub(super) fn is_of_the_volume(error: &Error) -> bool {
-    error.is_absent() || error.is_bad_sector() || matches!(error, Error::Corrupt { .. } | Error::Limit { .. })
 }
 
 struct End<'a>(&'a Readers<'a>);
@@ -220,9 +213,8 @@ pub(super) fn read(repository: &Repository, volume: &VolumeAdded) -> Result<Cont
 /// Reads one volume: never a frame of a data volume. One that is shorter than it should be is damaged; that a read ended
 /// too soon is not believed without looking at its size. Of many nodes, all but the last are given to `give`.
 fn read_by_parts(repository: &Repository, volume: &VolumeAdded, give: &mut dyn FnMut(Nodes)) -> Result<Contents> {
-    let is_short = |error: &Error| matches!(error, Error::Store { source, .. } if source.kind() == UnexpectedEof);
     match contents(repository, volume, give) {
-        Err(error) if is_short(&error) => {
+        Err(error) if error.is_short() => {
             let object = volume_object(volume.kind, volume.name);
             let folder = object.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
             let listed = repository.store().list(&folder)?;

@@ -133,7 +133,7 @@ fn take_back(
                 learnt.news.ended.push(object);
             }
         }
-        Err(error) if fetch::is_of_the_volume(&error) => {
+        Err(error) if error.is_of_the_object() => {
             let shown = listing.volume(volume.kind, volume.name);
             let diagnosis = error.diagnosis().unwrap_or(Diagnosis::RemoteCorrupt);
             let alarm = volume_alarm(diagnosis, (object, volume.name), error.to_string(), shown);

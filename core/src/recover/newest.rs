@@ -8,14 +8,12 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
-use std::io::ErrorKind::UnexpectedEof;
 use std::sync::atomic::Ordering;
 
 use super::Plan;
 use super::Told;
 use super::Work;
 use super::fetch::CONNECTIONS_MAX;
-use super::fetch::is_of_the_volume;
 use super::whole::below;
 use crate::catalog::CatalogWriter;
 use crate::commit::VolumeAdded;
@@ -71,7 +69,7 @@ pub(super) fn show(
 
 /// True if what a volume should have is not to be had from it. That it ended too soon is looked into when its turn comes.
 fn is_not_to_be_had(error: &Error) -> bool {
-    is_of_the_volume(error) || matches!(error, Error::Store { source, .. } if source.kind() == UnexpectedEof)
+    error.is_of_the_object() || error.is_short()
 }
 
 /// Where nodes lie.

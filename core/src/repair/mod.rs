@@ -155,11 +155,7 @@ fn restore_from_second(
 
 /// True if the object is what is wrong, and not the store.
 fn is_of_the_object(error: &Error) -> bool {
-    let is_short = matches!(error, Error::Store { source, .. } if source.kind() == std::io::ErrorKind::UnexpectedEof);
-    error.is_absent()
-        || is_short
-        || error.is_bad_sector()
-        || matches!(error, Error::Corrupt { .. } | Error::Limit { .. })
+    error.is_of_the_object() || error.is_short()
 }
 
 /// Puts a volume that was verified in place of what is there of it, and learns what it holds.

@@ -24,6 +24,7 @@ use crate::repo::Place;
 use crate::repo::Repository;
 use crate::repo::Secret;
 use crate::repo::object_name;
+use crate::repo::slot_objects;
 use crate::store::ByteRange;
 use crate::store::Source;
 use crate::store::Store;
@@ -90,7 +91,7 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
 fn slots(store: &dyn Store) -> Result<BTreeMap<SlotId, Slot>> {
     let mut slots = BTreeMap::new();
     let mut trouble = None;
-    for object in store.list("keys/")?.into_iter().take(limits::SLOTS_MAX) {
+    for object in slot_objects(store)?.iter().take(limits::SLOTS_MAX) {
         match store.get(&object.name, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX }).map(|bytes| Slot::parse(&bytes))
         {
             Ok(Ok(slot)) if object.name.as_str() == format!("keys/{}", slot.id()) => _ = slots.insert(slot.id(), slot),
@@ -126,7 +127,7 @@ fn object(store: &dyn Store, name: &str) -> Result<Option<Vec<u8>>> {
     match store.get(&object_name(name)?, ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX }) {
         Ok(bytes) => Ok(Some(bytes)),
         // What cannot be read, or is far too long, is to be put back like what is gone.
-        Err(error) if error.is_absent() || error.is_bad_sector() || matches!(error, Error::Limit { .. }) => Ok(None),
+        Err(error) if error.is_of_the_object() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -18,7 +18,6 @@ use crate::catalog::VolumeState;
 use crate::commit::Commit;
 use crate::commit::Losses;
 use crate::entry::Time;
-use crate::error::Error;
 use crate::error::Result;
 use crate::limits;
 use crate::repo::LockedRepository;
@@ -125,8 +124,7 @@ fn said_by_nobody(locked: &mut LockedRepository, listing: &super::Listing) -> Re
         let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
         let bytes = match repository.store().get(&object_name(&commit_object(*client, *seq))?, range) {
             Ok(bytes) => bytes,
-            Err(Error::Limit { .. }) => continue,
-            Err(error) if error.is_absent() || error.is_bad_sector() => continue,
+            Err(error) if error.is_of_the_object() => continue,
             Err(error) => return Err(error),
         };
         if let Ok(commit) = Commit::open(&bytes, &repository.keys().commit(*client, *seq), *client, *seq) {

@@ -38,6 +38,7 @@ pub use accept::accept_loss;
 pub use chains::Unseen;
 pub use listing::Listing;
 pub use listing::Shown;
+pub(crate) use volumes::CHANGED;
 pub use volumes::compare_volumes;
 pub use volumes::hash_of_volume;
 
@@ -152,7 +153,8 @@ pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
 }
 
 /// True if the commits of an alarm are there again: they are listed, and otherwise than when it was raised, or were read
-/// just now and are the ones that were seen, or that follow what was. That one history has been exchanged for another is not undone so.
+/// just now and are the ones that were seen, or follow what was. That one history has been exchanged for another is not
+/// undone so.
 fn is_back(look: &Look, alarm: &Alarm, loss: ChainLoss) -> bool {
     let shown = |seq| look.listing.commits.get(&(loss.client, seq));
     let mut numbers = loss.first..=loss.last;
@@ -222,7 +224,7 @@ fn ask_for(locked: &LockedRepository, absent: &[String]) -> Result<()> {
             }
             Err(error) if error.is_absent() => {}
             // An object of no bytes is there as well; it is judged by its size.
-            Err(Error::Store { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) if error.is_short() => {}
             Err(error) => return Err(error),
         }
     }

@@ -6,8 +6,6 @@
 //! which is the hash of its bytes; and so is one that was lost and is listed again. How much is read so is limited for
 //! each run; what is left over is read by the next.
 
-use std::io::ErrorKind::UnexpectedEof;
-
 use super::Finding;
 use super::Listing;
 use super::News;
@@ -149,7 +147,7 @@ impl Comparison<'_> {
                 return self.lost(locked, mark, Diagnosis::RemoteMissing, MISSING, None);
             }
             // Cut since it was listed, or listed otherwise than it is: what the next list shows is news in any case.
-            Err(Error::Store { source, .. }) if source.kind() == UnexpectedEof => {
+            Err(error) if error.is_short() => {
                 return self.lost(locked, mark, Diagnosis::RemoteTruncated, ENDS_EARLY, None);
             }
             Err(error) if error.is_bad_sector() => {
@@ -247,6 +245,6 @@ fn other_volume(locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown)
 const MISSING: &str = "the store does not have it any more";
 const ENDS_EARLY: &str = "it ends before the bytes that it was stored with";
 const UNREADABLE: &str = "the disk cannot read it (an input/output error)";
-const CHANGED: &str = "its bytes are not the ones that were stored: their hash is not its name";
+pub(crate) const CHANGED: &str = "its bytes are not the ones that were stored: their hash is not its name";
 const UNREAD: &str = "the store marks it (ETag) otherwise than when it was stored, and too much was marked otherwise to \
                       read all of it now; the next runs go on, or `bygone check --read-data` settles it at once";

@@ -3,7 +3,9 @@
 use std::fs;
 use std::sync::Arc;
 
+use bygone_core::catalog::SeenCommit;
 use bygone_core::check::{self, ReadData, Report};
+use bygone_core::commit::Commit;
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
 use bygone_core::entry::{Entry, Kind, Meta, Name, Time};
@@ -74,6 +76,19 @@ impl Machine {
         copy(&image.place.catalog_base, &self.place.catalog_base);
     }
 
+    /// The commits of its own chain.
+    pub fn commits(&self) -> Vec<Commit> {
+        let mut locked = self.open();
+        let client = locked.client();
+        let (repository, catalog) = locked.parts();
+        let own = catalog.read().commits_seen().unwrap().into_iter().filter(|seen| seen.client == client);
+        let open = |seen: SeenCommit| {
+            let object = catalog.read().commit_object(client, seen.seq).unwrap().unwrap();
+            Commit::open(&object, &repository.keys().commit(client, seen.seq), client, seen.seq).unwrap()
+        };
+        own.map(open).collect()
+    }
+
     /// The objects of the volumes that its catalog knows.
     pub fn known_volumes(&self) -> Vec<String> {
         let marks = self.open().catalog().read().volume_marks().unwrap();
@@ -103,11 +118,7 @@ impl Machine {
     }
 
     pub fn recover(&self) -> Learnt {
-        self.open_and_recover().unwrap()
-    }
-
-    pub fn open_and_recover(&self) -> Result<Learnt> {
-        recover::recover(&mut self.open(), &Watch::new())
+        recover::recover(&mut self.open(), &Watch::new()).unwrap()
     }
 
     /// A backup as the agent makes it.

@@ -1,5 +1,6 @@
 //! Stores whose lists cannot be believed, and ones that call old bytes by new marks.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bygone_core::error::{Error, Result};
@@ -8,7 +9,8 @@ use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 
 use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
 
-type Distort = fn(Vec<Listed>) -> Vec<Listed>;
+/// Makes another list of one.
+type Distort = Box<dyn FnMut(Vec<Listed>) -> Vec<Listed> + Send>;
 
 /// A store that shows something else than it has.
 struct Distorted {
@@ -19,8 +21,8 @@ struct Distorted {
 }
 
 impl Distorted {
-    fn set(&self, distort: Distort) {
-        *self.distort.lock().unwrap() = distort;
+    fn set(&self, distort: impl FnMut(Vec<Listed>) -> Vec<Listed> + Send + 'static) {
+        *self.distort.lock().unwrap() = Box::new(distort);
     }
 }
 
@@ -51,7 +53,7 @@ impl Store for Distorted {
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let listed = self.inner.list(prefix)?;
         // Without the key slots nothing opens; what comes then is the subject.
-        Ok(if prefix == "keys/" { listed } else { self.distort.lock().unwrap()(listed) })
+        Ok(if prefix == "keys/" { listed } else { (self.distort.lock().unwrap())(listed) })
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
@@ -61,8 +63,8 @@ impl Store for Distorted {
 
 fn with_snapshots() -> (Arc<MemoryStore>, Arc<Distorted>, Machine) {
     let inner = Arc::new(MemoryStore::new());
-    let store =
-        Arc::new(Distorted { inner: inner.clone(), distort: Mutex::new(|listed| listed), bad: Mutex::default() });
+    let distort: Mutex<Distort> = Mutex::new(Box::new(|listed| listed));
+    let store = Arc::new(Distorted { inner: inner.clone(), distort, bad: Mutex::default() });
     let machine = first_machine(store.clone());
     machine.backup(&sample()).unwrap();
     machine.backup(&[file(3, 300_000)]).unwrap();
@@ -70,7 +72,7 @@ fn with_snapshots() -> (Arc<MemoryStore>, Arc<Distorted>, Machine) {
 }
 
 /// Lists that are not whole, each in a way that a broken proxy or a wrong page limit has been seen to make.
-const CUT_LISTS: [Distort; 6] = [
+const CUT_LISTS: [fn(Vec<Listed>) -> Vec<Listed>; 6] = [
     |_| Vec::new(),
     |listed| listed[..listed.len() / 2].to_vec(),
     |listed| listed[1..].iter().filter(|object| !object.name.as_str().starts_with("commits/")).cloned().collect(),
@@ -145,6 +147,28 @@ fn a_volume_that_is_cut_after_it_was_listed_is_lost_until_it_is_back() {
 }
 
 #[test]
+fn a_machine_that_commits_while_another_lists_raises_no_alarm() {
+    let (inner, store, machine) = with_snapshots();
+    let known = machine.known_volumes();
+    let (_, new) = Machine::new(inner).backup(&[file(5, 900_000)]).unwrap();
+    // A list that passed by the folders of volumes before the other machine came, and by that of commits after it.
+    let lists = Arc::new(AtomicU32::new(0));
+    let counted = lists.clone();
+    store.set(move |mut listed| {
+        let is_volume = |name: &str| name.starts_with("data/") || name.starts_with("meta/");
+        if listed.iter().any(|object| is_volume(object.name.as_str())) && counted.fetch_add(1, Ordering::SeqCst) == 0 {
+            listed.retain(|object| !is_volume(object.name.as_str()) || known.contains(&object.name.to_string()));
+        }
+        listed
+    });
+    let learnt = machine.sync().unwrap();
+    assert!(learnt.news.raised.is_empty() && learnt.damaged.is_empty(), "{learnt:?}");
+    assert_eq!(machine.alarms(), []);
+    assert_eq!(machine.contents(&new).unwrap(), [file(5, 900_000)]);
+    assert!(lists.load(Ordering::SeqCst) > 1, "it looked again");
+}
+
+#[test]
 fn a_bad_place_of_a_disk_costs_what_lies_on_it_and_no_more() {
     for (folder, number) in [("data/", 0), ("meta/", 0), ("commits/", 0)] {
         let (inner, store, machine) = with_snapshots();
@@ -154,7 +178,7 @@ fn a_bad_place_of_a_disk_costs_what_lies_on_it_and_no_more() {
         assert_eq!(codes(&checked.findings), [("REMOTE_CORRUPT", victim.to_string())], "{folder}: {checked:?}");
         assert_eq!(checked.affected_count > 0, folder != "commits/", "{checked:?}");
         let other = Machine::new(store.clone());
-        let learnt = other.open_and_recover().unwrap();
+        let learnt = other.recover();
         let expected = if folder == "commits/" { (0, 1) } else { (1, 0) };
         assert_eq!((learnt.damaged.len(), learnt.troubles.len()), expected, "{folder}: {learnt:?}");
         if folder != "meta/" {

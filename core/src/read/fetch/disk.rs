@@ -103,7 +103,7 @@ impl Disk {
         }
         lock.lock_shared()?;
         probe(&options.dir)?;
-        let used = AtomicU64::new(files(&options.dir)?.iter().map(|file| file.bytes).sum());
+        let used = AtomicU64::new(bytes_in(&options.dir)?);
         let directory = File::open(&options.dir)?;
         let (open, sweeping) = (Mutex::default(), Mutex::default());
         Ok(Disk { options, directory, open, used, uncounted: AtomicU64::new(0), sweeping, _lock: lock })
@@ -172,7 +172,7 @@ impl Disk {
         if self.uncounted.fetch_add(bytes, Ordering::Relaxed) + bytes > self.options.margin_bytes() {
             let _sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
             self.uncounted.store(0, Ordering::Relaxed);
-            self.used.store(files(&self.options.dir)?.iter().map(|file| file.bytes).sum(), Ordering::Relaxed);
+            self.used.store(bytes_in(&self.options.dir)?, Ordering::Relaxed);
         }
         let is_full = || self.used.load(Ordering::Relaxed) + bytes > self.options.bytes_max;
         if !is_full() && !self.lacks_space(bytes)? {
@@ -281,6 +281,11 @@ struct Kept {
     path: PathBuf,
     bytes: u64,
     used_at: (i64, i64),
+}
+
+/// Bytes that all of them take.
+fn bytes_in(dir: &Path) -> io::Result<u64> {
+    Ok(files(dir)?.iter().map(|file| file.bytes).sum())
 }
 
 /// The files of volumes in `dir`.
