@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 
-use bygone_tests::program::{Programs, Site};
+use bygone_tests::program::Programs;
+use bygone_tests::program::Site;
 
 /// The programs of this build.
 pub fn programs() -> Programs {

@@ -8,6 +8,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::time::utc;
+use bygone_cli::when::parse_moment;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
@@ -17,11 +21,6 @@ use bygone_core::error::Error;
 use bygone_core::id::NodeId;
 use bygone_core::read::View;
 use bygone_core::snapshot::Snapshot;
-
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::time::utc;
-use crate::when::parse_moment;
 
 /// Fewer digits of an id are too easily a slip.
 const ID_DIGITS_MIN: usize = 4;

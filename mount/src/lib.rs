@@ -1,51 +1,18 @@
 //! Every snapshot of a repository as a read-only file tree.
 //!
-//! From the kernel inwards: [`session`] mounts and unmounts; [`fuse`] takes requests; [`tree`] answers those about names
-//! and attributes from the catalog, through the [`views`] of one [`views::Moment`]; [`data`] answers reads. Inode numbers
-//! carry their meaning ([`inode`]), so nothing here grows with what the kernel has seen.
+//! From the kernel inwards: [`program::session`] mounts and unmounts; [`kernel::fuse`] takes requests; [`tree`] answers
+//! those about names and attributes from the catalog, through the connections of one [`tree::moments::Moment`];
+//! [`data`] answers reads. Inode numbers carry their meaning ([`tree::inode`]), so nothing here grows with what the
+//! kernel has seen.
 
-mod ahead;
-mod announce;
-pub mod attr;
-mod cli;
-mod daemon;
-pub mod data;
-pub mod errno;
-pub mod event;
-pub mod facts;
-pub mod failure;
-mod folders;
-pub mod fuse;
-mod gate;
-mod heap;
-mod helper;
-pub mod inode;
-pub mod listing;
+mod caches;
+mod data;
+mod kernel;
 mod lock;
-pub mod log;
-mod made;
-pub mod mountpoint;
-pub mod naming;
-pub mod options;
-mod past;
-mod push;
-pub mod reading;
-mod recent;
-pub mod refusal;
-pub mod session;
-pub mod shape;
-mod sides;
-mod signals;
-pub mod stats;
-mod stats_file;
-mod synthetic;
+mod program;
 #[cfg(test)]
 mod testing;
-pub mod tree;
-pub mod trouble;
-pub mod views;
-mod wanted;
-mod watcher;
-mod weighted;
+mod tree;
+mod trouble;
 
-pub use cli::run;
+pub use program::cli::run;

@@ -30,9 +30,9 @@ use bygone_core::write::BackupOptions;
 use bygone_core::write::Piece;
 use bygone_core::write::Writer;
 
-use crate::shape::Shape;
 use crate::tree::Tree;
-use crate::views::Views;
+use crate::tree::moments::Views;
+use crate::tree::shape::Shape;
 
 /// Metadata with nothing special in it.
 pub fn meta() -> Meta {

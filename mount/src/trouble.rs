@@ -1,7 +1,7 @@
 //! Why the program ends before it should.
 
-use bygone_agent::exit::Exit;
-use bygone_agent::exit::Failure;
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
 use bygone_core::error::Error;
 
 /// Why a mount could not be made or kept.

@@ -2,18 +2,18 @@
 
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::output::count;
 use bygone_core::catalog::Alarm;
 use bygone_core::recover;
 use bygone_core::survey;
 use bygone_core::survey::Accepted;
 use bygone_core::survey::Finding;
 
-use super::Context;
-use super::alarms;
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::output::count;
+use crate::commands::Context;
+use crate::commands::alarms;
 
 /// List what is wrong with the store and not yet accepted, and accept it
 ///

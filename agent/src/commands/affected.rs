@@ -4,6 +4,13 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::output::count;
+use bygone_cli::output::insert_bytes;
+use bygone_cli::output::one_line;
+use bygone_cli::output::size;
 use bygone_core::catalog::Catalog;
 use bygone_core::catalog::VolumeRow;
 use bygone_core::check;
@@ -12,14 +19,7 @@ use bygone_core::entry::printable;
 use bygone_core::error::Error;
 use bygone_core::frame::volume_object;
 
-use super::Context;
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::output::count;
-use crate::output::insert_bytes;
-use crate::output::one_line;
-use crate::output::size;
+use crate::commands::Context;
 
 /// Digits by which a volume may be named, at least.
 const DIGITS_MIN: usize = 4;

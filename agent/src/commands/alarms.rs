@@ -3,13 +3,13 @@
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_cli::output;
+use bygone_cli::output::count;
+use bygone_cli::output::one_line;
 use bygone_core::recover::Learnt;
 use bygone_core::survey::Finding;
 
-use super::Context;
-use crate::output;
-use crate::output::count;
-use crate::output::one_line;
+use crate::commands::Context;
 
 /// A finding in one line.
 pub(super) fn line(finding: &Finding) -> String {

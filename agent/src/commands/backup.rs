@@ -19,6 +19,14 @@ use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
 use nix::poll::poll;
 
+use bygone_cli::configuration::Configuration;
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::output;
+use bygone_cli::settings;
+use bygone_cli::settings::parse_size;
+use bygone_cli::when::parse_instant;
 use bygone_core::catalog::SnapshotRow;
 use bygone_core::entry::Name;
 use bygone_core::entry::Time;
@@ -37,26 +45,18 @@ use bygone_core::watch::Watch;
 use bygone_core::write;
 use bygone_core::write::BackupOptions;
 
-use super::Context;
-use super::alarms;
-use super::summary::Summary;
-use crate::configuration::Configuration;
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::output;
+use crate::backup;
+use crate::backup::Excludes;
+use crate::backup::Options;
+use crate::backup::Parent;
+use crate::backup::Report;
+use crate::backup::Roots;
+use crate::backup::Rules;
+use crate::backup::pattern_lines;
+use crate::commands::Context;
+use crate::commands::alarms;
+use crate::commands::summary::Summary;
 use crate::select::choose;
-use crate::settings;
-use crate::settings::parse_size;
-use crate::source;
-use crate::source::Excludes;
-use crate::source::Options;
-use crate::source::Parent;
-use crate::source::Report;
-use crate::source::Roots;
-use crate::source::Rules;
-use crate::source::pattern_lines;
-use crate::when::parse_instant;
 
 /// How long standard input may be silent before we look whether the user wants to stop.
 const PATIENCE_MS: u16 = 200;
@@ -145,7 +145,7 @@ fn dry_run(
     let parent = parent(args, context, view.snapshots()?, &roots.paths())?;
     let progress = context.progress();
     let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
-    let report = source::dry_run(compared, roots, options, &context.watch);
+    let report = backup::dry_run(compared, roots, options, &context.watch);
     drop(progress);
     finish(context, &Made { report: report?, snapshot: None, parent, learnt: Learnt::default(), open: Vec::new() })
 }
@@ -205,8 +205,8 @@ fn snapshot(
     let watch = &context.watch;
     let made = write::backup(locked, options, watch, |writer| {
         let report = match what {
-            What::Files(roots, options) => source::backup_tree(writer, compared, roots, options, watch)?,
-            What::Stdin(name) => source::backup_stdin(writer, name, &mut Stdin { watch }, now, watch)?,
+            What::Files(roots, options) => backup::backup_tree(writer, compared, roots, options, watch)?,
+            What::Stdin(name) => backup::backup_stdin(writer, name, &mut Stdin { watch }, now, watch)?,
         };
         let unreadable = report.unreadable;
         Ok((report, unreadable))

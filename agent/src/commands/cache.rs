@@ -11,6 +11,14 @@ use clap::Subcommand;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::output::Align;
+use bygone_cli::output::Table;
+use bygone_cli::output::count;
+use bygone_cli::output::number;
+use bygone_cli::output::size;
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
 use bygone_core::id::RepositoryId;
@@ -19,15 +27,7 @@ use bygone_core::read::cache_clear;
 use bygone_core::read::cache_usage;
 use bygone_core::repo::Repository;
 
-use super::Context;
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::output::Align;
-use crate::output::Table;
-use crate::output::count;
-use crate::output::number;
-use crate::output::size;
+use crate::commands::Context;
 
 /// Show or empty what is kept of far stores
 #[derive(Debug, clap::Args)]

@@ -2,17 +2,17 @@
 
 use std::ffi::OsString;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
 use bygone_core::entry::Kind;
 use bygone_core::entry::printable;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::read::Verify;
 
-use super::Context;
-use super::READ_CACHE_BYTES;
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
+use crate::commands::Context;
+use crate::commands::READ_CACHE_BYTES;
 use crate::select::Found;
 use crate::select::Selector;
 

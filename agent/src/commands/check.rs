@@ -5,6 +5,13 @@ use std::str::FromStr;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Result;
+use bygone_cli::output::count;
+use bygone_cli::output::duration;
+use bygone_cli::output::number;
+use bygone_cli::output::size;
+use bygone_cli::settings::parse_size;
 use bygone_core::check;
 use bygone_core::check::ReadData;
 use bygone_core::check::Report;
@@ -14,17 +21,10 @@ use bygone_core::error::Error;
 use bygone_core::recover;
 use bygone_core::repo::LockedRepository;
 
-use super::Context;
-use super::affected;
-use super::alarms;
-use super::repair;
-use crate::exit::Exit;
-use crate::exit::Result;
-use crate::output::count;
-use crate::output::duration;
-use crate::output::number;
-use crate::output::size;
-use crate::settings::parse_size;
+use crate::commands::Context;
+use crate::commands::affected;
+use crate::commands::alarms;
+use crate::commands::repair;
 
 /// Check that the store holds everything that the snapshots need
 ///
@@ -185,7 +185,7 @@ fn lines(report: &Report, seconds: f64, quiet: bool, verbose: bool) -> Vec<Strin
         lines.push(format!("lost: {} more", number(omitted)));
     }
     if verbose || !report.is_clean() {
-        lines.extend(report.notes.iter().map(|note| format!("note: {}", crate::output::one_line(note))));
+        lines.extend(report.notes.iter().map(|note| format!("note: {}", bygone_cli::output::one_line(note))));
     }
     if quiet && report.is_clean() {
         return lines;

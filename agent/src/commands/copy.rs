@@ -5,6 +5,13 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::output::count;
+use bygone_cli::output::duration;
+use bygone_cli::output::one_line;
+use bygone_cli::output::size;
 use bygone_core::copy;
 use bygone_core::copy::Copied;
 use bygone_core::copy::CopyOptions;
@@ -16,14 +23,7 @@ use bygone_core::store::Store;
 use bygone_core::store::memory::MemoryStore;
 use bygone_core::store::parse_address;
 
-use super::Context;
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::output::count;
-use crate::output::duration;
-use crate::output::one_line;
-use crate::output::size;
+use crate::commands::Context;
 
 /// Mirror the repository to a second store
 ///

@@ -1,10 +1,10 @@
 //! `bygone catalog-dump`: the catalog as canonical text, by which two catalogs are compared.
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Result;
 use bygone_core::error::Error;
 
-use super::Context;
-use crate::exit::Exit;
-use crate::exit::Result;
+use crate::commands::Context;
 
 /// Write the catalog as canonical text: equal catalogs give equal text
 #[derive(Debug, clap::Args)]

@@ -2,6 +2,12 @@
 
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::passphrase::Purpose;
+use bygone_cli::settings;
+use bygone_cli::settings::parse_size;
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
 use bygone_core::error::Error;
@@ -9,13 +15,7 @@ use bygone_core::limits;
 use bygone_core::repo::InitOptions;
 use bygone_core::repo::Repository;
 
-use super::Context;
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::passphrase::Purpose;
-use crate::settings;
-use crate::settings::parse_size;
+use crate::commands::Context;
 
 /// Make a repository
 #[derive(Debug, clap::Args)]

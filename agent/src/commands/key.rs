@@ -5,6 +5,17 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::output::Align;
+use bygone_cli::output::Table;
+use bygone_cli::passphrase;
+use bygone_cli::passphrase::Purpose;
+use bygone_cli::passphrase::Sources;
+use bygone_cli::settings;
+use bygone_cli::settings::Environment;
+use bygone_cli::time::utc;
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
 use bygone_core::id::SlotId;
@@ -12,19 +23,8 @@ use bygone_core::repo::Repository;
 use bygone_core::repo::Secret;
 use bygone_core::repo::SlotRow;
 
-use super::Context;
-use super::init::Kdf;
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::output::Align;
-use crate::output::Table;
-use crate::passphrase;
-use crate::passphrase::Purpose;
-use crate::passphrase::Sources;
-use crate::settings;
-use crate::settings::Environment;
-use crate::time::utc;
+use crate::commands::Context;
+use crate::commands::init::Kdf;
 
 /// List, add and remove passphrases
 #[derive(Debug, clap::Args)]

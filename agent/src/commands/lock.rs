@@ -3,12 +3,12 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use bygone_cli::exit::Result;
 use bygone_core::error::Error;
 use bygone_core::repo::LockedRepository;
 use bygone_core::repo::Repository;
 
-use super::Context;
-use crate::exit::Result;
+use crate::commands::Context;
 
 /// How often the lock is tried, and cancellation noticed.
 const PAUSE: Duration = Duration::from_millis(100);

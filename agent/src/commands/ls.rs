@@ -9,6 +9,13 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Result;
+use bygone_cli::output;
+use bygone_cli::output::Output;
+use bygone_cli::output::insert_bytes;
+use bygone_cli::time::utc;
+use bygone_cli::time::utc_exact;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
@@ -18,16 +25,9 @@ use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::read::View;
 
-use super::Context;
-use crate::exit::Exit;
-use crate::exit::Result;
-use crate::output;
-use crate::output::Output;
-use crate::output::insert_bytes;
+use crate::commands::Context;
 use crate::select::Found;
 use crate::select::Selector;
-use crate::time::utc;
-use crate::time::utc_exact;
 
 /// Entries that are taken from the catalog at once.
 const ENTRIES_AT_ONCE: usize = 1_024;

@@ -35,21 +35,20 @@ use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::output;
+use bygone_cli::output::Output;
+use bygone_cli::progress::Progress;
+use bygone_cli::settings;
+use bygone_cli::settings::Globals;
+use bygone_cli::signals;
 use bygone_core::entry::Time;
 use bygone_core::read::View;
 use bygone_core::repo::Repository;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::watch::Watch;
-
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::output;
-use crate::output::Output;
-use crate::progress::Progress;
-use crate::settings;
-use crate::settings::Globals;
-use crate::signals;
 
 /// Decoded frames that restore and cat keep: blocks that are read in order need few, hard links and copies profit.
 const READ_CACHE_BYTES: usize = 64 << 20;

@@ -16,6 +16,13 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::bounded;
 use serde_json::json;
 
+use bygone_cli::caching::Caching;
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Failure;
+use bygone_cli::exit::Result;
+use bygone_cli::output;
+use bygone_cli::output::count;
+use bygone_cli::output::size;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::read::CacheOptions;
@@ -27,14 +34,7 @@ use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::read::View;
 
-use super::Context;
-use crate::caching::Caching;
-use crate::exit::Exit;
-use crate::exit::Failure;
-use crate::exit::Result;
-use crate::output;
-use crate::output::count;
-use crate::output::size;
+use crate::commands::Context;
 use crate::select::Found;
 use crate::select::Selector;
 

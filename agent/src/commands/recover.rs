@@ -5,21 +5,21 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Result;
+use bygone_cli::output::count;
+use bygone_cli::output::duration;
+use bygone_cli::output::size;
+use bygone_cli::time::utc;
 use bygone_core::recover;
 use bygone_core::recover::Learnt;
 use bygone_core::recover::Told;
 use bygone_core::recover::Work;
 use bygone_core::repo::LockedRepository;
 
-use super::Context;
-use super::alarms;
-use crate::exit::Exit;
-use crate::exit::Result;
-use crate::output::count;
-use crate::output::duration;
-use crate::output::size;
+use crate::commands::Context;
+use crate::commands::alarms;
 use crate::select::short_id;
-use crate::time::utc;
 
 /// Rebuild this machine's catalog from the store, or bring it up to date
 ///

@@ -12,6 +12,11 @@ use nix::libc;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_cli::exit::Result;
+use bygone_cli::output::count;
+use bygone_cli::output::one_line;
+use bygone_cli::output::size;
+use bygone_cli::passphrase::Purpose;
 use bygone_core::check;
 use bygone_core::check::ReadData;
 use bygone_core::check::Report;
@@ -24,13 +29,8 @@ use bygone_core::repo::LockedRepository;
 use bygone_core::store::Store;
 use bygone_core::survey;
 
-use super::Context;
-use super::copy::open_second;
-use crate::exit::Result;
-use crate::output::count;
-use crate::output::one_line;
-use crate::output::size;
-use crate::passphrase::Purpose;
+use crate::commands::Context;
+use crate::commands::copy::open_second;
 
 /// Opens the repository, even if it lacks its description or key slots, and repairs it. Answers with what a check finds
 /// afterwards.

@@ -7,19 +7,19 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_cli::exit::Exit;
+use bygone_cli::exit::Result;
+use bygone_cli::output::Align;
+use bygone_cli::output::Table;
+use bygone_cli::output::number;
+use bygone_cli::output::size;
+use bygone_cli::time::utc;
 use bygone_core::entry::printable;
 use bygone_core::id::hex;
 use bygone_core::snapshot::Snapshot;
 
-use super::Context;
-use crate::exit::Exit;
-use crate::exit::Result;
-use crate::output::Align;
-use crate::output::Table;
-use crate::output::number;
-use crate::output::size;
+use crate::commands::Context;
 use crate::select::short_id;
-use crate::time::utc;
 
 /// List the snapshots, oldest first
 #[derive(Debug, clap::Args)]

@@ -4,23 +4,22 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use bygone_cli::output::count;
+use bygone_cli::output::duration;
+use bygone_cli::output::insert_bytes;
+use bygone_cli::output::number;
+use bygone_cli::output::size;
+use bygone_cli::time::utc;
 use bygone_core::error::Diagnosis;
 use bygone_core::recover::Learnt;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::survey::Finding;
 
-use super::alarms;
-
-use crate::output::count;
-use crate::output::duration;
-use crate::output::insert_bytes;
-use crate::output::number;
-use crate::output::size;
+use crate::backup::Issue;
+use crate::backup::Report;
+use crate::backup::Trouble;
+use crate::commands::alarms;
 use crate::select::short_id;
-use crate::source::Issue;
-use crate::source::Report;
-use crate::source::Trouble;
-use crate::time::utc;
 
 /// So many files.
 pub(super) fn files(number: u64) -> String {
@@ -157,8 +156,8 @@ fn issue_value(issue: &Issue) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::Counts;
     use crate::commands::testing::snapshot;
-    use crate::source::Counts;
 
     fn report() -> Report {
         let counts =

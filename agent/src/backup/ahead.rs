@@ -1,0 +1,206 @@
+//! Directories scanned ahead of the walk, by several threads, and still delivered in the walk's order.
+//!
+//! Every directory that a scan finds becomes an [`Ahead`] and is offered to the [`Pool`]; idle threads take what was
+//! offered last, which in a depth-first walk is about what will be wanted first. The walk takes each directory by
+//! [`Pool::take`]: one that nobody has begun is scanned on the spot, one that is being scanned is waited for. So the
+//! walk never waits for anything that is not already under way, and whatever limit the pool has cannot block it.
+//!
+//! The limit is on what is scanned and not yet taken: entries for the sake of memory, directories for the sake of their
+//! open descriptors.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use nix::errno::Errno;
+
+use crate::backup::scan::Request;
+use crate::backup::scan::Scanned;
+use crate::backup::scan::Scope;
+use crate::backup::scan::scan;
+
+/// A directory that was found and will be wanted.
+pub(super) struct Ahead {
+    state: Mutex<State>,
+    done: Condvar,
+}
+
+enum State {
+    /// Nobody has begun.
+    Offered(Request),
+    /// A thread of the pool is at it.
+    Running,
+    /// Scanned by the pool, with its weight there.
+    Done(Result<Scanned, Errno>, usize),
+    /// The walk has it; also what it is if a thread has died over it.
+    Taken,
+}
+
+impl Ahead {
+    pub(super) fn new(request: Request) -> Arc<Ahead> {
+        Arc::new(Ahead { state: Mutex::new(State::Offered(request)), done: Condvar::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For a thread of the pool: the request with its parent's descriptor, if the parent still has one open. One that
+    /// has not is far up in a deep tree; the walk will open it again when it comes back there.
+    fn begin(&self) -> Option<(Request, Arc<OwnedFd>)> {
+        let mut state = self.lock();
+        let State::Offered(request) = &*state else { return None };
+        let fd = request.parent.open_fd()?;
+        match std::mem::replace(&mut *state, State::Running) {
+            State::Offered(request) => Some((request, fd)),
+            _ => None,
+        }
+    }
+
+    fn end(&self, state: State) {
+        *self.lock() = state;
+        self.done.notify_all();
+    }
+}
+
+/// If a scan panics, the walk must not wait for it for ever.
+struct EndOnPanic<'a>(&'a Ahead);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end(State::Taken);
+        }
+    }
+}
+
+/// What is offered, and how much was scanned ahead.
+pub(super) struct Pool {
+    work: Mutex<Work>,
+    wake: Condvar,
+    entries_max: usize,
+    directories_max: usize,
+}
+
+#[derive(Default)]
+struct Work {
+    offered: Vec<Arc<Ahead>>,
+    entries: usize,
+    directories: usize,
+    sleeping: usize,
+    closed: bool,
+}
+
+impl Pool {
+    pub(super) fn new(entries_max: usize, directories_max: usize) -> Pool {
+        Pool { work: Mutex::default(), wake: Condvar::new(), entries_max, directories_max }
+    }
+
+    /// Offers the directories of one parent, given in the order in which they will be wanted.
+    pub(super) fn offer(&self, found: impl DoubleEndedIterator<Item = Arc<Ahead>>) {
+        let mut work = self.lock();
+        let before = work.offered.len();
+        work.offered.extend(found.rev());
+        let (added, sleeping) = (work.offered.len() - before, work.sleeping);
+        drop(work);
+        for _ in 0..added.min(sleeping) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes the scan of a directory, for the walk: done, waited for, or done now.
+    pub(super) fn take(&self, ahead: &Ahead, scope: &Scope<'_>) -> Result<Scanned, Errno> {
+        let mut state = ahead.lock();
+        loop {
+            match std::mem::replace(&mut *state, State::Taken) {
+                State::Offered(request) => {
+                    drop(state);
+                    return request.parent.fd().and_then(|fd| scan(scope, &request, &fd));
+                }
+                State::Running => {
+                    *state = State::Running;
+                    state = ahead.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                State::Done(scanned, weight) => {
+                    drop(state);
+                    self.release(weight);
+                    return scanned;
+                }
+                State::Taken => return Err(Errno::EIO),
+            }
+        }
+    }
+
+    /// What each thread of the pool does until the pool is closed.
+    pub(super) fn work(&self, scope: &Scope<'_>) {
+        while let Some(ahead) = self.next() {
+            let Some((request, parent_fd)) = ahead.begin() else {
+                self.release(0);
+                continue;
+            };
+            let guard = EndOnPanic(&ahead);
+            let scanned = scan(scope, &request, &parent_fd);
+            drop(guard);
+            match scanned {
+                // Too much open at once, here or elsewhere: the walk can do with less.
+                Err(Errno::EMFILE | Errno::ENFILE) => {
+                    ahead.end(State::Offered(request));
+                    self.release(0);
+                }
+                scanned => {
+                    let weight = scanned.as_ref().map_or(0, |scanned| scanned.listing.weight());
+                    self.lock().entries += weight;
+                    ahead.end(State::Done(scanned, weight));
+                }
+            }
+        }
+    }
+
+    /// The next directory to scan, counted as one that is ahead; waits for one, and for room.
+    fn next(&self) -> Option<Arc<Ahead>> {
+        let mut work = self.lock();
+        loop {
+            if work.closed {
+                return None;
+            }
+            if work.entries < self.entries_max
+                && work.directories < self.directories_max
+                && let Some(ahead) = work.offered.pop()
+            {
+                work.directories += 1;
+                return Some(ahead);
+            }
+            work.sleeping += 1;
+            work = self.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work.sleeping -= 1;
+        }
+    }
+
+    /// A directory is not ahead any more.
+    fn release(&self, entries: usize) {
+        let mut work = self.lock();
+        work.entries = work.entries.saturating_sub(entries);
+        work.directories = work.directories.saturating_sub(1);
+        let wake = work.sleeping > 0 && !work.offered.is_empty();
+        drop(work);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Ends the work of all threads.
+    pub(super) fn close(&self) {
+        let mut work = self.lock();
+        work.closed = true;
+        work.offered.clear();
+        drop(work);
+        self.wake.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

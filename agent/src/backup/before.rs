@@ -1,0 +1,263 @@
+//! The parent snapshot, and whether a file is still what it was there.
+//!
+//! A file counts as unchanged if size, modification time, change time and inode number are those of the parent
+//! snapshot. Every way of changing a file sets its change time to the clock, so that equality covers the metadata too;
+//! it only says nothing about a change within the same tick of the clock as the reading. So an entry whose time lies
+//! at or after the beginning of the backup that read it is not believed, and the file is read once more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bygone_core::catalog::SnapshotRow;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
+use bygone_core::error::Result;
+use bygone_core::id::NodeId;
+use bygone_core::limits;
+use bygone_core::read::Directory;
+use bygone_core::read::View;
+use bygone_core::snapshot::Snapshot;
+
+use crate::backup::metadata::FileType;
+use crate::backup::metadata::Stat;
+
+/// Entries of a directory of the parent that are fetched at once.
+const FETCH_ENTRIES: usize = limits::NODE_ENTRIES_MAX;
+/// Longest tick of the clock that file systems take their times from.
+const TICK_NANOS: i128 = 20_000_000;
+/// Coarsest times that file systems keep (FAT's), told from others by having no nanoseconds.
+const COARSE_NANOS: i128 = 2_000_000_000;
+
+/// What makes a file count as unchanged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Compare {
+    pub(super) ignore_ctime: bool,
+    pub(super) ignore_inode: bool,
+    /// When the backup that made the parent began.
+    pub(super) began: Time,
+}
+
+/// What became of a path since the parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing.
+    Same,
+    /// Nothing, but it has another device or inode number, by which hard links find each other.
+    Renumbered,
+    /// Its content is the same; its metadata may not be.
+    SameContent,
+    /// It must be read.
+    Changed,
+}
+
+impl Compare {
+    /// For anything but a directory.
+    pub(super) fn judge(&self, entry: &Entry, stat: &Stat) -> Verdict {
+        let meta = &entry.meta;
+        let same_kind = file_type(entry) == stat.file_type();
+        let same_size = stat.file_type() != FileType::File || meta.size == stat.size;
+        let same_inode = self.ignore_inode || meta.inode == stat.inode;
+        let same_ctime = meta.ctime == stat.ctime;
+        let settled = self.settled(if self.ignore_ctime { meta.mtime } else { meta.ctime });
+        if !(same_kind && same_size && same_inode && settled && meta.mtime == stat.mtime) {
+            return Verdict::Changed;
+        }
+        match (same_ctime, self.ignore_ctime) {
+            (false, false) => Verdict::Changed,
+            (false, true) => Verdict::SameContent,
+            (true, _) if stat.nlink > 1 && (meta.device, meta.inode) != (stat.device, stat.inode) => {
+                Verdict::Renumbered
+            }
+            (true, _) => Verdict::Same,
+        }
+    }
+
+    /// True if attributes and flags of a directory are those of `meta`.
+    pub(super) fn keeps_attributes(&self, meta: &Meta, stat: &Stat) -> bool {
+        (meta.inode, meta.ctime) == (stat.inode, stat.ctime) && self.settled(meta.ctime)
+    }
+
+    fn settled(&self, time: Time) -> bool {
+        let nanos = |time: Time| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+        let doubt = if time.nanos == 0 { COARSE_NANOS } else { TICK_NANOS };
+        nanos(time) + doubt < nanos(self.began)
+    }
+}
+
+fn file_type(entry: &Entry) -> FileType {
+    match entry.kind {
+        Kind::File(_) => FileType::File,
+        Kind::Directory(_) => FileType::Directory,
+        Kind::Symlink(_) => FileType::Symlink,
+        Kind::Fifo => FileType::Fifo,
+        Kind::Socket => FileType::Socket,
+        Kind::CharDevice { .. } => FileType::CharDevice,
+        Kind::BlockDevice { .. } => FileType::BlockDevice,
+    }
+}
+
+/// The snapshot that a backup is compared with.
+pub struct Parent {
+    pub(super) past: Past,
+    pub(super) root: Option<NodeId>,
+    pub(super) began: Time,
+}
+
+impl Parent {
+    /// `snapshot` as `view` shows it.
+    pub fn new(view: View, snapshot: &Snapshot) -> Parent {
+        Parent { past: Past::Catalog(Box::new(view)), root: Some(snapshot.root), began: snapshot.time }
+    }
+
+    /// No snapshot: everything is new.
+    pub(super) fn none() -> Parent {
+        Parent { past: Past::None, root: None, began: Time::default() }
+    }
+
+    /// The newest snapshot that a backup of `paths` on `host` can be compared with (`snapshots` has the oldest first):
+    /// one of the same paths, or else one with a path in common, for all of them begin at the same root.
+    pub fn choose<'a>(snapshots: &'a [SnapshotRow], host: &str, paths: &[Vec<u8>]) -> Option<&'a Snapshot> {
+        let sorted = |paths: &[Vec<u8>]| {
+            let mut paths = paths.to_vec();
+            paths.sort_unstable();
+            paths
+        };
+        let own = snapshots.iter().rev().map(|row| &row.snapshot).filter(|snapshot| snapshot.host == host);
+        let same = own.clone().find(|snapshot| sorted(&snapshot.paths) == sorted(paths));
+        let common = |snapshot: &&Snapshot| snapshot.paths.iter().any(|a| paths.iter().any(|b| overlap(a, b)));
+        same.or_else(|| own.clone().find(common))
+    }
+}
+
+/// True if one path is the other or leads to it.
+fn overlap(a: &[u8], b: &[u8]) -> bool {
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    match long.strip_prefix(short) {
+        Some(rest) => short == b"/" || rest.is_empty() || rest.starts_with(b"/"),
+        None => false,
+    }
+}
+
+/// The parent snapshot's entries.
+pub(super) enum Past {
+    /// There is no parent, or the user does not want it to be believed.
+    None,
+    /// A snapshot in the catalog.
+    Catalog(Box<View>),
+    /// Directories that a test has made up.
+    #[cfg(test)]
+    Memory(std::collections::HashMap<NodeId, Vec<Arc<Entry>>>),
+}
+
+/// The entries of one directory of the parent, met in order.
+pub(super) struct Earlier {
+    entries: VecDeque<Arc<Entry>>,
+    /// What was not fetched yet: entries of this directory from this number on.
+    rest: Option<(Directory, u64)>,
+}
+
+impl Past {
+    /// The directory `node`, or an empty one.
+    pub(super) fn directory(&self, node: Option<NodeId>) -> Result<Earlier> {
+        let nothing = Earlier { entries: VecDeque::new(), rest: None };
+        let Some(node) = node else { return Ok(nothing) };
+        Ok(match self {
+            Past::None => nothing,
+            Past::Catalog(view) => Earlier { rest: Some((view.directory(node)?, 0)), ..nothing },
+            #[cfg(test)]
+            Past::Memory(nodes) => Earlier { entries: nodes.get(&node).cloned().unwrap_or_default().into(), ..nothing },
+        })
+    }
+}
+
+impl Earlier {
+    /// The entry `name`; names must be asked for in their order.
+    pub(super) fn find(&mut self, past: &Past, name: &Name) -> Result<Option<Arc<Entry>>> {
+        while let Some(entry) = self.first(past)? {
+            if entry.name > *name {
+                break;
+            }
+            let entry = self.entries.pop_front();
+            if entry.as_ref().is_some_and(|entry| entry.name == *name) {
+                return Ok(entry);
+            }
+        }
+        Ok(None)
+    }
+
+    fn first(&mut self, past: &Past) -> Result<Option<&Arc<Entry>>> {
+        if self.entries.is_empty()
+            && let Past::Catalog(view) = past
+            && let Some((directory, next)) = &mut self.rest
+        {
+            let items = directory.from(view, *next, FETCH_ENTRIES)?;
+            *next += items.len() as u64;
+            if *next >= directory.len() || items.is_empty() {
+                self.rest = None;
+            }
+            self.entries = items.into_iter().map(|item| item.entry).collect();
+        }
+        Ok(self.entries.front())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bygone_core::id::SnapshotId;
+    use bygone_core::snapshot::Totals;
+
+    fn row(number: u64, host: &str, paths: &[&str]) -> SnapshotRow {
+        let root_meta = Meta {
+            mode: 0,
+            owner: Arc::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            size: 0,
+            nlink: 1,
+            device: 0,
+            inode: 0,
+            flags: 0,
+            xattrs: Vec::new(),
+        };
+        let snapshot = Snapshot {
+            id: SnapshotId([0; 16]),
+            time: Time { secs: number as i64, nanos: 0 },
+            host: host.into(),
+            user: String::new(),
+            paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
+            tags: Vec::new(),
+            parent: None,
+            program: String::new(),
+            root_meta,
+            root: NodeId([0; 32]),
+            totals: Totals::default(),
+        };
+        SnapshotRow { number, snapshot }
+    }
+
+    #[test]
+    fn the_parent_is_the_newest_of_the_same_paths_or_else_of_a_common_one() {
+        let rows = [
+            row(1, "a", &["/x", "/y"]),
+            row(2, "b", &["/x"]),
+            row(3, "a", &["/y", "/x"]),
+            row(4, "a", &["/x/sub"]),
+            row(5, "a", &["/xyz"]),
+        ];
+        let chosen = |host, paths: &[&str]| {
+            let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+            Parent::choose(&rows, host, &paths).map(|snapshot| snapshot.time.secs)
+        };
+        assert_eq!(chosen("a", &["/x", "/y"]), Some(3), "the order of the paths does not matter");
+        assert_eq!(chosen("a", &["/x"]), Some(4), "something below it");
+        assert_eq!(chosen("a", &["/y/deep"]), Some(3), "something above it");
+        assert_eq!(chosen("a", &["/"]), Some(5));
+        assert_eq!(chosen("b", &["/x"]), Some(2));
+        assert_eq!(chosen("a", &["/z"]), None);
+        assert_eq!(chosen("c", &["/x"]), None, "another machine's files are other files");
+    }
+}

@@ -1,0 +1,204 @@
+//! The end of the walk: everything is handed on in tree order, by the one thread that owns the writer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::RecvTimeoutError;
+
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Name;
+use bygone_core::error::Error;
+use bygone_core::error::Result;
+use bygone_core::watch::Watch;
+use bygone_core::write::Piece;
+
+use crate::backup::folder::Folder;
+use crate::backup::plan::Batch;
+use crate::backup::plan::Step;
+use crate::backup::read::Closed;
+use crate::backup::read::Event;
+use crate::backup::read::FileReader;
+use crate::backup::read::Task;
+use crate::backup::report::Counts;
+use crate::backup::sink::Sink;
+
+/// How long to wait for the next piece of work before looking whether the user wants to stop.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Delivers to a sink.
+pub(super) struct Delivery<'a, 's, 'w> {
+    pub(super) sink: Sink<'s, 'w>,
+    /// For files that the parent snapshot has and the repository has lost.
+    pub(super) reader: Option<FileReader<'a>>,
+    pub(super) watch: &'a Watch,
+    pub(super) counts: Counts,
+    /// Bytes of the file whose pieces are coming in.
+    pub(super) file_bytes: u64,
+}
+
+/// The answers of one batch's job, one by one.
+struct Answers<'a> {
+    receiver: Option<Receiver<Vec<Event>>>,
+    events: VecDeque<Event>,
+    watch: &'a Watch,
+}
+
+impl Answers<'_> {
+    fn next(&mut self) -> Result<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            let events = self.receiver.as_ref().and_then(|receiver| receive(receiver, self.watch).transpose());
+            match events {
+                Some(events) => self.events = events?.into(),
+                // Its thread has panicked, and the panic will go on as soon as all threads have ended.
+                None => return Err(Error::Cancelled),
+            }
+        }
+    }
+}
+
+/// The next message, or `None` after the last.
+fn receive<T>(receiver: &Receiver<T>, watch: &Watch) -> Result<Option<T>> {
+    loop {
+        watch.check()?;
+        match receiver.recv_timeout(PATIENCE) {
+            Ok(message) => return Ok(Some(message)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+impl Delivery<'_, '_, '_> {
+    /// Delivers all batches.
+    pub(super) fn run(mut self, batches: Receiver<Batch>) -> Result<Counts> {
+        while let Some(batch) = receive(&batches, self.watch)? {
+            let mut answers = Answers { receiver: batch.answers, events: VecDeque::new(), watch: self.watch };
+            for step in batch.steps {
+                self.step(step, &mut answers)?;
+            }
+        }
+        Ok(self.counts)
+    }
+
+    fn step(&mut self, step: Step, answers: &mut Answers<'_>) -> Result<()> {
+        match step {
+            Step::Begin => return self.sink.directory_begin(),
+            Step::End(name, meta) => {
+                self.counts.directories += 1;
+                self.sink.directory_end(name, *meta)?;
+            }
+            Step::Same(entry, folder) => self.same(entry, folder)?,
+            Step::Add(entry) => {
+                self.counts.others += 1;
+                self.sink.add(*entry)?;
+            }
+            Step::Read(known) => while !self.event(answers.next()?, known)? {},
+            Step::Skipped(known, bytes) => {
+                self.counts.bytes_read += bytes;
+                count(&self.watch.bytes, bytes);
+                self.read_one(known, bytes);
+            }
+        }
+        count(&self.watch.entries, 1);
+        Ok(())
+    }
+
+    /// Takes what a reader says of a file, and tells whether that was the last of it.
+    fn event(&mut self, event: Event, known: bool) -> Result<bool> {
+        match event {
+            Event::Piece(piece) => {
+                let bytes = match &piece {
+                    Piece::Block(block) => block.bytes().len() as u64,
+                    Piece::Hole(length) => *length,
+                };
+                self.file_bytes += bytes;
+                count(&self.watch.bytes, bytes);
+                self.sink.file_piece(piece)?;
+                return Ok(false);
+            }
+            Event::Restart => {
+                self.forget();
+                return Ok(false);
+            }
+            Event::Lost => self.forget(),
+            Event::File(name, meta) => {
+                self.counts.bytes_read += meta.size;
+                self.read_one(known, meta.size);
+                self.file_bytes = 0;
+                self.sink.file_end(name, *meta)?;
+            }
+            Event::Other(entry) => {
+                self.counts.others += 1;
+                self.sink.add(*entry)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn forget(&mut self) {
+        self.watch.bytes.fetch_sub(std::mem::take(&mut self.file_bytes), Ordering::Relaxed);
+        self.sink.file_abandon();
+    }
+
+    fn read_one(&mut self, known: bool, bytes: u64) {
+        let files = if known { &mut self.counts.files_changed } else { &mut self.counts.files_new };
+        *files += 1;
+        self.counts.bytes += bytes;
+        count(&self.watch.files_new, 1);
+    }
+
+    fn same(&mut self, entry: Arc<Entry>, folder: Arc<Folder>) -> Result<()> {
+        let file_bytes = matches!(entry.kind, Kind::File(_)).then_some(entry.meta.size);
+        match (self.sink.unchanged(&entry)?, file_bytes) {
+            (true, Some(bytes)) => {
+                self.counts.files_unchanged += 1;
+                self.counts.bytes += bytes;
+                count(&self.watch.bytes, bytes);
+                Ok(())
+            }
+            (false, Some(_)) => self.read_again(&entry.name, folder),
+            (kept, None) => {
+                self.counts.others += 1;
+                if kept { Ok(()) } else { self.sink.add(Entry::clone(&entry)) }
+            }
+        }
+    }
+
+    /// A block of an unchanged file is not stored any more: here and now, as it is rare.
+    fn read_again(&mut self, name: &Name, folder: Arc<Folder>) -> Result<()> {
+        let Some(reader) = self.reader.clone() else { return Ok(()) };
+        let fd = match folder.fd() {
+            Ok(fd) => fd,
+            Err(errno) => {
+                reader.describe.issues.lost(&folder, name.as_bytes(), errno);
+                return Ok(());
+            }
+        };
+        let mut failed = None;
+        let task = Task { folder, fd, name: name.clone() };
+        let closed = reader.read(&task, &mut |event| {
+            let done = self.watch.check().and_then(|()| self.event(event, true));
+            done.map(|_| ()).map_err(|error| {
+                failed = Some(error);
+                Closed
+            })
+        });
+        match (closed, failed) {
+            (Err(Closed), Some(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Counts for whoever watches.
+pub(super) fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}

@@ -1,0 +1,279 @@
+//! Everything an entry is but its content: what `stat` tells, who owns it, its attributes, flags and link target.
+//!
+//! Attributes are kept in all namespaces that can be read (`user`, `trusted` for root, `security` with capabilities,
+//! `system` with POSIX ACLs). A file system without attributes or flags is a file system without them, not an error;
+//! an attribute that is listed and cannot be read is noted.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::fcntl::OFlag;
+use nix::fcntl::readlinkat;
+use nix::libc;
+use nix::sys::stat::FileStat;
+use nix::sys::stat::fstat;
+use nix::sys::stat::fstatat;
+use nix::unistd::Gid;
+use nix::unistd::Group;
+use nix::unistd::Uid;
+use nix::unistd::User;
+
+use bygone_cli::xattrs::XattrsOf;
+use bygone_cli::xattrs::xattr_names;
+use bygone_cli::xattrs::xattr_value;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::Name;
+use bygone_core::entry::Owner;
+use bygone_core::entry::Time;
+use bygone_core::entry::Xattr;
+use bygone_core::limits;
+
+use crate::backup::folder::Folder;
+use crate::backup::folder::open_quietly;
+use crate::backup::report::Issues;
+use crate::backup::report::Trouble;
+use crate::sys;
+
+/// What `stat` tells, in the widths of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stat {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) nlink: u32,
+    pub(super) size: u64,
+    pub(super) blocks: u64,
+    pub(super) mtime: Time,
+    pub(super) ctime: Time,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) rdev: u64,
+}
+
+/// The file types of Linux.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileType {
+    File,
+    Directory,
+    Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+impl Stat {
+    /// Of something open.
+    pub(super) fn of_fd(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
+        fstat(fd).map(|stat| Stat::new(&stat))
+    }
+
+    /// Of `name` in a directory; a symbolic link is not followed and nothing is mounted.
+    pub(super) fn of_child(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
+        fstatat(directory, name, flags).map(|stat| Stat::new(&stat))
+    }
+
+    /// Of `name` in a directory, or of what it links to.
+    pub(super) fn of_child_followed(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
+        fstatat(directory, name, AtFlags::empty()).map(|stat| Stat::new(&stat))
+    }
+
+    /// The fields differ in type from one architecture to the next, so every one is converted.
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+    fn new(stat: &FileStat) -> Stat {
+        let time = |secs, nanos| Time { secs, nanos: u32::try_from(nanos).unwrap_or(0) };
+        Stat {
+            mode: stat.st_mode,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
+            rdev: stat.st_rdev as u64,
+        }
+    }
+
+    pub(super) fn file_type(&self) -> FileType {
+        match self.mode & libc::S_IFMT {
+            libc::S_IFDIR => FileType::Directory,
+            libc::S_IFLNK => FileType::Symlink,
+            libc::S_IFIFO => FileType::Fifo,
+            libc::S_IFSOCK => FileType::Socket,
+            libc::S_IFCHR => FileType::CharDevice,
+            libc::S_IFBLK => FileType::BlockDevice,
+            _ => FileType::File,
+        }
+    }
+
+    /// True if `later`, of the same file, shows no sign of a change.
+    pub(super) fn same_state(&self, later: &Stat) -> bool {
+        (self.size, self.mtime, self.ctime) == (later.size, later.mtime, later.ctime)
+    }
+}
+
+/// Names of users and groups, asked once each: behind the question may be a server far away.
+#[derive(Debug, Default)]
+pub(super) struct Owners(Mutex<HashMap<(u32, u32), Arc<Owner>>>);
+
+impl Owners {
+    pub(super) fn get(&self, uid: u32, gid: u32) -> Arc<Owner> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = known.entry((uid, gid)).or_insert_with(|| {
+            let user = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
+            let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name);
+            Arc::new(Owner { uid, gid, user: owner_name(user), group: owner_name(group) })
+        });
+        owner.clone()
+    }
+}
+
+fn owner_name(name: Option<String>) -> Vec<u8> {
+    name.map(String::into_bytes).filter(|name| name.len() <= limits::OWNER_NAME_BYTES_MAX).unwrap_or_default()
+}
+
+/// Makes entries' metadata.
+#[derive(Clone, Copy)]
+pub(super) struct Describer<'a> {
+    pub(super) owners: &'a Owners,
+    pub(super) issues: &'a Issues,
+}
+
+impl Describer<'_> {
+    /// The metadata of an open file (`name` in `folder`) or directory (`folder` itself, `name` empty).
+    pub(super) fn opened(&self, fd: BorrowedFd<'_>, stat: &Stat, folder: &Folder, name: &[u8]) -> Meta {
+        let note = |attribute: &[u8], errno: Errno| self.note_attribute(folder, name, attribute, errno);
+        let xattrs = match xattrs(XattrsOf::Fd(fd), note) {
+            // A directory that may only be passed through has no descriptor that can be asked, but a path that can.
+            Err(Errno::EBADF) => CString::new(format!("/proc/self/fd/{}/.", fd.as_raw_fd()))
+                .map_or(Ok(Vec::new()), |path| xattrs_or_none(xattrs(XattrsOf::Path(&path), note))),
+            other => xattrs_or_none(other),
+        };
+        let xattrs = xattrs.unwrap_or_else(|errno| {
+            note(b"", errno);
+            Vec::new()
+        });
+        self.meta(stat, 0, sys::inode_flags(fd).unwrap_or(0), xattrs)
+    }
+
+    /// The metadata of a directory whose attributes and flags are known from an entry with the same change time.
+    pub(super) fn refreshed(&self, stat: &Stat, known: &Meta) -> Meta {
+        self.meta(stat, 0, known.flags, known.xattrs.clone())
+    }
+
+    /// The metadata of something that is not open, if it can be had: of a file by opening it.
+    pub(super) fn closed(&self, folder: &Folder, fd: &OwnedFd, name: &Name, stat: &Stat) -> Option<Meta> {
+        if stat.file_type() != FileType::File {
+            return self.other(folder, fd, name, stat).ok().map(|entry| entry.meta);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = open_quietly(fd.as_fd(), name.as_bytes(), flags).ok()?;
+        let opened = Stat::of_fd(file.as_fd()).ok()?;
+        (opened == *stat).then(|| self.opened(file.as_fd(), stat, folder, name.as_bytes()))
+    }
+
+    /// What `stat` tells, and nothing more.
+    pub(super) fn bare(&self, stat: &Stat) -> Meta {
+        self.meta(stat, 0, 0, Vec::new())
+    }
+
+    /// The entry of something that has no content: anything but a file or a directory.
+    pub(super) fn other(&self, folder: &Folder, fd: &OwnedFd, name: &Name, stat: &Stat) -> Result<Entry, Errno> {
+        let mut size = 0;
+        let kind = match stat.file_type() {
+            FileType::Symlink => {
+                let target = readlinkat(fd.as_fd(), name.as_bytes())?.into_vec();
+                if target.len() > limits::SYMLINK_BYTES_MAX {
+                    return Err(Errno::ENAMETOOLONG);
+                }
+                size = target.len() as u64;
+                Kind::Symlink(target)
+            }
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            FileType::CharDevice => Kind::CharDevice { rdev: stat.rdev },
+            FileType::BlockDevice => Kind::BlockDevice { rdev: stat.rdev },
+            FileType::File => return Err(Errno::EINVAL),
+            FileType::Directory => return Err(Errno::EISDIR),
+        };
+        let xattrs = self.xattrs_by_path(folder, fd, name);
+        Ok(Entry { name: name.clone(), meta: self.meta(stat, size, 0, xattrs), kind })
+    }
+
+    /// No descriptor of a link or a device can be asked for attributes, so a path must do: short, as it begins at the
+    /// directory's descriptor.
+    fn xattrs_by_path(&self, folder: &Folder, fd: &OwnedFd, name: &Name) -> Vec<Xattr> {
+        let mut path = format!("/proc/self/fd/{}/", fd.as_raw_fd()).into_bytes();
+        path.extend_from_slice(name.as_bytes());
+        let Ok(path) = CString::new(path) else { return Vec::new() };
+        let note = |attribute: &[u8], errno| self.note_attribute(folder, name.as_bytes(), attribute, errno);
+        xattrs_or_none(xattrs(XattrsOf::Path(&path), note)).unwrap_or_else(|errno| {
+            note(b"", errno);
+            Vec::new()
+        })
+    }
+
+    fn note_attribute(&self, folder: &Folder, name: &[u8], attribute: &[u8], errno: Errno) {
+        let attribute = bygone_core::entry::printable(attribute);
+        let which =
+            if attribute.is_empty() { "its attributes were".into() } else { format!("attribute {attribute} was") };
+        self.issues.add(folder.path(name), Trouble::Note(format!("{which} not read: {}", errno.desc())));
+    }
+
+    fn meta(&self, stat: &Stat, target_bytes: u64, flags: u32, xattrs: Vec<Xattr>) -> Meta {
+        Meta {
+            mode: (stat.mode & 0o7777) as u16,
+            owner: self.owners.get(stat.uid, stat.gid),
+            mtime: stat.mtime,
+            ctime: stat.ctime,
+            size: if stat.file_type() == FileType::File { stat.size } else { target_bytes },
+            nlink: stat.nlink,
+            device: stat.device,
+            inode: stat.inode,
+            flags,
+            xattrs,
+        }
+    }
+}
+
+/// All attributes that can be read, sorted by name; `note` hears of those that are listed and cannot.
+fn xattrs(of: XattrsOf<'_>, note: impl Fn(&[u8], Errno)) -> Result<Vec<Xattr>, Errno> {
+    let names = xattr_names(of)?;
+    let mut xattrs = Vec::new();
+    for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        let fits = name.len() <= limits::XATTR_NAME_BYTES_MAX && xattrs.len() < limits::XATTRS_MAX;
+        match CString::new(name).map_err(|_| Errno::EINVAL).and_then(|name| xattr_value(of, &name)) {
+            Ok(value) if fits => xattrs.push(Xattr { name: name.to_vec(), value }),
+            Ok(_) => note(name, Errno::E2BIG),
+            // Removed since it was listed.
+            Err(Errno::ENODATA) => {}
+            Err(errno) => note(name, errno),
+        }
+    }
+    xattrs.sort_unstable();
+    Ok(xattrs)
+}
+
+fn xattrs_or_none(xattrs: Result<Vec<Xattr>, Errno>) -> Result<Vec<Xattr>, Errno> {
+    match xattrs {
+        // Not a file system with attributes, or not there any more: whoever reads the content will notice that.
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::ENOENT) => Ok(Vec::new()),
+        other => other,
+    }
+}

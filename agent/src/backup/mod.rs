@@ -1,0 +1,207 @@
+//! The user's files: found, compared with the parent snapshot, read, and delivered in tree order.
+//!
+//! ```text
+//! scanners (pool) --directories--> walk --batches------------------------------> delivery --> writer
+//!                                    \---jobs--> readers --pieces of each job---/
+//! ```
+//!
+//! The walk is one thread, so is the delivery (the caller's, who owns the writer); scanners and readers are several.
+//! All queues are bounded, in entries or in bytes; all threads are scoped; the first error ends them all.
+//!
+//! Nothing on the way joins paths: directories are open descriptors, so a tree may be deeper than any path
+//! that a system call takes, and cannot be swapped for another one while it is walked.
+
+mod ahead;
+mod before;
+mod deliver;
+pub(crate) mod exclude;
+mod folder;
+mod metadata;
+mod plan;
+mod read;
+mod report;
+mod roots;
+mod scan;
+mod sink;
+mod stdin;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZero;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::thread;
+
+use ahead::Pool;
+use before::Compare;
+use crossbeam_channel::bounded;
+use deliver::Delivery;
+use metadata::Describer;
+use metadata::Owners;
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use plan::Queues;
+use plan::Stop;
+use plan::Walk;
+use read::FileReader;
+use report::Issues;
+use scan::Scope;
+use sink::Sink;
+
+use bygone_core::error::Result;
+use bygone_core::watch::Watch;
+use bygone_core::write::Cutter;
+use bygone_core::write::Writer;
+
+pub use before::Parent;
+pub use exclude::BadPattern;
+pub use exclude::Excludes;
+pub use exclude::pattern_lines;
+pub use report::Counts;
+pub use report::Issue;
+pub use report::Report;
+pub use report::Trouble;
+pub use roots::Roots;
+pub use scan::Rules;
+pub use stdin::backup_stdin;
+
+/// Entries that are scanned and not yet walked.
+const ENTRIES_AHEAD: usize = 16 << 10;
+/// Batches between walk and delivery; a job's answers wait there too.
+const BATCHES_AHEAD: usize = 6;
+/// Content that may wait in the answers of one job, beside what is being read and what is being handed over.
+const ANSWER_BYTES_AHEAD: usize = 2 << 20;
+/// Content that may wait in all jobs.
+const JOB_BYTES_AHEAD: usize = 24 << 20;
+
+/// How to back up.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What to leave out.
+    pub rules: Rules,
+    /// Read every file, whatever the parent snapshot says.
+    pub force: bool,
+    /// Believe size, modification time and inode number alone.
+    pub ignore_ctime: bool,
+    /// Do not compare inode numbers, for file systems that make them up.
+    pub ignore_inode: bool,
+    /// Directories that bygone itself writes to (catalog, cache, local store): left out, with a note.
+    pub own_directories: Vec<PathBuf>,
+}
+
+/// How many threads and open files a run may have.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    scanners: usize,
+    readers: usize,
+    entries_ahead: usize,
+    directories_ahead: usize,
+    directories_held: usize,
+    /// Directories whose descriptors one job of reading may hold.
+    directories_a_job: usize,
+}
+
+impl Bounds {
+    fn of_this_machine() -> Bounds {
+        let cores = thread::available_parallelism().map_or(2, NonZero::get);
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft);
+        let share = |parts: u64, max: usize| usize::try_from(descriptors / parts).unwrap_or(max).clamp(2, max);
+        Bounds {
+            // Scanning waits for disks more than for processors, and costs few of either.
+            scanners: cores.clamp(4, 8),
+            readers: cores.clamp(2, 8),
+            entries_ahead: ENTRIES_AHEAD,
+            directories_ahead: share(8, 256),
+            directories_held: share(16, 64),
+            directories_a_job: share(64, 16),
+        }
+    }
+}
+
+/// Walks all that a backup would, reads no file, and tells what it would do.
+pub fn dry_run(parent: Option<Parent>, roots: &Roots, options: &Options, watch: &Watch) -> Result<Report> {
+    run(Sink::Count, None, parent, roots, options, watch, &Bounds::of_this_machine())
+}
+
+/// Gives the files and directories of `roots` to `writer`, in tree order. Trouble with the user's files is in the
+/// report; an error is one of the repository, or that there is nothing to back up.
+pub fn backup_tree(
+    writer: &mut Writer<'_>,
+    parent: Option<Parent>,
+    roots: &Roots,
+    options: &Options,
+    watch: &Watch,
+) -> Result<Report> {
+    let cutter = writer.cutter();
+    run(Sink::Writer(writer), Some(cutter), parent, roots, options, watch, &Bounds::of_this_machine())
+}
+
+fn run(
+    sink: Sink<'_, '_>,
+    cutter: Option<Cutter>,
+    parent: Option<Parent>,
+    roots: &Roots,
+    options: &Options,
+    watch: &Watch,
+    bounds: &Bounds,
+) -> Result<Report> {
+    let parent = parent.filter(|_| !options.force).unwrap_or_else(Parent::none);
+    let found = roots.look()?;
+    let (issues, owners) = (Issues::default(), Owners::default());
+    for (path, errno) in found.lost {
+        issues.add(path, Trouble::Unreadable(errno.desc().into()));
+    }
+    let pool = Pool::new(bounds.entries_ahead, bounds.directories_ahead);
+    let own = options.own_directories.iter().filter_map(|path| path.metadata().ok());
+    let own = own.map(|metadata| (metadata.dev(), metadata.ino())).collect();
+    let scope = Scope { rules: &options.rules, devices: found.devices, own, issues: &issues, pool: &pool };
+    let describe = Describer { owners: &owners, issues: &issues };
+    let reader = cutter.map(|cutter| FileReader { cutter, describe });
+    let compare =
+        Compare { ignore_ctime: options.ignore_ctime, ignore_inode: options.ignore_inode, began: parent.began };
+    let counts = thread::scope(|threads| {
+        let block_bytes = reader.as_ref().map_or(1, |reader| reader.cutter.block_bytes()).max(1);
+        let (batch_in, batch_out) = bounded(BATCHES_AHEAD.min(JOB_BYTES_AHEAD / block_bytes).max(1));
+        let (job_in, job_out) = bounded(BATCHES_AHEAD);
+        for _ in 0..bounds.scanners {
+            threads.spawn(|| pool.work(&scope));
+        }
+        if let Some(reader) = &reader {
+            for _ in 0..bounds.readers {
+                let jobs = job_out.clone();
+                threads.spawn(move || reader.work(&jobs));
+            }
+        }
+        drop(job_out);
+        let jobs = reader.is_some().then_some(job_in);
+        let queues = Queues {
+            batches: batch_in,
+            jobs,
+            answers_max: ANSWER_BYTES_AHEAD / block_bytes.max(read::ANSWER_BYTES),
+            folders_max: bounds.directories_a_job,
+        };
+        let (scope, way, root) = (&scope, &found.way, parent.root);
+        let walk = Walk { scope, describe, compare, past: parent.past, held_max: bounds.directories_held, queues };
+        let walk = threads.spawn(move || {
+            let _close = CloseOnDrop(scope.pool);
+            walk.run(way, root)
+        });
+        let delivery = Delivery { sink, reader: reader.clone(), watch, counts: Counts::default(), file_bytes: 0 };
+        let delivered = delivery.run(batch_out);
+        let walked = walk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (delivered, walked) {
+            (Ok(_), Err(Stop::Failed(error))) => Err(error),
+            (delivered, _) => delivered,
+        }
+    })?;
+    Ok(issues.into_report(counts))
+}
+
+/// The walk's end is the end of scanning ahead, also if the walk panics.
+struct CloseOnDrop<'a>(&'a Pool);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

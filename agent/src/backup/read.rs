@@ -1,0 +1,269 @@
+//! The content of files, as pieces on the file's grid of blocks.
+//!
+//! A file is opened without following a link and without waiting, and is what it is once it is open: what the scan saw
+//! may have been replaced since, even by a pipe, which is never read from. Metadata is taken before the content and
+//! compared after it; a file that changed in between is read once more, and what that gave is kept and reported if it
+//! changed again. A size in the metadata is always the number of bytes that were delivered. A file that fails midway is
+//! left out: no byte is ever made up.
+//!
+//! Several threads read at once, each a [`Job`] of consecutive files; every job answers through a bounded channel of
+//! its own, so that the one who wants the answers in order can take them so, and memory is bounded.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc::off_t;
+use nix::unistd::Whence;
+use nix::unistd::lseek;
+
+use bygone_core::entry::Entry;
+use bygone_core::entry::Meta;
+use bygone_core::entry::Name;
+use bygone_core::write::Cutter;
+use bygone_core::write::Piece;
+
+use crate::backup::folder::Folder;
+use crate::backup::folder::open_quietly;
+use crate::backup::metadata::Describer;
+use crate::backup::metadata::FileType;
+use crate::backup::metadata::Stat;
+use crate::backup::report::Trouble;
+
+/// Content that a job gathers before it answers.
+pub(super) const ANSWER_BYTES: usize = 256 << 10;
+/// Events that a job gathers before it answers.
+const ANSWER_EVENTS: usize = 1 << 10;
+/// `st_blocks` counts in these, whatever the file system's own blocks are.
+const STAT_BLOCK_BYTES: u64 = 512;
+
+/// One file to be read.
+pub(super) struct Task {
+    pub(super) folder: Arc<Folder>,
+    /// The folder's descriptor.
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) name: Name,
+}
+
+/// Consecutive files, and where to answer.
+pub(super) struct Job {
+    pub(super) tasks: Vec<Task>,
+    pub(super) answers: Sender<Vec<Event>>,
+}
+
+/// What reading a file gives, in this order: pieces, perhaps with a restart among them, then one of the others.
+pub(super) enum Event {
+    /// The next stretch.
+    Piece(Piece),
+    /// Forget the pieces of this file: it is read again from its beginning.
+    Restart,
+    /// The file is complete.
+    File(Name, Box<Meta>),
+    /// It is not a file any more but this.
+    Other(Box<Entry>),
+    /// Forget the pieces of this file: it is left out. The issue has been reported.
+    Lost,
+}
+
+/// Nobody wants the answers any more.
+pub(super) struct Closed;
+
+/// Reads files.
+#[derive(Clone)]
+pub(super) struct FileReader<'a> {
+    pub(super) cutter: Cutter,
+    pub(super) describe: Describer<'a>,
+}
+
+/// Why a reading of a file's content ended early.
+enum Broken {
+    Closed,
+    Errno(Errno),
+}
+
+impl From<Errno> for Broken {
+    fn from(errno: Errno) -> Broken {
+        Broken::Errno(errno)
+    }
+}
+
+impl From<Closed> for Broken {
+    fn from(_: Closed) -> Broken {
+        Broken::Closed
+    }
+}
+
+type Emit<'a> = dyn FnMut(Event) -> Result<(), Closed> + 'a;
+
+impl FileReader<'_> {
+    /// What each reading thread does until there are no more jobs.
+    pub(super) fn work(&self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            if self.answer(&job).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, job: &Job) -> Result<(), Closed> {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        let send = |events: &mut Vec<Event>| job.answers.send(std::mem::take(events)).map_err(|_| Closed);
+        for task in &job.tasks {
+            self.read(task, &mut |event| {
+                if let Event::Piece(Piece::Block(block)) = &event {
+                    bytes += block.bytes().len();
+                }
+                events.push(event);
+                if bytes >= ANSWER_BYTES || events.len() >= ANSWER_EVENTS {
+                    bytes = 0;
+                    send(&mut events)?;
+                }
+                Ok(())
+            })?;
+        }
+        if events.is_empty() { Ok(()) } else { send(&mut events) }
+    }
+
+    /// Reads one file; the last event ends it.
+    pub(super) fn read(&self, task: &Task, emit: &mut Emit<'_>) -> Result<(), Closed> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let opened = open_quietly(task.fd.as_fd(), task.name.as_bytes(), flags)
+            .and_then(|file| Stat::of_fd(file.as_fd()).map(|stat| (file, stat)));
+        match opened {
+            Ok((file, stat)) if stat.file_type() == FileType::File => self.read_opened(task, &file, stat, emit),
+            Ok(_) => self.replaced(task, Errno::EISDIR, emit),
+            Err(errno) => self.replaced(task, errno, emit),
+        }
+    }
+
+    /// Reads a file that is open.
+    pub(super) fn read_opened(
+        &self,
+        task: &Task,
+        file: &OwnedFd,
+        stat: Stat,
+        emit: &mut Emit<'_>,
+    ) -> Result<(), Closed> {
+        match self.content(task, file, stat, emit) {
+            Ok(()) => Ok(()),
+            Err(Broken::Closed) => Err(Closed),
+            Err(Broken::Errno(errno)) => self.lose(task, errno, emit),
+        }
+    }
+
+    /// Reads what is open until it holds still, at most twice.
+    fn content(&self, task: &Task, file: &OwnedFd, mut before: Stat, emit: &mut Emit<'_>) -> Result<(), Broken> {
+        for last in [false, true] {
+            let mut meta = self.describe.opened(file.as_fd(), &before, &task.folder, task.name.as_bytes());
+            let delivered = self.pieces(file, &before, emit)?;
+            let after = Stat::of_fd(file.as_fd())?;
+            let still = before.same_state(&after) && delivered == before.size;
+            if still || last {
+                if !still {
+                    self.describe.issues.add(task.folder.path(task.name.as_bytes()), Trouble::Changed);
+                }
+                meta.size = delivered;
+                return Ok(emit(Event::File(task.name.clone(), Box::new(meta)))?);
+            }
+            emit(Event::Restart)?;
+            before = after;
+        }
+        Ok(())
+    }
+
+    /// Delivers the content, holes as holes where there are any, and tells how many bytes that made.
+    fn pieces(&self, file: &OwnedFd, stat: &Stat, emit: &mut Emit<'_>) -> Result<u64, Broken> {
+        let size = stat.size;
+        if stat.blocks.saturating_mul(STAT_BLOCK_BYTES) >= size {
+            return self.data(file, 0, size, emit);
+        }
+        let mut offset = 0;
+        while offset < size {
+            let data = data_from(file, offset)?.min(size);
+            if data > offset {
+                emit(Event::Piece(Piece::Hole(data - offset)))?;
+            }
+            if data == size {
+                return Ok(size);
+            }
+            let hole = hole_from(file, data)?.clamp(data + 1, size);
+            offset = self.data(file, data, hole, emit)?;
+            if offset < hole {
+                return Ok(offset);
+            }
+        }
+        Ok(offset)
+    }
+
+    /// Delivers the bytes from `offset` up to `end` in blocks that end on the grid, and tells how far it came: less
+    /// than `end` if the file ends there.
+    fn data(&self, file: &OwnedFd, mut offset: u64, end: u64, emit: &mut Emit<'_>) -> Result<u64, Broken> {
+        let grid = self.cutter.block_bytes() as u64;
+        while offset < end {
+            let length = (grid - offset % grid).min(end - offset) as usize;
+            let mut bytes = Vec::with_capacity(length);
+            while bytes.len() < length {
+                let missing = length - bytes.len();
+                if crate::sys::read_at(file.as_fd(), offset + bytes.len() as u64, &mut bytes, missing)? == 0 {
+                    break;
+                }
+            }
+            let got = bytes.len();
+            if got > 0 {
+                emit(Event::Piece(Piece::Block(self.cutter.block(bytes))))?;
+            }
+            offset += got as u64;
+            if got < length {
+                break;
+            }
+        }
+        Ok(offset)
+    }
+
+    /// What was a file when its directory was listed could not be opened, or is none any more.
+    fn replaced(&self, task: &Task, errno: Errno, emit: &mut Emit<'_>) -> Result<(), Closed> {
+        let name = &task.name;
+        let now = Stat::of_child(task.fd.as_fd(), name.as_bytes());
+        let entry = now.and_then(|stat| match stat.file_type() {
+            FileType::File | FileType::Directory => Err(errno),
+            _ => self.describe.other(&task.folder, &task.fd, name, &stat),
+        });
+        match entry {
+            Ok(entry) => emit(Event::Other(Box::new(entry))),
+            Err(errno) => self.lose(task, errno, emit),
+        }
+    }
+
+    fn lose(&self, task: &Task, errno: Errno, emit: &mut Emit<'_>) -> Result<(), Closed> {
+        self.describe.issues.lost(&task.folder, task.name.as_bytes(), errno);
+        emit(Event::Lost)
+    }
+}
+
+/// The first byte of data at or after `offset`; far away if only a hole follows.
+fn data_from(file: &OwnedFd, offset: u64) -> Result<u64, Errno> {
+    match seek(file, offset, Whence::SeekData) {
+        Err(Errno::ENXIO) => Ok(u64::MAX),
+        // A file system that knows no holes: all is data.
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(offset),
+        other => other,
+    }
+}
+
+/// The first byte of a hole at or after `offset`; the end of the file counts as one.
+fn hole_from(file: &OwnedFd, offset: u64) -> Result<u64, Errno> {
+    match seek(file, offset, Whence::SeekHole) {
+        Err(Errno::ENXIO | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(u64::MAX),
+        other => other,
+    }
+}
+
+fn seek(file: &OwnedFd, offset: u64, whence: Whence) -> Result<u64, Errno> {
+    let offset = off_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+    lseek(file, offset, whence).map(|at| u64::try_from(at).unwrap_or(0))
+}

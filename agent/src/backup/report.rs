@@ -1,0 +1,181 @@
+//! What a backup met on its way through the user's files, counted and returned, never only logged.
+//!
+//! Trouble with the user's files is not an error of the repository: the backup goes on, and the caller decides by
+//! [`Report::unreadable`] whether the snapshot is complete. The list is bounded, the counts are not.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+
+use bygone_core::entry::printable;
+
+use crate::backup::folder::Folder;
+
+/// Issues that are kept with their path; further ones are only counted.
+const ISSUES_MAX: usize = 1_000;
+/// Bytes of paths that are kept with the issues: deep trees have paths of megabytes.
+const ISSUE_PATH_BYTES_MAX: usize = 4 << 20;
+
+/// Something that the user should know about one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issue {
+    /// The path inside the snapshot, raw bytes.
+    pub path: Vec<u8>,
+    /// What happened.
+    pub trouble: Trouble,
+}
+
+/// What happened to a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// It exists and could not be read: it is missing from the snapshot.
+    Unreadable(String),
+    /// It was removed after its directory had been listed.
+    Vanished,
+    /// It changed while it was read, twice: what the second reading gave is in the snapshot.
+    Changed,
+    /// All went well, but not as a reader of the command might expect.
+    Note(String),
+}
+
+impl fmt::Display for Issue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = printable(&self.path);
+        match &self.trouble {
+            Trouble::Unreadable(why) => write!(f, "cannot read {path}: {why}"),
+            Trouble::Vanished => write!(f, "{path} vanished before it was read"),
+            Trouble::Changed => write!(f, "{path} changed while it was read"),
+            Trouble::Note(note) => write!(f, "{path}: {note}"),
+        }
+    }
+}
+
+/// How many entries of which fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Files whose path the parent snapshot does not have.
+    pub files_new: u64,
+    /// Files that the parent snapshot has in another form, and were read.
+    pub files_changed: u64,
+    /// Files taken from the parent snapshot without reading them.
+    pub files_unchanged: u64,
+    /// Directories, with those on the way to what was asked for.
+    pub directories: u64,
+    /// Symbolic links, devices, pipes and sockets.
+    pub others: u64,
+    /// Paths left out by the user's rules, not counting what is below them.
+    pub excluded: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Bytes of the files that were read.
+    pub bytes_read: u64,
+}
+
+impl Counts {
+    /// Regular files.
+    pub fn files(&self) -> u64 {
+        self.files_new + self.files_changed + self.files_unchanged
+    }
+}
+
+/// What a walk through the user's files has to tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// The first issues, in byte order of their paths.
+    pub issues: Vec<Issue>,
+    /// Issues that are counted but not listed.
+    pub issues_omitted: u64,
+    /// Paths that exist and are missing from the snapshot: not 0 means exit code 3.
+    pub unreadable: u64,
+    /// Files that vanished or changed under the reader.
+    pub unsettled: u64,
+    /// Entries by fate.
+    pub counts: Counts,
+}
+
+/// Where every thread of a backup puts its issues.
+#[derive(Debug, Default)]
+pub(super) struct Issues {
+    kept: Mutex<Kept>,
+    pub(super) excluded: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    issues: Vec<Issue>,
+    path_bytes: usize,
+    omitted: u64,
+    unreadable: u64,
+    unsettled: u64,
+}
+
+impl Issues {
+    pub(super) fn add(&self, path: Vec<u8>, trouble: Trouble) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble {
+            Trouble::Unreadable(_) => kept.unreadable += 1,
+            Trouble::Vanished | Trouble::Changed => kept.unsettled += 1,
+            Trouble::Note(_) => {}
+        }
+        kept.path_bytes = kept.path_bytes.saturating_add(path.len());
+        if kept.issues.len() < ISSUES_MAX && kept.path_bytes <= ISSUE_PATH_BYTES_MAX {
+            kept.issues.push(Issue { path, trouble });
+        } else {
+            kept.omitted += 1;
+        }
+    }
+
+    /// `name` in `folder` cannot be had: it is gone, or unreadable.
+    pub(super) fn lost(&self, folder: &Folder, name: &[u8], errno: Errno) {
+        let trouble = match errno {
+            Errno::ENOENT => Trouble::Vanished,
+            errno => Trouble::Unreadable(errno.desc().into()),
+        };
+        self.add(folder.path(name), trouble);
+    }
+
+    pub(super) fn exclude(&self, paths: u64) {
+        self.excluded.fetch_add(paths, Ordering::Relaxed);
+    }
+
+    /// Issues come from several threads: sorting makes two runs over the same tree say the same.
+    pub(super) fn into_report(self, counts: Counts) -> Report {
+        let mut kept = self.kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+        kept.issues.sort_by(|a, b| a.path.cmp(&b.path));
+        Report {
+            issues: kept.issues,
+            issues_omitted: kept.omitted,
+            unreadable: kept.unreadable,
+            unsettled: kept.unsettled,
+            counts: Counts { excluded: self.excluded.into_inner(), ..counts },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_bounded_and_the_counts_are_not() {
+        let issues = Issues::default();
+        for i in 0..ISSUES_MAX + 5 {
+            issues.add(i.to_string().into_bytes(), Trouble::Vanished);
+        }
+        issues.add(vec![b'x'; ISSUE_PATH_BYTES_MAX], Trouble::Unreadable("EIO".into()));
+        let report = issues.into_report(Counts::default());
+        assert_eq!((report.issues.len(), report.issues_omitted), (ISSUES_MAX, 6));
+        assert_eq!((report.unsettled, report.unreadable), (ISSUES_MAX as u64 + 5, 1));
+        assert!(report.issues.is_sorted_by(|a, b| a.path <= b.path));
+    }
+
+    #[test]
+    fn an_issue_cannot_control_the_terminal() {
+        let issue = Issue { path: b"/a\x1b[2J".to_vec(), trouble: Trouble::Unreadable("Permission denied".into()) };
+        assert_eq!(issue.to_string(), "cannot read /a\\x1b[2J: Permission denied");
+    }
+}

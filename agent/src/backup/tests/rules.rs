@@ -1,0 +1,128 @@
+//! What is left out, and what leads to what was asked for.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::backup::Excludes;
+use crate::backup::Trouble;
+use crate::backup::tests::Call;
+use crate::backup::tests::Fixture;
+use crate::backup::tests::Parent;
+
+fn excluding(patterns: &[&str]) -> Excludes {
+    Excludes::new(patterns.iter().map(|pattern| pattern.as_bytes())).unwrap()
+}
+
+#[test]
+fn patterns_leave_out_whole_branches() {
+    let mut fixture = Fixture::with(&[("a/x.o", ""), ("a/keep", ""), ("target/debug/x", ""), ("b/target/y", "")]);
+    let anchored = format!("{}/b/*", fixture.top.display());
+    fixture.options.rules.excludes = excluding(&["*.o", "target/debug", &anchored]);
+    let report = fixture.run();
+    assert_eq!(fixture.below(), ["a/keep", "a/", "b/", "target/"]);
+    assert_eq!(report.counts.excluded, 3);
+}
+
+#[test]
+fn what_was_asked_for_by_name_is_not_left_out_itself() {
+    let mut fixture = Fixture::with(&[("cache/file", ""), ("cache/cache/file", "")]);
+    fixture.options.rules.excludes = excluding(&["cache"]);
+    fixture.try_run(Parent::none(), &["cache"]).unwrap();
+    assert_eq!(fixture.below(), ["cache/file", "cache/"]);
+}
+
+#[test]
+fn caches_keep_their_tag_and_nothing_else() {
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n# more";
+    let mut fixture = Fixture::with(&[("c/CACHEDIR.TAG", tag), ("c/x", ""), ("d/CACHEDIR.TAG", "no"), ("d/x", "")]);
+    fixture.options.rules.caches = true;
+    fixture.run();
+    assert_eq!(fixture.below(), ["c/CACHEDIR.TAG", "c/", "d/CACHEDIR.TAG", "d/x", "d/"]);
+}
+
+#[test]
+fn a_marked_directory_keeps_its_mark() {
+    let mut fixture = Fixture::with(&[("a/.nobackup", ""), ("a/x", ""), ("a/sub/y", ""), ("b/x", "")]);
+    fixture.options.rules.if_present = vec![b".nobackup".to_vec()];
+    fixture.run();
+    assert_eq!(fixture.below(), ["a/.nobackup", "a/", "b/x", "b/"]);
+}
+
+#[test]
+fn large_files_are_left_out_but_not_large_directories() {
+    let mut fixture = Fixture::with(&[("small", "12345"), ("large", "123456"), ("dir/", "")]);
+    fixture.options.rules.larger_than = Some(5);
+    let report = fixture.run();
+    assert_eq!(fixture.below(), ["dir/", "small"]);
+    assert_eq!(report.counts.excluded, 1);
+    fixture.try_run(Parent::none(), &["large"]).unwrap();
+    assert_eq!(fixture.below(), ["large"], "it was asked for by its name");
+}
+
+#[test]
+fn what_bygone_writes_itself_is_left_out_with_a_note() {
+    let mut fixture = Fixture::with(&[("store/data", ""), ("file", "")]);
+    symlink("store", fixture.path("link")).unwrap();
+    fixture.options.own_directories = vec![fixture.path("link"), fixture.path("missing")];
+    let report = fixture.run();
+    assert_eq!(fixture.below(), ["file", "link"]);
+    assert!(matches!(report.issues.as_slice(), [issue] if matches!(issue.trouble, Trouble::Note(_))));
+    assert_eq!(report.unreadable, 0);
+}
+
+#[test]
+fn another_file_system_is_an_empty_directory() {
+    let device = |path: &str| fs::metadata(path).map(|metadata| metadata.dev());
+    let (Ok(dev), Ok(shm)) = (device("/dev"), device("/dev/shm")) else { return };
+    if dev == shm {
+        return;
+    }
+    let mut fixture = Fixture::new();
+    fixture.options.rules.one_file_system = true;
+    fixture.try_run(Parent::none(), &["/dev"]).unwrap();
+    let below = fixture.recorder.below(Path::new("/dev"));
+    assert!(below.iter().any(|path| path == "shm/") && !below.iter().any(|path| path.starts_with("shm/x")));
+    assert!(!below.iter().any(|path| path.starts_with("shm/") && path != "shm/"));
+}
+
+#[test]
+fn what_the_kernel_makes_up_is_not_walked_unless_asked_for() {
+    let mut fixture = Fixture::new();
+    fixture.options.rules.excludes = excluding(&["/*/*"]);
+    let report = fixture.try_run(Parent::none(), &["/"]).unwrap();
+    let proc = report.issues.iter().find(|issue| issue.path == b"/proc");
+    assert!(proc.is_some_and(|issue| matches!(issue.trouble, Trouble::Note(_))) || !Path::new("/proc/self").exists());
+}
+
+#[test]
+fn the_way_to_a_root_is_there_with_its_metadata_and_nothing_else() {
+    let mut fixture = Fixture::with(&[("a/b/c/file", ""), ("a/b/other", ""), ("a/x", ""), ("d/y", "")]);
+    let report = fixture.try_run(Parent::none(), &["a/b/c", "d/y", "a/b/c/file"]).unwrap();
+    assert_eq!(fixture.below(), ["a/b/c/file", "a/b/c/", "a/b/", "a/", "d/y", "d/"]);
+    assert_eq!(report.issues, []);
+    let meta = fixture.recorder.meta(&fixture.top, "a/b");
+    assert_eq!(meta.inode, fs::metadata(fixture.path("a/b")).unwrap().ino());
+    assert!(matches!(fixture.recorder.seen().last(), Some((path, Call::End(None, _))) if path.is_empty()));
+}
+
+#[test]
+fn a_link_is_itself_as_a_root_and_a_directory_on_the_way_to_one() {
+    let mut fixture = Fixture::with(&[("real/file", "content"), ("real/other", "")]);
+    symlink("real", fixture.path("link")).unwrap();
+    fixture.try_run(Parent::none(), &["link"]).unwrap();
+    assert_eq!(fixture.below(), ["link"]);
+    fixture.try_run(Parent::none(), &["link/file"]).unwrap();
+    assert_eq!(fixture.below(), ["link/file", "link/"]);
+    assert_eq!(fixture.recorder.content(&fixture.top, "link/file"), b"content");
+}
+
+#[test]
+fn a_missing_root_is_reported_and_the_others_are_backed_up() {
+    let mut fixture = Fixture::with(&[("a", ""), ("b", "")]);
+    let report = fixture.try_run(Parent::none(), &["a", "missing/too", "b"]).unwrap();
+    assert_eq!(fixture.below(), ["a", "b"]);
+    assert_eq!(report.unreadable, 1);
+    assert!(fixture.try_run(Parent::none(), &["missing", "a/x"]).is_err(), "nothing at all to back up");
+}

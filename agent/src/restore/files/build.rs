@@ -1,0 +1,326 @@
+//! The thread that walks the snapshot: it makes directories, judges what is in the target already, and hands everything
+//! else to the workers. In a dry run it only tells.
+//!
+//! A directory that is not wanted itself is made when something below it is. Directories stay private (0700) until all
+//! is in them; hard links wait until the file is whole; both are done at the end, see `finish`.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::sys::stat::FileStat;
+use nix::sys::stat::Mode;
+use nix::sys::stat::fchmod;
+use nix::unistd::UnlinkatFlags;
+use nix::unistd::unlinkat;
+
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::printable;
+use bygone_core::error::Error;
+
+use crate::restore::directories::Directories;
+use crate::restore::directories::Index;
+use crate::restore::directories::Place;
+use crate::restore::directories::Trail;
+use crate::restore::files::big;
+use crate::restore::files::existing;
+use crate::restore::files::existing::Verdict;
+use crate::restore::files::work::Feeder;
+use crate::restore::files::work::Job;
+use crate::restore::links::Link;
+use crate::restore::links::Names;
+use crate::restore::report::At;
+use crate::restore::report::Failure;
+use crate::restore::report::Step;
+use crate::restore::report::target;
+use crate::restore::shared::Shared;
+use crate::restore::walk::Event;
+use crate::restore::walk::Walk;
+
+/// A directory of the snapshot that the walk is in.
+struct Level {
+    entry: Arc<Entry>,
+    path_bytes: usize,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing in it was wanted yet.
+    Pending,
+    /// It would be made, if this were not a dry run.
+    Planned,
+    /// It is there and on the trail.
+    Open,
+    /// It could not be made; that was told.
+    Failed,
+}
+
+/// What is left to do when everything has been handed to the workers.
+pub(in crate::restore) struct Rest {
+    pub(in crate::restore) directories: Directories,
+    pub(in crate::restore) links: Vec<Link>,
+    /// Files with several names whose inode flags would prevent the other names.
+    pub(in crate::restore) pinned: Vec<(Index, Arc<Entry>)>,
+}
+
+impl Rest {
+    pub(in crate::restore) fn new(directories: Directories) -> Rest {
+        Rest { directories, links: Vec::new(), pinned: Vec::new() }
+    }
+}
+
+/// The walking thread's state.
+pub(in crate::restore) struct Builder<'a, 's> {
+    shared: &'a Shared<'a>,
+    walk: Walk<'a>,
+    say: &'s mut dyn FnMut(Step, &[u8]),
+    /// `None` if the target does not exist, in a dry run.
+    trail: Option<Trail>,
+    levels: Vec<Level>,
+    names: Names,
+    rest: &'s mut Rest,
+}
+
+impl<'a, 's> Builder<'a, 's> {
+    /// Begins in the target, which is `root` unless this is a dry run without one.
+    pub(in crate::restore) fn new(
+        shared: &'a Shared<'a>,
+        walk: Walk<'a>,
+        root: Option<Arc<Place>>,
+        rest: &'s mut Rest,
+        say: &'s mut dyn FnMut(Step, &[u8]),
+    ) -> Builder<'a, 's> {
+        let trail = root.map(Trail::new);
+        Builder { shared, walk, say, trail, levels: Vec::new(), names: Names::default(), rest }
+    }
+
+    /// Walks to the end.
+    pub(in crate::restore) fn run(mut self, feeder: &mut Feeder<'_>) -> Result<(), Error> {
+        self.delete_others()?;
+        while let Some(event) = self.walk.next()? {
+            if self.shared.is_stopped() {
+                return Err(Error::Cancelled);
+            }
+            match event {
+                Event::Enter { entry, taken } => self.enter(entry, taken)?,
+                Event::Entry(entry) if self.ready()? => self.entry(feeder, entry)?,
+                Event::Entry(_) => {}
+                Event::Unreadable(error) => {
+                    self.shared.fail(At::Path(self.walk.path().to_vec()), Failure::Damage(error));
+                }
+                Event::Leave => self.leave()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, entry: Arc<Entry>, taken: bool) -> Result<(), Error> {
+        let path_bytes = self.walk.path().len();
+        let hopeless = self.levels.last().is_some_and(|level| level.state == State::Failed);
+        self.levels.push(Level { entry, path_bytes, state: State::Pending });
+        if hopeless || taken && !self.ready()? {
+            self.levels.pop();
+            self.walk.skip();
+        } else if taken {
+            self.delete_others()?;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), Error> {
+        let left = self.levels.pop();
+        if left.is_some_and(|level| level.state == State::Open)
+            && let Some(trail) = &mut self.trail
+        {
+            let trouble = |source| Error::Local { doing: "go up from", path: printable(self.walk.path()), source };
+            trail.leave().map_err(trouble)?;
+        }
+        Ok(())
+    }
+
+    /// The directory of the target where the walk is; `None` if a dry run would have to make it first.
+    fn here(&self) -> Option<(Index, Arc<Place>)> {
+        let made = self.levels.iter().rev().find(|level| level.state != State::Pending);
+        if made.is_some_and(|level| level.state == State::Planned) {
+            return None;
+        }
+        let (index, place) = self.trail.as_ref()?.here();
+        Some((index, Arc::clone(place)))
+    }
+
+    /// Makes all directories that the walk is in, as far as they are not there yet. False if that failed.
+    fn ready(&mut self) -> Result<bool, Error> {
+        let pending = self.levels.iter().rev().take_while(|level| level.state == State::Pending).count();
+        for at in self.levels.len() - pending..self.levels.len() {
+            let above = at.checked_sub(1).and_then(|above| self.levels.get(above)).map(|level| level.state);
+            let Some(level) = self.levels.get(at) else { break };
+            let (entry, path_bytes) = (Arc::clone(&level.entry), level.path_bytes);
+            let state = if above == Some(State::Failed) { State::Failed } else { self.make(&entry, path_bytes)? };
+            if let Some(level) = self.levels.get_mut(at) {
+                level.state = state;
+            }
+        }
+        Ok(self.levels.last().is_none_or(|level| level.state != State::Failed))
+    }
+
+    /// Makes one directory that the walk is in, or opens it if it is there.
+    fn make(&mut self, entry: &Arc<Entry>, path_bytes: usize) -> Result<State, Error> {
+        let path = self.walk.path().get(..path_bytes).unwrap_or_default().to_vec();
+        let Some((index, parent)) = self.here() else {
+            (self.say)(Step::Create, &path);
+            self.shared.count(|report| report.directories += 1);
+            return Ok(State::Planned);
+        };
+        let (place, meta) = match self.open_or_make(&parent, entry, &path) {
+            Ok((Some(place), meta)) => (place, meta),
+            Ok((None, _)) => return Ok(State::Planned),
+            Err(failure) => {
+                self.shared.fail_at(&parent, &entry.name, At::Path(path), failure);
+                return Ok(State::Failed);
+            }
+        };
+        let trouble = |source| Error::Local { doing: "remember", path: printable(&path), source };
+        let index = self.rest.directories.add(index, entry.name.clone(), &place, meta).map_err(trouble)?;
+        if let Some(trail) = &mut self.trail {
+            trail.enter(index, Arc::new(place));
+        }
+        Ok(State::Open)
+    }
+
+    /// The directory, open (`None` in a dry run that would make it), and the metadata that it is to get.
+    fn open_or_make(
+        &mut self,
+        parent: &Place,
+        entry: &Entry,
+        path: &[u8],
+    ) -> Result<(Option<Place>, Option<Box<Meta>>), Failure> {
+        let dry_run = self.shared.options.dry_run;
+        let name = entry.name.as_bytes();
+        let there = if parent.fresh { None } else { existing::look(parent, name).map_err(target("look at"))? };
+        let step = existing::judge_directory(there.as_ref(), &entry.meta, self.shared.options)
+            .map_err(|reason| target("create")(io::Error::other(reason)))?;
+        (self.say)(step, path);
+        self.shared.count(|report| report.directories += 1);
+        let meta = (step != Step::Keep).then(|| Box::new(entry.meta.clone()));
+        let place = match (step, there) {
+            (Step::Create | Step::Replace, _) if dry_run => None,
+            (Step::Adjust | Step::Keep, Some(stat)) => {
+                let place = parent.open(&entry.name).map_err(target("open"))?;
+                if step == Step::Adjust && !dry_run {
+                    self.make_writable(&place, &stat);
+                }
+                Some(place)
+            }
+            (step, _) => {
+                if step == Step::Replace {
+                    unlinkat(parent, name, UnlinkatFlags::NoRemoveDir).map_err(target("replace"))?;
+                }
+                Some(parent.make(&entry.name).map_err(target("create"))?)
+            }
+        };
+        Ok((place, meta))
+    }
+
+    /// Who is not root cannot write in a directory that is read-only even for its owner. It gets its mode in the end.
+    fn make_writable(&self, place: &Place, stat: &FileStat) {
+        let mode = stat.st_mode & 0o7777;
+        if !self.shared.root && mode & 0o700 != 0o700 {
+            // If it is not ours, then what is to be written will fail and be told.
+            let _ = fchmod(place.as_fd(), Mode::from_bits_truncate(mode | 0o700));
+        }
+    }
+
+    fn entry(&mut self, feeder: &mut Feeder<'_>, entry: Arc<Entry>) -> Result<(), Error> {
+        let dry_run = self.shared.options.dry_run;
+        let Some((directory, place)) = self.here() else {
+            (self.say)(Step::Create, self.walk.path());
+            self.count_planned(&entry);
+            return Ok(());
+        };
+        let verdict = match existing::judge_and_clear(self.shared, &place, &entry) {
+            Ok(verdict) => verdict,
+            Err(failure) => {
+                self.shared.fail_at(&place, &entry.name, At::In(directory, entry.name.clone()), failure);
+                return Ok(());
+            }
+        };
+        (self.say)(verdict.step(), self.walk.path());
+        if verdict == Verdict::Keep {
+            self.shared.count(|report| report.kept += 1);
+            return Ok(());
+        }
+        let job = match self.names.sort(Job { place, directory, entry, verdict }) {
+            Ok(job) => job,
+            Err(link) if dry_run => {
+                self.shared.count(|report| report.links += u64::from(link.verdict != Verdict::Match));
+                return Ok(());
+            }
+            Err(link) => {
+                self.rest.links.push(link);
+                return Ok(());
+            }
+        };
+        if job.entry.is_hard_linked() && crate::restore::meta::flags_pin(&job.entry.meta) {
+            self.rest.pinned.push((job.directory, Arc::clone(&job.entry)));
+        }
+        match job.verdict {
+            Verdict::Match => self.shared.count(|report| report.kept += 1),
+            Verdict::Adjust if dry_run => self.shared.count(|report| report.kept += 1),
+            _ if dry_run => self.count_planned(&job.entry),
+            _ => big::submit(self.shared, self.walk.view(), feeder, job)?,
+        }
+        Ok(())
+    }
+
+    fn count_planned(&mut self, entry: &Entry) {
+        self.shared.count(|report| match entry.kind {
+            Kind::File(_) => {
+                report.files += 1;
+                report.bytes += entry.meta.size;
+            }
+            _ => report.others += 1,
+        });
+    }
+
+    /// Deletes what is in the current directory and not in the snapshot, if that is wanted.
+    fn delete_others(&mut self) -> Result<(), Error> {
+        let wanted = self.shared.options.delete && self.walk.takes_all();
+        let Some((_, place)) = self.here().filter(|(_, place)| wanted && !place.fresh) else { return Ok(()) };
+        let names = match existing::names(&place) {
+            Ok(names) => names,
+            Err(error) => {
+                self.shared.fail(At::Path(self.walk.path().to_vec()), target("list")(error));
+                return Ok(());
+            }
+        };
+        for name in names {
+            let name = name.to_bytes();
+            // A directory of the snapshot that cannot be read tells nothing about what is not in it.
+            match self.walk.has(name).map_err(Failure::from) {
+                Ok(false) => self.delete(&place, name),
+                Ok(true) => {}
+                Err(Failure::Stop(error)) => return Err(error),
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, place: &Arc<Place>, name: &[u8]) {
+        let found = existing::look(place, name);
+        let is_directory = matches!(&found, Ok(Some(stat)) if existing::is_directory(stat));
+        if !self.walk.wants(name, is_directory) {
+            return;
+        }
+        let path = [self.walk.path(), b"/", name].concat();
+        (self.say)(Step::Delete, &path);
+        let removed = if self.shared.options.dry_run { Ok(1) } else { existing::remove(place, name) };
+        match removed {
+            Ok(count) => self.shared.tally().report.deleted += count,
+            Err(error) => self.shared.fail(At::Path(path), target("delete")(error)),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What is in the target already: whether it stays, and how it goes.
+//!
+//! Content is never written into a file that was there before. The file may have other names, outside of the target
+//! even, and half of a new content would be worse than the old: the new file is written beside it and renamed over it.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::fcntl::OFlag;
+use nix::fcntl::readlinkat;
+use nix::libc;
+use nix::sys::stat::FileStat;
+use nix::sys::stat::Mode;
+use nix::sys::stat::fstat;
+use nix::sys::stat::fstatat;
+use nix::unistd::UnlinkatFlags;
+use nix::unistd::unlinkat;
+
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::Name;
+
+use crate::restore::directories::Place;
+use crate::restore::directories::ROOT;
+use crate::restore::directories::Trail;
+use crate::restore::options::Options;
+use crate::restore::options::Overwrite;
+use crate::restore::report::Failure;
+use crate::restore::report::Step;
+use crate::restore::report::target;
+use crate::restore::shared::Shared;
+
+/// What happens to an entry that is no directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::restore) enum Verdict {
+    /// Nothing is there: make it.
+    Create,
+    /// Something is there: put the snapshot's in its place.
+    Replace,
+    /// The content that is there is taken as right: set the metadata.
+    Adjust,
+    /// What is there is taken as right altogether.
+    Match,
+    /// What is there stays, right or not.
+    Keep,
+}
+
+impl Verdict {
+    /// As it is told.
+    pub(in crate::restore) fn step(&self) -> Step {
+        match self {
+            Verdict::Create => Step::Create,
+            Verdict::Replace => Step::Replace,
+            Verdict::Adjust => Step::Adjust,
+            Verdict::Match | Verdict::Keep => Step::Keep,
+        }
+    }
+}
+
+/// How `name` in `place` looks now, without following it if it is a symbolic link.
+pub(in crate::restore) fn look(place: &Place, name: &[u8]) -> io::Result<Option<FileStat>> {
+    match fstatat(place, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(in crate::restore) fn is_directory(stat: &FileStat) -> bool {
+    stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+/// True if what is there is to become what the snapshot has; an error, and why, if that cannot be.
+fn yields(stat: &FileStat, meta: &Meta, options: &Options) -> Result<bool, &'static str> {
+    match options.overwrite {
+        None => Err("something of its name appeared in the target during the restore"),
+        Some(Overwrite::Never) => Ok(false),
+        Some(Overwrite::IfNewer) => Ok(mtime(meta) > (stat.st_mtime, stat.st_mtime_nsec)),
+        Some(Overwrite::Always | Overwrite::IfChanged) => Ok(true),
+    }
+}
+
+fn mtime(meta: &Meta) -> (i64, i64) {
+    (meta.mtime.secs, meta.mtime.nanos.into())
+}
+
+/// What happens to a directory, where `there` is. An error, and why, if it cannot be restored.
+pub(in crate::restore) fn judge_directory(
+    there: Option<&FileStat>,
+    meta: &Meta,
+    options: &Options,
+) -> Result<Step, &'static str> {
+    let Some(stat) = there else { return Ok(Step::Create) };
+    match (yields(stat, meta, options)?, is_directory(stat)) {
+        (true, true) => Ok(Step::Adjust),
+        (false, true) => Ok(Step::Keep),
+        (true, false) => Ok(Step::Replace),
+        (false, false) => Err("something that is no directory is in its place and stays"),
+    }
+}
+
+/// True if the target, which was there, gets the metadata of the directory that is restored into it.
+pub(in crate::restore) fn target_yields(place: &Place, meta: &Meta, options: &Options) -> io::Result<bool> {
+    let stat = fstat(place)?;
+    Ok(options.overwrite.is_none() || yields(&stat, meta, options).unwrap_or(true))
+}
+
+/// What happens to an entry that is no directory; makes room for it if a directory is in its place.
+pub(in crate::restore) fn judge_and_clear(
+    shared: &Shared<'_>,
+    place: &Arc<Place>,
+    entry: &Entry,
+) -> Result<Verdict, Failure> {
+    if place.fresh {
+        return Ok(Verdict::Create);
+    }
+    let name = entry.name.as_bytes();
+    let Some(stat) = look(place, name).map_err(target("look at"))? else { return Ok(Verdict::Create) };
+    let verdict = judge(place, &stat, entry, shared.options)?;
+    if verdict == Verdict::Keep || !is_directory(&stat) || shared.options.dry_run {
+        return Ok(verdict);
+    }
+    let removed = clear_directory(place, name, shared.options.delete).map_err(|source| match source.kind() {
+        io::ErrorKind::DirectoryNotEmpty => {
+            target("create")(io::Error::other("a directory with content is in its place (--delete removes it)"))
+        }
+        _ => target("make room for")(source),
+    })?;
+    shared.tally().report.deleted += removed;
+    Ok(Verdict::Create)
+}
+
+fn judge(place: &Place, stat: &FileStat, entry: &Entry, options: &Options) -> Result<Verdict, Failure> {
+    if !yields(stat, &entry.meta, options).map_err(|reason| target("create")(io::Error::other(reason)))? {
+        return Ok(Verdict::Keep);
+    }
+    let same =
+        options.overwrite == Some(Overwrite::IfChanged) && is_same(place, stat, entry).map_err(target("look at"))?;
+    Ok(match (same, stat.st_nlink > 1) {
+        (false, _) => Verdict::Replace,
+        (true, false) => Verdict::Adjust,
+        // Its metadata is that of its other names too, which may be outside of the target.
+        (true, true) if has_metadata(stat, entry) => Verdict::Match,
+        (true, true) => Verdict::Replace,
+    })
+}
+
+/// True if the content can be taken as the same without reading it.
+fn is_same(place: &Place, stat: &FileStat, entry: &Entry) -> io::Result<bool> {
+    let meta = &entry.meta;
+    Ok(match (&entry.kind, stat.st_mode & libc::S_IFMT) {
+        (Kind::File(_), libc::S_IFREG) => {
+            let same_time = (stat.st_mtime, stat.st_mtime_nsec) == mtime(meta);
+            same_time && u64::try_from(stat.st_size) == Ok(meta.size)
+        }
+        (Kind::Symlink(target), libc::S_IFLNK) => readlinkat(place, entry.name.as_bytes())?.as_bytes() == target,
+        (Kind::Fifo, libc::S_IFIFO) | (Kind::Socket, libc::S_IFSOCK) => true,
+        (Kind::CharDevice { rdev }, libc::S_IFCHR) | (Kind::BlockDevice { rdev }, libc::S_IFBLK) => {
+            stat.st_rdev == *rdev
+        }
+        _ => false,
+    })
+}
+
+/// True if nothing needs to be set, as far as one look can tell: where attributes are wanted, it cannot.
+fn has_metadata(stat: &FileStat, entry: &Entry) -> bool {
+    let meta = &entry.meta;
+    let same_time = (stat.st_mtime, stat.st_mtime_nsec) == mtime(meta);
+    let same_mode = stat.st_mode & 0o7777 == u32::from(meta.mode) || matches!(entry.kind, Kind::Symlink(_));
+    let same_owner = (stat.st_uid, stat.st_gid) == (meta.owner.uid, meta.owner.gid);
+    same_time && same_mode && same_owner && meta.xattrs.is_empty()
+}
+
+/// Names of everything in a directory, in the order of the disk.
+pub(in crate::restore) fn names(place: &Place) -> io::Result<Vec<CString>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    // A descriptor of its own: the position of a listing belongs to the descriptor.
+    let mut listing = Dir::openat(place, ".", flags, Mode::empty())?;
+    let mut found = Vec::new();
+    for item in listing.iter() {
+        let item = item?;
+        if !matches!(item.file_name().to_bytes(), b"." | b"..") {
+            found.push(item.file_name().to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// True if there is nothing in a directory.
+pub(in crate::restore) fn is_empty(place: &Place) -> io::Result<bool> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut listing = Dir::openat(place, ".", flags, Mode::empty())?;
+    for item in listing.iter() {
+        if !matches!(item?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Deletes `name` in `place` with all that is below it, following no symbolic link. Returns how many entries went.
+pub(in crate::restore) fn remove(place: &Arc<Place>, name: &[u8]) -> io::Result<u64> {
+    if !is_directory(&fstatat(place, name, AtFlags::AT_SYMLINK_NOFOLLOW)?) {
+        unlinkat(place, name, UnlinkatFlags::NoRemoveDir)?;
+        return Ok(1);
+    }
+    let mut removed = 0;
+    let mut trail = Trail::new(Arc::clone(place));
+    // For each directory that one is in: its name, and the names in it that are left.
+    let mut levels = vec![enter(&mut trail, name)?];
+    while let Some((own_name, left)) = levels.last_mut() {
+        match left.pop() {
+            Some(name) => match unlinkat(trail.here().1, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => removed += 1,
+                Err(Errno::EISDIR) => levels.push(enter(&mut trail, name.to_bytes())?),
+                Err(error) => return Err(error.into()),
+            },
+            None => {
+                trail.leave()?;
+                unlinkat(trail.here().1, own_name.as_bytes(), UnlinkatFlags::RemoveDir)?;
+                levels.pop();
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+fn enter(trail: &mut Trail, name: &[u8]) -> io::Result<(Name, Vec<CString>)> {
+    let name = Name::new(name).map_err(|_| Errno::EINVAL)?;
+    let place = trail.here().1.open(&name)?;
+    let names = names(&place)?;
+    trail.enter(ROOT, Arc::new(place));
+    Ok((name, names))
+}
+
+/// Removes a directory that is in the way of something else: all of it if `whole`, else only an empty one.
+fn clear_directory(place: &Arc<Place>, name: &[u8], whole: bool) -> io::Result<u64> {
+    if whole {
+        return remove(place, name);
+    }
+    unlinkat(place.as_fd(), name, UnlinkatFlags::RemoveDir)?;
+    Ok(1)
+}

@@ -1,0 +1,84 @@
+//! Something under construction. It has the entry's name if nothing is there, else a temporary one beside what is
+//! there, over which it is renamed; and it is gone again if it is not completed.
+
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::RenameFlags;
+use nix::fcntl::renameat;
+use nix::fcntl::renameat2;
+use nix::unistd::UnlinkatFlags;
+use nix::unistd::unlinkat;
+
+use bygone_core::limits;
+
+use crate::restore::directories::Place;
+use crate::restore::files::existing::Verdict;
+use crate::restore::files::work::Job;
+use crate::restore::report::Failure;
+use crate::restore::report::target;
+use crate::restore::shared::Shared;
+
+/// An entry that is not complete.
+pub(in crate::restore) struct Partial {
+    place: Arc<Place>,
+    name: Vec<u8>,
+    renamed: bool,
+    complete: bool,
+}
+
+impl Partial {
+    /// What `job` is to be made as.
+    pub(in crate::restore) fn new(shared: &Shared<'_>, job: &Job) -> Partial {
+        let renamed = job.verdict != Verdict::Create;
+        let name = if renamed { shared.temporary_name() } else { job.entry.name.as_bytes().to_vec() };
+        // Only what was made is to be removed: `made` says so.
+        Partial { place: Arc::clone(&job.place), name, renamed, complete: true }
+    }
+
+    pub(in crate::restore) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// It is there now, and incomplete.
+    pub(in crate::restore) fn made(&mut self) {
+        self.complete = false;
+    }
+
+    /// Gives it the entry's name.
+    pub(in crate::restore) fn complete(&mut self, job: &Job) -> Result<(), Failure> {
+        if self.renamed {
+            let (from, to) = (self.name.as_slice(), job.entry.name.as_bytes());
+            renameat(&*self.place, from, &*self.place, to).map_err(target("put the new one in the place of"))?;
+        }
+        self.complete = true;
+        Ok(())
+    }
+
+    /// Leaves it under a name that says what it is. Returns that name.
+    pub(in crate::restore) fn keep_as_damaged(&mut self, name: &[u8]) -> Result<Vec<u8>, Failure> {
+        for number in 1..100u32 {
+            let suffix = if number == 1 { ".bygone-damaged".to_owned() } else { format!(".bygone-damaged-{number}") };
+            let room = limits::NAME_BYTES_MAX - suffix.len();
+            let kept = [name.get(..room).unwrap_or(name), suffix.as_bytes()].concat();
+            let (from, to) = (self.name.as_slice(), kept.as_slice());
+            match renameat2(&*self.place, from, &*self.place, to, RenameFlags::RENAME_NOREPLACE) {
+                Ok(()) => {
+                    self.complete = true;
+                    return Ok(kept);
+                }
+                Err(Errno::EEXIST) => {}
+                Err(error) => return Err(target("rename")(error)),
+            }
+        }
+        Err(target("rename")(Errno::EEXIST))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.complete {
+            let _ = unlinkat(&*self.place, self.name.as_slice(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}

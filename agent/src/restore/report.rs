@@ -1,0 +1,200 @@
+//! What a restore tells afterwards: counts, and everything that did not go as it should.
+//!
+//! Trouble with one entry is an [`Issue`] and the restore goes on; trouble with the target as a whole (it is full, say)
+//! or with the catalog ends it. Worker threads do not know paths, only directories by index: paths are put together at
+//! the end, for the issues that are kept.
+
+use std::io;
+
+use nix::libc;
+
+use bygone_core::entry::Name;
+use bygone_core::error::Error;
+
+use crate::restore::directories::Index;
+
+/// Most issues whose text is kept; the others are only counted.
+const ISSUES_KEPT_MAX: usize = 1_000;
+
+/// One entry that is not as it is in the snapshot, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issue {
+    /// Its path in the snapshot, raw bytes.
+    pub path: Vec<u8>,
+    /// What is wrong.
+    pub text: String,
+    /// True if what the repository holds of it is damaged, false if the target did not take it.
+    pub damage: bool,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Regular files written.
+    pub files: u64,
+    /// Directories made, or brought to the state that they had.
+    pub directories: u64,
+    /// Further names of files that were written (hard links).
+    pub links: u64,
+    /// Symbolic links, devices, pipes and sockets made.
+    pub others: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Entries that were there already and stayed.
+    pub kept: u64,
+    /// Entries that were deleted because the snapshot does not have them.
+    pub deleted: u64,
+    /// Files that were read again and found to be right.
+    pub verified: u64,
+    /// The first issues.
+    pub issues: Vec<Issue>,
+    /// How many issues there were in all.
+    pub issues_total: u64,
+    /// How many of them were damage in the repository or in what was written.
+    pub damaged: u64,
+    /// Entries that could not be given their owner, because only root may do that.
+    pub owners_refused: u64,
+    /// Extended attributes that only root may set.
+    pub xattrs_refused: u64,
+    /// Entries whose inode flags the target did not take.
+    pub flags_refused: u64,
+}
+
+impl Report {
+    /// One line for each kind of trouble that is expected and only counted.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut add = |count: u64, what: &str| {
+            if count > 0 {
+                lines.push(format!("{count} {what}"));
+            }
+        };
+        add(self.owners_refused, "entries belong to you and not to their owner: only root can restore owners");
+        add(self.xattrs_refused, "extended attributes were left out: only root can restore them");
+        add(self.flags_refused, "entries were left without their inode flags: the target does not take them");
+        lines
+    }
+}
+
+/// What a restore does, or in a dry run would do, with one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is not there: make it.
+    Create,
+    /// It is there: put the snapshot's in its place.
+    Replace,
+    /// It is there and its content is right: set its metadata.
+    Adjust,
+    /// It is there and stays.
+    Keep,
+    /// It is there, the snapshot does not have it: delete it.
+    Delete,
+}
+
+/// Which entry: by its path, or by its directory and name.
+#[derive(Debug, Clone)]
+pub(super) enum At {
+    Path(Vec<u8>),
+    Directory(Index),
+    In(Index, Name),
+}
+
+/// Why an entry could not be restored.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The target did not do what was tried.
+    Target { doing: &'static str, source: io::Error },
+    /// The repository does not have it whole.
+    Damage(Error),
+    /// The restore must end.
+    Stop(Error),
+}
+
+/// For `map_err`: the target did not do `doing`.
+pub(super) fn target<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Failure {
+    move |source| Failure::Target { doing, source: source.into() }
+}
+
+impl From<Error> for Failure {
+    /// Sorts the errors of reading: one piece of the repository, or no use to go on.
+    fn from(error: Error) -> Failure {
+        match error {
+            Error::Corrupt { .. }
+            | Error::Store { .. }
+            | Error::Disagree { .. }
+            | Error::NotFound { .. }
+            | Error::TooNew { .. }
+            | Error::Limit { .. } => Failure::Damage(error),
+            Error::NoRepository { .. }
+            | Error::Exists { .. }
+            | Error::WrongKey { .. }
+            | Error::Locked { .. }
+            | Error::Catalog { .. }
+            | Error::Local { .. }
+            | Error::Invalid { .. }
+            | Error::Cancelled => Failure::Stop(error),
+        }
+    }
+}
+
+/// True if no other entry will fare better: the target is full or read-only, or this process is out of something.
+pub(super) fn is_hopeless(error: &io::Error) -> bool {
+    let hopeless = [libc::ENOSPC, libc::EDQUOT, libc::EROFS, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|code| hopeless.contains(&code))
+}
+
+/// Counts and issues while they come up.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) report: Report,
+    issues: Vec<(At, String, bool)>,
+    /// What ended the restore: the first such failure, and the entry that it happened with.
+    pub(super) stopped: Option<(At, Failure)>,
+}
+
+impl Tally {
+    /// Adds an issue.
+    pub(super) fn issue(&mut self, at: At, text: String, damage: bool) {
+        self.report.issues_total += 1;
+        self.report.damaged += u64::from(damage);
+        if self.issues.len() < ISSUES_KEPT_MAX {
+            self.issues.push((at, text, damage));
+        }
+    }
+
+    /// Puts the paths together, while the directories that they are told by are known.
+    pub(super) fn resolve(&mut self, path: impl Fn(&At) -> Vec<u8>) {
+        let unresolved = self.issues.iter_mut().map(|(at, ..)| at).chain(self.stopped.iter_mut().map(|(at, _)| at));
+        for at in unresolved {
+            *at = At::Path(path(at));
+        }
+    }
+
+    /// Everything, once resolved.
+    pub(super) fn finish(self) -> Report {
+        let Tally { mut report, issues, .. } = self;
+        let issue = |(at, text, damage)| match at {
+            At::Path(path) => Issue { path, text, damage },
+            At::Directory(_) | At::In(..) => Issue { path: Vec::new(), text, damage },
+        };
+        report.issues = issues.into_iter().map(issue).collect();
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_issues_are_counted_and_the_first_are_kept() {
+        let mut tally = Tally::default();
+        for number in 0..1_500 {
+            tally.issue(At::Directory(number), number.to_string(), number % 3 == 0);
+        }
+        tally.resolve(|at| format!("{at:?}").into_bytes());
+        let report = tally.finish();
+        assert_eq!((report.issues_total, report.damaged, report.issues.len()), (1_500, 500, ISSUES_KEPT_MAX));
+        assert_eq!(report.issues.last().map(|issue| issue.text.as_str()), Some("999"));
+    }
+}

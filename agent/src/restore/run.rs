@@ -1,0 +1,170 @@
+//! A restore from beginning to end.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::fcntl::OFlag;
+use nix::fcntl::open;
+use nix::sys::stat::Mode;
+
+use bygone_core::entry::printable;
+use bygone_core::error::Error;
+use bygone_core::error::Result;
+use bygone_core::read::Reader;
+use bygone_core::watch::Watch;
+
+use crate::restore::directories::Directories;
+use crate::restore::directories::Place;
+use crate::restore::files::build::Builder;
+use crate::restore::files::build::Rest;
+use crate::restore::files::existing;
+use crate::restore::files::verify;
+use crate::restore::files::work;
+use crate::restore::finish;
+use crate::restore::options::Options;
+use crate::restore::options::Subject;
+use crate::restore::report::At;
+use crate::restore::report::Failure;
+use crate::restore::report::Report;
+use crate::restore::report::Step;
+use crate::restore::shared::Shared;
+
+/// Restores `subject` into `target`, which is made if it does not exist. `say` hears of every step before it is taken,
+/// on the calling thread, with the path in the snapshot.
+pub fn restore(
+    reader: &Reader,
+    subject: &Subject,
+    target: &Path,
+    options: &Options,
+    watch: &Watch,
+    say: &mut dyn FnMut(Step, &[u8]),
+) -> Result<Report> {
+    if options.delete && options.overwrite.is_none() {
+        let what = "--delete is for a target that is not empty: say --overwrite too".to_owned();
+        return Err(Error::Invalid { what });
+    }
+    let root = open_target(target, options)?;
+    let shared = Shared::new(reader, options, watch);
+    let done = run(&shared, subject, root.as_ref(), say);
+    let mut tally = shared.into_tally();
+    match (tally.stopped.take(), done) {
+        (None, Ok(())) => Ok(tally.finish()),
+        (Some((at, failure)), _) => Err(ended_by(failure, &at, subject, target)),
+        (None, Err(error)) => Err(error),
+    }
+}
+
+/// The error for what ended a restore, with the path in the target.
+fn ended_by(failure: Failure, at: &At, subject: &Subject, target: &Path) -> Error {
+    match failure {
+        Failure::Stop(error) | Failure::Damage(error) => error,
+        Failure::Target { doing, source } => {
+            let below = match at {
+                At::Path(path) => path.strip_prefix(subject.prefix()).unwrap_or(path),
+                At::Directory(_) | At::In(..) => b"",
+            };
+            Error::Local { doing, path: format!("{}{}", target.display(), printable(below)), source }
+        }
+    }
+}
+
+/// The target, open.
+struct Target {
+    place: Arc<Place>,
+    /// It was made for this restore.
+    made: bool,
+}
+
+/// Opens the target, after making it if it does not exist; `None` if it does not and this is a dry run.
+fn open_target(target: &Path, options: &Options) -> Result<Option<Target>> {
+    let trouble = |doing: &'static str| {
+        move |source: io::Error| Error::Local { doing, path: target.display().to_string(), source }
+    };
+    let made = match std::fs::metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => return Err(trouble("look at the target")(error)),
+        Ok(_) => false,
+    };
+    if made && options.dry_run {
+        return Ok(None);
+    }
+    if made {
+        let parent = target.parent().unwrap_or(target);
+        std::fs::create_dir_all(parent).map_err(trouble("create the directories above"))?;
+        DirBuilder::new().mode(0o700).create(target).map_err(trouble("create the target"))?;
+    }
+    // The way to the target is the user's: here, and only here, symbolic links are followed.
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let fd =
+        open(target, flags, Mode::empty()).map_err(io::Error::from).map_err(trouble("open the target directory"))?;
+    let place = if made { Place::made(fd, true) } else { Place::existing(fd) };
+    let mut place = place.map_err(trouble("look at the target"))?;
+    if options.overwrite.is_none() && !made {
+        if !existing::is_empty(&place).map_err(trouble("list the target"))? {
+            return Err(Error::Exists {
+                what: format!("something in {}", target.display()),
+                hint: "the target is not empty: choose an empty directory, or say --overwrite \
+                       always|if-changed|if-newer|never",
+            });
+        }
+        place.fresh = true;
+    }
+    Ok(Some(Target { place: Arc::new(place), made }))
+}
+
+/// All phases, in the order that the description of `target` gives.
+fn run(
+    shared: &Shared<'_>,
+    subject: &Subject,
+    target: Option<&Target>,
+    say: &mut dyn FnMut(Step, &[u8]),
+) -> Result<()> {
+    let view = shared.reader.view()?;
+    let mut rest = Rest::new(first_directory(shared, subject, target)?);
+    let walk = subject.walk(&view, shared.options, shared.watch);
+    let root = target.map(|target| &target.place);
+    let builder = Builder::new(shared, walk, root.cloned(), &mut rest, say);
+    let mut done = work::run(shared, |feeder| builder.run(feeder));
+    let root = root.filter(|_| !shared.options.dry_run);
+    if let Some(root) = root {
+        done = done.and_then(|()| complete(shared, root, &mut rest));
+    }
+    resolve(shared, subject, &rest.directories);
+    let (Some(root), true) = (root, shared.options.verify && done.is_ok()) else { return done };
+    let mut directories = Directories::new(root, false, None);
+    let walk = subject.walk(&view, shared.options, shared.watch);
+    done = work::run(shared, |feeder| verify::run(shared, &view, walk, root, &mut directories, feeder));
+    resolve(shared, subject, &directories);
+    done
+}
+
+/// The target as the first directory, with the metadata that it is to get.
+fn first_directory(shared: &Shared<'_>, subject: &Subject, target: Option<&Target>) -> Result<Directories> {
+    let Some(Target { place, made }) = target else { return Ok(Directories::none()) };
+    let Subject::Directory { meta, path, .. } = subject else { return Ok(Directories::new(place, *made, None)) };
+    let yields = existing::target_yields(place, meta, shared.options).map_err(|source| Error::Local {
+        doing: "look at the target for",
+        path: printable(path),
+        source,
+    })?;
+    Ok(Directories::new(place, *made, (*made || yields).then(|| meta.clone())))
+}
+
+/// Everything after the content of files.
+fn complete(shared: &Shared<'_>, root: &Arc<Place>, rest: &mut Rest) -> Result<()> {
+    let impossible = finish::link_all(shared, root, &rest.directories, std::mem::take(&mut rest.links))?;
+    if !impossible.is_empty() {
+        let view = shared.reader.view()?;
+        work::run(shared, |feeder| finish::copy_all(shared, &view, root, &rest.directories, impossible, feeder))?;
+    }
+    finish::pin_all(shared, root, &rest.directories, &rest.pinned)?;
+    finish::complete_directories(shared, root, &mut rest.directories)?;
+    finish::sync(shared, root, &rest.directories)
+}
+
+fn resolve(shared: &Shared<'_>, subject: &Subject, directories: &Directories) {
+    shared.tally().resolve(|at| directories.path_of(subject.prefix(), at));
+}

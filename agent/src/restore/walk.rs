@@ -1,0 +1,202 @@
+//! The part of a snapshot that is to be restored, one entry after the other.
+//!
+//! The order is that of the backup: names in byte order, and into each directory when it comes. The blocks of new
+//! files were stored in this order, so neighbours in the walk are neighbours in the volumes. There is no recursion, and
+//! far above the current directory only positions are kept, so depth costs little memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bygone_core::entry::Entry;
+use bygone_core::error::Error;
+use bygone_core::error::Result;
+use bygone_core::id::NodeId;
+use bygone_core::read::Directory;
+use bygone_core::read::View;
+use bygone_core::watch::Watch;
+
+use crate::restore::report::Failure;
+use crate::restore::selection::Select;
+use crate::restore::selection::Selection;
+use crate::restore::selection::Standing;
+
+/// Entries that are asked for at a time.
+const ITEMS_MAX: usize = 128;
+/// Directories further up than this forget the entries that were asked for ahead, and ask again.
+const AHEAD_LEVELS_MAX: usize = 64;
+
+/// What the walk came to.
+pub(super) enum Event {
+    /// A directory: its entries follow, then [`Event::Leave`].
+    Enter {
+        /// The directory.
+        entry: Arc<Entry>,
+        /// False if it is not wanted itself, but something below it may be.
+        taken: bool,
+    },
+    /// An entry that is no directory.
+    Entry(Arc<Entry>),
+    /// The directory at [`Walk::path`] could not be read (any further).
+    Unreadable(Error),
+    /// The end of the last directory entered.
+    Leave,
+}
+
+struct Frame {
+    node: Option<NodeId>,
+    directory: Option<Directory>,
+    next: u64,
+    items: VecDeque<Arc<Entry>>,
+    path_bytes: usize,
+    standing: Standing,
+}
+
+/// A walk over a directory of a snapshot.
+pub(super) struct Walk<'a> {
+    view: &'a View,
+    selection: &'a Selection,
+    watch: &'a Watch,
+    frames: Vec<Frame>,
+    path: Vec<u8>,
+}
+
+impl<'a> Walk<'a> {
+    /// Begins in directory `node`, whose path in the snapshot is `path` (empty for the root).
+    pub(super) fn directory(
+        view: &'a View,
+        selection: &'a Selection,
+        watch: &'a Watch,
+        node: NodeId,
+        path: &[u8],
+    ) -> Walk<'a> {
+        let mut walk = Walk { view, selection, watch, frames: Vec::new(), path: path.to_vec() };
+        walk.push(Some(node), VecDeque::new(), selection.begin(path));
+        walk
+    }
+
+    /// A walk over a single entry of directory `path`.
+    pub(super) fn single(
+        view: &'a View,
+        selection: &'a Selection,
+        watch: &'a Watch,
+        entry: Arc<Entry>,
+        path: &[u8],
+    ) -> Walk<'a> {
+        let mut walk = Walk { view, selection, watch, frames: Vec::new(), path: path.to_vec() };
+        walk.push(None, VecDeque::from([entry]), selection.begin(path));
+        walk
+    }
+
+    /// The path in the snapshot of what the last event was about.
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// The view that the walk reads.
+    pub(super) fn view(&self) -> &'a View {
+        self.view
+    }
+
+    /// True if all of the directory entered last is wanted, but for what is excluded.
+    pub(super) fn takes_all(&self) -> bool {
+        self.frames.last().is_some_and(|frame| frame.standing.taken)
+    }
+
+    /// Goes on; `None` at the end of the first directory.
+    pub(super) fn next(&mut self) -> Result<Option<Event>> {
+        loop {
+            self.watch.check()?;
+            let Some(frame) = self.frames.last() else { return Ok(None) };
+            self.path.truncate(frame.path_bytes);
+            let standing = frame.standing.clone();
+            let entry = match self.next_entry() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => return Ok(self.up()),
+                Err(error) => match Failure::from(error) {
+                    Failure::Stop(error) => return Err(error),
+                    Failure::Damage(error) => return Ok(Some(self.unreadable(error))),
+                    Failure::Target { .. } => continue,
+                },
+            };
+            self.path.push(b'/');
+            self.path.extend_from_slice(entry.name.as_bytes());
+            let name = entry.name.as_bytes();
+            let select = self.selection.judge(&standing, name, entry.directory().is_some());
+            match (select, entry.directory()) {
+                (Select::Skip, _) | (Select::Look, None) => {}
+                (Select::Take, None) => return Ok(Some(Event::Entry(entry))),
+                (_, Some(node)) => {
+                    let taken = select == Select::Take;
+                    self.push(Some(node), VecDeque::new(), self.selection.descend(&standing, name, taken));
+                    return Ok(Some(Event::Enter { entry, taken }));
+                }
+            }
+        }
+    }
+
+    /// Leaves out what is left of the directory entered last; there is no [`Event::Leave`] for it.
+    pub(super) fn skip(&mut self) {
+        self.frames.pop();
+    }
+
+    /// True if the directory entered last has an entry of this name, whether or not it is wanted.
+    pub(super) fn has(&mut self, name: &[u8]) -> Result<bool> {
+        self.open()?;
+        match self.frames.last() {
+            Some(Frame { directory: Some(directory), .. }) => Ok(directory.find(self.view, name)?.is_some()),
+            _ => Ok(true),
+        }
+    }
+
+    /// True if the selection wants an entry of this name in the directory entered last: only such ones are deleted.
+    pub(super) fn wants(&self, name: &[u8], is_directory: bool) -> bool {
+        let Some(frame) = self.frames.last() else { return false };
+        self.selection.judge(&frame.standing, name, is_directory) == Select::Take
+    }
+
+    fn push(&mut self, node: Option<NodeId>, items: VecDeque<Arc<Entry>>, standing: Standing) {
+        let path_bytes = self.path.len();
+        self.frames.push(Frame { node, directory: None, next: 0, items, path_bytes, standing });
+        if let Some(far) = self.frames.len().checked_sub(AHEAD_LEVELS_MAX + 1).and_then(|at| self.frames.get_mut(at)) {
+            far.next -= far.items.len() as u64;
+            far.items = VecDeque::new();
+            far.directory = None;
+        }
+    }
+
+    fn up(&mut self) -> Option<Event> {
+        self.frames.pop();
+        if self.frames.is_empty() { None } else { Some(Event::Leave) }
+    }
+
+    /// What was read is kept; the frame stays as one without further entries, so that its end comes as usual.
+    fn unreadable(&mut self, error: Error) -> Event {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.node = None;
+            frame.directory = None;
+        }
+        Event::Unreadable(error)
+    }
+
+    fn open(&mut self) -> Result<()> {
+        if let Some(frame) = self.frames.last_mut()
+            && let (Some(node), None) = (frame.node, &frame.directory)
+        {
+            frame.directory = Some(self.view.directory(node)?);
+        }
+        Ok(())
+    }
+
+    fn next_entry(&mut self) -> Result<Option<Arc<Entry>>> {
+        if self.frames.last().is_some_and(|frame| frame.items.is_empty()) {
+            self.open()?;
+        }
+        let Some(frame) = self.frames.last_mut() else { return Ok(None) };
+        if let (true, Some(directory)) = (frame.items.is_empty(), &frame.directory) {
+            let items = directory.from(self.view, frame.next, ITEMS_MAX)?;
+            frame.items = items.into_iter().map(|item| item.entry).collect();
+            frame.next += frame.items.len() as u64;
+        }
+        Ok(frame.items.pop_front())
+    }
+}

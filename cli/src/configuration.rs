@@ -1,0 +1,376 @@
+//! The configuration file: what a user does not want to say on every command line.
+//!
+//! ```toml
+//! [defaults]
+//! repository = "/mnt/disk/repository"
+//! passphrase-file = "~/.bygone-passphrase"
+//! limit-upload = "2M"
+//!
+//! [profile.offsite]
+//! repository = "rclone:drive:bygone"
+//! passphrase-command = "pass show bygone-offsite"
+//! parallel = 8
+//! ```
+//!
+//! It is `$XDG_CONFIG_HOME/bygone/config.toml`, and it need not be there. `--profile NAME` chooses a profile. What is said
+//! in several places counts in this order: the command line, the profile, the environment, `[defaults]`. A key that is
+//! not known is an error: a limit that is misspelt must not be no limit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Deserializer;
+use serde::de::Unexpected;
+use serde::de::Visitor;
+
+use bygone_core::store::Address;
+use bygone_core::store::TRANSFERS_MAX;
+use bygone_core::store::parse_address;
+
+use crate::exit::Failure;
+use crate::exit::Result;
+use crate::settings::parse_patience;
+use crate::settings::parse_size;
+
+/// Its name, below the directory of bygone's configuration.
+pub const FILE_NAME: &str = "config.toml";
+
+/// What a configuration may say: all of it, or of one profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Section {
+    /// Address of the repository.
+    pub repository: Option<String>,
+    /// As --passphrase-file.
+    pub passphrase_file: Option<PathBuf>,
+    /// As --passphrase-command.
+    pub passphrase_command: Option<String>,
+    /// As --catalog-dir.
+    pub catalog_dir: Option<PathBuf>,
+    /// As --cache-dir.
+    pub cache_dir: Option<PathBuf>,
+    /// As --limit-upload.
+    pub limit_upload: Option<Rate>,
+    /// As --limit-download.
+    pub limit_download: Option<Rate>,
+    /// As --parallel.
+    pub parallel: Option<Parallel>,
+    /// As --retry-for.
+    pub retry_for: Option<Patience>,
+    /// What `bygone backup` backs up if its command line names nothing.
+    pub paths: Option<Vec<PathBuf>>,
+    /// As --exclude, for every backup.
+    pub exclude: Option<Vec<String>>,
+    /// As --exclude-file, for every backup.
+    pub exclude_file: Option<Vec<PathBuf>>,
+    /// As --exclude-caches.
+    pub exclude_caches: Option<bool>,
+    /// As --one-file-system.
+    pub one_file_system: Option<bool>,
+}
+
+/// The file as a whole.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    defaults: Section,
+    profile: BTreeMap<String, Section>,
+}
+
+/// The two sections that count: they are stronger and weaker than the environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// The chosen profile, or empty.
+    pub profile: Section,
+    /// What counts for all.
+    pub defaults: Section,
+}
+
+impl Configuration {
+    /// Reads the file at `path`; `~/` in it stands for `home`. If there is no file, nothing is configured, and there is
+    /// no profile to choose.
+    pub fn read(path: &Path, profile: Option<&str>, home: Option<&Path>) -> Result<Configuration> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                let Some(name) = profile else { return Ok(Configuration::default()) };
+                let text = format!("--profile {name}: there is no configuration file {}", path.display());
+                return Err(Failure::Usage(format!("{text}: make it, with a section [profile.{name}]")));
+            }
+            Err(error) => return Err(Failure::machine("read the configuration", path.display())(error)),
+        };
+        let at = path.display();
+        let mut file = parse(&text).map_err(|wrong| Failure::Usage(format!("{at}: {wrong}")))?;
+        let chosen = match profile {
+            None => Section::default(),
+            Some(name) => file.profile.remove(name).ok_or_else(|| {
+                let known: Vec<_> = file.profile.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                Failure::Usage(format!("--profile {name}: {at} has no section [profile.{name}]; it has {known}"))
+            })?,
+        };
+        let settle = |section: Section, name: &str| {
+            section.settle(home).map_err(|wrong| Failure::Usage(format!("{at}: [{name}]: {wrong}")))
+        };
+        let profile_name = format!("profile.{}", profile.unwrap_or_default());
+        Ok(Configuration { profile: settle(chosen, &profile_name)?, defaults: settle(file.defaults, "defaults")? })
+    }
+
+    /// What a backup is told by the profile, or else by the defaults.
+    pub fn of_backup<T: Clone>(&self, key: impl Fn(&Section) -> &Option<T>) -> Option<T> {
+        key(&self.profile).as_ref().or(key(&self.defaults).as_ref()).cloned()
+    }
+}
+
+/// Parses the file; what is wrong with it begins with its line and key.
+fn parse(text: &str) -> std::result::Result<File, String> {
+    toml::from_str(text).map_err(|error| {
+        let Some(span) = error.span() else { return error.message().to_owned() };
+        let before = text.get(..span.start).unwrap_or(text);
+        let number = before.matches('\n').count() + 1;
+        let line = text.lines().nth(number - 1).unwrap_or_default().trim();
+        // Not the value: it may be a command with a secret in it.
+        let key = line.split('=').next().unwrap_or_default().trim();
+        let told = error.message().lines().next().unwrap_or_default();
+        format!("line {number}, {key}: {told}")
+    })
+}
+
+impl Section {
+    /// Checks what a type cannot say, and makes paths whole.
+    fn settle(mut self, home: Option<&Path>) -> std::result::Result<Section, String> {
+        if self.passphrase_file.is_some() && self.passphrase_command.is_some() {
+            return Err("passphrase-file and passphrase-command: one of them, please".to_owned());
+        }
+        let files = self.exclude_file.iter_mut().flatten().map(|path| ("exclude-file", path));
+        let paths = self.paths.iter_mut().flatten().map(|path| ("paths", path));
+        let single = [
+            ("passphrase-file", &mut self.passphrase_file),
+            ("catalog-dir", &mut self.catalog_dir),
+            ("cache-dir", &mut self.cache_dir),
+        ];
+        let single = single.into_iter().filter_map(|(key, path)| path.as_mut().map(|path| (key, path)));
+        for (key, path) in single.chain(files).chain(paths) {
+            let whole = whole(path, home);
+            *path = whole.ok_or_else(|| {
+                format!("{key}: {} must begin with / or ~/: relative paths depend on where one is", path.display())
+            })?;
+        }
+        if let Some(repository) = &mut self.repository
+            && let Some(below) = repository.strip_prefix("~/")
+        {
+            let path = home.map(|home| home.join(below)).and_then(|path| path.to_str().map(str::to_owned));
+            *repository = path.ok_or("repository: this user has no home directory with a name in UTF-8")?;
+        }
+        if let Some(repository) = &self.repository
+            && matches!(parse_address(repository), Ok(Address::Local(path)) if path.is_relative())
+        {
+            return Err(format!(
+                "repository: {repository} must begin with / or ~/: relative paths depend on where one is"
+            ));
+        }
+        Ok(self)
+    }
+}
+
+/// The path with `~/` replaced, or nothing if it is relative.
+fn whole(path: &Path, home: Option<&Path>) -> Option<PathBuf> {
+    match path.strip_prefix("~") {
+        Ok(below) => home.map(|home| home.join(below)),
+        Err(_) => path.is_absolute().then(|| path.to_owned()),
+    }
+}
+
+/// Bytes a second, or none for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub Option<u64>);
+
+/// Reads a rate: `500k`, `2M`, `2MiB/s` or `none`.
+pub fn parse_rate(text: &str) -> std::result::Result<Rate, String> {
+    if text == "none" {
+        return Ok(Rate(None));
+    }
+    let wrong =
+        || format!("{text:?} is not a rate: write bytes a second as in 500k, 2M or 800KB/s, or none for no limit");
+    match parse_size(text.strip_suffix("/s").unwrap_or(text)) {
+        Ok(0) => Err("0 bytes a second would never end: write none for no limit".to_owned()),
+        Ok(bytes) => Ok(Rate(Some(bytes))),
+        Err(_) => Err(wrong()),
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Rate, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Rate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes a second, as in \"500k\" or \"2M\", or \"none\"")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> std::result::Result<Rate, E> {
+                let rate = u64::try_from(bytes).ok().filter(|bytes| *bytes > 0);
+                rate.map(|rate| Rate(Some(rate))).ok_or_else(|| E::invalid_value(Unexpected::Signed(bytes), &self))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Rate, E> {
+                parse_rate(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+/// How many transfers at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "usize")]
+pub struct Parallel(pub usize);
+
+impl TryFrom<usize> for Parallel {
+    type Error = String;
+
+    fn try_from(count: usize) -> std::result::Result<Parallel, String> {
+        if (1..=TRANSFERS_MAX).contains(&count) {
+            return Ok(Parallel(count));
+        }
+        Err(format!("{count} transfers at a time are not possible: 1 to {TRANSFERS_MAX} are"))
+    }
+}
+
+/// How long an outage of the store may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Patience(pub Duration);
+
+impl TryFrom<String> for Patience {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Patience, String> {
+        parse_patience(&text).map(Patience)
+    }
+}
+
+/// Reads a number of transfers.
+pub fn parse_parallel(text: &str) -> std::result::Result<Parallel, String> {
+    let count = text.parse::<usize>().map_err(|_| format!("{text:?} is not a number from 1 to {TRANSFERS_MAX}"))?;
+    Parallel::try_from(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::tempdir;
+
+    fn read(text: &str, profile: Option<&str>) -> Result<Configuration> {
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join(FILE_NAME);
+        fs::write(&path, text).unwrap();
+        Configuration::read(&path, profile, Some(Path::new("/home/u")))
+    }
+
+    fn told(text: &str) -> String {
+        let failure = read(text, Some("p")).unwrap_err();
+        assert!(matches!(failure, Failure::Usage(_)), "{failure}");
+        failure.to_string()
+    }
+
+    #[test]
+    fn all_keys_are_read_and_home_is_put_in() {
+        let text = r#"
+            [defaults]
+            repository = "~/repository"
+            [profile.p]
+            repository = "rclone:r:x"
+            passphrase-file = "~/pass"
+            catalog-dir = "/catalog"
+            cache-dir = "/cache"
+            limit-upload = "500k"
+            limit-download = 1000
+            parallel = 32
+            retry-for = "2h"
+            paths = ["~/a", "/b"]
+            exclude = ["*.o"]
+            exclude-file = ["/x"]
+            exclude-caches = true
+            one-file-system = true
+        "#;
+        let configuration = read(text, Some("p")).unwrap();
+        assert_eq!(configuration.defaults.repository.as_deref(), Some("/home/u/repository"));
+        let expected = Section {
+            repository: Some("rclone:r:x".into()),
+            passphrase_file: Some("/home/u/pass".into()),
+            passphrase_command: None,
+            catalog_dir: Some("/catalog".into()),
+            cache_dir: Some("/cache".into()),
+            limit_upload: Some(Rate(Some(512_000))),
+            limit_download: Some(Rate(Some(1000))),
+            parallel: Some(Parallel(32)),
+            retry_for: Some(Patience(Duration::from_secs(7_200))),
+            paths: Some(vec!["/home/u/a".into(), "/b".into()]),
+            exclude: Some(vec!["*.o".into()]),
+            exclude_file: Some(vec!["/x".into()]),
+            exclude_caches: Some(true),
+            one_file_system: Some(true),
+        };
+        assert_eq!(configuration.profile, expected);
+        assert_eq!(read(text, None).unwrap().profile, Section::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_file_line_and_key() {
+        let cases = [
+            ("[profile.p]\n\nlimit-uplaod = \"1k\"\n", ["line 3", "limit-uplaod", "unknown field"]),
+            ("[profile.p]\nlimit-upload = \"fast\"\n", ["line 2", "limit-upload", "not a rate"]),
+            ("[profile.p]\nlimit-upload = 0\n", ["line 2", "limit-upload", "bytes a second"]),
+            ("[profile.p]\nlimit-upload = \"0\"\n", ["line 2", "limit-upload", "never end"]),
+            ("[profile.p]\nparallel = 33\n", ["line 2", "parallel", "1 to 32"]),
+            ("[profile.p]\nparallel = \"x\"\n", ["line 2", "parallel", "invalid type"]),
+            ("[profile.p]\nretry-for = \"long\"\n", ["line 2", "retry-for", "not a time"]),
+            ("[profile.p]\nretry-for = 90\n", ["line 2", "retry-for", "invalid type"]),
+            ("repository = \"/r\"\n[profile.p]\n", ["line 1", "repository", "unknown field"]),
+            ("[profile.p]\nrepository = /r\n", ["line 2", "repository", ""]),
+            ("[profile.p]\npaths = [\"a\"]\n", ["[profile.p]", "paths", "must begin with /"]),
+            ("[defaults]\ncache-dir = \"x\"\n[profile.p]", ["[defaults]", "cache-dir", "must begin with /"]),
+            ("[profile.p]\nrepository = \"r\"\n", ["[profile.p]", "repository", "must begin with /"]),
+            (
+                "[profile.p]\npassphrase-file = \"/f\"\npassphrase-command = \"c\"",
+                ["profile.p", "passphrase", "one of"],
+            ),
+            ("[profile.q]\n[profile.r]\n", ["--profile p", "no section [profile.p]", "q, r"]),
+            ("", ["--profile p", "no section", "none"]),
+        ];
+        for (text, words) in cases {
+            let told = told(text);
+            assert!(told.contains(FILE_NAME) && words.iter().all(|word| told.contains(word)), "{text}: {told}");
+        }
+        let secret = told("[profile.p]\npassphrase-command = hunter2\n");
+        assert!(!secret.contains("hunter2"), "{secret}");
+    }
+
+    #[test]
+    fn without_a_file_nothing_is_configured_and_no_profile_can_be_chosen() {
+        let none = Path::new("/nowhere/config.toml");
+        assert_eq!(Configuration::read(none, None, None).unwrap(), Configuration::default());
+        let told = Configuration::read(none, Some("p"), None).unwrap_err().to_string();
+        assert!(told.contains("/nowhere/config.toml") && told.contains("[profile.p]"), "{told}");
+    }
+
+    #[test]
+    fn rates_are_bytes_a_second() {
+        let good =
+            [("500k", Some(512_000)), ("2M", Some(2 << 20)), ("2MiB/s", Some(2 << 20)), ("1MB/s", Some(1_000_000))];
+        for (text, rate) in good.into_iter().chain([("none", None), ("7", Some(7))]) {
+            assert_eq!(parse_rate(text), Ok(Rate(rate)), "{text}");
+        }
+        for bad in ["", "0", "0k", "fast", "-1", "1/s/s", "1.5M"] {
+            assert!(parse_rate(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the command lines of `bygone` and `bygone-mount` share.
+//!
+//! Neither program depends on the other. Options, configuration, passphrases, exit codes, messages, signals and the
+//! opening of a repository are here, so that both programs behave alike.
+
+pub mod access;
+pub mod caching;
+pub mod configuration;
+pub mod exit;
+pub mod output;
+pub mod passphrase;
+pub mod progress;
+pub mod settings;
+pub mod signals;
+pub mod time;
+pub mod when;
+pub mod xattrs;

@@ -1,0 +1,4 @@
+//! Bounded maps: what was used last stays.
+
+pub mod recent;
+pub mod weighted;

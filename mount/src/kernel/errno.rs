@@ -1,0 +1,132 @@
+//! What the kernel is told when something fails.
+//!
+//! One total `match`, so that a new kind of error does not compile before somebody has decided. Two answers are never
+//! given for damage: ENOENT, because a program that mirrors the mount would take it for a deletion, and ENOSYS, because
+//! the kernel remembers it and stops asking for good.
+
+use std::io;
+
+use fuser::Errno;
+
+use bygone_core::error::Error;
+
+use crate::tree::failure::Failure;
+
+/// The error number for `failure`.
+pub fn errno(failure: &Failure) -> Errno {
+    match failure {
+        Failure::Stale => Errno::ESTALE,
+        Failure::NotDirectory => Errno::ENOTDIR,
+        Failure::NotLink | Failure::NotFile | Failure::Invalid => Errno::EINVAL,
+        Failure::NameTooLong => Errno::ENAMETOOLONG,
+        Failure::NoAttribute => Errno::NO_XATTR,
+        Failure::NotSupported => Errno::EOPNOTSUPP,
+        Failure::Range => Errno::ERANGE,
+        Failure::Beyond => Errno::ENXIO,
+        Failure::Defect(_) => Errno::EIO,
+        Failure::Repository(error) => repository_errno(error),
+    }
+}
+
+fn repository_errno(error: &Error) -> Errno {
+    match error {
+        // Damage, and a store that does not give what it holds: the data is not there to be had now.
+        Error::Corrupt { .. }
+        | Error::Disagree { .. }
+        | Error::Store { .. }
+        | Error::Catalog { .. }
+        | Error::Local { .. }
+        | Error::NoRepository { .. }
+        | Error::TooNew { .. }
+        | Error::Limit { .. }
+        | Error::WrongKey { .. }
+        | Error::Exists { .. }
+        | Error::Invalid { .. } => Errno::EIO,
+        // Not EINTR, after which most programs ask again at once.
+        Error::Cancelled => Errno::EIO,
+        // What the kernel still names is not in the catalog any more, as after a removed snapshot.
+        Error::NotFound { .. } => Errno::ESTALE,
+        Error::Locked { .. } => Errno::EBUSY,
+    }
+}
+
+/// True if the failure is trouble that the log should name, not an answer like any other.
+pub fn is_trouble(failure: &Failure) -> bool {
+    match failure {
+        // Reads end in this way when the mount does.
+        Failure::Repository(Error::Cancelled) => false,
+        Failure::Repository(_) | Failure::Defect(_) => true,
+        _ => false,
+    }
+}
+
+/// What failures have in common that are one cause for the log. A lost volume is one, whichever of its bytes are wanted,
+/// and so is what forbids to ask the store for any.
+pub fn cause(failure: &Failure) -> String {
+    let Failure::Repository(Error::Store { object, source, .. }) = failure else { return failure.to_string() };
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => source.to_string(),
+        kind => format!("{}: {kind}", object.split(", bytes ").next().unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bygone_core::error::Diagnosis;
+
+    #[test]
+    fn damage_and_a_failing_store_are_io_errors_whatever_they_look_like() {
+        let absent = || io::Error::from(io::ErrorKind::NotFound);
+        for error in [
+            Error::corrupt("data/ab", "frame 3"),
+            Error::disagree(Diagnosis::RemoteMissing, "data/ab", "not listed"),
+            Error::store("read", "data/ab", absent()),
+            Error::Local { doing: "read", path: "spool".into(), source: absent() },
+            Error::Catalog { path: "catalog.sqlite".into(), detail: "malformed".into() },
+            Error::NoRepository { store: "/gone".into() },
+        ] {
+            let failure = Failure::from(error);
+            assert_eq!(errno(&failure).code(), Errno::EIO.code(), "{failure}");
+            assert!(is_trouble(&failure));
+        }
+    }
+
+    #[test]
+    fn one_cause_is_one_whichever_bytes_are_wanted() {
+        let store = |object: &str, kind: io::ErrorKind, text: &str| {
+            cause(&Error::store("read", object, io::Error::new(kind, text)).into())
+        };
+        let lost = |object: &str| store(object, io::ErrorKind::NotFound, "404");
+        assert_eq!(lost("data/ab, bytes 0 to 9"), lost("data/ab, bytes 9 to 99"));
+        assert_ne!(lost("data/ab, bytes 0 to 9"), lost("data/cd, bytes 0 to 9"));
+        let refused = |object: &str| store(object, io::ErrorKind::PermissionDenied, "--offline forbids it");
+        assert_eq!(refused("data/ab, bytes 0 to 9"), refused("data/cd, bytes 0 to 9"));
+        let damaged = |frame: &str| cause(&Error::corrupt("data/ab", frame).into());
+        assert_ne!(damaged("frame 1"), damaged("frame 2"));
+        assert!(!is_trouble(&Error::Cancelled.into()));
+    }
+
+    #[test]
+    fn no_failure_looks_like_a_missing_name_or_a_missing_operation() {
+        let failures = [
+            Failure::Stale,
+            Failure::NotDirectory,
+            Failure::NotLink,
+            Failure::NotFile,
+            Failure::NameTooLong,
+            Failure::NoAttribute,
+            Failure::NotSupported,
+            Failure::Range,
+            Failure::Beyond,
+            Failure::Invalid,
+            Failure::Defect(String::new()),
+            Error::Cancelled.into(),
+            Error::NotFound { what: "snapshot".into(), hint: "" }.into(),
+        ];
+        for failure in failures {
+            let code = errno(&failure).code();
+            assert!(code != Errno::ENOENT.code() && code != Errno::ENOSYS.code(), "{failure:?}");
+        }
+    }
+}

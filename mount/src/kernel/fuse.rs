@@ -1,0 +1,448 @@
+//! The tree as FUSE asks for it: each operation takes the request apart, asks [`Tree`] or [`Data`], and answers.
+//!
+//! Nothing here waits. Answers about the tree come from the catalog; a read that memory cannot answer is answered later by
+//! the pool of [`Data`]. A panic becomes EIO and a line in the log, because a thread that dies here serves nobody again.
+//!
+//! What the kernel may keep: everything inside a snapshot for ever, also that a name is not there, because a snapshot never
+//! changes; the mount's own directories for some seconds, and they are called back when a snapshot comes (see
+//! module `watcher`).
+//!
+//! Operations that are missing here are answered "not implemented", after which the kernel does not ask again. None of
+//! them can change anything: the mount is read-only, and the kernel refuses every change before it gets here.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use crossbeam_channel::Sender;
+use fuser::Errno;
+use fuser::FileAttr;
+use fuser::FileHandle;
+use fuser::FileType;
+use fuser::Filesystem;
+use fuser::FopenFlags;
+use fuser::Generation;
+use fuser::INodeNo;
+use fuser::InitFlags;
+use fuser::KernelConfig;
+use fuser::LockOwner;
+use fuser::OpenFlags;
+use fuser::ReplyAttr;
+use fuser::ReplyData;
+use fuser::ReplyDirectory;
+use fuser::ReplyDirectoryPlus;
+use fuser::ReplyEntry;
+use fuser::ReplyLseek;
+use fuser::ReplyOpen;
+use fuser::ReplyStatfs;
+use fuser::ReplyXattr;
+use fuser::Request;
+
+use bygone_core::entry::Time;
+
+use crate::data::pool::Data;
+use crate::data::push::Hints;
+use crate::kernel::errno::cause;
+use crate::kernel::errno::errno;
+use crate::kernel::errno::is_trouble;
+use crate::kernel::event::Event;
+use crate::kernel::log::Log;
+use crate::kernel::refused::Refusal;
+use crate::kernel::stats;
+use crate::kernel::stats::Request as Asked;
+use crate::kernel::stats::Stats;
+use crate::tree::Detail;
+use crate::tree::Tree;
+use crate::tree::attr::Attr;
+use crate::tree::attr::READ_BYTES;
+use crate::tree::attr::Type;
+use crate::tree::failure::Failure;
+use crate::tree::inode::Inode;
+
+/// How long the kernel may keep what never changes.
+const FOR_EVER: Duration = Duration::from_secs(1 << 30);
+/// How long the kernel may keep what a new snapshot changes, should it miss that it is called back.
+const A_WHILE: Duration = Duration::from_secs(5);
+
+/// The same for what is made of several snapshots, which nobody calls back.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// How many reads may wait. With few, readers of a slow file stall the readers of all others.
+const READS_WAITING_MAX: u16 = 512;
+
+/// The unit that `df` counts in.
+const SPACE_BYTES: u64 = 4_096;
+
+/// What the mount asks of the kernel, each alone, so that an old kernel refuses only what it lacks.
+const WISHES: [InitFlags; 8] = [
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_NO_OPEN_SUPPORT,
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+    InitFlags::FUSE_EXPORT_SUPPORT,
+    InitFlags::FUSE_ASYNC_DIO,
+];
+
+/// The file system that fuser serves.
+pub struct Mounted {
+    tree: Arc<Tree>,
+    data: Arc<Data>,
+    hints: Hints,
+    log: Arc<Log>,
+    refusal: Refusal,
+    stats: Arc<Stats>,
+    generation: Generation,
+    granted: InitFlags,
+    ended: Sender<Event>,
+}
+
+impl Mounted {
+    /// Serves `tree` but the content that `refusal` refuses, tells `hints` which files are read, the log and the counts
+    /// what happens, and `ended` when all is over. `generation` is another number for every catalog that numbers inodes
+    /// anew.
+    pub fn new(
+        tree: Arc<Tree>,
+        data: Arc<Data>,
+        hints: Hints,
+        (log, stats): (Arc<Log>, Arc<Stats>),
+        refusal: Refusal,
+        generation: u64,
+        ended: Sender<Event>,
+    ) -> Mounted {
+        let (generation, granted) = (Generation(generation), InitFlags::empty());
+        Mounted { tree, data, hints, log, refusal, stats, generation, granted, ended }
+    }
+
+    /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
+    fn answer<T>(&self, number: INodeNo, work: impl FnOnce(&Tree) -> Result<T, Failure>) -> Result<T, Errno> {
+        let result = match catch_unwind(AssertUnwindSafe(|| work(&self.tree))) {
+            Ok(result) => result,
+            Err(panic) => Err(Failure::defect(&*panic)),
+        };
+        result.map_err(|failure| report(&self.tree, &self.log, &self.stats, number.0, "", &failure))
+    }
+}
+
+/// The error number for `failure`, which is written to the log if it is trouble. `what` says what was asked of `number`.
+fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, failure: &Failure) -> Errno {
+    if is_trouble(failure) {
+        stats.failed();
+        let text = || {
+            let path = catch_unwind(AssertUnwindSafe(|| tree.describe(number))).unwrap_or_default();
+            format!("{path}{what}: {failure}")
+        };
+        match failure {
+            Failure::Repository(error) if error.is_outage() => {
+                log.store_fails(stats.fetched_bytes(), Instant::now(), text);
+            }
+            _ => log.once(&cause(failure), text),
+        }
+    }
+    errno(failure)
+}
+
+impl Filesystem for Mounted {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for wish in WISHES {
+            if config.add_capabilities(wish).is_ok() {
+                self.granted |= wish;
+            }
+        }
+        // Where there are no access lists, the kernel need not ask for that of every file.
+        if self.tree.has_access_lists() && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok() {
+            self.tree.enforce_access_lists();
+        }
+        // Both take any number but 0.
+        let _ = config.set_max_background(READS_WAITING_MAX);
+        let _ = config.set_congestion_threshold(READS_WAITING_MAX);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        // Nobody listens any more if the process is about to end anyway.
+        let _ = self.ended.send(Event::Ended);
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.stats.asked(Asked::Lookup);
+        match self.answer(parent, |tree| tree.lookup(parent.0, name.as_bytes())) {
+            Ok(Some(attr)) => {
+                reply.entry_with_ttls(&attr_ttl(attr.number), &names_ttl(parent), &file_attr(&attr), self.generation);
+            }
+            Ok(None) => reply.entry(&names_ttl(parent), &file_attr(&ABSENT), self.generation),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.stats.asked(Asked::Getattr);
+        match self.answer(ino, |tree| tree.attr(ino.0)) {
+            Ok(attr) => reply.attr(&attr_ttl(ino.0), &file_attr(&attr)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        self.stats.asked(Asked::Readlink);
+        match self.answer(ino, |tree| tree.target(ino.0)) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.stats.asked(Asked::Open);
+        // "Not implemented" spares the kernel all further calls of open and release, and lets it keep its cache.
+        if self.granted.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
+            return reply.error(Errno::ENOSYS);
+        }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.stats.asked(Asked::Opendir);
+        if self.granted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) {
+            return reply.error(Errno::ENOSYS);
+        }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        if self.refusal.refuses(request.pid()) {
+            return reply.error(Errno::EACCES);
+        }
+        let waiting = self.stats.asked_to_read();
+        let map = match self.answer(ino, |tree| tree.map(ino.0)) {
+            Ok(map) => map,
+            Err(errno) => return reply.error(errno),
+        };
+        let length = map.length();
+        let (tree, log, stats) = (Arc::clone(&self.tree), Arc::clone(&self.log), Arc::clone(&self.stats));
+        // Should this panic, the reply is dropped, and dropping it sends EIO.
+        let _ = self.answer(ino, |_| {
+            self.data.read(ino.0, map, offset, size as usize, move |read| match read {
+                Ok(bytes) => {
+                    reply.data(&bytes);
+                    log.store_has_given(stats.fetched_bytes(), Instant::now);
+                    waiting.answered(bytes.len());
+                }
+                Err(failure) => {
+                    let what = format!(", {size} bytes at {offset}");
+                    reply.error(report(&tree, &log, &stats, ino.0, &what, &failure));
+                }
+            });
+            Ok(())
+        });
+        if let Some(Inode::File(version)) = Inode::decode(ino.0) {
+            self.hints.read(version, length);
+        }
+    }
+
+    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.stats.asked(Asked::Readdir);
+        let listed = self.answer(ino, |tree| {
+            tree.list(ino.0, offset, Detail::Names, |row, _| {
+                reply.add(INodeNo(row.number), row.cookie, file_type(row.kind), OsStr::from_bytes(row.name))
+            })
+        });
+        match listed {
+            // By now the kernel knows the first files of this listing, and whoever lists will soon read them.
+            Ok(()) if offset > 0 => self.hints.after_first_files(move || reply.ok()),
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        self.stats.asked(Asked::Readdirplus);
+        let ttl = names_ttl(ino);
+        let mut first_file = None;
+        let listed = self.answer(ino, |tree| {
+            tree.list(ino.0, offset, Detail::Attributes, |row, attr| {
+                let attr = file_attr(attr.unwrap_or(&ABSENT));
+                first_file = first_file.or(Some(attr.ino).filter(|_| attr.kind == FileType::RegularFile));
+                reply.add(attr.ino, row.cookie, OsStr::from_bytes(row.name), &ttl, &attr, self.generation)
+            })
+        });
+        let answer = || match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        };
+        match first_file.and_then(|number| Inode::decode(number.0)) {
+            Some(Inode::File(version)) => self.hints.listing(version, answer),
+            _ => answer(),
+        }
+    }
+
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.stats.asked(Asked::Statfs);
+        match self.answer(ino, Tree::totals) {
+            Ok((bytes, versions)) => {
+                let blocks = bytes.div_ceil(SPACE_BYTES);
+                reply.statfs(blocks, 0, 0, versions, 0, SPACE_BYTES as u32, 255, SPACE_BYTES as u32);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.stats.asked(Asked::Getxattr);
+        let value = |tree: &Tree| match (ino, name) {
+            (INodeNo::ROOT, name) if name == stats::XATTR => Ok(self.stats.value()),
+            _ => tree.xattr(ino.0, name.as_bytes()),
+        };
+        reply_xattr(self.answer(ino, |tree| fitting(value(tree)?, size)), size, reply);
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.stats.asked(Asked::Listxattr);
+        reply_xattr(self.answer(ino, |tree| fitting(tree.xattr_names(ino.0)?, size)), size, reply);
+    }
+
+    fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.stats.asked(Asked::Lseek);
+        match self.answer(ino, |tree| self.data.seek(&*tree.map(ino.0)?, offset, whence)) {
+            Ok(position) => reply.offset(position),
+            Err(errno) => reply.error(errno),
+        }
+    }
+}
+
+/// How long the kernel may keep the attributes of `number`.
+fn attr_ttl(number: u64) -> Duration {
+    match Inode::decode(number) {
+        Some(Inode::File(_) | Inode::Directory { .. }) => FOR_EVER,
+        Some(
+            Inode::At
+            | Inode::Versions(_)
+            | Inode::VersionsOf { .. }
+            | Inode::Deleted(_)
+            | Inode::ChangesOf(_)
+            | Inode::Changed { .. },
+        ) => A_MOMENT,
+        _ => A_WHILE,
+    }
+}
+
+/// How long the kernel may keep which names are in the directory `parent`, and which are not.
+fn names_ttl(parent: INodeNo) -> Duration {
+    attr_ttl(parent.0)
+}
+
+/// The value if the caller's buffer of `size` bytes holds it; with size 0 the caller asks only how long it is.
+fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>, Failure> {
+    if size != 0 && value.len() > size as usize { Err(Failure::Range) } else { Ok(value) }
+}
+
+fn reply_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match value {
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) => reply.data(&value),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// What stands for "there is no such name": the number 0.
+const ABSENT: Attr = Attr {
+    number: 0,
+    kind: Type::File,
+    mode: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    size: 0,
+    sectors: 0,
+    mtime: Time { secs: 0, nanos: 0 },
+    ctime: Time { secs: 0, nanos: 0 },
+};
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.number),
+        size: attr.size,
+        blocks: attr.sectors,
+        atime: system_time(attr.mtime),
+        mtime: system_time(attr.mtime),
+        ctime: system_time(attr.ctime),
+        crtime: UNIX_EPOCH,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        blksize: READ_BYTES,
+        flags: 0,
+    }
+}
+
+fn file_type(kind: Type) -> FileType {
+    match kind {
+        Type::File => FileType::RegularFile,
+        Type::Directory => FileType::Directory,
+        Type::Symlink => FileType::Symlink,
+        Type::Fifo => FileType::NamedPipe,
+        Type::Socket => FileType::Socket,
+        Type::CharDevice => FileType::CharDevice,
+        Type::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+/// The same time, also before 1970; 1970 itself if the system cannot express it.
+fn system_time(time: Time) -> SystemTime {
+    let whole = Duration::from_secs(time.secs.unsigned_abs());
+    let second = if time.secs < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    second.and_then(|second| second.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_keep_their_nanoseconds() {
+        let half_past = system_time(Time { secs: -2, nanos: 500_000_000 });
+        assert_eq!(UNIX_EPOCH.duration_since(half_past).unwrap(), Duration::from_millis(1_500));
+        assert_eq!(system_time(Time { secs: 3, nanos: 7 }), UNIX_EPOCH + Duration::new(3, 7));
+        for secs in [i64::MIN, i64::MAX] {
+            system_time(Time { secs, nanos: 999_999_999 });
+        }
+    }
+
+    #[test]
+    fn a_buffer_too_small_is_an_error_and_none_at_all_is_a_question() {
+        assert!(matches!(fitting(vec![1, 2], 1), Err(Failure::Range)));
+        assert_eq!(fitting(vec![1, 2], 2).unwrap(), [1, 2]);
+        assert_eq!(fitting(vec![1, 2], 0).unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn only_what_never_changes_is_kept_for_ever() {
+        let ttl = |inode: Inode| attr_ttl(inode.number().unwrap());
+        assert_eq!(ttl(Inode::File(3)), FOR_EVER);
+        assert_eq!(ttl(Inode::Directory { snapshot: 1, path: 1 }), FOR_EVER);
+        for inode in [Inode::Root, Inode::Snapshots, Inode::Host(3), Inode::Latest(1), Inode::Link(1)] {
+            assert_eq!(ttl(inode), A_WHILE);
+        }
+    }
+}

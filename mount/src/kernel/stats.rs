@@ -1,0 +1,325 @@
+//! What the mount does, in numbers: counted here, handed out by the mount itself, and shown by `bygone-mount --stats`.
+//!
+//! The numbers are the value of an extended attribute of the mount's root directory, as JSON. The kernel keeps no
+//! values of extended attributes, so they are live; the attribute is in no listing, so nothing copies it.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use serde::Deserialize;
+use serde::Serialize;
+
+use bygone_cli::output::count;
+use bygone_cli::output::duration;
+use bygone_cli::output::number;
+use bygone_cli::output::size;
+use bygone_cli::xattrs::XattrsOf;
+use bygone_cli::xattrs::xattr_value;
+use bygone_core::read::Reader;
+
+use crate::tree::Tree;
+use crate::trouble::Trouble;
+
+/// Name of the extended attribute that holds the numbers.
+pub const XATTR: &str = "user.bygone.stats";
+
+/// What the kernel asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// A name in a directory.
+    Lookup,
+    /// Attributes.
+    Getattr,
+    /// The target of a symbolic link.
+    Readlink,
+    /// To open a file.
+    Open,
+    /// To open a directory.
+    Opendir,
+    /// Bytes of a file.
+    Read,
+    /// Names of a directory.
+    Readdir,
+    /// Names of a directory with their attributes.
+    Readdirplus,
+    /// The size of everything.
+    Statfs,
+    /// The value of an extended attribute.
+    Getxattr,
+    /// The names of the extended attributes.
+    Listxattr,
+    /// Where data or a hole begins.
+    Lseek,
+}
+
+/// All requests, in the order of their numbers, as they are called in the report.
+const REQUESTS: [(Request, &str); 12] = [
+    (Request::Lookup, "lookup"),
+    (Request::Getattr, "getattr"),
+    (Request::Readlink, "readlink"),
+    (Request::Open, "open"),
+    (Request::Opendir, "opendir"),
+    (Request::Read, "read"),
+    (Request::Readdir, "readdir"),
+    (Request::Readdirplus, "readdirplus"),
+    (Request::Statfs, "statfs"),
+    (Request::Getxattr, "getxattr"),
+    (Request::Listxattr, "listxattr"),
+    (Request::Lseek, "lseek"),
+];
+
+/// The counters of one mount.
+pub struct Stats {
+    since: Instant,
+    tree: Arc<Tree>,
+    reader: Arc<Reader>,
+    fetched_bytes_max: Option<u64>,
+    requests: [AtomicU64; REQUESTS.len()],
+    answered_bytes: AtomicU64,
+    waiting: AtomicU64,
+    errors: AtomicU64,
+}
+
+/// A read that is not answered yet.
+pub struct Waiting(Arc<Stats>);
+
+/// The numbers at one time. Read by programs: a name, once here, keeps its meaning.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Version of the program that serves the mount.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// How long it has been there.
+    pub mounted_seconds: f64,
+    /// Snapshots that it shows.
+    pub snapshots: u64,
+    /// Requests of the kernel by kind, only those that were made.
+    pub requests: BTreeMap<String, u64>,
+    /// Bytes that reads were answered with.
+    pub answered_bytes: u64,
+    /// Reads that wait for their answer.
+    pub waiting: u64,
+    /// Requests that failed because of damage, the store, the catalog or this program.
+    pub errors: u64,
+    /// Frames that were wanted and in memory.
+    pub frames_hit: u64,
+    /// Frames that were fetched, opened and decompressed.
+    pub frames_made: u64,
+    /// Frames that could not be made.
+    pub frames_failed: u64,
+    /// Requests to the store for data.
+    pub gets: u64,
+    /// Bytes that the store gave.
+    pub fetched_bytes: u64,
+    /// Bytes that it may give (--max-fetch).
+    pub fetched_bytes_max: Option<u64>,
+    /// Waiting for the store, all threads together.
+    pub fetch_seconds: f64,
+    /// Opening and decompressing, all threads together.
+    pub decode_seconds: f64,
+}
+
+impl Stats {
+    /// Counters that stand at nothing, for a mount that shows `tree` and reads through `reader`, which may fetch so much.
+    pub fn new(tree: Arc<Tree>, reader: Arc<Reader>, fetched_bytes_max: Option<u64>) -> Stats {
+        let (requests, [answered_bytes, waiting, errors]) = Default::default();
+        let since = Instant::now();
+        Stats { since, tree, reader, fetched_bytes_max, requests, answered_bytes, waiting, errors }
+    }
+
+    /// The kernel asks.
+    pub fn asked(&self, request: Request) {
+        if let Some(counter) = self.requests.get(request as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The kernel asks for bytes; it waits until the returned value is dropped.
+    pub fn asked_to_read(self: &Arc<Stats>) -> Waiting {
+        self.asked(Request::Read);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(self))
+    }
+
+    /// A request failed because of trouble.
+    pub fn failed(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes that the store has given.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.reader.frames().counters().counts().fetched_bytes
+    }
+
+    /// Bytes that readers were given, and how many reads wait.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.answered_bytes.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed))
+    }
+
+    /// The numbers now.
+    pub fn report(&self) -> Report {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let requests =
+            REQUESTS.iter().zip(&self.requests).map(|((_, name), counter)| ((*name).to_owned(), value(counter)));
+        let frames = self.reader.frames().counters().counts();
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            mounted_seconds: seconds(self.since.elapsed().as_secs_f64()),
+            snapshots: self.tree.views().moment().listing.snapshots.len() as u64,
+            requests: requests.filter(|(_, count)| *count > 0).collect(),
+            answered_bytes: value(&self.answered_bytes),
+            waiting: value(&self.waiting),
+            errors: value(&self.errors),
+            frames_hit: frames.frames_hit,
+            frames_made: frames.frames_made,
+            frames_failed: frames.frames_failed,
+            gets: frames.gets,
+            fetched_bytes: frames.fetched_bytes,
+            fetched_bytes_max: self.fetched_bytes_max,
+            fetch_seconds: seconds(frames.fetch_time.as_secs_f64()),
+            decode_seconds: seconds(frames.decode_time.as_secs_f64()),
+        }
+    }
+
+    /// The value of the attribute [`XATTR`].
+    pub fn value(&self) -> Vec<u8> {
+        // Nothing in a report cannot be said in JSON.
+        serde_json::to_vec(&self.report()).unwrap_or_default()
+    }
+}
+
+impl Waiting {
+    /// It is answered, with this many bytes.
+    pub fn answered(self, bytes: usize) {
+        self.0.answered_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whole microseconds: more digits only make the report hard to read.
+fn seconds(exact: f64) -> f64 {
+    (exact * 1e6).round() / 1e6
+}
+
+impl Report {
+    /// The same, but for the time that passes by itself.
+    pub fn counts_as(&self, other: &Report) -> bool {
+        Report { mounted_seconds: other.mounted_seconds, ..self.clone() } == *other
+    }
+
+    /// What the mount at `point` says.
+    pub fn of(point: &Path) -> Result<Report, Trouble> {
+        let shown = point.display();
+        let failed = |error: io::Error| Trouble::Mount(format!("cannot ask the mount at {shown}: {error}"));
+        let none = || Trouble::Mount(format!("no repository is mounted at {shown}"));
+        let path = fs::canonicalize(point).map_err(failed)?;
+        let invalid = |_| failed(io::ErrorKind::InvalidInput.into());
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(invalid)?;
+        let name = CString::new(XATTR).map_err(invalid)?;
+        let value = xattr_value(XattrsOf::Path(&path), &name).map_err(|errno| match errno {
+            Errno::ENODATA | Errno::EOPNOTSUPP => none(),
+            errno => failed(errno.into()),
+        })?;
+        serde_json::from_slice(&value).map_err(|_| none())
+    }
+
+    /// Lines for people.
+    pub fn lines(&self) -> Vec<String> {
+        let mut requests: Vec<_> = self.requests.iter().collect();
+        requests.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let all = requests.iter().map(|(_, count)| **count).sum();
+        let kinds = requests.iter().map(|(name, count)| format!("{} {name}", number(**count)));
+        let kinds =
+            if requests.is_empty() { String::new() } else { format!(": {}", kinds.collect::<Vec<_>>().join(", ")) };
+        let mut frames = format!("{} in memory, {} made", number(self.frames_hit), number(self.frames_made));
+        if self.frames_failed > 0 {
+            frames.push_str(&format!(", {} failed", number(self.frames_failed)));
+        }
+        let mounted = duration(self.mounted_seconds);
+        [
+            ("mounted", format!("{mounted}, by process {} (bygone-mount {})", self.pid, self.version)),
+            ("snapshots", number(self.snapshots)),
+            ("requests", format!("{}{kinds}", number(all))),
+            ("read", format!("{}, {} waiting", size(self.answered_bytes), number(self.waiting))),
+            ("errors", number(self.errors)),
+            ("frames", frames),
+            (
+                "fetched",
+                format!(
+                    "{}{} in {}, {}",
+                    size(self.fetched_bytes),
+                    self.fetched_bytes_max.map_or_else(String::new, |max| format!(" of at most {}", size(max))),
+                    count(self.gets, "request", "requests"),
+                    duration(self.fetch_seconds)
+                ),
+            ),
+            ("decoding", duration(self.decode_seconds)),
+        ]
+        .into_iter()
+        .map(|(what, text)| format!("{what:<11}{text}"))
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Node;
+    use crate::testing::Sample;
+
+    #[test]
+    fn requests_are_counted_by_their_kind() {
+        for (position, (request, _)) in REQUESTS.iter().enumerate() {
+            assert_eq!(*request as usize, position);
+        }
+        let sample = Sample::new();
+        sample.backup(1, &[], vec![("file".to_owned(), Node::File(vec![1]))]);
+        let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader(), None));
+        let before = stats.report();
+        stats.asked(Request::Lookup);
+        let (first, second) = (stats.asked_to_read(), stats.asked_to_read());
+        first.answered(10);
+        stats.failed();
+        let report: Report = serde_json::from_slice(&stats.value()).unwrap();
+        assert_eq!(report.requests, BTreeMap::from([("lookup".to_owned(), 1), ("read".to_owned(), 2)]));
+        assert_eq!((report.waiting, report.answered_bytes, report.errors, report.snapshots), (1, 10, 1, 1));
+        drop(second);
+        assert_eq!(stats.report().waiting, 0);
+        assert!(!before.counts_as(&report) && report.counts_as(&Report { mounted_seconds: 1e9, ..report.clone() }));
+    }
+
+    #[test]
+    fn a_report_is_readable_and_one_of_another_version_too() {
+        let text = r#"{"pid":7,"requests":{"read":1200,"lookup":5},"gets":1,"fetched_bytes":2048,"later":[]}"#;
+        let report: Report = serde_json::from_str(text).unwrap();
+        let lines = report.lines();
+        assert!(lines.contains(&"requests   1,205: 1,200 read, 5 lookup".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"fetched    2.0 KiB in 1 request, 0.0 s".to_owned()), "{lines:?}");
+        let limited = Report { fetched_bytes_max: Some(4_096), ..report };
+        assert!(limited.lines().contains(&"fetched    2.0 KiB of at most 4.0 KiB in 1 request, 0.0 s".to_owned()));
+    }
+
+    #[test]
+    fn a_directory_that_is_no_mount_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = Report::of(dir.path()).unwrap_err().to_string();
+        assert!(told.contains("no repository is mounted at"), "{told}");
+    }
+}

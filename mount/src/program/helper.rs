@@ -1,0 +1,205 @@
+//! Being called by `mount`: as the program `/sbin/mount.fuse.bygone`, a link to this one.
+//!
+//! `mount -t fuse.bygone URL POINT`, a line of `/etc/fstab` or a mount unit of systemd all end in
+//!
+//! ```text
+//! mount.fuse.bygone SOURCE POINT [-sfnvrw] [-N NAMESPACE] [-o OPTION[,OPTION]...] [-t TYPE]
+//! ```
+//!
+//! which is translated here into our own command line, before that is read. There is only one list for everything in
+//! fstab, so an option that is called like one of our long options becomes that option (`passphrase-file=/root/key`, also
+//! with `_`), and every other stays a mount option. A value in double quotes may hold commas.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use clap::Command;
+
+use crate::program::options;
+
+/// What the name begins with under which `mount` calls us.
+const NAME_PREFIX: &[u8] = b"mount.";
+
+/// Long options that make no sense in fstab: `mount` must return, and wants a mount.
+const NOT_FOR_MOUNT: &[&str] = &["help", "version", "foreground", "stats", "repo"];
+
+/// How `mount` wants to hear of a wrong command line.
+pub const EXIT_USAGE: u8 = 1;
+/// How `mount` wants to hear that nothing was mounted.
+pub const EXIT_FAILED: u8 = 32;
+
+/// What `mount` asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Our command line.
+    pub arguments: Vec<OsString>,
+    /// `-f`: everything but the mount itself.
+    pub is_fake: bool,
+}
+
+/// True if the program was called under a name for `mount`.
+pub fn is_called_by_mount(name: &OsStr) -> bool {
+    Path::new(name).file_name().is_some_and(|name| name.as_bytes().starts_with(NAME_PREFIX))
+}
+
+/// The long options of `command` that fstab may have, and whether each takes a value.
+pub fn long_options(command: &Command) -> BTreeMap<String, bool> {
+    let long = command.get_arguments().filter_map(|argument| {
+        let name = argument.get_long().filter(|name| !NOT_FOR_MOUNT.contains(name))?;
+        Some((name.to_owned(), argument.get_action().takes_values()))
+    });
+    long.collect()
+}
+
+/// Our command line for that of `mount` (the first is the program's name), or what is wrong with it. `long` are our
+/// long options, and whether each takes a value.
+pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Result<Asked, String> {
+    let mut given = arguments.iter().map(OsString::as_os_str);
+    let name = given.next().unwrap_or_default();
+    let mut places = Vec::new();
+    let (mut ours, mut rest, mut is_fake) = (Vec::new(), Vec::new(), false);
+    while let Some(argument) = given.next() {
+        let Some(letters) = argument.as_bytes().strip_prefix(b"-").filter(|letters| !letters.is_empty()) else {
+            places.push(argument);
+            continue;
+        };
+        for (at, letter) in letters.iter().enumerate() {
+            match letter {
+                // Tolerating unknown options would change what is asked for; there is no mtab; ro is what we are.
+                b's' | b'n' | b'r' | b'w' => continue,
+                b'f' => is_fake = true,
+                b'v' => flag("--verbose", &mut ours),
+                b'o' | b't' | b'N' => {
+                    let value = match letters.get(at + 1..).unwrap_or_default() {
+                        [] => given.next().ok_or_else(|| format!("-{} needs a value", char::from(*letter)))?,
+                        attached => OsStr::from_bytes(attached),
+                    };
+                    match letter {
+                        b'o' => sort(value, long, &mut ours, &mut rest),
+                        b'N' => {
+                            return Err("cannot mount in another namespace (-N): run mount in it, by nsenter".into());
+                        }
+                        _ => {}
+                    }
+                    break;
+                }
+                _ => return Err(format!("-{} is no option of mount", letter.escape_ascii())),
+            }
+        }
+    }
+    let &[source, point] = places.as_slice() else {
+        return Err("usage: mount.fuse.bygone URL MOUNTPOINT [-o OPTION[,OPTION]...]".into());
+    };
+    if !ours.iter().any(|option| option == "--verbose") {
+        // What `mount` mounts, it mounts without a word.
+        flag("--quiet", &mut ours);
+    }
+    let mut all = vec![name.to_owned(), joined(b"--repo=", source.as_bytes())];
+    all.append(&mut ours);
+    all.extend(rest.into_iter().flat_map(|option| ["-o".into(), option]));
+    all.extend(["--".into(), point.to_owned()]);
+    Ok(Asked { arguments: all, is_fake })
+}
+
+/// Adds each of the options in `list` to `ours` if it is one of `long`, and to `rest` if not.
+fn sort(list: &OsStr, long: &BTreeMap<String, bool>, ours: &mut Vec<OsString>, rest: &mut Vec<OsString>) {
+    for option in split(list.as_bytes()) {
+        let at = option.iter().position(|byte| *byte == b'=');
+        let (key, value) = match at {
+            Some(at) => (option.get(..at).unwrap_or_default(), option.get(at + 1..)),
+            None => (option, None),
+        };
+        let key = String::from_utf8_lossy(key).replace('_', "-");
+        match (long.get(&key), value) {
+            (Some(true), Some(value)) => ours.push(joined(format!("--{key}=").as_bytes(), unquoted(value))),
+            // What `mount` itself has by the same name is meant as that.
+            (Some(false), None) if !options::is_for_mount(&key) => flag(&format!("--{key}"), ours),
+            _ => rest.push(OsString::from_vec(option.to_vec())),
+        }
+    }
+}
+
+/// Adds an option without a value, which must not be there twice.
+fn flag(option: &str, ours: &mut Vec<OsString>) {
+    if !ours.iter().any(|there| there == option) {
+        ours.push(option.into());
+    }
+}
+
+/// Cuts at commas, except between double quotes.
+fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut is_quoted = false;
+    let cut = move |byte: &u8| {
+        is_quoted ^= *byte == b'"';
+        *byte == b',' && !is_quoted
+    };
+    list.split(cut).filter(|option| !option.is_empty())
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
+}
+
+fn joined(start: &[u8], end: &[u8]) -> OsString {
+    OsString::from_vec([start, end].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(line: &[&str]) -> Result<Asked, String> {
+        let long =
+            [("passphrase-file", true), ("log", true), ("allow-other", false), ("user", false), ("quiet", false)];
+        let long = long.map(|(name, takes_value)| (name.to_owned(), takes_value)).into();
+        let name = ["/sbin/mount.fuse.bygone"];
+        translate(&name.iter().chain(line).map(OsString::from).collect::<Vec<_>>(), &long)
+    }
+
+    #[test]
+    fn only_a_name_for_mount_is_one() {
+        assert!(is_called_by_mount(OsStr::new("/sbin/mount.fuse.bygone")));
+        assert!(is_called_by_mount(OsStr::new("mount.fuse.bygone")));
+        assert!(!is_called_by_mount(OsStr::new("/mount.d/bygone-mount")));
+        assert!(!is_called_by_mount(OsStr::new("")));
+    }
+
+    #[test]
+    fn what_mount_says_becomes_our_command_line() {
+        let options = "rw,noauto,passphrase_file=/root/a key,log=\"/x,y\",allow_other,_netdev,user";
+        let line = ["/srv/r", "/mnt", "-sv", "-n", "-o", options, "-t", "fuse.bygone"];
+        let ours = asked(&line).unwrap();
+        let expected = "/sbin/mount.fuse.bygone|--repo=/srv/r|--verbose|--passphrase-file=/root/a key|--log=/x,y|\
+                        --allow-other|-o|rw|-o|noauto|-o|_netdev|-o|user|--|/mnt";
+        assert_eq!(ours.arguments, expected.split('|').collect::<Vec<_>>());
+        assert!(!ours.is_fake && asked(&["/srv/r", "/mnt", "-fv"]).unwrap().is_fake);
+        let attached = asked(&["-oro", "s3://b/p?region=x", "/mnt", "-o", "nodev", "-tfuse.bygone"]).unwrap();
+        let expected =
+            ["/sbin/mount.fuse.bygone", "--repo=s3://b/p?region=x", "--quiet", "-o", "ro", "-o", "nodev", "--", "/mnt"];
+        assert_eq!(attached.arguments, expected);
+    }
+
+    #[test]
+    fn an_option_of_ours_without_its_value_stays_and_is_refused_later() {
+        let ours = asked(&["/r", "/m", "-o", "log,allow-other=yes,quiet"]).unwrap().arguments;
+        assert_eq!(ours[2..], ["--quiet", "-o", "log", "-o", "allow-other=yes", "--", "/m"]);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused() {
+        for (line, word) in [
+            (&["/r"][..], "usage"),
+            (&["/r", "/m", "/n"], "usage"),
+            (&["/r", "/m", "-o"], "-o needs"),
+            (&["/r", "/m", "-x"], "-x"),
+            (&["/r", "/m", "-N", "/proc/1/ns/mnt"], "nsenter"),
+        ] {
+            let refused = asked(line).unwrap_err();
+            assert!(refused.contains(word), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A directory before and after, and what of a difference between the two is shown on which side.
+
+use std::sync::Arc;
+
+use bygone_core::entry::Name;
+use bygone_core::error::Diagnosis;
+use bygone_core::error::Error;
+use bygone_core::id::NodeId;
+use bygone_core::limits;
+use bygone_core::read::Difference;
+use bygone_core::read::View;
+
+use crate::tree::failure::Failure;
+use crate::tree::inode::ROOT_PATH;
+use crate::tree::inode::Side;
+
+/// The states of a directory before and after.
+pub type Pair = (Option<NodeId>, Option<NodeId>);
+
+/// What a difference shows on one side: a file version, or two states of a directory to go on with.
+pub fn shown_of(difference: &Difference, side: Side) -> (Option<u64>, Option<Pair>) {
+    let directory =
+        |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| row.as_ref().and_then(|row| row.0.directory());
+    let file = |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| {
+        row.as_ref().filter(|row| row.0.directory().is_none()).map(|row| row.1)
+    };
+    let (before, after) = (directory(&difference.before), directory(&difference.after));
+    let (old, new) = (file(&difference.before), file(&difference.after));
+    match side {
+        Side::Added => (new.filter(|_| old.is_none()), after.map(|after| (before, Some(after)))),
+        Side::Deleted => (old.filter(|_| new.is_none()), before.map(|before| (Some(before), after))),
+        Side::Modified => {
+            (new.filter(|_| old.is_some()), before.zip(after).map(|(before, after)| (Some(before), Some(after))))
+        }
+    }
+}
+
+/// True for a directory that is wholly new, or wholly gone.
+pub fn is_whole(pair: Pair, side: Side) -> bool {
+    match side {
+        Side::Added => pair.0.is_none(),
+        Side::Deleted => pair.1.is_none(),
+        Side::Modified => false,
+    }
+}
+
+/// True if a directory itself differs, in more than what changes whenever something in it does.
+pub fn is_own_change(difference: &Difference, side: Side) -> bool {
+    let (Some((before, _)), Some((after, _))) = (&difference.before, &difference.after) else { return false };
+    let same = (before.meta.mode, &before.meta.owner, &before.meta.xattrs, before.meta.flags)
+        == (after.meta.mode, &after.meta.owner, &after.meta.xattrs, after.meta.flags);
+    side == Side::Modified && before.directory().is_some() && after.directory().is_some() && !same
+}
+
+/// The states at `path` of two snapshots with these roots.
+pub fn descend(view: &View, roots: Pair, path: u64) -> Result<Pair, Failure> {
+    let mut names = Vec::new();
+    let mut at = path;
+    while at != ROOT_PATH {
+        let (parent, name) = view.path(at)?.ok_or(Failure::Stale)?;
+        if names.len() > limits::PATH_BYTES_MAX {
+            return Err(unknown_path(&name));
+        }
+        names.push(name);
+        at = parent;
+    }
+    let step = |node: Option<NodeId>, name: &Name| -> Result<Option<NodeId>, Failure> {
+        let Some(node) = node else { return Ok(None) };
+        let item = view.directory(node)?.find(view, name.as_bytes())?;
+        Ok(item.and_then(|item| item.entry.directory()))
+    };
+    let mut pair = roots;
+    for name in names.iter().rev() {
+        pair = (step(pair.0, name)?, step(pair.1, name)?);
+    }
+    Ok(pair)
+}
+
+/// The number of the directory `name` in the directory `parent`.
+pub fn path_id(view: &View, parent: u64, name: &Name) -> Result<u64, Failure> {
+    view.path_id(parent, name)?.ok_or_else(|| unknown_path(name))
+}
+
+/// A directory that has no number, which every one should have.
+pub fn unknown_path(name: &Name) -> Failure {
+    let detail = "the catalog has no number for this directory: run `bygone recover`";
+    Error::disagree(Diagnosis::LocalCorrupt, format!("{name:?}"), detail).into()
+}

@@ -1,0 +1,408 @@
+//! Directories that no snapshot holds, made of what several do: `versions/`, `deleted/` and `changes/`.
+//!
+//! - `versions/<path>/`: a directory of any snapshot is a directory, and a file is a directory of its distinct versions, each
+//!   called by the snapshot in which it stands first, with the file's own ending, so that it opens as the file did.
+//! - `deleted/<path>`: the last copy of what is not in the newest snapshot of its host and paths any more.
+//! - `changes/<snapshot>/{added,modified,deleted}/`: the snapshot against the one before.
+//!
+//! All is made when it is asked for, from the catalog alone, and kept within bounds as long as the list of snapshots is
+//! the same. A state of a directory that many snapshots share is looked at once, and what two snapshots share is not
+//! looked at when they are compared, so the cost is that of what changed.
+//!
+//! Edge cases:
+//! - Such a directory allows what all of the directories that it stands for allow: what was closed once stays closed.
+//! - A path that was a file and a directory is one directory in `versions/`, with the versions beside the entries; in
+//!   `deleted/` the directory is shown; in `changes/` the one is deleted and the other added.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bygone_core::entry::Name;
+use bygone_core::limits;
+use bygone_core::read::Access;
+use bygone_core::read::Era;
+use bygone_core::read::Lifetime;
+use bygone_core::read::View;
+
+use crate::caches::recent::Recent;
+use crate::caches::weighted::Weighted;
+use crate::tree::changes::Pair;
+use crate::tree::changes::descend;
+use crate::tree::changes::is_own_change;
+use crate::tree::changes::is_whole;
+use crate::tree::changes::path_id;
+use crate::tree::changes::shown_of;
+use crate::tree::changes::unknown_path;
+use crate::tree::derived_rows::Made;
+use crate::tree::derived_rows::MadeRow;
+use crate::tree::failure::Failure;
+use crate::tree::inode::Inode;
+use crate::tree::inode::ROOT_PATH;
+use crate::tree::inode::Side;
+use crate::tree::listing::Listing;
+use crate::tree::naming::ending;
+use crate::tree::naming::key_of;
+
+/// Names, versions and states that are kept of directories that were looked at.
+const HISTORY_WEIGHT_MAX: usize = 200_000;
+/// Rows that are kept of directories that were made.
+const ROWS_KEPT_MAX: usize = 200_000;
+/// Directories of which it is kept whether something was deleted or changed below them.
+const ANSWERS_KEPT: usize = 64 << 10;
+
+/// The sequence of all snapshots, oldest first; those after it are successions, newest first.
+const ALL: u32 = 0;
+
+/// Snapshots in an order, as the states that their roots had.
+#[derive(Debug)]
+struct Line {
+    eras: Vec<Era>,
+    access: Option<Access>,
+    /// Position in the listing, for each position in this order.
+    positions: Vec<usize>,
+}
+
+/// What one directory held in the states of a line.
+#[derive(Debug)]
+struct History {
+    lifetimes: Vec<Lifetime>,
+    by_name: HashMap<Name, usize>,
+}
+
+impl History {
+    fn find(&self, name: &[u8]) -> Option<&Lifetime> {
+        let name = Name::new(name).ok()?;
+        self.lifetimes.get(*self.by_name.get(&name)?)
+    }
+}
+
+/// Makes the directories for one list of snapshots.
+#[derive(Debug)]
+pub struct Past {
+    lines: Vec<Line>,
+    histories: Weighted<(u32, u64), Arc<History>>,
+    made: Weighted<Inode, Arc<Made>>,
+    /// Whether something is to be shown below a directory.
+    below: Recent<Inode, bool>,
+    below_line: Recent<(u32, u64), bool>,
+}
+
+impl Past {
+    /// For the snapshots of `listing`.
+    pub fn new(listing: &Listing) -> Past {
+        let all = line(listing, (0..listing.snapshots.len()).collect());
+        let successions = listing.successions().into_iter().map(|mut members| {
+            members.reverse();
+            line(listing, members)
+        });
+        Past {
+            lines: std::iter::once(all).chain(successions).collect(),
+            histories: Weighted::new(HISTORY_WEIGHT_MAX),
+            made: Weighted::new(ROWS_KEPT_MAX),
+            below: Recent::new(ANSWERS_KEPT),
+            below_line: Recent::new(ANSWERS_KEPT),
+        }
+    }
+
+    /// The directory whose entry the line `row` of the directory `inode` is, by the number of its path, and its name
+    /// there; `None` if it is not known.
+    pub fn origin(
+        &self,
+        view: &View,
+        listing: &Listing,
+        inode: Inode,
+        row: &MadeRow,
+    ) -> Result<Option<(u64, Name)>, Failure> {
+        Ok(match inode {
+            Inode::VersionsOf { path, .. } => {
+                let made = self.made(view, listing, Inode::Versions(path))?;
+                made.and_then(|made| Some((path, made.with_inode(inode)?.name.clone())))
+            }
+            // Versions beside the entries of a directory that was a file once.
+            Inode::Versions(path) => view.path(path)?,
+            Inode::Deleted(path) | Inode::Changed { path, .. } => Some((path, row.name.clone())),
+            _ => None,
+        })
+    }
+
+    /// What is in the directory `inode`; `None` if it is not one that is made here.
+    pub fn made(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Arc<Made>>, Failure> {
+        if let Some(made) = self.made.get(inode) {
+            return Ok(Some(made));
+        }
+        let rows = match inode {
+            Inode::Versions(path) => self.versions(view, listing, path)?,
+            Inode::VersionsOf { path, .. } => {
+                let made = self.made(view, listing, Inode::Versions(path))?.ok_or(Failure::Stale)?;
+                let name = made.with_inode(inode).ok_or(Failure::Stale)?.name.clone();
+                let history = self.history(view, ALL, path)?.ok_or(Failure::Stale)?;
+                self.versions_of(listing, history.find(name.as_bytes()).ok_or(Failure::Stale)?)?
+            }
+            Inode::Deleted(path) => self.deleted(view, path)?,
+            Inode::Changed { side, snapshot, path } => self.changed(view, listing, side, snapshot, path)?,
+            _ => return Ok(None),
+        };
+        let made = Arc::new(Made::new(rows));
+        self.made.insert(inode, Arc::clone(&made), made.len() + 1);
+        Ok(Some(made))
+    }
+
+    /// Who may look into the directory `inode`, which is made here; `None` if nothing is known of it.
+    pub fn access(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Access>, Failure> {
+        if let Inode::Versions(ROOT_PATH) | Inode::Deleted(ROOT_PATH) = inode {
+            return Ok(self.lines.first().and_then(|line| line.access));
+        }
+        if let Inode::Changed { snapshot, path: ROOT_PATH, .. } = inode {
+            return Ok(listing.numbered(snapshot).map(|shown| Access::of(&shown.snapshot.root_meta)));
+        }
+        let parent = self.parent(view, inode)?.ok_or(Failure::Stale)?;
+        let made = self.made(view, listing, parent)?.ok_or(Failure::Stale)?;
+        Ok(made.with_inode(inode).ok_or(Failure::Stale)?.access)
+    }
+
+    /// The directory that holds the directory `inode`, which is made here.
+    pub fn parent(&self, view: &View, inode: Inode) -> Result<Option<Inode>, Failure> {
+        let up = |path| Ok::<_, Failure>(view.path(path)?.ok_or(Failure::Stale)?.0);
+        Ok(match inode {
+            Inode::Versions(ROOT_PATH) | Inode::Deleted(ROOT_PATH) => Some(Inode::Root),
+            Inode::Versions(path) => Some(Inode::Versions(up(path)?)),
+            Inode::VersionsOf { path, .. } => Some(Inode::Versions(path)),
+            Inode::Deleted(path) => Some(Inode::Deleted(up(path)?)),
+            Inode::Changed { snapshot, path: ROOT_PATH, .. } => Some(Inode::ChangesOf(snapshot)),
+            Inode::Changed { side, snapshot, path } => Some(Inode::Changed { side, snapshot, path: up(path)? }),
+            _ => None,
+        })
+    }
+
+    fn versions(&self, view: &View, listing: &Listing, path: u64) -> Result<Vec<MadeRow>, Failure> {
+        // Before the first snapshot there is a root, and nothing in it.
+        let Some(history) = self.history(view, ALL, path)? else {
+            return if path == ROOT_PATH { Ok(Vec::new()) } else { Err(Failure::Stale) };
+        };
+        let mut keys = HashSet::new();
+        let mut rows = Vec::with_capacity(history.lifetimes.len());
+        for lifetime in &history.lifetimes {
+            let name = lifetime.name.clone();
+            // A key is taken also for a directory, so that it never changes hands.
+            let mut key = key_of(name.as_bytes());
+            while !keys.insert(key) {
+                key = key.wrapping_add(1);
+            }
+            let inode = if lifetime.directories.is_empty() {
+                Inode::VersionsOf { path, key: key.into() }
+            } else {
+                Inode::Versions(path_id(view, path, &name)?)
+            };
+            rows.push(MadeRow { name, inode, access: lifetime.access });
+        }
+        if let Some((above, name)) = view.path(path)?
+            && let Some(history) = self.history(view, ALL, above)?
+            && let Some(lifetime) = history.find(name.as_bytes())
+        {
+            let taken: HashSet<Name> = rows.iter().map(|row| row.name.clone()).collect();
+            rows.extend(self.versions_of(listing, lifetime)?.into_iter().filter(|row| !taken.contains(&row.name)));
+        }
+        Ok(rows)
+    }
+
+    fn versions_of(&self, listing: &Listing, lifetime: &Lifetime) -> Result<Vec<MadeRow>, Failure> {
+        let ending = ending(lifetime.name.as_bytes());
+        let mut rows = Vec::with_capacity(lifetime.versions.len());
+        for (position, version) in &lifetime.versions {
+            let shown = listing.snapshots.get(*position as usize).ok_or(Failure::Stale)?;
+            let name = Name::new(&[shown.name.as_bytes(), ending].concat()).map_err(|_| Failure::NameTooLong)?;
+            rows.push(MadeRow { name, inode: Inode::File(*version), access: None });
+        }
+        Ok(rows)
+    }
+
+    fn deleted(&self, view: &View, path: u64) -> Result<Vec<MadeRow>, Failure> {
+        let mut rows: Vec<(MadeRow, usize)> = Vec::new();
+        let mut places: HashMap<Name, usize> = HashMap::new();
+        for (number, line) in (0u32..).zip(&self.lines).skip(1) {
+            let Some(history) = self.history(view, number, path)? else { continue };
+            for lifetime in &history.lifetimes {
+                let name = lifetime.name.clone();
+                let (inode, position) = if self.lacks_directory(view, number, path, lifetime)? {
+                    (Inode::Deleted(path_id(view, path, &name)?), usize::MAX)
+                } else if let Some((position, version)) = lifetime.versions.first().filter(|(at, _)| *at > 0) {
+                    (Inode::File(*version), line.positions.get(*position as usize).copied().unwrap_or(0))
+                } else {
+                    continue;
+                };
+                let is_directory = position == usize::MAX;
+                let row = MadeRow { name: name.clone(), inode, access: lifetime.access.filter(|_| is_directory) };
+                match places.get(&name).and_then(|place| rows.get_mut(*place)) {
+                    None => {
+                        places.insert(name, rows.len());
+                        rows.push((row, position));
+                    }
+                    Some((known, _)) if is_directory && known.access.is_some() => {
+                        known.access = known.access.zip(row.access).map(|(a, b)| a.and(b));
+                    }
+                    Some(known) if known.1 < position => *known = (row, position),
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(rows.into_iter().map(|(row, _)| row).collect())
+    }
+
+    /// True if `lifetime` was a directory that the newest snapshot of the line lacks, or something in it.
+    fn lacks_directory(&self, view: &View, line: u32, path: u64, lifetime: &Lifetime) -> Result<bool, Failure> {
+        match lifetime.directories.as_slice() {
+            [] => Ok(false),
+            [newest, ..] if newest.position > 0 => Ok(true),
+            [_] => Ok(false),
+            _ => self.lacks_below(view, line, path_id(view, path, &lifetime.name)?),
+        }
+    }
+
+    /// True if something below the directory `path` is not in the newest snapshot of the line any more.
+    fn lacks_below(&self, view: &View, line: u32, path: u64) -> Result<bool, Failure> {
+        if let Some(known) = self.below_line.get((line, path)) {
+            return Ok(known);
+        }
+        let mut looked_at = Vec::new();
+        let mut stack = vec![path];
+        while let Some(at) = stack.pop() {
+            match self.below_line.get((line, at)) {
+                Some(false) => continue,
+                Some(true) => return Ok(self.note_line(line, &[path], true)),
+                None => looked_at.push(at),
+            }
+            let Some(history) = self.history(view, line, at)? else { continue };
+            for lifetime in &history.lifetimes {
+                let was_directory = lifetime.directories.first();
+                let is_gone = was_directory.is_some_and(|era| era.position > 0)
+                    || lifetime.versions.first().is_some_and(|(position, _)| *position > 0);
+                if is_gone {
+                    return Ok(self.note_line(line, &[path, at], true));
+                }
+                if lifetime.directories.len() > 1 {
+                    stack.push(path_id(view, at, &lifetime.name)?);
+                }
+            }
+        }
+        Ok(self.note_line(line, &looked_at, false))
+    }
+
+    fn note_line(&self, line: u32, paths: &[u64], answer: bool) -> bool {
+        paths.iter().for_each(|path| self.below_line.insert((line, *path), answer));
+        answer
+    }
+
+    fn changed(
+        &self,
+        view: &View,
+        listing: &Listing,
+        side: Side,
+        snapshot: u64,
+        path: u64,
+    ) -> Result<Vec<MadeRow>, Failure> {
+        let shown = listing.numbered(snapshot).ok_or(Failure::Stale)?;
+        let (before, after) = descend(view, (shown.before, Some(shown.snapshot.root)), path)?;
+        if before.is_none() && after.is_none() {
+            return Err(Failure::Stale);
+        }
+        let mut rows = Vec::new();
+        for difference in view.differences(before, after)? {
+            let (file, pair) = shown_of(&difference, side);
+            let Some((entry, _)) = difference.after.as_ref().or(difference.before.as_ref()) else { continue };
+            let name = entry.name.clone();
+            if let Some(version) = file {
+                rows.push(MadeRow { name, inode: Inode::File(version), access: None });
+                continue;
+            }
+            let Some(pair) = pair else { continue };
+            let inode = Inode::Changed { side, snapshot, path: path_id(view, path, &name)? };
+            if is_whole(pair, side)
+                || is_own_change(&difference, side)
+                || self.changes_below(view, side, inode, pair)?
+            {
+                let access = |side: &Option<(Arc<bygone_core::entry::Entry>, u64)>| {
+                    side.as_ref()
+                        .filter(|(entry, _)| entry.directory().is_some())
+                        .map(|(entry, _)| Access::of(&entry.meta))
+                };
+                let access = match (access(&difference.before), access(&difference.after)) {
+                    (Some(before), Some(after)) => Some(before.and(after)),
+                    (before, after) => before.or(after),
+                };
+                rows.push(MadeRow { name, inode, access });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// True if something below two states of the directory `inode` is to be shown on this side.
+    fn changes_below(&self, view: &View, side: Side, inode: Inode, pair: Pair) -> Result<bool, Failure> {
+        if let Some(known) = self.below.get(inode) {
+            return Ok(known);
+        }
+        let mut found = false;
+        let mut stack = vec![pair];
+        while let (false, Some((before, after))) = (found, stack.pop()) {
+            for difference in view.differences(before, after)? {
+                let (file, pair) = shown_of(&difference, side);
+                found |= file.is_some() || is_own_change(&difference, side);
+                found |= pair.is_some_and(|pair| is_whole(pair, side));
+                stack.extend(pair);
+            }
+        }
+        self.below.insert(inode, found);
+        Ok(found)
+    }
+
+    /// What the directory `path` held in the states of a line; `None` if the line never had it.
+    fn history(&self, view: &View, line: u32, path: u64) -> Result<Option<Arc<History>>, Failure> {
+        let mut names = Vec::new();
+        let mut at = path;
+        let mut history = loop {
+            if let Some(history) = self.histories.get((line, at)) {
+                break history;
+            }
+            if at == ROOT_PATH {
+                let root = self.lines.get(line as usize).filter(|line| !line.eras.is_empty());
+                let Some(root) = root else { return Ok(None) };
+                break self.look(view, line, ROOT_PATH, &root.eras)?;
+            }
+            let (parent, name) = view.path(at)?.ok_or(Failure::Stale)?;
+            if names.len() > limits::PATH_BYTES_MAX {
+                return Err(unknown_path(&name));
+            }
+            names.push((at, name));
+            at = parent;
+        };
+        for (at, name) in names.into_iter().rev() {
+            let Some(lifetime) = history.find(name.as_bytes()).filter(|found| !found.directories.is_empty()) else {
+                return Ok(None);
+            };
+            history = self.look(view, line, at, &lifetime.directories)?;
+        }
+        Ok(Some(history))
+    }
+
+    fn look(&self, view: &View, line: u32, path: u64, eras: &[Era]) -> Result<Arc<History>, Failure> {
+        let lifetimes = view.history(eras)?;
+        let by_name = lifetimes.iter().enumerate().map(|(place, found)| (found.name.clone(), place)).collect();
+        let weight = lifetimes.iter().map(|found| 1 + found.directories.len() + found.versions.len()).sum::<usize>();
+        let history = Arc::new(History { lifetimes, by_name });
+        self.histories.insert((line, path), Arc::clone(&history), weight + 1);
+        Ok(history)
+    }
+}
+
+fn line(listing: &Listing, positions: Vec<usize>) -> Line {
+    let mut line = Line { eras: Vec::new(), access: None, positions };
+    let mut known = HashSet::new();
+    for (position, shown) in (0u32..).zip(line.positions.iter().filter_map(|at| listing.snapshots.get(*at))) {
+        let access = Access::of(&shown.snapshot.root_meta);
+        line.access = Some(line.access.map_or(access, |before| before.and(access)));
+        if known.insert(shown.snapshot.root) {
+            line.eras.push(Era { position, node: shown.snapshot.root });
+        }
+    }
+    line
+}

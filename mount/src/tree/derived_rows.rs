@@ -1,0 +1,132 @@
+//! What is in a directory that no snapshot holds: its lines, found by name and by inode, each at a place of its own.
+//!
+//! The place of a line follows from its name alone, so that whoever is reading a listing when a snapshot comes or goes
+//! neither meets a name twice nor misses one that stays. Lines are listed in the order of their places, which looks like
+//! none. Two names of one place are next to impossible; the later one takes the next place.
+
+use std::collections::HashMap;
+
+use bygone_core::entry::Name;
+use bygone_core::read::Access;
+
+use crate::tree::inode::Inode;
+
+/// Bits of a place: what the kernel is told is a little more, and has 63.
+const PLACE_BITS: u32 = 60;
+
+/// A line of a directory that was made.
+#[derive(Debug, Clone)]
+pub struct MadeRow {
+    /// Its name.
+    pub name: Name,
+    /// What it is.
+    pub inode: Inode,
+    /// For a directory, who may look into it.
+    pub access: Option<Access>,
+}
+
+/// A directory that was made.
+#[derive(Debug)]
+pub struct Made {
+    /// By place.
+    rows: Vec<(u64, MadeRow)>,
+    by_name: HashMap<Name, usize>,
+    by_inode: HashMap<Inode, usize>,
+}
+
+impl Made {
+    /// A directory of these lines, whose names differ.
+    pub fn new(rows: Vec<MadeRow>) -> Made {
+        let mut rows: Vec<(u64, MadeRow)> = rows.into_iter().map(|row| (place_of(row.name.as_bytes()), row)).collect();
+        rows.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.name.cmp(&other.name)));
+        let mut free = 0;
+        for (place, _) in &mut rows {
+            *place = free.max(*place);
+            free = *place + 1;
+        }
+        let by_name = rows.iter().enumerate().map(|(at, (_, row))| (row.name.clone(), at)).collect();
+        let by_inode = rows.iter().enumerate().map(|(at, (_, row))| (row.inode, at)).collect();
+        Made { rows, by_name, by_inode }
+    }
+
+    /// The lines from this place on, each with its place.
+    pub fn from(&self, place: u64) -> &[(u64, MadeRow)] {
+        let start = self.rows.partition_point(|(at, _)| *at < place);
+        self.rows.get(start..).unwrap_or_default()
+    }
+
+    /// How many lines there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The line with this name.
+    pub fn find(&self, name: &[u8]) -> Option<&MadeRow> {
+        let name = Name::new(name).ok()?;
+        self.rows.get(*self.by_name.get(&name)?).map(|(_, row)| row)
+    }
+
+    /// The line of this inode.
+    pub fn with_inode(&self, inode: Inode) -> Option<&MadeRow> {
+        self.rows.get(*self.by_inode.get(&inode)?).map(|(_, row)| row)
+    }
+}
+
+/// FNV-1a of 64 bits, folded.
+fn place_of(name: &[u8]) -> u64 {
+    let hash = name
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    (hash ^ hash >> PLACE_BITS) & ((1 << PLACE_BITS) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn made(numbers: &BTreeSet<u16>) -> Made {
+        let row = |number: &u16| MadeRow {
+            name: Name::new(format!("name {number}").as_bytes()).unwrap(),
+            inode: Inode::File(u64::from(*number)),
+            access: None,
+        };
+        Made::new(numbers.iter().map(row).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_goes_on_where_it_was_while_lines_come_and_go(
+            before: BTreeSet<u16>, after: BTreeSet<u16>, count in 0usize..50,
+        ) {
+            let mut read: Vec<u64> = Vec::new();
+            let mut next = 0;
+            for (place, row) in made(&before).from(0).iter().take(count) {
+                read.push(row.inode.number().unwrap());
+                next = place + 1;
+            }
+            for (place, row) in made(&after).from(next) {
+                prop_assert!(*place < 1 << (PLACE_BITS + 1));
+                read.push(row.inode.number().unwrap());
+            }
+            let distinct: BTreeSet<u64> = read.iter().copied().collect();
+            prop_assert_eq!(distinct.len(), read.len(), "no name twice");
+            for stays in before.intersection(&after) {
+                prop_assert!(distinct.contains(&Inode::File(u64::from(*stays)).number().unwrap()), "{} is missed", stays);
+            }
+        }
+
+        #[test]
+        fn each_line_is_found_by_name_and_inode(numbers: BTreeSet<u16>) {
+            let made = made(&numbers);
+            prop_assert_eq!(made.len(), numbers.len());
+            for number in numbers {
+                let inode = Inode::File(u64::from(number));
+                prop_assert_eq!(made.find(format!("name {number}").as_bytes()).unwrap().inode, inode);
+                prop_assert_eq!(&made.with_inode(inode).unwrap().name, &Name::new(format!("name {number}").as_bytes()).unwrap());
+            }
+            prop_assert!(made.find(b"another").is_none());
+        }
+    }
+}

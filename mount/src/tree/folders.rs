@@ -1,0 +1,150 @@
+//! Finds the directory that a number (snapshot, path) stands for, without a table of them.
+//!
+//! Climb: the catalog knows each path's parent and name. Walk down: from the nearest directory that is known already, at
+//! last the snapshot's root, name by name through the tree nodes. What was found is kept for a while, so that nearly
+//! always there is nothing to climb.
+
+use std::sync::Arc;
+
+use bygone_core::entry::Entry;
+use bygone_core::entry::Meta;
+use bygone_core::error::Diagnosis;
+use bygone_core::error::Error;
+use bygone_core::id::NodeId;
+use bygone_core::limits;
+use bygone_core::read::Directory;
+use bygone_core::read::Item;
+use bygone_core::read::View;
+
+use crate::caches::recent::Recent;
+use crate::tree::failure::Failure;
+use crate::tree::inode::Inode;
+use crate::tree::inode::ROOT_PATH;
+use crate::tree::listing::Listing;
+
+/// How many directories are remembered by their place.
+const FOLDERS_KEPT: usize = 16 << 10;
+/// How many directories are kept with their entries.
+const DIRECTORIES_KEPT: usize = 64;
+
+/// A directory inside a snapshot.
+#[derive(Debug)]
+pub struct Folder {
+    /// The snapshot's number.
+    pub snapshot: u64,
+    /// The path's number.
+    pub path: u64,
+    /// The parent path's number; 0 for the snapshot's root.
+    pub parent: u64,
+    /// Its tree node.
+    pub node: NodeId,
+    /// Its metadata.
+    pub meta: Meta,
+}
+
+impl Folder {
+    /// What the kernel calls it.
+    pub fn inode(&self) -> Inode {
+        Inode::Directory { snapshot: self.snapshot, path: self.path }
+    }
+}
+
+/// The directories found lately.
+pub struct Folders {
+    by_place: Recent<(u64, u64), Arc<Folder>>,
+    by_node: Recent<NodeId, Arc<Directory>>,
+}
+
+impl Default for Folders {
+    fn default() -> Folders {
+        Folders { by_place: Recent::new(FOLDERS_KEPT), by_node: Recent::new(DIRECTORIES_KEPT) }
+    }
+}
+
+impl Folders {
+    /// The entries of the directory `node`.
+    pub fn directory(&self, view: &View, node: NodeId) -> Result<Arc<Directory>, Failure> {
+        if let Some(directory) = self.by_node.get(node) {
+            return Ok(directory);
+        }
+        let directory = Arc::new(view.directory(node)?);
+        self.by_node.insert(node, Arc::clone(&directory));
+        Ok(directory)
+    }
+
+    /// The directory at `path` in `snapshot`.
+    pub fn find(&self, view: &View, listing: &Listing, snapshot: u64, path: u64) -> Result<Arc<Folder>, Failure> {
+        // A folder kept from before does not bring a removed snapshot back.
+        let shown = listing.numbered(snapshot).ok_or(Failure::Stale)?;
+        let mut names = Vec::new();
+        let mut at = path;
+        let mut folder = loop {
+            if let Some(folder) = self.by_place.get((snapshot, at)) {
+                break folder;
+            }
+            if at == ROOT_PATH {
+                let root = &shown.snapshot;
+                let (node, meta) = (root.root, root.root_meta.clone());
+                break self.keep(Folder { snapshot, path: ROOT_PATH, parent: 0, node, meta });
+            }
+            let (parent, name) = view.path(at)?.ok_or(Failure::Stale)?;
+            if names.len() > limits::PATH_BYTES_MAX {
+                let detail = "its parents have no end: run `bygone recover`";
+                return Err(Error::disagree(Diagnosis::LocalCorrupt, format!("path {path}"), detail).into());
+            }
+            names.push((at, name));
+            at = parent;
+        };
+        for (at, name) in names.into_iter().rev() {
+            let item = self.directory(view, folder.node)?.find(view, name.as_bytes())?.ok_or(Failure::Stale)?;
+            folder = self.remember(&folder, at, &item.entry).ok_or(Failure::Stale)?;
+        }
+        Ok(folder)
+    }
+
+    /// The directory inside `parent` that `item` is (`None` if it is something else), which is kept.
+    pub fn child(&self, view: &View, parent: &Folder, item: &Item) -> Result<Option<Arc<Folder>>, Failure> {
+        if item.entry.directory().is_none() {
+            return Ok(None);
+        }
+        let path = view.path_id(parent.path, &item.entry.name)?.ok_or_else(|| {
+            let detail = "the catalog has no number for this directory: run `bygone recover`";
+            Error::disagree(Diagnosis::LocalCorrupt, format!("{:?}", item.entry.name), detail)
+        })?;
+        if let Some(folder) = self.by_place.get((parent.snapshot, path)) {
+            return Ok(Some(folder));
+        }
+        Ok(self.remember(parent, path, &item.entry))
+    }
+
+    /// The names from the root of the snapshot to `path`, for messages; what is not known is left out.
+    pub fn names(view: &View, path: u64) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = path;
+        while let Ok(Some((parent, name))) = view.path(at) {
+            names.push(name);
+            at = parent;
+            if at == ROOT_PATH || names.len() > limits::PATH_BYTES_MAX {
+                break;
+            }
+        }
+        let mut text = Vec::new();
+        for name in names.iter().rev() {
+            text.push(b'/');
+            text.extend_from_slice(name.as_bytes());
+        }
+        text
+    }
+
+    fn remember(&self, parent: &Folder, path: u64, entry: &Entry) -> Option<Arc<Folder>> {
+        let node = entry.directory()?;
+        let (snapshot, meta) = (parent.snapshot, entry.meta.clone());
+        Some(self.keep(Folder { snapshot, path, parent: parent.path, node, meta }))
+    }
+
+    fn keep(&self, folder: Folder) -> Arc<Folder> {
+        let folder = Arc::new(folder);
+        self.by_place.insert((folder.snapshot, folder.path), Arc::clone(&folder));
+        folder
+    }
+}

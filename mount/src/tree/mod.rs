@@ -1,0 +1,438 @@
+//! What the mount shows, in its own terms: operations on inode numbers and names, with no word of FUSE.
+//!
+//! Everything here is answered from the catalog on this machine. None of it touches the store, so `find`, `ls -lR`,
+//! `stat` and `du` cost no request, and nothing here can wait for a network.
+
+pub mod attr;
+pub mod changes;
+pub mod derived;
+pub mod derived_rows;
+pub mod facts;
+pub mod failure;
+pub mod folders;
+pub mod inode;
+pub mod listing;
+pub mod moments;
+pub mod naming;
+pub mod shape;
+pub mod synthetic;
+mod xattrs;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bygone_cli::settings::now;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::printable;
+use bygone_core::limits;
+use bygone_core::read::FileMap;
+use bygone_core::read::Item;
+use bygone_core::read::Neighbours;
+use bygone_core::read::View;
+
+use crate::caches::recent::Recent;
+use crate::tree::attr::Attr;
+use crate::tree::attr::Type;
+use crate::tree::attr::type_of;
+use crate::tree::derived_rows::MadeRow;
+use crate::tree::failure::Failure;
+use crate::tree::folders::Folder;
+use crate::tree::folders::Folders;
+use crate::tree::inode::Inode;
+use crate::tree::moments::Moment;
+use crate::tree::moments::Views;
+
+/// How many files are remembered with their metadata.
+const FILES_KEPT: usize = 16 << 10;
+/// How many files are remembered with the places of their blocks.
+const MAPS_KEPT: usize = 64;
+/// How many entries are taken from a directory at once: about what fits an answer of 32 KiB.
+const LIST_ITEMS: usize = 200;
+
+/// One line of a directory's listing.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// Where the listing goes on after this line.
+    pub cookie: u64,
+    /// The name.
+    pub name: &'a [u8],
+    /// Inode number.
+    pub number: u64,
+    /// What it is.
+    pub kind: Type,
+}
+
+/// What a listing is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Names, kinds and numbers.
+    Names,
+    /// Attributes too.
+    Attributes,
+}
+
+/// A file as it was found, with a directory that it was found in.
+struct Seen {
+    entry: Arc<Entry>,
+    place: Option<(u64, u64)>,
+    /// The path of the directory, also where it was found in one that is made of several.
+    path: Option<u64>,
+}
+
+/// The tree of all snapshots.
+pub struct Tree {
+    views: Views,
+    owner: (u32, u32),
+    folders: Folders,
+    files: Recent<u64, Arc<Seen>>,
+    /// By the number of the moment too: what was stored again, or taken out, lies elsewhere in the next.
+    maps: Recent<(u64, u64), Arc<FileMap>>,
+    /// The kernel enforces access lists, and takes nothing but "there is none" for their absence.
+    enforces_lists: AtomicBool,
+}
+
+impl Tree {
+    /// A tree whose own directories belong to `owner` (user, group).
+    pub fn new(views: Views, owner: (u32, u32)) -> Tree {
+        Tree {
+            views,
+            owner,
+            folders: Folders::default(),
+            files: Recent::new(FILES_KEPT),
+            maps: Recent::new(MAPS_KEPT),
+            enforces_lists: AtomicBool::new(false),
+        }
+    }
+
+    /// The views that the tree is seen through.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// What is called `name` in the directory `parent`; `None` if nothing is. The names `.` and `..` are asked for by
+    /// NFS, to connect a handle that it kept.
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>, Failure> {
+        if name.len() > limits::NAME_BYTES_MAX {
+            return Err(Failure::NameTooLong);
+        }
+        let inode = Inode::decode(parent).ok_or(Failure::Stale)?;
+        self.views.with(|view, moment| match (inode, name) {
+            (_, b".") => self.attr_of(view, moment, inode).map(Some),
+            (_, b"..") => self.attr_of(view, moment, self.parent(view, moment, inode)?).map(Some),
+            (Inode::Directory { snapshot, path }, _) => {
+                let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
+                let Some(item) = self.folders.directory(view, folder.node)?.find(view, name)? else { return Ok(None) };
+                self.attr_of_item(view, &folder, &item).map(Some)
+            }
+            (Inode::File(_), _) => Err(Failure::NotDirectory),
+            _ => {
+                if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
+                    return made.find(name).map(|row| self.attr_of_row(view, moment, inode, row)).transpose();
+                }
+                let child = synthetic::find(&moment.listing, inode, name, now());
+                child.map(|child| self.attr_of(view, moment, child)).transpose()
+            }
+        })
+    }
+
+    /// The attributes of an inode.
+    pub fn attr(&self, number: u64) -> Result<Attr, Failure> {
+        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
+        self.views.with(|view, moment| self.attr_of(view, moment, inode))
+    }
+
+    /// Tells `add` the lines of the directory `number` after `cookie`, until it says that it has enough. `attr` is
+    /// given with [`Detail::Attributes`] only.
+    pub fn list(
+        &self,
+        number: u64,
+        cookie: u64,
+        detail: Detail,
+        mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
+    ) -> Result<(), Failure> {
+        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
+        self.views.with(|view, moment| {
+            let parent = || self.parent(view, moment, inode);
+            for (ordinal, name) in [".", ".."].into_iter().enumerate().skip(usize::try_from(cookie).unwrap_or(2)) {
+                let shown = if ordinal == 0 { inode } else { parent()? };
+                let row = Row {
+                    cookie: ordinal as u64 + 1,
+                    name: name.as_bytes(),
+                    number: shown.number()?,
+                    kind: Type::Directory,
+                };
+                let attr = if detail == Detail::Attributes { Some(self.attr_of(view, moment, shown)?) } else { None };
+                if add(&row, attr.as_ref()) {
+                    return Ok(());
+                }
+            }
+            // The first two cookies are those of "." and "..".
+            let ordinal = cookie.saturating_sub(2);
+            match inode {
+                Inode::Directory { snapshot, path } => {
+                    let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
+                    self.list_folder(view, &folder, ordinal, detail, add)
+                }
+                _ => self.list_synthetic(view, moment, inode, ordinal, detail, add),
+            }
+        })
+    }
+
+    fn list_folder(
+        &self,
+        view: &View,
+        folder: &Folder,
+        mut ordinal: u64,
+        detail: Detail,
+        mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
+    ) -> Result<(), Failure> {
+        let directory = self.folders.directory(view, folder.node)?;
+        loop {
+            let items = directory.from(view, ordinal, LIST_ITEMS)?;
+            let Some(last) = items.last() else { return Ok(()) };
+            ordinal = last.ordinal + 1;
+            for item in &items {
+                let attr = match detail {
+                    Detail::Attributes => Some(self.attr_of_item(view, folder, item)?),
+                    Detail::Names => None,
+                };
+                let number = match &attr {
+                    Some(attr) => attr.number,
+                    None => self.number_of_item(view, folder, item)?,
+                };
+                let name = item.entry.name.as_bytes();
+                let row = Row { cookie: item.ordinal + 3, name, number, kind: type_of(&item.entry) };
+                if add(&row, attr.as_ref()) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn list_synthetic(
+        &self,
+        view: &View,
+        moment: &Moment,
+        inode: Inode,
+        ordinal: u64,
+        detail: Detail,
+        mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
+    ) -> Result<(), Failure> {
+        if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
+            for (place, made) in made.from(ordinal) {
+                let attr = match made.inode {
+                    Inode::File(_) => Some(self.attr_of_row(view, moment, inode, made)?),
+                    _ if detail == Detail::Attributes => Some(self.attr_of_row(view, moment, inode, made)?),
+                    _ => None,
+                };
+                let row = Row {
+                    cookie: place + 3,
+                    name: made.name.as_bytes(),
+                    number: made.inode.number()?,
+                    kind: attr.as_ref().map_or(Type::Directory, |attr| attr.kind),
+                };
+                if add(&row, attr.as_ref().filter(|_| detail == Detail::Attributes)) {
+                    return Ok(());
+                }
+            }
+            return Ok(());
+        }
+        let children = synthetic::children(&moment.listing, inode).ok_or(Failure::NotDirectory)?;
+        for child in children.into_iter().skip_while(|child| child.ordinal < ordinal) {
+            let attr = match detail {
+                Detail::Attributes => Some(self.attr_of(view, moment, child.inode)?),
+                Detail::Names => None,
+            };
+            let row = Row {
+                cookie: child.ordinal + 3,
+                name: child.name.as_bytes(),
+                number: child.inode.number()?,
+                kind: synthetic::kind(child.inode),
+            };
+            if add(&row, attr.as_ref()) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The target of a symbolic link.
+    pub fn target(&self, number: u64) -> Result<Vec<u8>, Failure> {
+        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
+        self.views.with(|view, moment| match inode {
+            Inode::File(version) => match &self.seen(view, version)?.entry.kind {
+                Kind::Symlink(target) => Ok(target.clone()),
+                _ => Err(Failure::NotLink),
+            },
+            Inode::Link(_) | Inode::Latest(_) | Inode::Near(_) | Inode::Beside(_) => {
+                synthetic::target(&moment.listing, inode).map(String::into_bytes).ok_or(Failure::Stale)
+            }
+            _ => Err(Failure::NotLink),
+        })
+    }
+
+    /// Where the bytes of the regular file `number` are.
+    pub fn map(&self, number: u64) -> Result<Arc<FileMap>, Failure> {
+        let Some(Inode::File(version)) = Inode::decode(number) else { return Err(Failure::NotFile) };
+        let key = (self.views.number(), version);
+        if let Some(map) = self.maps.get(key) {
+            return Ok(map);
+        }
+        self.views.with(|view, _| match &self.seen(view, version)?.entry.kind {
+            Kind::File(content) => {
+                let map = Arc::new(view.file(content)?);
+                self.maps.insert(key, Arc::clone(&map));
+                Ok(map)
+            }
+            _ => Err(Failure::NotFile),
+        })
+    }
+
+    /// The entries around a file version: see [`View::neighbours`].
+    pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>, Failure> {
+        self.views.with(|view, _| Ok(view.neighbours(version)?))
+    }
+
+    /// The version of each of `entries` that is a regular file of 1 to `bytes_max` bytes, and where its bytes are.
+    pub fn small_files(&self, entries: &[(Arc<Entry>, u64)], bytes_max: u64) -> Result<Vec<(u64, FileMap)>, Failure> {
+        self.views.with(|view, _| {
+            let mut files = Vec::new();
+            for (entry, version) in entries {
+                if let Kind::File(content) = &entry.kind
+                    && (1..=bytes_max).contains(&entry.meta.size)
+                {
+                    files.push((*version, view.file(content)?));
+                }
+            }
+            Ok(files)
+        })
+    }
+
+    /// Stored bytes and number of file versions of the whole repository.
+    pub fn totals(&self) -> Result<(u64, u64), Failure> {
+        self.views.with(|view, _| {
+            let totals = view.totals()?;
+            Ok((totals.bytes_stored, totals.versions))
+        })
+    }
+
+    /// A path for messages: where the kernel was last shown this inode.
+    pub fn describe(&self, number: u64) -> String {
+        let place = |view: &View, moment: &Moment, snapshot: u64, path: u64| {
+            let name =
+                moment.listing.numbered(snapshot).map_or_else(|| snapshot.to_string(), |shown| shown.name.clone());
+            format!("{}{name}{}", moment.listing.layout.prefix(), printable(&Folders::names(view, path)))
+        };
+        let described: Result<String, Failure> = self.views.with(|view, moment| match Inode::decode(number) {
+            Some(Inode::File(version)) => {
+                let seen = self.seen(view, version)?;
+                let name = printable(seen.entry.name.as_bytes());
+                Ok(match seen.place {
+                    Some((snapshot, path)) => format!("{}/{name}", place(view, moment, snapshot, path)),
+                    None => format!("a file called {name}"),
+                })
+            }
+            Some(Inode::Directory { snapshot, path }) => Ok(place(view, moment, snapshot, path)),
+            _ => Err(Failure::Stale),
+        });
+        described.unwrap_or_else(|_| format!("inode {number:#x}"))
+    }
+
+    fn parent(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Inode, Failure> {
+        match inode {
+            Inode::Directory { snapshot, path } => {
+                let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
+                let parent = Inode::Directory { snapshot, path: folder.parent };
+                Ok(if folder.parent == 0 { moment.listing.home() } else { parent })
+            }
+            _ => match moment.past.parent(view, inode)? {
+                Some(parent) => Ok(parent),
+                None => synthetic::parent(inode).ok_or(Failure::NotDirectory),
+            },
+        }
+    }
+
+    fn attr_of(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Attr, Failure> {
+        match inode {
+            Inode::File(version) => {
+                let seen = self.seen(view, version)?;
+                Ok(Attr::of_entry(inode.number()?, &seen.entry))
+            }
+            Inode::Directory { snapshot, path } => {
+                let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
+                Ok(Attr::of_directory(inode.number()?, &folder.meta))
+            }
+            Inode::Versions(_) | Inode::VersionsOf { .. } | Inode::Deleted(_) | Inode::Changed { .. } => {
+                let access = moment.past.access(view, &moment.listing, inode)?;
+                Ok(Attr::of_made_directory(inode.number()?, access, self.owner, moment.listing.changed))
+            }
+            _ => synthetic::attr(&moment.listing, inode, self.owner).ok_or(Failure::Stale),
+        }
+    }
+
+    fn attr_of_row(&self, view: &View, moment: &Moment, parent: Inode, row: &MadeRow) -> Result<Attr, Failure> {
+        match row.inode {
+            Inode::File(version) => {
+                let seen = self.seen(view, version)?;
+                if let Some((path, name)) = moment.past.origin(view, &moment.listing, parent, row)?
+                    && (seen.path != Some(path) || seen.entry.name != name)
+                {
+                    let entry = Arc::new(Entry { name, ..Entry::clone(&seen.entry) });
+                    self.files.insert(version, Arc::new(Seen { entry, place: None, path: Some(path) }));
+                }
+                self.attr_of(view, moment, row.inode)
+            }
+            inode => Ok(Attr::of_made_directory(inode.number()?, row.access, self.owner, moment.listing.changed)),
+        }
+    }
+
+    fn attr_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<Attr, Failure> {
+        if let Some(folder) = self.folders.child(view, parent, item)? {
+            return Ok(Attr::of_directory(folder.inode().number()?, &folder.meta));
+        }
+        let attr = Attr::of_entry(Inode::File(item.version).number()?, &item.entry);
+        let place = Some((parent.snapshot, parent.path));
+        self.files
+            .insert(item.version, Arc::new(Seen { entry: Arc::clone(&item.entry), place, path: Some(parent.path) }));
+        Ok(attr)
+    }
+
+    fn number_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<u64, Failure> {
+        let inode = match self.folders.child(view, parent, item)? {
+            Some(folder) => folder.inode(),
+            None => Inode::File(item.version),
+        };
+        Ok(inode.number()?)
+    }
+
+    fn with_meta<T>(
+        &self,
+        view: &View,
+        moment: &Moment,
+        number: u64,
+        work: impl FnOnce(Option<&Meta>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match Inode::decode(number).ok_or(Failure::Stale)? {
+            Inode::File(version) => work(Some(&self.seen(view, version)?.entry.meta)),
+            Inode::Directory { snapshot, path } => {
+                work(Some(&self.folders.find(view, &moment.listing, snapshot, path)?.meta))
+            }
+            _ => work(None),
+        }
+    }
+
+    fn seen(&self, view: &View, version: u64) -> Result<Arc<Seen>, Failure> {
+        if let Some(seen) = self.files.get(version) {
+            return Ok(seen);
+        }
+        let entry = view.version(version)?.ok_or(Failure::Stale)?;
+        let seen = Arc::new(Seen { entry, place: None, path: None });
+        self.files.insert(version, Arc::clone(&seen));
+        Ok(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests;
