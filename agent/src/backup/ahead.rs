@@ -1,6 +1,6 @@
 //! Directories scanned ahead of the walk, by several threads, and still delivered in the walk's order.
 //!
-//! Every directory that a scan finds becomes an [`Ahead`] and is offered to the [`Pool`]; idle threads take what was
+//! Each directory that a scan returns becomes an [`Ahead`] and is offered to the [`Pool`]; idle threads take what was
 //! offered last, which in a depth-first walk is about what will be wanted first. The walk takes each directory by
 //! [`Pool::take`]: one that nobody has begun is scanned on the spot, one that is being scanned is waited for. So the
 //! walk never waits for anything that is not already under way, and whatever limit the pool has cannot block it.
@@ -8,6 +8,7 @@
 //! The limit is on what is scanned and not yet taken: entries for the sake of memory, directories for the sake of their
 //! open descriptors.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -17,10 +18,17 @@ use std::sync::PoisonError;
 
 use nix::errno::Errno;
 
+use crate::backup::folder::Folder;
+use crate::backup::roots::Way;
+use crate::backup::scan::Child;
+use crate::backup::scan::Listing;
 use crate::backup::scan::Request;
 use crate::backup::scan::Scanned;
 use crate::backup::scan::Scope;
 use crate::backup::scan::scan;
+use crate::backup::scan::scan_root;
+use crate::backup::stat::FileType;
+use crate::backup::stat::Stat;
 
 /// A directory that was found and will be wanted.
 pub(super) struct Ahead {
@@ -34,13 +42,50 @@ enum State {
     /// A thread of the pool is at it.
     Running,
     /// Scanned by the pool, with its weight there.
-    Done(Result<Scanned, Errno>, usize),
+    Done(Result<Entered, Errno>, usize),
     /// The walk has it; also what it is if a thread has died over it.
     Taken,
 }
 
+/// A directory that was scanned, and whose own directories were offered.
+pub(super) struct Entered {
+    pub(super) folder: Arc<Folder>,
+    pub(super) stat: Stat,
+    listing: Listing,
+    /// The directories that the listing will give, in its order.
+    aheads: VecDeque<Arc<Ahead>>,
+}
+
+impl Entered {
+    fn new(scanned: Scanned, pool: &Pool) -> Entered {
+        let Scanned { folder, stat, listing } = scanned;
+        let mut entered = Entered { folder, stat, listing, aheads: VecDeque::new() };
+        entered.offer(pool);
+        entered
+    }
+
+    /// The next name in order; of a directory, where its scan comes from.
+    pub(super) fn next(&mut self, scope: &Scope<'_>, pool: &Pool) -> Option<(Child, Option<Arc<Ahead>>)> {
+        let child = self.listing.next(scope, &self.folder)?;
+        self.offer(pool);
+        let is_directory = child.stat.file_type() == FileType::Directory;
+        let ahead = if is_directory { self.aheads.pop_front() } else { None };
+        Some((child, ahead))
+    }
+
+    /// Offers the directories that the listing has described by now.
+    fn offer(&mut self, pool: &Pool) {
+        let found = self.listing.take_found();
+        if !found.is_empty() {
+            let from = self.aheads.len();
+            self.aheads.extend(found.into_iter().map(Ahead::new));
+            pool.offer(self.aheads.iter().skip(from).cloned());
+        }
+    }
+}
+
 impl Ahead {
-    pub(super) fn new(request: Request) -> Arc<Ahead> {
+    fn new(request: Request) -> Arc<Ahead> {
         Arc::new(Ahead { state: Mutex::new(State::Offered(request)), done: Condvar::new() })
     }
 
@@ -100,7 +145,7 @@ impl Pool {
     }
 
     /// Offers the directories of one parent, given in the order in which they will be wanted.
-    pub(super) fn offer(&self, found: impl DoubleEndedIterator<Item = Arc<Ahead>>) {
+    fn offer(&self, found: impl DoubleEndedIterator<Item = Arc<Ahead>>) {
         let mut work = self.lock();
         let before = work.offered.len();
         work.offered.extend(found.rev());
@@ -111,14 +156,20 @@ impl Pool {
         }
     }
 
+    /// The scan of the root of the file system, for the walk.
+    pub(super) fn root(&self, scope: &Scope<'_>, way: &Way) -> Result<Entered, Errno> {
+        scan_root(scope, way).map(|scanned| Entered::new(scanned, self))
+    }
+
     /// Takes the scan of a directory, for the walk: done, waited for, or done now.
-    pub(super) fn take(&self, ahead: &Ahead, scope: &Scope<'_>) -> Result<Scanned, Errno> {
+    pub(super) fn take(&self, ahead: &Ahead, scope: &Scope<'_>) -> Result<Entered, Errno> {
         let mut state = ahead.lock();
         loop {
             match std::mem::replace(&mut *state, State::Taken) {
                 State::Offered(request) => {
                     drop(state);
-                    return request.parent.fd().and_then(|fd| scan(scope, &request, &fd));
+                    let scanned = request.parent.fd().and_then(|fd| scan(scope, &request, &fd));
+                    return scanned.map(|scanned| Entered::new(scanned, self));
                 }
                 State::Running => {
                     *state = State::Running;
@@ -142,18 +193,18 @@ impl Pool {
                 continue;
             };
             let guard = EndOnPanic(&ahead);
-            let scanned = scan(scope, &request, &parent_fd);
+            let entered = scan(scope, &request, &parent_fd).map(|scanned| Entered::new(scanned, self));
             drop(guard);
-            match scanned {
+            match entered {
                 // Too much open at once, here or elsewhere: the walk can do with less.
                 Err(Errno::EMFILE | Errno::ENFILE) => {
                     ahead.end(State::Offered(request));
                     self.release(0);
                 }
-                scanned => {
-                    let weight = scanned.as_ref().map_or(0, |scanned| scanned.listing.weight());
+                entered => {
+                    let weight = entered.as_ref().map_or(0, |entered| entered.listing.weight());
                     self.lock().entries += weight;
-                    ahead.end(State::Done(scanned, weight));
+                    ahead.end(State::Done(entered, weight));
                 }
             }
         }

@@ -21,8 +21,8 @@ use bygone_core::read::Directory;
 use bygone_core::read::View;
 use bygone_core::snapshot::Snapshot;
 
-use crate::backup::metadata::FileType;
-use crate::backup::metadata::Stat;
+use crate::backup::stat::FileType;
+use crate::backup::stat::Stat;
 
 /// Entries of a directory of the parent that are fetched at once.
 const FETCH_ENTRIES: usize = limits::NODE_ENTRIES_MAX;

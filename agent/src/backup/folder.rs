@@ -22,7 +22,7 @@ use nix::fcntl::OFlag;
 use nix::fcntl::openat;
 use nix::sys::stat::Mode;
 
-use crate::backup::metadata::Stat;
+use crate::backup::stat::Stat;
 
 /// A directory of the source.
 #[derive(Debug)]

@@ -16,13 +16,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
 use nix::fcntl::OFlag;
 use nix::fcntl::readlinkat;
-use nix::libc;
-use nix::sys::stat::FileStat;
-use nix::sys::stat::fstat;
-use nix::sys::stat::fstatat;
 use nix::unistd::Gid;
 use nix::unistd::Group;
 use nix::unistd::Uid;
@@ -36,7 +31,6 @@ use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
 use bygone_core::entry::Owner;
-use bygone_core::entry::Time;
 use bygone_core::entry::Xattr;
 use bygone_core::limits;
 
@@ -44,89 +38,9 @@ use crate::backup::folder::Folder;
 use crate::backup::folder::open_quietly;
 use crate::backup::report::Issues;
 use crate::backup::report::Trouble;
+use crate::backup::stat::FileType;
+use crate::backup::stat::Stat;
 use crate::sys;
-
-/// What `stat` tells, in the widths of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) nlink: u32,
-    pub(super) size: u64,
-    pub(super) blocks: u64,
-    pub(super) mtime: Time,
-    pub(super) ctime: Time,
-    pub(super) device: u64,
-    pub(super) inode: u64,
-    pub(super) rdev: u64,
-}
-
-/// The file types of Linux.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FileType {
-    File,
-    Directory,
-    Symlink,
-    Fifo,
-    Socket,
-    CharDevice,
-    BlockDevice,
-}
-
-impl Stat {
-    /// Of something open.
-    pub(super) fn of_fd(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
-        fstat(fd).map(|stat| Stat::new(&stat))
-    }
-
-    /// Of `name` in a directory; a symbolic link is not followed and nothing is mounted.
-    pub(super) fn of_child(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
-        let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
-        fstatat(directory, name, flags).map(|stat| Stat::new(&stat))
-    }
-
-    /// Of `name` in a directory, or of what it links to.
-    pub(super) fn of_child_followed(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
-        fstatat(directory, name, AtFlags::empty()).map(|stat| Stat::new(&stat))
-    }
-
-    /// The fields differ in type from one architecture to the next, so every one is converted.
-    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
-    fn new(stat: &FileStat) -> Stat {
-        let time = |secs, nanos| Time { secs, nanos: u32::try_from(nanos).unwrap_or(0) };
-        Stat {
-            mode: stat.st_mode,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
-            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
-            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
-            device: stat.st_dev as u64,
-            inode: stat.st_ino as u64,
-            rdev: stat.st_rdev as u64,
-        }
-    }
-
-    pub(super) fn file_type(&self) -> FileType {
-        match self.mode & libc::S_IFMT {
-            libc::S_IFDIR => FileType::Directory,
-            libc::S_IFLNK => FileType::Symlink,
-            libc::S_IFIFO => FileType::Fifo,
-            libc::S_IFSOCK => FileType::Socket,
-            libc::S_IFCHR => FileType::CharDevice,
-            libc::S_IFBLK => FileType::BlockDevice,
-            _ => FileType::File,
-        }
-    }
-
-    /// True if `later`, of the same file, shows no sign of a change.
-    pub(super) fn same_state(&self, later: &Stat) -> bool {
-        (self.size, self.mtime, self.ctime) == (later.size, later.mtime, later.ctime)
-    }
-}
 
 /// Names of users and groups, asked once each: behind the question may be a server far away.
 #[derive(Debug, Default)]

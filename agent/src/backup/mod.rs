@@ -23,6 +23,7 @@ mod report;
 mod roots;
 mod scan;
 mod sink;
+mod stat;
 mod stdin;
 #[cfg(test)]
 mod tests;
@@ -154,7 +155,7 @@ fn run(
     let pool = Pool::new(bounds.entries_ahead, bounds.directories_ahead);
     let own = options.own_directories.iter().filter_map(|path| path.metadata().ok());
     let own = own.map(|metadata| (metadata.dev(), metadata.ino())).collect();
-    let scope = Scope { rules: &options.rules, devices: found.devices, own, issues: &issues, pool: &pool };
+    let scope = Scope { rules: &options.rules, devices: found.devices, own, issues: &issues };
     let describe = Describer { owners: &owners, issues: &issues };
     let reader = cutter.map(|cutter| FileReader { cutter, describe });
     let compare =
@@ -180,10 +181,11 @@ fn run(
             answers_max: ANSWER_BYTES_AHEAD / block_bytes.max(read::ANSWER_BYTES),
             folders_max: bounds.directories_a_job,
         };
-        let (scope, way, root) = (&scope, &found.way, parent.root);
-        let walk = Walk { scope, describe, compare, past: parent.past, held_max: bounds.directories_held, queues };
+        let (scope, pool, way, root) = (&scope, &pool, &found.way, parent.root);
+        let walk =
+            Walk { scope, pool, describe, compare, past: parent.past, held_max: bounds.directories_held, queues };
         let walk = threads.spawn(move || {
-            let _close = CloseOnDrop(scope.pool);
+            let _close = CloseOnDrop(pool);
             walk.run(way, root)
         });
         let delivery = Delivery { sink, reader: reader.clone(), watch, counts: Counts::default(), file_bytes: 0 };

@@ -23,23 +23,24 @@ use bygone_core::entry::Name;
 use bygone_core::error::Error;
 use bygone_core::id::NodeId;
 
+use crate::backup::ahead::Ahead;
+use crate::backup::ahead::Entered;
+use crate::backup::ahead::Pool;
 use crate::backup::before::Compare;
 use crate::backup::before::Earlier;
 use crate::backup::before::Past;
 use crate::backup::before::Verdict;
 use crate::backup::folder::Folder;
 use crate::backup::metadata::Describer;
-use crate::backup::metadata::FileType;
-use crate::backup::metadata::Stat;
 use crate::backup::read::Event;
 use crate::backup::read::Job;
 use crate::backup::read::Task;
 use crate::backup::report::Trouble;
 use crate::backup::roots::Way;
 use crate::backup::scan::Child;
-use crate::backup::scan::Scanned;
 use crate::backup::scan::Scope;
-use crate::backup::scan::scan_root;
+use crate::backup::stat::FileType;
+use crate::backup::stat::Stat;
 
 /// Most steps of a batch.
 const BATCH_STEPS: usize = 256;
@@ -99,7 +100,7 @@ impl From<Error> for Stop {
 /// A directory on the stack.
 struct Frame {
     name: Option<Name>,
-    scanned: Scanned,
+    entered: Entered,
     entry: Option<Arc<Entry>>,
     earlier: Earlier,
 }
@@ -107,6 +108,7 @@ struct Frame {
 /// The walk's state.
 pub(super) struct Walk<'a> {
     pub(super) scope: &'a Scope<'a>,
+    pub(super) pool: &'a Pool,
     pub(super) describe: Describer<'a>,
     pub(super) compare: Compare,
     pub(super) past: Past,
@@ -118,7 +120,7 @@ pub(super) struct Walk<'a> {
 impl Walk<'_> {
     /// Walks all that `way` leads to; `root` is the parent snapshot's root.
     pub(super) fn run(self, way: &Way, root: Option<NodeId>) -> Result<(), Stop> {
-        let scanned = scan_root(self.scope, way).map_err(|errno| Error::Local {
+        let entered = self.pool.root(self.scope, way).map_err(|errno| Error::Local {
             doing: "open",
             path: "/".into(),
             source: errno.into(),
@@ -128,15 +130,15 @@ impl Walk<'_> {
             Filling { queues: &self.queues, steps: Vec::new(), tasks: Vec::new(), task_bytes: 0, task_folders: 0 };
         let earlier = self.past.directory(root)?;
         filling.step(Step::Begin)?;
-        frames.push(Frame { name: None, scanned, entry: None, earlier });
+        frames.push(Frame { name: None, entered, entry: None, earlier });
         while let Some(frame) = frames.last_mut() {
-            match frame.scanned.listing.next(self.scope, &frame.scanned.folder) {
-                Some(child) => {
-                    if let Some(frame) = self.child(frame, child, &mut filling)? {
+            match frame.entered.next(self.scope, self.pool) {
+                Some((child, ahead)) => {
+                    if let Some(frame) = self.child(frame, child, ahead, &mut filling)? {
                         filling.step(Step::Begin)?;
                         frames.push(frame);
                         if let Some(far) = frames.len().checked_sub(self.held_max + 1).and_then(|far| frames.get(far)) {
-                            far.scanned.folder.close();
+                            far.entered.folder.close();
                         }
                     }
                 }
@@ -147,17 +149,23 @@ impl Walk<'_> {
     }
 
     /// Decides about one name; a directory is returned to be walked.
-    fn child(&self, frame: &mut Frame, child: Child, filling: &mut Filling<'_>) -> Result<Option<Frame>, Stop> {
+    fn child(
+        &self,
+        frame: &mut Frame,
+        child: Child,
+        ahead: Option<Arc<Ahead>>,
+        filling: &mut Filling<'_>,
+    ) -> Result<Option<Frame>, Stop> {
         let entry = frame.earlier.find(&self.past, &child.name)?;
-        let folder = &frame.scanned.folder;
-        let Some(ahead) = &child.ahead else {
+        let folder = &frame.entered.folder;
+        let Some(ahead) = ahead else {
             self.leaf(folder, &child.name, &child.stat, entry, filling)?;
             return Ok(None);
         };
-        match self.scope.pool.take(ahead, self.scope) {
-            Ok(scanned) => {
+        match self.pool.take(&ahead, self.scope) {
+            Ok(entered) => {
                 let earlier = self.past.directory(entry.as_ref().and_then(|entry| entry.directory()))?;
-                return Ok(Some(Frame { name: Some(child.name), scanned, entry, earlier }));
+                return Ok(Some(Frame { name: Some(child.name), entered, entry, earlier }));
             }
             // No directory any more: look what it is now.
             Err(errno @ (Errno::ENOTDIR | Errno::ELOOP)) => {
@@ -221,7 +229,7 @@ impl Walk<'_> {
     /// Ends the innermost directory.
     fn leave(&self, frames: &mut Vec<Frame>, filling: &mut Filling<'_>) -> Result<(), Stop> {
         let Some(frame) = frames.pop() else { return Ok(()) };
-        let Scanned { folder, stat, .. } = &frame.scanned;
+        let Entered { folder, stat, .. } = &frame.entered;
         let known = frame.entry.as_ref().filter(|entry| self.compare.keeps_attributes(&entry.meta, stat));
         let meta = match (known, folder.fd()) {
             (Some(entry), _) => self.describe.refreshed(stat, &entry.meta),
@@ -234,7 +242,7 @@ impl Walk<'_> {
         };
         if let Some(parent) = frames.last() {
             // If the parent cannot be entered again, each entry that still needs it will say so.
-            let _ = parent.scanned.folder.hold(folder);
+            let _ = parent.entered.folder.hold(folder);
         }
         folder.close();
         filling.step(Step::End(frame.name, Box::new(meta)))

@@ -30,9 +30,9 @@ use bygone_core::write::Piece;
 use crate::backup::folder::Folder;
 use crate::backup::folder::open_quietly;
 use crate::backup::metadata::Describer;
-use crate::backup::metadata::FileType;
-use crate::backup::metadata::Stat;
 use crate::backup::report::Trouble;
+use crate::backup::stat::FileType;
+use crate::backup::stat::Stat;
 
 /// Content that a job gathers before it answers.
 pub(super) const ANSWER_BYTES: usize = 256 << 10;

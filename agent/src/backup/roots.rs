@@ -26,7 +26,7 @@ use bygone_core::error::Error;
 use bygone_core::error::Result;
 use bygone_core::limits;
 
-use crate::backup::metadata::Stat;
+use crate::backup::stat::Stat;
 
 /// The paths that a backup was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

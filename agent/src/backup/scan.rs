@@ -17,18 +17,16 @@ use nix::sys::statfs::FsType;
 
 use bygone_core::entry::Name;
 
-use crate::backup::ahead::Ahead;
-use crate::backup::ahead::Pool;
 use crate::backup::exclude::Excludes;
 use crate::backup::exclude::PathState;
 use crate::backup::folder::Folder;
 use crate::backup::folder::Follow;
 use crate::backup::folder::open_quietly;
-use crate::backup::metadata::FileType;
-use crate::backup::metadata::Stat;
 use crate::backup::report::Issues;
 use crate::backup::report::Trouble;
 use crate::backup::roots::Way;
+use crate::backup::stat::FileType;
+use crate::backup::stat::Stat;
 use crate::sys;
 
 /// Names of one directory that are described at once.
@@ -62,7 +60,6 @@ pub(super) struct Scope<'a> {
     /// Device and inode of the directories that bygone itself writes to.
     pub(super) own: Vec<(u64, u64)>,
     pub(super) issues: &'a Issues,
-    pub(super) pool: &'a Pool,
 }
 
 /// A directory to be scanned.
@@ -86,8 +83,6 @@ pub(super) struct Scanned {
 pub(super) struct Child {
     pub(super) name: Name,
     pub(super) stat: Stat,
-    /// Where the scan of a directory comes from.
-    pub(super) ahead: Option<Arc<Ahead>>,
 }
 
 /// The names of a directory in byte order, described slice by slice.
@@ -98,6 +93,8 @@ pub(super) struct Listing {
     spans: std::vec::IntoIter<(usize, usize)>,
     /// Those that are.
     children: VecDeque<Child>,
+    /// The directories among them, in the same order, until [`Listing::take_found`].
+    found: Vec<Request>,
 }
 
 /// Scans the directory of `request`, whose parent's descriptor is `parent_fd`.
@@ -170,7 +167,13 @@ impl Scope<'_> {
 
 impl Listing {
     fn empty(patterns: PathState) -> Listing {
-        Listing { patterns, names: Vec::new(), spans: Vec::new().into_iter(), children: VecDeque::new() }
+        Listing {
+            patterns,
+            names: Vec::new(),
+            spans: Vec::new().into_iter(),
+            children: VecDeque::new(),
+            found: Vec::new(),
+        }
     }
 
     /// The next name in order.
@@ -180,6 +183,11 @@ impl Listing {
             self.fill(scope, folder);
         }
         self.children.pop_front()
+    }
+
+    /// The directories that were described since this was called last, in the order in which [`Self::next`] gives them.
+    pub(super) fn take_found(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.found)
     }
 
     /// What the listing weighs in memory, in entries.
@@ -229,7 +237,7 @@ impl Listing {
         }
     }
 
-    /// Describes the next slice of names, and offers its directories to those who scan ahead.
+    /// Describes the next slice of names.
     fn fill(&mut self, scope: &Scope<'_>, folder: &Arc<Folder>) {
         let slice: Vec<(usize, usize)> = self.spans.by_ref().take(SLICE_ENTRIES).collect();
         let fd = folder.fd();
@@ -248,7 +256,6 @@ impl Listing {
         if self.spans.len() == 0 {
             self.names = Vec::new();
         }
-        scope.pool.offer(self.children.iter().filter_map(|child| child.ahead.clone()));
     }
 
     /// Takes the names that lead to what was asked for.
@@ -264,16 +271,15 @@ impl Listing {
                 Err(errno) => scope.issues.lost(folder, name.as_bytes(), errno),
             }
         }
-        scope.pool.offer(self.children.iter().filter_map(|child| child.ahead.clone()));
     }
 
     fn push(&mut self, scope: &Scope<'_>, folder: &Arc<Folder>, name: Name, stat: Stat, way: Option<Arc<Way>>) {
         if scope.admits(folder, &name, &stat, way.is_some()) {
-            let ahead = (stat.file_type() == FileType::Directory).then(|| {
+            if stat.file_type() == FileType::Directory {
                 let patterns = scope.rules.excludes.descend(&self.patterns, name.as_bytes());
-                Ahead::new(Request { parent: folder.clone(), name: name.clone(), patterns, way })
-            });
-            self.children.push_back(Child { name, stat, ahead });
+                self.found.push(Request { parent: folder.clone(), name: name.clone(), patterns, way });
+            }
+            self.children.push_back(Child { name, stat });
         }
     }
 }

@@ -28,7 +28,6 @@ use nix::sys::stat::mkdirat;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
 
-use crate::restore::report::At;
 use crate::restore::sys;
 use crate::restore::sys::Handle;
 
@@ -37,6 +36,14 @@ const OPEN_MAX: usize = 64;
 
 /// Where a directory stands in [`Directories`]; the target is [`ROOT`].
 pub(super) type Index = u32;
+
+/// Which entry: by its path, or by its directory and name.
+#[derive(Debug, Clone)]
+pub(super) enum At {
+    Path(Vec<u8>),
+    Directory(Index),
+    In(Index, Name),
+}
 
 /// The target directory itself.
 pub(super) const ROOT: Index = 0;

@@ -26,18 +26,18 @@ use bygone_core::error::Error;
 use bygone_core::error::Result;
 use bygone_core::read::View;
 
+use crate::restore::directories::At;
 use crate::restore::directories::Directories;
 use crate::restore::directories::Index;
 use crate::restore::directories::Place;
 use crate::restore::directories::Trail;
-use crate::restore::files::big;
 use crate::restore::files::existing;
-use crate::restore::files::existing::Verdict;
-use crate::restore::files::work::Feeder;
-use crate::restore::files::work::Job;
+use crate::restore::files::feed;
+use crate::restore::files::queue::Feeder;
+use crate::restore::job::Job;
+use crate::restore::job::Verdict;
 use crate::restore::links::Link;
 use crate::restore::meta;
-use crate::restore::report::At;
 use crate::restore::report::Failure;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
@@ -112,7 +112,7 @@ pub(super) fn copy_all(
         let verdict = if verdict == Verdict::Create { verdict } else { Verdict::Replace };
         let text = "the target takes no hard link here: it is a file of its own now".to_owned();
         shared.tally().issue(At::In(directory, entry.name.clone()), text, false);
-        big::submit(shared, view, feeder, Job { place, directory, entry, verdict })?;
+        feed::submit(shared, view, feeder, Job { place, directory, entry, verdict })?;
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bygone_core::entry::Entry;
 
 use crate::restore::directories::Index;
-use crate::restore::files::existing::Verdict;
-use crate::restore::files::work::Job;
+use crate::restore::job::Job;
+use crate::restore::job::Verdict;
 
 /// A further name of a file.
 pub(super) struct Link {

@@ -20,6 +20,7 @@
 mod directories;
 mod files;
 mod finish;
+mod job;
 mod links;
 mod meta;
 mod node;

@@ -8,10 +8,9 @@ use std::io;
 
 use nix::libc;
 
-use bygone_core::entry::Name;
 use bygone_core::error::Error;
 
-use crate::restore::directories::Index;
+use crate::restore::directories::At;
 
 /// Most issues whose text is kept; the others are only counted.
 const ISSUES_KEPT_MAX: usize = 1_000;
@@ -89,14 +88,6 @@ pub enum Step {
     Keep,
     /// It is there, the snapshot does not have it: delete it.
     Delete,
-}
-
-/// Which entry: by its path, or by its directory and name.
-#[derive(Debug, Clone)]
-pub(super) enum At {
-    Path(Vec<u8>),
-    Directory(Index),
-    In(Index, Name),
 }
 
 /// Why an entry could not be restored.

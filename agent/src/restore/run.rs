@@ -16,17 +16,17 @@ use bygone_core::error::Result;
 use bygone_core::read::Reader;
 use bygone_core::watch::Watch;
 
+use crate::restore::directories::At;
 use crate::restore::directories::Directories;
 use crate::restore::directories::Place;
 use crate::restore::files::build::Builder;
 use crate::restore::files::build::Rest;
 use crate::restore::files::existing;
-use crate::restore::files::verify;
+use crate::restore::files::feed;
 use crate::restore::files::work;
 use crate::restore::finish;
 use crate::restore::options::Options;
 use crate::restore::options::Subject;
-use crate::restore::report::At;
 use crate::restore::report::Failure;
 use crate::restore::report::Report;
 use crate::restore::report::Step;
@@ -136,7 +136,7 @@ fn run(
     let (Some(root), true) = (root, shared.options.verify && done.is_ok()) else { return done };
     let mut directories = Directories::new(root, false, None);
     let walk = subject.walk(&view, shared.options, shared.watch);
-    done = work::run(shared, |feeder| verify::run(shared, &view, walk, root, &mut directories, feeder));
+    done = work::run(shared, |feeder| feed::verify_all(shared, &view, walk, root, &mut directories, feeder));
     resolve(shared, subject, &directories);
     done
 }

@@ -19,12 +19,12 @@ use bygone_core::entry::Owner;
 use bygone_core::read::Reader;
 use bygone_core::watch::Watch;
 
+use crate::restore::directories::At;
 use crate::restore::directories::Identity;
 use crate::restore::directories::Place;
-use crate::restore::files::work::Job;
+use crate::restore::job::Job;
 use crate::restore::options::Options;
 use crate::restore::options::OwnerBy;
-use crate::restore::report::At;
 use crate::restore::report::Failure;
 use crate::restore::report::Report;
 use crate::restore::report::Tally;

@@ -205,7 +205,7 @@ fn a_read_error_leaves_the_file_out() {
     let reader = FileReader { cutter: cutter(), describe: Describer { owners: &owners, issues: &issues } };
     let (folder, _) = Folder::root().unwrap();
     let task = Task { fd: folder.fd().unwrap(), folder, name: Name::new(b"mem").unwrap() };
-    let mut stat = crate::backup::metadata::Stat::of_fd(File::open(fixture.path("file")).unwrap().as_fd()).unwrap();
+    let mut stat = crate::backup::stat::Stat::of_fd(File::open(fixture.path("file")).unwrap().as_fd()).unwrap();
     stat.size = 5;
     let mut events = Vec::new();
     let read = reader.read_opened(&task, &Arc::new(file.into()), stat, &mut |event| {

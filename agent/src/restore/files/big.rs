@@ -10,72 +10,18 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use bygone_core::entry::Content;
-use bygone_core::entry::Kind;
-use bygone_core::error::Error;
 use bygone_core::read::FileMap;
 use bygone_core::read::View;
 
-use crate::restore::files::existing::Verdict;
 use crate::restore::files::file::Draft;
-use crate::restore::files::file::PART_BYTES;
 use crate::restore::files::file::Written;
 use crate::restore::files::file::data;
 use crate::restore::files::file::open_map;
 use crate::restore::files::file::write;
-use crate::restore::files::work;
-use crate::restore::files::work::Feeder;
-use crate::restore::files::work::Job;
-use crate::restore::files::work::Work;
+use crate::restore::job::Job;
 use crate::restore::report::Failure;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
-
-/// Hands an entry to the workers, a big file in parts.
-pub(in crate::restore) fn submit(
-    shared: &Shared<'_>,
-    view: &View,
-    feeder: &mut Feeder<'_>,
-    job: Job,
-) -> Result<(), Error> {
-    let (directory, size) = (job.directory, job.entry.meta.size);
-    let entry = Arc::clone(&job.entry);
-    let content = match &entry.kind {
-        Kind::File(content) if job.verdict != Verdict::Adjust => content,
-        _ => return feeder.push(directory, Work::Entry(job), 0),
-    };
-    if size <= PART_BYTES {
-        return feeder.push(directory, Work::Entry(job), size);
-    }
-    let (draft, map, parts) = match begin(shared, view, &job, content) {
-        Ok(begun) => begun,
-        Err(failure) => {
-            shared.fail_entry(&job, failure);
-            return Ok(());
-        }
-    };
-    let (count, written, failure) = (parts.len() as u64, AtomicU64::new(0), Mutex::default());
-    let big = Arc::new(Big { job, map, draft, parts: count, written, failure });
-    for part in parts {
-        let bytes = part.end - part.start;
-        feeder.push(directory, Work::Part(Arc::clone(&big), part), bytes)?;
-    }
-    work::finish_big(shared, big);
-    Ok(())
-}
-
-/// Creates the file at its full length, and finds what is to be written.
-fn begin(
-    shared: &Shared<'_>,
-    view: &View,
-    job: &Job,
-    content: &Content,
-) -> Result<(Draft, FileMap, Vec<Range<u64>>), Failure> {
-    let map = open_map(view, &job.entry.meta, content)?;
-    let draft = Draft::create(shared, job)?;
-    draft.file.set_len(job.entry.meta.size).map_err(target("write"))?;
-    let parts = data(shared, &map)?;
-    Ok((draft, map, parts))
-}
 
 /// A file whose parts are written by several workers.
 pub(in crate::restore) struct Big {
@@ -88,6 +34,32 @@ pub(in crate::restore) struct Big {
 }
 
 impl Big {
+    /// Creates the file of `job` at its full length, and finds the parts that are to be written. The first holder of it
+    /// gives it back as each part's does ([`Big::give_back`]).
+    pub(in crate::restore) fn begin(
+        shared: &Shared<'_>,
+        view: &View,
+        job: Job,
+        content: &Content,
+    ) -> Result<(Arc<Big>, Vec<Range<u64>>), Box<(Job, Failure)>> {
+        let (draft, map, parts) = match open(shared, view, &job, content) {
+            Ok(opened) => opened,
+            Err(failure) => return Err(Box::new((job, failure))),
+        };
+        let (count, written, failure) = (parts.len() as u64, AtomicU64::new(0), Mutex::default());
+        Ok((Arc::new(Big { job, map, draft, parts: count, written, failure }), parts))
+    }
+
+    /// Gives back a share of a big file; the last one to do so completes it.
+    pub(in crate::restore) fn give_back(shared: &Shared<'_>, big: Arc<Big>) {
+        if let Some(big) = Arc::into_inner(big)
+            && let Err(failed) = big.finish(shared)
+        {
+            let (job, failure) = *failed;
+            shared.fail_entry(&job, failure);
+        }
+    }
+
     /// Writes one part, unless another one has failed already.
     pub(in crate::restore) fn write(&self, shared: &Shared<'_>, range: Range<u64>) {
         let hopeless = !shared.options.keep_damaged && self.failure().is_some();
@@ -102,7 +74,7 @@ impl Big {
     }
 
     /// Completes the file, once nobody writes any more.
-    pub(in crate::restore) fn finish(mut self, shared: &Shared<'_>) -> Result<(), Box<(Job, Failure)>> {
+    fn finish(mut self, shared: &Shared<'_>) -> Result<(), Box<(Job, Failure)>> {
         // Parts that no one wrote were thrown away because the restore has stopped.
         if self.written.load(Ordering::Acquire) != self.parts {
             return Ok(());
@@ -119,4 +91,17 @@ impl Big {
     fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn open(
+    shared: &Shared<'_>,
+    view: &View,
+    job: &Job,
+    content: &Content,
+) -> Result<(Draft, FileMap, Vec<Range<u64>>), Failure> {
+    let map = open_map(view, &job.entry.meta, content)?;
+    let draft = Draft::create(shared, job)?;
+    draft.file.set_len(job.entry.meta.size).map_err(target("write"))?;
+    let parts = data(shared, &map)?;
+    Ok((draft, map, parts))
 }

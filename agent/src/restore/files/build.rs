@@ -20,18 +20,18 @@ use bygone_core::entry::Meta;
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
 
+use crate::restore::directories::At;
 use crate::restore::directories::Directories;
 use crate::restore::directories::Index;
 use crate::restore::directories::Place;
 use crate::restore::directories::Trail;
-use crate::restore::files::big;
 use crate::restore::files::existing;
-use crate::restore::files::existing::Verdict;
-use crate::restore::files::work::Feeder;
-use crate::restore::files::work::Job;
+use crate::restore::files::feed;
+use crate::restore::files::queue::Feeder;
+use crate::restore::job::Job;
+use crate::restore::job::Verdict;
 use crate::restore::links::Link;
 use crate::restore::links::Names;
-use crate::restore::report::At;
 use crate::restore::report::Failure;
 use crate::restore::report::Step;
 use crate::restore::report::target;
@@ -270,7 +270,7 @@ impl<'a, 's> Builder<'a, 's> {
             Verdict::Match => self.shared.count(|report| report.kept += 1),
             Verdict::Adjust if dry_run => self.shared.count(|report| report.kept += 1),
             _ if dry_run => self.count_planned(&job.entry),
-            _ => big::submit(self.shared, self.walk.view(), feeder, job)?,
+            _ => feed::submit(self.shared, self.walk.view(), feeder, job)?,
         }
         Ok(())
     }

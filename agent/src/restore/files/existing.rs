@@ -30,39 +30,13 @@ use bygone_core::entry::Name;
 use crate::restore::directories::Place;
 use crate::restore::directories::ROOT;
 use crate::restore::directories::Trail;
+use crate::restore::job::Verdict;
 use crate::restore::options::Options;
 use crate::restore::options::Overwrite;
 use crate::restore::report::Failure;
 use crate::restore::report::Step;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
-
-/// What happens to an entry that is no directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::restore) enum Verdict {
-    /// Nothing is there: make it.
-    Create,
-    /// Something is there: put the snapshot's in its place.
-    Replace,
-    /// The content that is there is taken as right: set the metadata.
-    Adjust,
-    /// What is there is taken as right altogether.
-    Match,
-    /// What is there stays, right or not.
-    Keep,
-}
-
-impl Verdict {
-    /// As it is told.
-    pub(in crate::restore) fn step(&self) -> Step {
-        match self {
-            Verdict::Create => Step::Create,
-            Verdict::Replace => Step::Replace,
-            Verdict::Adjust => Step::Adjust,
-            Verdict::Match | Verdict::Keep => Step::Keep,
-        }
-    }
-}
 
 /// How `name` in `place` looks now, without following it if it is a symbolic link.
 pub(in crate::restore) fn look(place: &Place, name: &[u8]) -> io::Result<Option<FileStat>> {

@@ -26,7 +26,7 @@ use bygone_core::read::View;
 
 use crate::restore::directories::drop_inherited_acls;
 use crate::restore::files::partial::Partial;
-use crate::restore::files::work::Job;
+use crate::restore::job::Job;
 use crate::restore::meta;
 use crate::restore::report::Failure;
 use crate::restore::report::target;

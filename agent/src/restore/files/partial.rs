@@ -13,8 +13,8 @@ use nix::unistd::unlinkat;
 use bygone_core::limits;
 
 use crate::restore::directories::Place;
-use crate::restore::files::existing::Verdict;
-use crate::restore::files::work::Job;
+use crate::restore::job::Job;
+use crate::restore::job::Verdict;
 use crate::restore::report::Failure;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;

@@ -26,114 +26,38 @@ use nix::unistd::lseek;
 use bygone_core::entry::Content;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
-use bygone_core::entry::printable;
 use bygone_core::error::Error;
 use bygone_core::read::FileMap;
 use bygone_core::read::View;
 
-use crate::restore::directories::Directories;
 use crate::restore::directories::Place;
-use crate::restore::directories::Trail;
-use crate::restore::files::existing::Verdict;
-use crate::restore::files::file::PART_BYTES;
 use crate::restore::files::file::data;
 use crate::restore::files::file::open_map;
 use crate::restore::files::file::piece_bytes;
 use crate::restore::files::file::read;
-use crate::restore::files::work::Feeder;
-use crate::restore::files::work::Job;
-use crate::restore::files::work::Work;
+use crate::restore::job::Job;
 use crate::restore::options::Overwrite;
-use crate::restore::report::At;
 use crate::restore::report::Failure;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
-use crate::restore::walk::Event;
-use crate::restore::walk::Walk;
 
 /// What is looked at at a time where there should be a hole.
 const HOLE_PIECE_BYTES: u64 = 1 << 20;
 
-/// Walks as the restore did and has every file checked.
-pub(in crate::restore) fn run(
-    shared: &Shared<'_>,
-    view: &View,
-    mut walk: Walk<'_>,
-    root: &Arc<Place>,
-    directories: &mut Directories,
-    feeder: &mut Feeder<'_>,
-) -> Result<(), Error> {
-    let mut trail = Trail::new(Arc::clone(root));
-    while let Some(event) = walk.next()? {
-        match event {
-            Event::Enter { entry, taken } => {
-                let (parent, here) = (trail.here().0, Arc::clone(trail.here().1));
-                let opened = here.open(&entry.name);
-                let added =
-                    opened.and_then(|place| Ok((directories.add(parent, entry.name.clone(), &place, None)?, place)));
-                match added {
-                    Ok((index, place)) => trail.enter(index, Arc::new(place)),
-                    Err(error) => {
-                        // One that was not wanted itself is not there if nothing below it was.
-                        let expected = !taken && error.kind() == io::ErrorKind::NotFound;
-                        if !expected && !shared.has_failed(&here, &entry.name) {
-                            shared.fail(At::Path(walk.path().to_vec()), target("verify")(error));
-                        }
-                        walk.skip();
-                    }
-                }
-            }
-            Event::Entry(entry) => push(shared, view, &trail, feeder, entry)?,
-            // The restore has told it.
-            Event::Unreadable(_) => {}
-            Event::Leave => trail.leave().map_err(|source| Error::Local {
-                doing: "go back up from",
-                path: printable(walk.path()),
-                source,
-            })?,
-        }
-    }
-    Ok(())
-}
-
 /// A stretch of a big file that is to be compared.
 pub(in crate::restore) struct Stretch {
     map: Arc<FileMap>,
-    range: Range<u64>,
+    pub(in crate::restore) range: Range<u64>,
     is_data: bool,
 }
 
-fn push(
+/// All of a file, data and holes.
+pub(in crate::restore) fn stretches(
     shared: &Shared<'_>,
     view: &View,
-    trail: &Trail,
-    feeder: &mut Feeder<'_>,
-    entry: Arc<Entry>,
-) -> Result<(), Error> {
-    let (directory, place) = trail.here();
-    let Kind::File(content) = &entry.kind else { return Ok(()) };
-    if shared.has_failed(place, &entry.name) {
-        return Ok(());
-    }
-    let size = entry.meta.size;
-    let job = || Job { place: Arc::clone(place), directory, entry: Arc::clone(&entry), verdict: Verdict::Match };
-    if size <= PART_BYTES {
-        return feeder.push(directory, Work::Check(job(), None), size);
-    }
-    match stretches(shared, view, &entry, content) {
-        Ok(stretches) => {
-            for stretch in stretches {
-                let bytes = stretch.range.end - stretch.range.start;
-                feeder.push(directory, Work::Check(job(), Some(stretch)), bytes)?;
-            }
-        }
-        Err(failure) => shared.fail(At::In(directory, entry.name.clone()), failure),
-    }
-    Ok(())
-}
-
-/// All of a file, data and holes.
-fn stretches(shared: &Shared<'_>, view: &View, entry: &Entry, content: &Content) -> Result<Vec<Stretch>, Failure> {
+    entry: &Entry,
+    content: &Content,
+) -> Result<Vec<Stretch>, Failure> {
     let map = Arc::new(open_map(view, &entry.meta, content)?);
     let mut all = Vec::new();
     let mut offset = 0;
@@ -152,7 +76,7 @@ fn stretches(shared: &Shared<'_>, view: &View, entry: &Entry, content: &Content)
     Ok(all)
 }
 
-/// A worker's part: compares a file, or a stretch of it.
+/// Compares a file, or a stretch of it.
 pub(in crate::restore) fn check(shared: &Shared<'_>, view: &View, job: &Job, stretch: Option<Stretch>) {
     let last = stretch.as_ref().is_none_or(|stretch| stretch.range.end == job.entry.meta.size);
     match compare(shared, view, job, stretch) {

@@ -1,99 +1,26 @@
-//! The worker threads of a restore and the queue that feeds them.
-//!
-//! One thread walks the snapshot and hands work over in batches of neighbours, which share frames of the repository, so
-//! that each frame is decoded by one worker. The queue is bounded, and so is what waits in it: entries, but no content.
+//! The worker threads of a restore.
 
-use std::ops::Range;
-use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
 use crossbeam_channel::bounded;
 
-use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::error::Error;
 use bygone_core::read::View;
 
-use crate::restore::directories::Index;
-use crate::restore::directories::Place;
+use crate::restore::directories::At;
 use crate::restore::directories::ROOT;
 use crate::restore::files::big::Big;
-use crate::restore::files::existing::Verdict;
 use crate::restore::files::file;
+use crate::restore::files::queue::Feeder;
+use crate::restore::files::queue::Work;
 use crate::restore::files::verify;
-use crate::restore::files::verify::Stretch;
+use crate::restore::job::Job;
+use crate::restore::job::Verdict;
 use crate::restore::node;
-use crate::restore::report::At;
 use crate::restore::report::Failure;
 use crate::restore::shared::Shared;
-
-/// Most entries in a batch.
-const BATCH_ENTRIES_MAX: usize = 64;
-/// A batch with this many bytes of content is handed over.
-const BATCH_BYTES_MAX: u64 = 4 << 20;
-/// Most directories that a batch keeps open.
-const BATCH_PLACES_MAX: usize = 8;
-
-/// An entry and where it goes.
-pub(in crate::restore) struct Job {
-    pub(in crate::restore) place: Arc<Place>,
-    pub(in crate::restore) directory: Index,
-    pub(in crate::restore) entry: Arc<Entry>,
-    pub(in crate::restore) verdict: Verdict,
-}
-
-impl Job {
-    pub(in crate::restore) fn at(&self) -> At {
-        At::In(self.directory, self.entry.name.clone())
-    }
-}
-
-/// What a worker does.
-pub(in crate::restore) enum Work {
-    /// Restores a whole entry.
-    Entry(Job),
-    /// Writes a stretch of a file that is too big for one worker.
-    Part(Arc<Big>, Range<u64>),
-    /// Compares a restored file with the repository, or a stretch of it.
-    Check(Job, Option<Stretch>),
-}
-
-/// Takes work, from the one thread that walks.
-pub(in crate::restore) struct Feeder<'a> {
-    sender: Sender<Vec<Work>>,
-    shared: &'a Shared<'a>,
-    batch: Vec<Work>,
-    bytes: u64,
-    places: usize,
-    last: Option<(Index, usize)>,
-}
-
-impl Feeder<'_> {
-    /// Hands over work with so many bytes of content, in `directory`; blocks while the workers have enough.
-    pub(in crate::restore) fn push(&mut self, directory: Index, work: Work, bytes: u64) -> Result<(), Error> {
-        if self.last.is_none_or(|(last, _)| last != directory) {
-            self.places += 1;
-        }
-        self.last = Some((directory, self.places));
-        self.batch.push(work);
-        self.bytes += bytes;
-        let full =
-            self.batch.len() >= BATCH_ENTRIES_MAX || self.bytes >= BATCH_BYTES_MAX || self.places >= BATCH_PLACES_MAX;
-        if full { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        (self.bytes, self.places, self.last) = (0, 0, None);
-        let batch = std::mem::take(&mut self.batch);
-        // The reason is in the tally, and told from there.
-        if self.shared.is_stopped() || self.sender.send(batch).is_err() {
-            return Err(Error::Cancelled);
-        }
-        Ok(())
-    }
-}
 
 /// Runs `body`, which feeds the workers, and returns when all work is done.
 pub(in crate::restore) fn run<'a>(
@@ -114,7 +41,7 @@ pub(in crate::restore) fn run<'a>(
             })?;
         }
         drop(receiver);
-        let mut feeder = Feeder { sender, shared, batch: Vec::new(), bytes: 0, places: 0, last: None };
+        let mut feeder = Feeder::new(sender, shared);
         let result = body(&mut feeder).and_then(|()| feeder.flush());
         if result.is_err() {
             shared.halt();
@@ -150,19 +77,9 @@ fn perform(shared: &Shared<'_>, view: &View, work: Work) {
         }
         Work::Part(big, range) => {
             big.write(shared, range);
-            finish_big(shared, big);
+            Big::give_back(shared, big);
         }
         Work::Check(job, stretch) => verify::check(shared, view, &job, stretch),
-    }
-}
-
-/// Gives back a share of a big file; the last one to do so completes it.
-pub(in crate::restore) fn finish_big(shared: &Shared<'_>, big: Arc<Big>) {
-    if let Some(big) = Arc::into_inner(big)
-        && let Err(failed) = big.finish(shared)
-    {
-        let (job, failure) = *failed;
-        shared.fail_entry(&job, failure);
     }
 }
 
