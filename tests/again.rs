@@ -5,13 +5,9 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use bygone_tests::fake_s3::ACCESS_KEY;
-use bygone_tests::fake_s3::FakeS3;
-use bygone_tests::fake_s3::Fault;
-use bygone_tests::fake_s3::Verb;
+use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
 use bygone_tests::program::Site;
-use bygone_tests::tree::Tree;
-use bygone_tests::tree::random;
+use bygone_tests::tree::{Tree, random};
 
 use crate::site::programs;
 

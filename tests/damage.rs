@@ -2,21 +2,15 @@
 //! what lay in the damaged place; no program ever panics (the harness looks for that in each run).
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bygone_tests::image::Image;
-use bygone_tests::program::Ran;
-use bygone_tests::program::Site;
+use bygone_tests::program::{Ran, Site};
 use bygone_tests::tool;
-use bygone_tests::tree::Tree;
-use bygone_tests::tree::prose;
-use bygone_tests::tree::random;
+use bygone_tests::tree::{Tree, prose, random};
 
-use crate::site::objects;
-use crate::site::programs;
-use crate::site::restored;
+use crate::site::{objects, programs, restored};
 
 /// One way to damage an object's bytes.
 type Damage = (&'static str, fn(&mut Vec<u8>));

@@ -10,31 +10,19 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bygone_cli::settings::Globals;
 use bygone_core::error::Result;
-use bygone_core::store::ByteRange;
-use bygone_core::store::Listed;
-use bygone_core::store::ObjectName;
-use bygone_core::store::Source;
-use bygone_core::store::Store;
-use bygone_core::store::Stored;
 use bygone_core::store::contract::contract;
+use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 use bygone_core::watch::Watch;
-use bygone_tests::compare;
-use bygone_tests::program::Ran;
-use bygone_tests::program::Site;
-use bygone_tests::tree::Tree;
-use bygone_tests::tree::prose;
-use bygone_tests::tree::random;
-use bygone_tests::zoo;
+use bygone_tests::program::{Ran, Site};
+use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::{compare, zoo};
 
-use crate::site::programs;
-use crate::site::restored;
+use crate::site::{programs, restored};
 
 /// An address that no other test uses.
 fn address() -> String {

@@ -5,11 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use bygone_tests::compare;
-use bygone_tests::root;
-use bygone_tests::tool;
 use bygone_tests::tree::Tree;
-use bygone_tests::zoo;
+use bygone_tests::{compare, root, tool, zoo};
 
 /// What changes an entry, and what to call it.
 type Change = (&'static str, fn(&Tree));

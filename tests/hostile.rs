@@ -1,33 +1,22 @@
 //! Every command against an S3 server that lies: it ends, with the right code; it never shows what is not so; it deletes
 //! nothing; and when the server is well again, so is the repository.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use bygone_tests::compare;
-use bygone_tests::fake_s3::ACCESS_KEY;
-use bygone_tests::fake_s3::FakeS3;
-use bygone_tests::fake_s3::Fault;
-use bygone_tests::fake_s3::Verb;
-use bygone_tests::program::Ran;
-use bygone_tests::program::Site;
-use bygone_tests::program::unmount;
+use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
+use bygone_tests::program::{Ran, Site, unmount};
 use bygone_tests::tool;
-use bygone_tests::tree::Tree;
-use bygone_tests::tree::prose;
-use bygone_tests::tree::random;
+use bygone_tests::tree::{Tree, prose, random};
 
-use crate::site::programs;
-use crate::site::restored;
+use crate::site::{programs, restored};
 
 const THREADS: usize = 8;
 

@@ -3,19 +3,13 @@
 
 use std::fs;
 use std::thread::sleep;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bygone_tests::compare;
 use bygone_tests::program::Site;
-use bygone_tests::tree::Tree;
-use bygone_tests::tree::prose;
-use bygone_tests::tree::random;
+use bygone_tests::tree::{Tree, prose, random};
 
-use crate::site::objects;
-use crate::site::programs;
-use crate::site::restored;
-use crate::site::snapshot_ids;
+use crate::site::{objects, programs, restored, snapshot_ids};
 
 /// How many moments are tried.
 const KILLS: u32 = 14;

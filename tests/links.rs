@@ -3,36 +3,19 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-use nix::sys::signal::kill;
+use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3};
+use bygone_tests::program::{Ran, Site, Started, is_mounted, unmount};
+use bygone_tests::slow_link::{Shape, SlowLink};
+use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::{compare, root};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use bygone_tests::compare;
-use bygone_tests::fake_s3::ACCESS_KEY;
-use bygone_tests::fake_s3::FakeS3;
-use bygone_tests::program::Ran;
-use bygone_tests::program::Site;
-use bygone_tests::program::Started;
-use bygone_tests::program::is_mounted;
-use bygone_tests::program::unmount;
-use bygone_tests::root;
-use bygone_tests::slow_link::Shape;
-use bygone_tests::slow_link::SlowLink;
-use bygone_tests::tree::Tree;
-use bygone_tests::tree::prose;
-use bygone_tests::tree::random;
-
-use crate::site::new_site;
-use crate::site::objects;
-use crate::site::programs;
-use crate::site::restored;
-use crate::site::snapshot_ids;
+use crate::site::{new_site, objects, programs, restored, snapshot_ids};
 
 /// No wait of these tests may be longer.
 const PATIENCE: Duration = Duration::from_secs(120);

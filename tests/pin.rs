@@ -5,15 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use bygone_tests::compare;
-use bygone_tests::fake_s3::Fault;
-use bygone_tests::fake_s3::Verb;
+use bygone_tests::fake_s3::{Fault, Verb};
 use bygone_tests::program::wait_until;
-use bygone_tests::root;
-use bygone_tests::tool;
+use bygone_tests::{compare, root, tool};
 
-use crate::far::Far;
-use crate::far::mixed;
+use crate::far::{Far, mixed};
 
 /// `bygone pin`, on a disk that others fill too.
 fn pin(far: &Far, arguments: &[&str]) -> bygone_tests::program::Ran {

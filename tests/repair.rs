@@ -7,16 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 use bygone_tests::image::Image;
-use bygone_tests::program::Ran;
-use bygone_tests::program::Site;
+use bygone_tests::program::{Ran, Site};
 use bygone_tests::tool;
-use bygone_tests::tree::Tree;
-use bygone_tests::tree::prose;
-use bygone_tests::tree::random;
+use bygone_tests::tree::{Tree, prose, random};
 
-use crate::site::objects;
-use crate::site::programs;
-use crate::site::restored;
+use crate::site::{objects, programs, restored};
 
 /// One way to damage an object; `None` removes it.
 type Damage = (&'static str, Option<fn(&mut Vec<u8>)>);

@@ -4,12 +4,9 @@
 
 use std::env;
 
-use bygone_tests::fake_s3::ACCESS_KEY;
-use bygone_tests::fake_s3::FakeS3;
-use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault};
 use bygone_tests::program::Site;
-use bygone_tests::tree::Tree;
-use bygone_tests::tree::random;
+use bygone_tests::tree::{Tree, random};
 
 use crate::site::programs;
 

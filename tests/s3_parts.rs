@@ -2,23 +2,13 @@
 
 use std::sync::Arc;
 
-use bygone_core::store::ByteRange;
-use bygone_core::store::ObjectName;
-use bygone_core::store::Source;
-use bygone_core::store::Store;
 use bygone_core::store::contract::contract;
-use bygone_core::store::s3::S3Store;
-use bygone_core::store::s3::Trouble;
+use bygone_core::store::s3::{S3Store, Trouble};
+use bygone_core::store::{ByteRange, ObjectName, Source, Store};
 use bygone_core::watch::Watch;
-use bygone_tests::fake_s3::FakeS3;
-use bygone_tests::fake_s3::Fault;
-use bygone_tests::fake_s3::Verb;
+use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
 
-use crate::s3_store::deletes;
-use crate::s3_store::name;
-use crate::s3_store::open_with;
-use crate::s3_store::patient;
-use crate::s3_store::stocked;
+use crate::s3_store::{deletes, name, open_with, patient, stocked};
 
 /// An object that goes in five parts, and its name, which is its hash.
 fn long(seed: u64) -> (ObjectName, Vec<u8>) {
@@ -49,10 +39,7 @@ fn a_long_object_goes_in_parts_and_has_the_mark_that_the_list_shows() {
     let store = in_parts(&server, "60s");
     let (at, bytes) = long(1);
     let stored = store.put(&at, Source::Bytes(&bytes)).unwrap();
-    use Verb::Begin;
-    use Verb::Complete;
-    use Verb::Head;
-    use Verb::Part;
+    use Verb::{Begin, Complete, Head, Part};
     assert_eq!(verbs(&server), [Begin, Part, Part, Part, Part, Part, Complete, Head]);
     assert_eq!(store.get(&at, LONG).unwrap(), bytes);
     assert_eq!(mark(&store, &at), stored.etag);
@@ -172,9 +159,7 @@ fn a_server_that_takes_no_parts_is_sent_whole_objects() {
         store.put(&at, Source::Bytes(&bytes)).unwrap();
         assert_eq!(store.get(&at, LONG).unwrap(), bytes);
     }
-    use Verb::Begin;
-    use Verb::Get;
-    use Verb::Put;
+    use Verb::{Begin, Get, Put};
     assert_eq!(verbs(&server), [Begin, Put, Get, Put, Get]);
 }
 

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use bygone_tests::program::Programs;
-use bygone_tests::program::Site;
+use bygone_tests::program::{Programs, Site};
 
 /// The programs of this build.
 pub fn programs() -> Programs {

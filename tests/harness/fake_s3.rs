@@ -4,43 +4,24 @@
 //! It checks what a real one checks: that a request is signed with the one key there is, and that a body has the hashes that
 //! the request names. It does not check the signature itself: Garage does, with `scripts/s3-matrix`.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::io;
-use std::io::BufReader;
-use std::io::Read;
-use std::net::Ipv4Addr;
-use std::net::Shutdown;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufReader, Read};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-
-use list::list;
-use parts::Upload;
-use wire::Request;
-use wire::Response;
-use wire::etag;
-use wire::get;
-use wire::page;
-use wire::read_head;
-use wire::send;
-use wire::verb;
-use wire::wait_for_client;
-
-use bygone_core::hash::sha256;
-use bygone_core::id::hex;
 
 mod faults;
 mod list;
 mod parts;
 mod wire;
 
-pub use faults::Fault;
-pub use faults::Verb;
+use bygone_core::hash::sha256;
+use bygone_core::id::hex;
+
+pub use faults::{Fault, Verb};
+use list::list;
+use parts::Upload;
+use wire::{Request, Response, etag, get, page, read_head, send, verb, wait_for_client};
 
 /// The key that it knows.
 pub const ACCESS_KEY: &str = "AKIDTESTER";

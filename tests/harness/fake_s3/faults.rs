@@ -93,12 +93,7 @@ pub enum Fault {
 impl Fault {
     /// Whether only a stall timer finds it out: a test with it should have a short one.
     pub fn is_silence(self) -> bool {
-        use Fault::Late;
-        use Fault::Silence;
-        use Fault::SilenceBefore;
-        use Fault::SilenceWithin;
-        use Fault::StallInBody;
-        use Fault::Trickle;
+        use Fault::{Late, Silence, SilenceBefore, SilenceWithin, StallInBody, Trickle};
         matches!(self, Silence | SilenceBefore | SilenceWithin | StallInBody | Trickle | Late)
     }
 }

@@ -2,12 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::BUCKET;
-use super::Fault;
-use super::State;
-use super::wire::Request;
-use super::wire::Response;
-use super::wire::etag;
+use super::wire::{Request, Response, etag};
+use super::{BUCKET, Fault, State};
 
 /// What a list with ghosts shows besides what is there, below the prefix.
 const GHOSTS: [&str; 2] = [

@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 
 use bygone_core::id::hex;
 
-use super::Fault;
-use super::State;
-use super::wire::Request;
-use super::wire::Response;
-use super::wire::etag;
+use super::wire::{Request, Response, etag};
+use super::{Fault, State};
 
 /// An upload that has not ended.
 #[derive(Default)]

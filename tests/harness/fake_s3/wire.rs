@@ -1,17 +1,13 @@
 //! HTTP as the fake S3 server speaks it, right or wrong.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::io::BufRead;
-use std::io::Write;
+use std::io::{self, BufRead, Write};
 use std::net::TcpStream;
 use std::thread;
 
 use bygone_core::id::hex;
 
-use super::BUCKET;
-use super::Fault;
-use super::Verb;
+use super::{BUCKET, Fault, Verb};
 
 pub(super) struct Request {
     pub method: String,
