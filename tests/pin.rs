@@ -9,7 +9,7 @@ use bygone_tests::fake_s3::{Fault, Verb};
 use bygone_tests::program::wait_until;
 use bygone_tests::{compare, root, tool};
 
-use crate::far::{Far, mixed};
+use crate::far_mount::{Far, mixed};
 
 /// `bygone pin`, on a disk that others fill too.
 fn pin(far: &Far, arguments: &[&str]) -> bygone_tests::program::Ran {
