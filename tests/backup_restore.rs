@@ -12,7 +12,7 @@ use bygone_tests::program::Site;
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool, zoo};
 
-use crate::site::{new_site, objects, restored, snapshot_ids};
+use crate::site::{new_site, restored, snapshot_ids};
 
 #[test]
 fn the_zoo_comes_back_as_it_was() {
@@ -23,9 +23,9 @@ fn the_zoo_comes_back_as_it_was() {
     compare::assert_same(zoo.top(), &restored(&site.at("target"), zoo.top()));
     holes_are_still_holes(zoo.top(), &restored(&site.at("target"), zoo.top()));
 
-    let before = objects(&site, "data");
+    let before = site.objects("data");
     site.backup(zoo.top());
-    assert_eq!(objects(&site, "data"), before, "a backup of what has not changed stores no content");
+    assert_eq!(site.objects("data"), before, "a backup of what has not changed stores no content");
     site.bygone(["check", "--read-data"]).ok();
 }
 
@@ -89,11 +89,11 @@ fn a_moved_file_and_a_copied_file_store_no_content() {
     let site = new_site();
     let tree = small_tree(&site);
     site.backup(tree.top());
-    let before = objects(&site, "data");
+    let before = site.objects("data");
     fs::rename(tree.at("moved"), tree.at("directory/elsewhere")).unwrap();
     fs::copy(tree.at("unchanged"), tree.at("a copy")).unwrap();
     site.backup(tree.top());
-    assert_eq!(objects(&site, "data"), before, "the same bytes under other names are the same blocks");
+    assert_eq!(site.objects("data"), before, "the same bytes under other names are the same blocks");
 }
 
 #[test]

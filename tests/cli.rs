@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,7 +17,7 @@ use bygone_tests::program::{PASSPHRASE, Ran, Site};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
 
-use crate::site::{new_site, objects, programs, restored, snapshot_ids};
+use crate::site::{new_site, programs, restored, snapshot_ids};
 
 fn with_snapshot() -> (Site, Tree) {
     let site = new_site();
@@ -119,9 +119,9 @@ fn passphrases_come_from_files_commands_and_the_environment() {
 #[test]
 fn a_repository_is_never_made_over_another() {
     let (site, _tree) = with_snapshot();
-    let before = objects(&site, "");
+    let before = site.objects("");
     site.bygone(["init"]).ended_with(1).complains_of(&["exists"]);
-    assert_eq!(objects(&site, ""), before);
+    assert_eq!(site.objects(""), before);
 }
 
 #[test]
@@ -248,21 +248,12 @@ fn a_full_target_ends_with_1() {
     ran.complains_of(&["No space left"]);
 }
 
-/// Waits until a backup that was started has taken its lock and said so in the store.
-fn wait_until_announced(site: &Site) {
-    let since = Instant::now();
-    while objects(site, "running").is_empty() {
-        assert!(since.elapsed() < Duration::from_secs(60), "no backup has announced itself");
-        sleep(Duration::from_millis(2));
-    }
-}
-
 #[test]
 fn two_backups_at_once_do_not_meet() {
     let (site, tree) = with_snapshot();
     // It waits for its standard input, and keeps the lock meanwhile.
     let first = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
-    wait_until_announced(&site);
+    site.wait_until_announced();
     site.bygone(["backup", tree.top().to_str().unwrap()]).ended_with(11).complains_of(&["another bygone"]);
     site.bygone(["snapshots"]).ok();
     first.end().ok();
@@ -279,7 +270,7 @@ fn an_interrupted_backup_ends_with_130_and_the_next_goes_on() {
         let mut running = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
         let mut input = running.child.stdin.take().unwrap();
         input.write_all(&random(attempt, 20 << 20)).unwrap();
-        wait_until_announced(&site);
+        site.wait_until_announced();
         let pid = Pid::from_raw(running.child.id().try_into().unwrap());
         kill(pid, Signal::SIGINT).unwrap();
         sleep(Duration::from_millis(200) * (attempt as u32 + 1));

@@ -9,11 +9,11 @@ use bygone_tests::compare;
 use bygone_tests::program::{Ran, Site};
 use bygone_tests::tree::{Tree, prose, random};
 
-use crate::site::{objects, programs, restored};
+use crate::site::{new_small_site, programs, restored};
 
 /// A repository of several volumes and two snapshots.
 fn with_history() -> (Site, Tree) {
-    let site = Site::with_repository(&programs(), &["--volume-size", "1MiB", "--block-size", "64KiB"]);
+    let site = new_small_site();
     let tree = Tree::new(&site.at("source"));
     for round in 0..2u64 {
         tree.file(format!("random-{round}"), random(round, 1_500_000));
@@ -57,7 +57,7 @@ fn a_copy_is_the_same_repository_and_copying_again_copies_what_is_new() {
     let (site, tree) = with_history();
     let outlook = copy(&site, &["--json"]).ok().json();
     assert_eq!(bytes_below(&site.at("copy")), bytes_below(&site.repository()));
-    assert_eq!(outlook["objects"], objects(&site, "").len());
+    assert_eq!(outlook["objects"], site.objects("").len());
     let again = copy(&site, &["--json"]).ok().json();
     assert_eq!((again["objects"].as_u64(), again["objects_there"].as_u64()), (Some(0), outlook["objects"].as_u64()));
 
@@ -140,7 +140,7 @@ fn a_copy_that_somebody_has_backed_up_to_is_not_touched() {
 #[test]
 fn what_is_damaged_is_not_copied_and_is_named() {
     let (site, _tree) = with_history();
-    let victim = objects(&site, "data").into_keys().next().unwrap();
+    let victim = site.objects("data").into_keys().next().unwrap();
     let path = site.repository().join(&victim);
     let sound = fs::read(&path).unwrap();
     let mut bytes = sound.clone();
@@ -188,7 +188,7 @@ fn sync_does_not_mirror_a_store_that_has_forgotten() {
     site.bygone(["sync", "--to", to.to_str().unwrap()]).ok();
     tree.file("more", "more");
     site.backup(tree.top());
-    let newest = objects(&site, "commits").into_keys().next_back().unwrap();
+    let newest = site.objects("commits").into_keys().next_back().unwrap();
     fs::remove_file(site.repository().join(newest)).unwrap();
     site.bygone(["sync", "--to", to.to_str().unwrap()]).ended_with(13).complains_of(&["REMOTE_ROLLED_BACK"]);
 }

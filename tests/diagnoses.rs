@@ -4,20 +4,18 @@
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use bygone_tests::program::{PASSPHRASE, Ran, Site};
+use bygone_tests::program::{PASSPHRASE, Ran, Site, wait_until};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
 
 use crate::cli::SmallDisk;
-use crate::site::{new_site, objects, programs, restored, snapshot_ids};
+use crate::site::{new_site, new_small_site, programs, restored, snapshot_ids};
 
 fn with_snapshots() -> (Site, Tree) {
-    let site = Site::with_repository(&programs(), &["--volume-size", "1MiB", "--block-size", "64KiB"]);
+    let site = new_small_site();
     let tree = Tree::new(&site.at("source"));
     (0..3u64).for_each(|n| drop(tree.file(format!("random/{n}"), random(n, 700_000))));
     tree.file("text", prose(1, 50_000));
@@ -34,14 +32,7 @@ fn backup(site: &Site, tree: &Tree, options: &[&str]) -> Ran {
 }
 
 fn first(site: &Site, folder: &str) -> String {
-    objects(site, folder).into_keys().next().unwrap()
-}
-
-/// Stored objects are read-only: makes a new file with the old name.
-fn replace(site: &Site, object: &str, content: &[u8]) {
-    let path = site.repository().join(object);
-    fs::remove_file(&path).unwrap();
-    fs::write(path, content).unwrap();
+    site.objects(folder).into_keys().next().unwrap()
 }
 
 fn codes(said: &Value, list: &str) -> Vec<String> {
@@ -83,12 +74,12 @@ fn a_cut_volume_is_found_by_the_next_backup_and_stored_again() {
     let (site, tree) = with_snapshots();
     let victim = first(&site, "data");
     let bytes = fs::read(site.repository().join(&victim)).unwrap();
-    replace(&site, &victim, &bytes[..bytes.len() / 3]);
+    site.replace(&victim, &bytes[..bytes.len() / 3]);
     backup(&site, &tree, &[]).ended_with(13).complains_of(&["REMOTE_TRUNCATED", &victim]);
     site.restore("latest", &site.at("target"));
     compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
     // Brought back, it is whole, and the alarm is over.
-    replace(&site, &victim, &bytes);
+    site.replace(&victim, &bytes);
     backup(&site, &tree, &[]).ok().complains_of(&["as it should be again"]);
     site.bygone(["check", "--read-data"]).ok();
 }
@@ -101,10 +92,10 @@ fn a_store_that_was_taken_back_stops_backups_until_it_is_accepted() {
     site.backup(tree.top());
     fs::rename(site.repository(), site.at("later")).unwrap();
     fs::rename(site.at("earlier"), site.repository()).unwrap();
-    let before = objects(&site, "");
+    let before = site.objects("");
     let ran = backup(&site, &tree, &[]).ended_with(13);
     ran.complains_of(&["REMOTE_ROLLED_BACK", "nothing was written", "accept-loss"]);
-    let after = objects(&site, "");
+    let after = site.objects("");
     assert!(before.iter().all(|object| after.get(object.0) == Some(object.1)), "nothing is deleted");
     assert!(after.keys().all(|name| before.contains_key(name) || name.starts_with("running/")), "nor written");
     let json = backup(&site, &tree, &["--json"]).ended_with(13);
@@ -132,11 +123,11 @@ fn an_old_catalog_is_recognised_and_catches_up() {
     site.backup(tree.top());
     fs::remove_dir_all(site.catalogs()).unwrap();
     fs::rename(site.at("old-catalogs"), site.catalogs()).unwrap();
-    let stored = objects(&site, "data");
+    let stored = site.objects("data");
     backup(&site, &tree, &[]).ok().complains_of(&["LOCAL_STALE", "caught up"]);
-    assert_eq!(objects(&site, "data"), stored, "what was stored since is used");
+    assert_eq!(site.objects("data"), stored, "what was stored since is used");
     assert_eq!(snapshot_ids(&site).len(), 4);
-    assert_eq!(objects(&site, "commits").len(), 4, "the chain goes on");
+    assert_eq!(site.objects("commits").len(), 4, "the chain goes on");
     site.bygone(["check", "--read-data"]).ok();
 }
 
@@ -164,16 +155,16 @@ fn command_on(machine: &Site, owner: &Site, arguments: &[&str]) -> Command {
 
 #[test]
 fn three_machines_work_on_one_repository_at_once() {
-    let site = Site::with_repository(&programs(), &["--volume-size", "1MiB", "--block-size", "64KiB"]);
+    let site = new_small_site();
     let machines = [Site::new(&programs()), Site::new(&programs()), Site::new(&programs())];
     let shared = Tree::new(&site.at("shared"));
     (0..4u64).for_each(|n| drop(shared.file(format!("{n}"), random(n, 600_000))));
     let own: Vec<Tree> = machines.iter().map(|machine| Tree::new(&machine.at("own"))).collect();
     // One after another first, so that each finds what the one before has stored.
     for (number, machine) in machines.iter().enumerate() {
-        let before = objects(&site, "data");
+        let before = site.objects("data");
         machine.run(command_on(machine, &site, &["backup", shared.top().to_str().unwrap()])).ok();
-        assert!(number == 0 || objects(&site, "data") == before, "machine {number} has stored nothing again");
+        assert!(number == 0 || site.objects("data") == before, "machine {number} has stored nothing again");
     }
     for round in 0..3u64 {
         let running: Vec<_> = machines
@@ -205,7 +196,7 @@ fn three_machines_work_on_one_repository_at_once() {
             compare::assert_same(shared.top(), &restored(&target, shared.top()));
         }
     }
-    assert!(objects(&site, "running").is_empty());
+    assert!(site.objects("running").is_empty());
 }
 
 #[test]
@@ -224,20 +215,11 @@ fn a_cloned_home_is_told_and_loses_nothing() {
     site.bygone(["check", "--read-data"]).ok();
 }
 
-/// Waits until a backup that was started has taken its lock and said so in the store.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !is_so() {
-        assert!(since.elapsed() < Duration::from_secs(60), "{what} does not happen");
-        sleep(Duration::from_millis(2));
-    }
-}
-
 #[test]
 fn a_second_agent_waits_or_ends_with_11() {
     let (site, tree) = with_snapshots();
     let first = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
-    wait_until("the first backup", || !objects(&site, "running").is_empty());
+    site.wait_until_announced();
     let json = backup(&site, &tree, &["--json"]).ended_with(11);
     assert!(json.err.contains("\"LOCKED\"") && json.err.contains("--wait-lock"), "{json}");
     backup(&site, &tree, &["--wait-lock", "1s"]).ended_with(11).complains_of(&["waiting"]);
@@ -308,19 +290,19 @@ fn an_interrupted_backups_volumes_are_found_again_without_a_catalog() {
     let (site, tree) = with_snapshots();
     let content = random(500, 6_000_000);
     tree.file("large", content.clone());
-    let before = objects(&site, "data").len();
+    let before = site.objects("data").len();
     // The stream does not end, so nothing is committed, and what was stored so far belongs to nobody once the catalog is
     // lost too.
     let mut running = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
     running.child.stdin.as_mut().unwrap().write_all(&content).unwrap();
-    wait_until("storing", || objects(&site, "data").len() >= before + 3);
+    wait_until("storing", || site.objects("data").len() >= before + 3);
     running.child.kill().unwrap();
     running.end().ended_with(128 + 9);
-    let orphans = objects(&site, "data");
+    let orphans = site.objects("data");
     fs::remove_dir_all(site.catalogs()).unwrap();
     site.bygone(["recover"]).ok();
     site.backup(tree.top());
-    let after = objects(&site, "data");
+    let after = site.objects("data");
     assert!(orphans.keys().all(|name| after.contains_key(name)), "nothing was deleted");
     let fresh: u64 = after.iter().filter(|(name, _)| !orphans.contains_key(*name)).map(|(_, bytes)| bytes).sum();
     assert!(fresh < 5_000_000, "most of it was taken from what was there: {fresh} bytes were stored");

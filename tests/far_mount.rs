@@ -9,7 +9,7 @@ use std::thread;
 
 use bygone_core::hash::sha256;
 use bygone_core::id::hex;
-use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
+use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
 use bygone_tests::program::{Mounted, Site, unmount, wait_until};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
@@ -26,9 +26,7 @@ pub struct Far {
 impl Far {
     pub fn new(fill: impl FnOnce(&Tree)) -> Far {
         let (site, server) = (Site::new(&programs()), FakeS3::start());
-        site.set("BYGONE_REPO", &(server.store("repository") + "&stall=1s"));
-        site.set("AWS_ACCESS_KEY_ID", ACCESS_KEY);
-        site.set("AWS_SECRET_ACCESS_KEY", "secret");
+        site.set_bucket(&(server.store("repository") + "&stall=1s"));
         site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "4MiB"]).ok();
         let tree = Tree::new(&site.at("source"));
         fill(&tree);

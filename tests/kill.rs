@@ -9,13 +9,13 @@ use bygone_tests::compare;
 use bygone_tests::program::Site;
 use bygone_tests::tree::{Tree, prose, random};
 
-use crate::site::{objects, programs, restored, snapshot_ids};
+use crate::site::{new_small_site, restored, snapshot_ids};
 
 /// How many moments are tried.
 const KILLS: u32 = 14;
 
 fn site_with_tree() -> (Site, Tree) {
-    let site = Site::with_repository(&programs(), &["--volume-size", "1MiB", "--block-size", "64KiB"]);
+    let site = new_small_site();
     let tree = Tree::new(&site.at("source"));
     (0..24).for_each(|n| drop(tree.file(format!("random/{n}"), random(n, 1_000_000))));
     (0..600).for_each(|n| drop(tree.file(format!("small/{}/{n}", n % 9), prose(n * 99, 3_000))));
@@ -24,7 +24,7 @@ fn site_with_tree() -> (Site, Tree) {
 
 /// The bytes of all objects below `folder`.
 fn stored_bytes(site: &Site, folder: &str) -> u64 {
-    objects(site, folder).values().sum()
+    site.objects(folder).values().sum()
 }
 
 #[test]
@@ -37,19 +37,19 @@ fn a_killed_backup_is_completed_by_the_next() {
 
     let mut useful = 0;
     for kill in 0..KILLS {
-        let site = Site::with_repository(&programs(), &["--volume-size", "1MiB", "--block-size", "64KiB"]);
+        let site = new_small_site();
         let mut running = site.start(site.bygone_command(["backup".as_ref(), tree.top().as_os_str()]));
         sleep(whole * (kill + 1) / (KILLS + 1));
         running.child.kill().unwrap();
         let ended = running.end().code;
-        let before = objects(&site, "data");
+        let before = site.objects("data");
         useful += u32::from(ended == 128 + 9 && !before.is_empty());
         // A snapshot exists as soon as its commit is stored, whether or not the catalog came to know of it.
-        let snapshots = objects(&site, "commits").len();
+        let snapshots = site.objects("commits").len();
         assert!(snapshots <= 1, "at most the one that was being made");
 
         site.backup(tree.top());
-        let after = objects(&site, "data");
+        let after = site.objects("data");
         for name in before.keys() {
             assert_eq!(after.get(name), before.get(name), "kill {kill}: {name} was stored and stays");
         }

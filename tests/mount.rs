@@ -17,7 +17,7 @@ use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool, zoo};
 use nix::unistd::Whence;
 
-use crate::site::{new_site, objects, programs};
+use crate::site::{new_site, programs};
 
 /// A machine with one snapshot of the tree that `fill` makes.
 fn with_snapshot(fill: impl FnOnce(&Tree)) -> (Site, Tree) {
@@ -327,7 +327,7 @@ fn a_lost_volume_is_an_error_where_it_is_needed_and_nowhere_else() {
     (0..6).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1 << 20))));
     tree.file("tiny", "in its entry");
     site.backup(tree.top());
-    let volume = objects(&site, "data").into_keys().nth(1).unwrap();
+    let volume = site.objects("data").into_keys().nth(1).unwrap();
     fs::remove_file(site.repository().join(&volume)).unwrap();
     let mounted = site.mount("mnt", &[]);
     let inside = mounted.latest(tree.top());

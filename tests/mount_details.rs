@@ -18,7 +18,7 @@ use bygone_tests::{root, tool};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::{Whence, lseek};
 
-use crate::site::{new_site, objects};
+use crate::site::new_site;
 
 /// A machine whose tree is backed up and mounted.
 fn mounted(fill: impl FnOnce(&Tree)) -> (Site, Tree, Mounted) {
@@ -275,7 +275,7 @@ fn df_shows_what_is_stored_and_nothing_free() {
     let told = String::from_utf8(told).unwrap();
     let numbers: Vec<u64> = told.split_whitespace().map(|number| number.parse().unwrap()).collect();
     let [blocks, free, available, size, unit, name_bytes, files_free, files] = numbers[..] else { panic!("{told}") };
-    let stored: u64 = objects(&site, "data").values().chain(objects(&site, "meta").values()).sum();
+    let stored: u64 = site.objects("data").values().chain(site.objects("meta").values()).sum();
     assert_eq!((blocks, size, unit), (stored.div_ceil(4_096), 4_096, 4_096));
     assert_eq!((free, available, files_free, name_bytes), (0, 0, 0, 255));
     assert!(files >= 1);

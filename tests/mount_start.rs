@@ -11,7 +11,7 @@ use bygone_tests::program::{PASSPHRASE, Site, is_mounted, wait_until};
 use bygone_tests::tree::{Tree, random};
 use bygone_tests::{compare, root, tool};
 
-use crate::site::{new_site, objects, programs};
+use crate::site::{new_site, programs};
 
 /// A machine with one snapshot of a small tree.
 fn with_snapshot() -> (Site, Tree) {
@@ -161,7 +161,7 @@ fn many_readers_of_one_file_fetch_it_once() {
         (0..16).for_each(|_| drop(scope.spawn(|| assert!(fs::read(&path).unwrap() == wanted))));
     });
     let stats = mounted.stats(&site);
-    let stored: u64 = objects(&site, "data").values().sum();
+    let stored: u64 = site.objects("data").values().sum();
     assert!(stats["fetched_bytes"].as_u64().unwrap() <= stored, "{stats}: more than the {stored} that there are");
     mounted.unmount().ok();
 }

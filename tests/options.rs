@@ -12,7 +12,7 @@ use bygone_tests::program::{Ran, Site, unmount};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root, tool};
 
-use crate::site::{new_site, objects, restored, snapshot_ids};
+use crate::site::{new_site, restored, snapshot_ids};
 
 fn with_tree() -> (Site, Tree) {
     let site = new_site();
@@ -96,9 +96,9 @@ fn standard_input_is_a_file_too() {
 #[test]
 fn a_dry_run_does_nothing() {
     let (site, tree) = with_tree();
-    let before = objects(&site, "");
+    let before = site.objects("");
     backup(&site, &tree, &["--dry-run"]);
-    assert_eq!((objects(&site, ""), snapshot_ids(&site).len()), (before, 0));
+    assert_eq!((site.objects(""), snapshot_ids(&site).len()), (before, 0));
     backup(&site, &tree, &[]);
     restore(&site, &site.at("target"), &["--dry-run"]).ok();
     assert!(!site.at("target").exists());

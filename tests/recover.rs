@@ -8,11 +8,11 @@ use bygone_core::repo::{Place, Repository, Secret};
 use bygone_core::store::faulty::{Fault, FaultyStore};
 use bygone_core::store::local::LocalStore;
 use bygone_core::watch::Watch;
-use bygone_tests::program::{PASSPHRASE, Site};
+use bygone_tests::program::{PASSPHRASE, Site, wait_until};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, zoo};
 
-use crate::site::{new_site, objects, programs, restored, snapshot_ids};
+use crate::site::{new_site, new_small_site, programs, restored, snapshot_ids};
 
 /// The catalog in its canonical form: what it knows, without the order in which it learned it.
 fn dump(site: &Site) -> String {
@@ -42,14 +42,14 @@ fn the_catalog_of_the_zoo_is_rebuilt_as_it_was() {
     assert_same_dump(&before, &dump(&site));
     site.restore("latest", &site.at("target"));
     compare::assert_same(zoo.top(), &restored(&site.at("target"), zoo.top()));
-    let stored = objects(&site, "data");
+    let stored = site.objects("data");
     site.backup(zoo.top());
-    assert_eq!(objects(&site, "data"), stored, "the next backup knows every block again");
+    assert_eq!(site.objects("data"), stored, "the next backup knows every block again");
 }
 
 /// A machine with a history of several snapshots in many small volumes.
 fn with_history() -> (Site, Tree) {
-    let site = Site::with_repository(&programs(), &["--volume-size", "1MiB", "--block-size", "64KiB"]);
+    let site = new_small_site();
     let tree = Tree::new(&site.at("source"));
     for round in 0..4u64 {
         tree.file(format!("random-{round}"), random(round, 700_000));
@@ -81,12 +81,11 @@ fn no_content_is_read_to_recover() {
     let (site, _tree) = with_history();
     let before = dump(&site);
     // Content is overwritten but for the end of each volume, where its index lies: whoever reads it notices.
-    for (name, bytes) in objects(&site, "data") {
-        let path = site.repository().join(name);
-        let mut content = fs::read(&path).unwrap();
+    for (name, bytes) in site.objects("data") {
+        let mut content = fs::read(site.repository().join(&name)).unwrap();
         let middle = bytes as usize / 4..bytes as usize / 2;
         content[middle].fill(0);
-        replace(&path, &content);
+        site.replace(&name, &content);
     }
     lose_the_catalog(&site);
     site.bygone(["recover"]).ok();
@@ -162,14 +161,9 @@ fn the_readme_leads_from_a_bare_machine_to_a_mounted_tree() {
     let victim = fs::read_dir(victim).unwrap().next().unwrap().unwrap().path();
     let mut bytes = fs::read(&victim).unwrap();
     bytes[100] ^= 1;
-    replace(&victim, &bytes);
+    fs::remove_file(&victim).unwrap();
+    fs::write(&victim, bytes).unwrap();
     assert!(run(commands.last().unwrap()).text().starts_with("damaged: data/"));
-}
-
-/// Stored objects are read-only: makes a new file with the old name.
-fn replace(path: &Path, content: &[u8]) {
-    fs::remove_file(path).unwrap();
-    fs::write(path, content).unwrap();
 }
 
 #[test]
@@ -186,9 +180,9 @@ fn another_machine_begins_with_what_the_first_has_stored() {
     let target = other.at("target");
     on_other(&["restore", "latest", "--target", target.to_str().unwrap()]).ok();
     compare::assert_same(tree.top(), &restored(&target, tree.top()));
-    let stored = objects(&site, "data");
+    let stored = site.objects("data");
     on_other(&["backup", tree.top().to_str().unwrap()]).ok();
-    assert_eq!(objects(&site, "data"), stored, "blocks of another machine's backups are used, not stored again");
+    assert_eq!(site.objects("data"), stored, "blocks of another machine's backups are used, not stored again");
     on_other(&["check"]).ok();
 }
 
@@ -225,13 +219,9 @@ fn what_is_recovered_already_can_be_mounted_while_the_rest_comes_in() {
     assert!(fs::read(inside.join("changes")).is_err(), "its content is not known yet");
 
     let resumed = site.bygone(["recover", "--json"]).ok().json();
-    assert_eq!(resumed["estimate"]["volumes"], objects(&site, "data").len(), "trees are not read again: {resumed}");
+    assert_eq!(resumed["estimate"]["volumes"], site.objects("data").len(), "trees are not read again: {resumed}");
     assert_same_dump(&before, &dump(&site));
-    // The watcher of the mount looks every half second.
-    let begun = std::time::Instant::now();
-    while fs::read(inside.join("changes")).is_err() && begun.elapsed().as_secs() < 60 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_until("the mount notices", || fs::read(inside.join("changes")).is_ok());
     compare::assert_same(tree.top(), &inside);
     mounted.unmount().ok();
 }
@@ -253,7 +243,7 @@ fn a_long_history_is_recovered_over_a_far_link_without_content() {
     let (first, whole) = (told["first_s"].as_f64().unwrap(), told["whole_s"].as_f64().unwrap());
     assert!(first > 0.0 && first <= whole, "the first can be used before all is in: {told}");
     // Of the volumes of content only their ends are read.
-    let data = objects(&site, "data");
+    let data = site.objects("data");
     let tails: u64 = data.values().map(|bytes| bytes.min(&(64 << 10))).sum();
     assert!(told["data_bytes"].as_u64().unwrap() <= tails, "{told}, {data:?}");
     // It is a repository like any other.

@@ -4,7 +4,7 @@
 
 use std::env;
 
-use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault};
+use bygone_tests::fake_s3::{FakeS3, Fault};
 use bygone_tests::program::Site;
 use bygone_tests::tree::{Tree, random};
 
@@ -31,13 +31,7 @@ fn a_killed_backup_is_completed_by_the_next_and_little_is_sent_twice() {
     let (kills, seed) = (number("BYGONE_TEST_KILLS", KILLS), number("BYGONE_TEST_SEED", 1));
     let server = FakeS3::start();
     let site = Site::new(&programs());
-    for (name, value) in [
-        ("BYGONE_REPO", (server.store("backups") + "&stall=600s").as_str()),
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-    ] {
-        site.set(name, value);
-    }
+    site.set_bucket(&(server.store("backups") + "&stall=600s"));
     site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "1MiB"]).ok();
     let tree = Tree::new(&site.at("source"));
     let (mut killed, mut most) = (0, 0);

@@ -6,6 +6,7 @@ use bygone_core::store::contract::contract;
 use bygone_core::store::s3::{S3Store, Trouble};
 use bygone_core::store::{ByteRange, ObjectName, Source, Store};
 use bygone_core::watch::Watch;
+use bygone_tests::fake_s3::faults::FAILURES;
 use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
 
 use crate::s3_store::{deletes, name, open_with, patient, stocked};
@@ -58,26 +59,19 @@ fn a_long_object_goes_in_parts_and_has_the_mark_that_the_list_shows() {
 fn every_lie_about_parts_is_an_error_and_what_has_arrived_is_not_sent_again() {
     let (server, _) = stocked();
     let (store, hasty) = (in_parts(&server, "60s"), in_parts(&server, "1s"));
-    let faults = [
-        Fault::Status(500, "InternalError"),
-        Fault::Status(503, "SlowDown"),
-        Fault::Html,
-        Fault::Nothing,
-        Fault::ErrorWith200,
-        Fault::Silence,
+    let others = [
         Fault::StallInBody,
-        Fault::ResetBefore,
-        Fault::ResetWithin,
-        Fault::ResetAfter,
         Fault::ShortBody,
+        Fault::ResetWithin,
         Fault::NoEtag,
         Fault::Redirect,
         Fault::Status(404, "NoSuchUpload"),
         Fault::Missing,
     ];
+    let faults = [FAILURES, &others].concat();
     let mut seed = 100;
     for verb in [Verb::Begin, Verb::Part, Verb::Complete] {
-        for fault in faults {
+        for fault in faults.iter().copied() {
             let is_senseless =
                 matches!((verb, fault), (Verb::Begin | Verb::Part, Fault::Missing) | (Verb::Begin, Fault::NoEtag));
             if is_senseless {

@@ -10,7 +10,8 @@ use bygone_core::store::retry::{Clock, RetryStore};
 use bygone_core::store::s3::{S3Access, S3Address, S3Keys, S3Store, Trouble};
 use bygone_core::store::{ByteRange, ObjectName, Source, Store};
 use bygone_core::watch::Watch;
-use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
+use bygone_tests::fake_s3::faults::{BROKEN_BODIES, BROKEN_LISTS, BROKEN_RANGES, ENDLESS_ANSWERS, FAILURES, REFUSALS};
+use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, SECRET_KEY, Verb};
 
 const WHOLE: ByteRange = ByteRange::Whole { bytes_max: 1_000 };
 const PART: ByteRange = ByteRange::Part { offset: 2, bytes: 5 };
@@ -24,7 +25,7 @@ fn access(now: fn() -> SystemTime) -> S3Access {
     let keys = || {
         Ok(S3Keys {
             access_key: ACCESS_KEY.into(),
-            secret_key: "secret".to_owned().into(),
+            secret_key: SECRET_KEY.to_owned().into(),
             session_token: Some("token".to_owned().into()),
             expires: None,
         })
@@ -98,30 +99,10 @@ fn every_lie_of_a_get_is_an_error_and_never_absence() {
     let (server, store) = stocked();
     let hasty = hasty(&server);
     let at = name("data/00/a");
-    for fault in [
-        Fault::Status(403, "AccessDenied"),
-        Fault::Status(404, ""),
-        Fault::Status(404, "NoSuchBucket"),
-        Fault::Status(500, "InternalError"),
-        Fault::Status(503, "SlowDown"),
-        Fault::Html,
-        Fault::Nothing,
-        Fault::ErrorWith200,
-        Fault::Silence,
-        Fault::StallInBody,
-        Fault::ResetBefore,
-        Fault::ResetAfter,
-        Fault::ShortBody,
-        Fault::ShortChunked,
-        Fault::NoEtag,
-        Fault::Redirect,
-        Fault::Trickle,
-        Fault::EndlessHeader,
-        Fault::RangeIgnored,
-        Fault::WrongRange,
-    ] {
+    let faults = [REFUSALS, FAILURES, BROKEN_BODIES, ENDLESS_ANSWERS, BROKEN_RANGES, &[Fault::NoEtag]].concat();
+    for fault in faults {
         server.misbehave(Verb::Get, "", fault, usize::MAX);
-        let is_about_ranges = matches!(fault, Fault::RangeIgnored | Fault::WrongRange);
+        let is_about_ranges = BROKEN_RANGES.contains(&fault);
         let asked = if fault.is_silence() { &hasty } else { &store };
         for range in [WHOLE, PART] {
             match asked.get(&at, range) {
@@ -140,26 +121,8 @@ fn every_lie_of_a_list_is_an_error_and_never_a_shorter_list() {
     let (server, store) = stocked();
     let hasty = hasty(&server);
     server.set_page(2);
-    for fault in [
-        Fault::Status(404, ""),
-        Fault::Status(404, "NoSuchKey"),
-        Fault::Status(404, "NoSuchBucket"),
-        Fault::Status(403, "AccessDenied"),
-        Fault::Status(500, "InternalError"),
-        Fault::Html,
-        Fault::Nothing,
-        Fault::ErrorWith200,
-        Fault::Silence,
-        Fault::StallInBody,
-        Fault::ResetBefore,
-        Fault::ShortBody,
-        Fault::ShortChunked,
-        Fault::Redirect,
-        Fault::TruncatedWithoutToken,
-        Fault::SamePage,
-        Fault::Duplicates,
-        Fault::Unsorted,
-    ] {
+    let faults = [REFUSALS, FAILURES, BROKEN_BODIES, BROKEN_LISTS, &[Fault::Status(404, "NoSuchKey")]].concat();
+    for fault in faults {
         server.misbehave(Verb::List, "", fault, usize::MAX);
         let asked = if fault.is_silence() { &hasty } else { &store };
         let error = asked.list("data/").unwrap_err();
@@ -177,23 +140,8 @@ fn every_lie_of_a_list_is_an_error_and_never_a_shorter_list() {
 fn every_lie_of_a_put_is_an_error_and_the_put_can_be_tried_again() {
     let (server, store) = stocked();
     let hasty = hasty(&server);
-    for (number, fault) in [
-        Fault::Status(403, "QuotaExceeded"),
-        Fault::Status(500, "InternalError"),
-        Fault::Status(503, "SlowDown"),
-        Fault::Html,
-        Fault::Nothing,
-        Fault::ErrorWith200,
-        Fault::Silence,
-        Fault::ResetBefore,
-        Fault::ResetWithin,
-        Fault::ResetAfter,
-        Fault::NoEtag,
-        Fault::Redirect,
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    let others = [Fault::Status(403, "QuotaExceeded"), Fault::ResetWithin, Fault::NoEtag, Fault::Redirect];
+    for (number, fault) in [FAILURES, &others].concat().into_iter().enumerate() {
         let (at, bytes) = (name(&format!("data/01/{number}")), vec![7; 300_000]);
         server.misbehave(Verb::Put, "", fault, 1);
         let asked = if fault.is_silence() { &hasty } else { &store };
@@ -291,16 +239,8 @@ pub fn patient(store: S3Store) -> RetryStore {
 fn every_verb_survives_what_may_pass() {
     let (server, _) = stocked();
     let store = patient(hasty(&server));
-    for fault in [
-        Fault::Status(500, "InternalError"),
-        Fault::Status(503, "SlowDown"),
-        Fault::Status(400, "RequestTimeout"),
-        Fault::Html,
-        Fault::ResetBefore,
-        Fault::ResetAfter,
-        Fault::ShortBody,
-        Fault::Silence,
-    ] {
+    let passing = FAILURES.iter().copied().filter(|fault| !matches!(fault, Fault::Nothing | Fault::ErrorWith200));
+    for fault in passing.chain([Fault::Status(400, "RequestTimeout"), Fault::ShortBody]) {
         for verb in [Verb::Get, Verb::Put, Verb::List, Verb::Delete] {
             server.misbehave(verb, "", fault, 2);
         }

@@ -4,21 +4,17 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3};
-use bygone_tests::program::{Ran, Site, Started, is_mounted, unmount};
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::program::{Ran, Site, Started, is_mounted, unmount, wait_until};
 use bygone_tests::slow_link::{Shape, SlowLink};
 use bygone_tests::tree::{Tree, prose, random};
 use bygone_tests::{compare, root};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::site::{new_site, objects, programs, restored, snapshot_ids};
-
-/// No wait of these tests may be longer.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::site::{new_site, programs, restored, snapshot_ids};
 
 fn tree(site: &Site) -> Tree {
     let tree = Tree::new(&site.at("source"));
@@ -39,15 +35,6 @@ fn configure(site: &Site, text: &str) {
     let directory = site.at("config/bygone");
     fs::create_dir_all(&directory).unwrap();
     fs::write(directory.join("config.toml"), text).unwrap();
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !is_so() {
-        assert!(since.elapsed() < PATIENCE, "{what}: waited in vain");
-        sleep(Duration::from_millis(5));
-    }
 }
 
 fn signal(started: &Started, signal: Signal) {
@@ -98,7 +85,7 @@ fn rclone_dies_with_a_backup_that_is_killed() {
     let mut command = site.bygone_command(["--limit-upload", "1", "backup", tree.top().to_str().unwrap()]);
     command.env("BYGONE_REPO", format!("rclone:{}", site.repository().display()));
     let started = site.start(command);
-    wait_until("the backup announces itself", || !objects(&site, "running").is_empty());
+    site.wait_until_announced();
     let children = children(started.child.id());
     assert_eq!(children.len(), 1, "one rclone serves the store");
     signal(&started, Signal::SIGKILL);
@@ -144,9 +131,8 @@ fn a_backup_over_a_link_that_is_cut_again_and_again_is_complete() {
     let link = SlowLink::to(here, shape.with_resets(1, CUTS, 6_000_000)).unwrap();
     let over_the_link = direct.replace(&server.endpoint(), &format!("http://{}", link.address()));
     let run = |address: &str, arguments: &[&str]| {
-        let mut command = site.bygone_command(arguments);
-        command.env("BYGONE_REPO", address).env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", "secret");
-        site.run(command).ok()
+        site.set_bucket(address);
+        site.bygone(arguments).ok()
     };
     run(&direct, &["init", "--kdf-memory", "8MiB", "--volume-size", "1MiB"]);
     run(&over_the_link, &["--parallel", "4", "backup", tree.top().to_str().unwrap()]);
@@ -165,9 +151,8 @@ fn a_profile_says_how_long_an_outage_may_last() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     configure(&site, "[profile.now]\nretry-for = \"0\"\n");
     let address = format!("s3://bucket/repository?endpoint=http://{gone}&region=r");
-    let mut command = site.bygone_command(["--profile", "now", "-r", &address, "snapshots"]);
-    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", "secret");
-    site.run(command).ended_with(1).complains_of(&["Connection refused"]);
+    site.set_bucket(&address);
+    site.bygone(["--profile", "now", "snapshots"]).ended_with(1).complains_of(&["Connection refused"]);
     configure(&site, "[profile.now]\nretry-for = \"soon\"\n");
     site.bygone(["--profile", "now", "snapshots"]).ended_with(2).complains_of(&["line 2, retry-for", "90s, 15m, 2h"]);
 }
@@ -185,9 +170,8 @@ fn a_check_and_a_restore_over_a_far_link_have_several_transfers_under_way() {
         let shape = Shape { latency: Duration::from_millis(20), ..Shape::default() };
         let link = SlowLink::to(here, shape).unwrap();
         let address = direct.replace(&server.endpoint(), &format!("http://{}", link.address()));
-        let mut command = site.bygone_command(arguments);
-        command.env("BYGONE_REPO", address).env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", "secret");
-        site.run(command).ok();
+        site.set_bucket(&address);
+        site.bygone(arguments).ok();
         link.counts()
     };
     over_a_link(&["init", "--kdf-memory", "8MiB", "--volume-size", "1MiB"]);
@@ -212,7 +196,7 @@ fn a_limit_that_is_lifted_while_a_backup_runs_counts_at_once() {
     let tree = tree(&site);
     configure(&site, "[defaults]\nlimit-upload = 1\n");
     let started = site.start(site.bygone_command([OsStr::new("backup"), tree.top().as_os_str()]));
-    wait_until("the backup announces itself", || !objects(&site, "running").is_empty());
+    site.wait_until_announced();
     // At a byte a second it would last for a month.
     configure(&site, "[defaults]\nlimit-upload = \"fast\"\n");
     signal(&started, Signal::SIGHUP);

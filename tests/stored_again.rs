@@ -5,7 +5,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, Verb};
+use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
 use bygone_tests::program::Site;
 use bygone_tests::tree::{Tree, random};
 
@@ -14,9 +14,7 @@ use crate::site::programs;
 fn bucket() -> (FakeS3, Site, Tree) {
     let server = FakeS3::start();
     let site = Site::new(&programs());
-    site.set("BYGONE_REPO", &server.store("backups"));
-    site.set("AWS_ACCESS_KEY_ID", ACCESS_KEY);
-    site.set("AWS_SECRET_ACCESS_KEY", "secret");
+    site.set_bucket(&server.store("backups"));
     site.bygone(["init", "--kdf-memory", "8MiB"]).ok();
     let tree = Tree::new(&site.at("source"));
     (0..4).for_each(|n| drop(tree.file(format!("{n}"), random(n, 300_000))));

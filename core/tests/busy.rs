@@ -98,8 +98,7 @@ fn an_index_that_is_longer_than_a_run_is_read_by_itself() {
     // Blocks that take next to no room, so that one volume has very many.
     let files: Vec<(String, Vec<u8>)> =
         (0..40_000u32).map(|n| (format!("{n:06}"), [&n.to_le_bytes()[..], &[0; 80]].concat())).collect();
-    let named: Vec<(&str, Vec<u8>)> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
-    backup(&mut open(&here), &named).unwrap();
+    backup(&mut open(&here), &files).unwrap();
     let rows = open(&here).catalog().read().volumes().unwrap();
     let row = rows.iter().find(|row| row.kind == VolumeKind::Data).unwrap();
     let store = Arc::new(FaultyStore::new(memory.clone()));

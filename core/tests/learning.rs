@@ -28,8 +28,7 @@ fn history(place: &Place) -> Vec<String> {
         let files: Vec<(String, Vec<u8>)> = (0..6)
             .map(|n| (format!("f{n}"), noise(n * 100 + if n == round { round + 1 } else { 0 }, 300_000)))
             .collect();
-        let named: Vec<(&str, Vec<u8>)> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
-        ids.push(backup(&mut open(place), &named).unwrap().id.to_hex());
+        ids.push(backup(&mut open(place), &files).unwrap().id.to_hex());
     }
     ids
 }

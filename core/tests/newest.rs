@@ -259,8 +259,7 @@ proptest! {
         init(&first);
         let files: Vec<(String, Vec<u8>)> =
             lengths.iter().enumerate().map(|(n, length)| (format!("{n:03}"), noise(n as u64, *length))).collect();
-        let named: Vec<(&str, Vec<u8>)> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
-        common::backup(&mut open(&first), &named).unwrap();
+        common::backup(&mut open(&first), &files).unwrap();
         let watched = Arc::new(FaultyStore::new(memory.clone()));
         let store: Arc<dyn Store> = watched.clone();
         let mut locked = open(&first);

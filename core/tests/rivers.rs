@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bygone_core::catalog::VolumeState;
 use bygone_core::check::{self, ReadData};
-use bygone_core::entry::{Content, Entry, Kind, Name, Time};
+use bygone_core::entry::{Content, Kind, Name, Time};
 use bygone_core::error::Error;
 use bygone_core::read::{Order, Reader, Verify};
 use bygone_core::recover;
@@ -24,18 +24,7 @@ use bygone_core::write::{self, Piece, Writer};
 use common::{backup, dump, init, meta, noise, open, options, place, secret};
 
 fn contents(place: &Place, snapshot: &Snapshot) -> Vec<(String, Vec<u8>)> {
-    let repository = Repository::open(place, &secret()).unwrap();
-    let reader = Reader::new(&repository, 1 << 20, Order::Forward).unwrap();
-    let view = reader.view().unwrap();
-    let directory = view.directory(snapshot.root).unwrap();
-    let read = |entry: &Entry| {
-        let Kind::File(content) = &entry.kind else { panic!("{:?} is not a file", entry.name) };
-        let map = view.file(content).unwrap();
-        let bytes = reader.read(&map, 0, usize::MAX >> 1, Verify::Blocks).unwrap();
-        assert_eq!(bytes.len() as u64, entry.meta.size);
-        (String::from_utf8(entry.name.as_bytes().to_vec()).unwrap(), bytes)
-    };
-    directory.from(&view, 0, usize::MAX).unwrap().iter().map(|item| read(&item.entry)).collect()
+    common::contents(place, snapshot, Order::Forward).unwrap()
 }
 
 fn sample() -> Vec<(&'static str, Vec<u8>)> {

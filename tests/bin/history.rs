@@ -34,6 +34,7 @@ use bygone_core::store::local::LocalStore;
 use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 use bygone_core::watch::Watch;
 use bygone_core::write::{self, BackupOptions, Piece, Writer};
+use bygone_tests::tree::random;
 
 const FAN: u64 = 100;
 const FILE_BYTES: usize = 200;
@@ -149,7 +150,7 @@ impl History {
 
     fn file(&self, writer: &mut Writer<'_>, file: u64) -> Result<()> {
         let version = u64::from(self.versions[file as usize]);
-        let content = noise(file << 8 | version, FILE_BYTES);
+        let content = random(file << 8 | version, FILE_BYTES);
         if self.stored[file as usize] == Some(self.versions[file as usize]) {
             let id = self.ids.as_ref().unwrap().block(&content);
             let content = Content::Extents(vec![Extent::Block { id, length: FILE_BYTES as u32 }]);
@@ -184,17 +185,6 @@ fn meta(inode: u64, version: u64, size: u64) -> Meta {
         flags: 0,
         xattrs: vec![],
     }
-}
-
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 /// Recovers with an empty catalog and prints what it took.

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
-mod faults;
+pub mod faults;
 mod list;
 mod parts;
 mod wire;
@@ -25,6 +25,8 @@ use wire::{Request, Response, etag, get, page, read_head, send, verb, wait_for_c
 
 /// The key that it knows.
 pub const ACCESS_KEY: &str = "AKIDTESTER";
+/// The secret that clients sign with. The server does not check it.
+pub const SECRET_KEY: &str = "secret";
 /// The bucket that it has.
 pub const BUCKET: &str = "bucket";
 

@@ -9,6 +9,7 @@
 pub mod compare;
 pub mod fake_s3;
 pub mod image;
+pub mod patient;
 pub mod program;
 pub mod slow_link;
 pub mod tree;

@@ -6,6 +6,7 @@
 //! pipe open for ever. A program that does not end is killed and its test fails.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -17,8 +18,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::fake_s3::ACCESS_KEY;
+use crate::fake_s3::SECRET_KEY;
+
 /// The passphrase of every repository made by a [`Site`].
 pub const PASSPHRASE: &str = "correct horse battery staple";
+
+/// Options of `init` by which even a small tree fills several volumes.
+pub const SMALL_VOLUMES: [&str; 4] = ["--volume-size", "1MiB", "--block-size", "64KiB"];
 
 /// No program of a test may run longer.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -70,6 +77,15 @@ impl Site {
         site
     }
 
+    /// Sets this machine's repository to an address in the bucket of a [`FakeS3`].
+    ///
+    /// [`FakeS3`]: crate::fake_s3::FakeS3
+    pub fn set_bucket(&self, address: &str) {
+        self.set("BYGONE_REPO", address);
+        self.set("AWS_ACCESS_KEY_ID", ACCESS_KEY);
+        self.set("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    }
+
     /// Adds a variable to this machine's environment.
     pub fn set(&self, name: &str, value: &str) {
         self.variables.borrow_mut().push((name.to_owned(), value.to_owned()));
@@ -88,6 +104,44 @@ impl Site {
     /// The directory of catalogs, one folder for each repository.
     pub fn catalogs(&self) -> PathBuf {
         self.at("state/bygone")
+    }
+
+    /// The objects of the repository below `folder` (all of them if it is empty), by name, with their sizes.
+    pub fn objects(&self, folder: &str) -> BTreeMap<String, u64> {
+        let top = self.repository();
+        let mut found = BTreeMap::new();
+        let mut folders = vec![top.join(folder)];
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let name = path.strip_prefix(&top).unwrap().to_str().unwrap().to_string();
+                    found.insert(name, path.metadata().unwrap().len());
+                }
+            }
+        }
+        found
+    }
+
+    /// Every object of the repository, by name, with its bytes.
+    pub fn store(&self) -> BTreeMap<String, Vec<u8>> {
+        let read = |name: String| (name.clone(), fs::read(self.repository().join(name)).unwrap());
+        self.objects("").into_keys().map(read).collect()
+    }
+
+    /// Puts `content` in the place of an object. Stored objects are read-only, so this makes a new file of that name.
+    pub fn replace(&self, object: &str, content: &[u8]) {
+        let path = self.repository().join(object);
+        fs::remove_file(&path).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Waits until a backup that was started has taken its lock and said so in the store.
+    pub fn wait_until_announced(&self) {
+        wait_until("a backup announces itself", || !self.objects("running").is_empty());
     }
 
     /// `bygone ARGUMENTS`, ready to be started.
@@ -357,7 +411,7 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let since = Instant::now();
     while !is_so() {
         assert!(since.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(5));
     }
 }
 

@@ -1,4 +1,4 @@
-//! A small repository in memory, and backups without files.
+//! What the tests of core share: a small repository on any store, backups that read no disk, and what they hold.
 
 #![allow(clippy::unwrap_used, dead_code, reason = "a test fails by panicking, and none uses everything")]
 
@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
-use bygone_core::entry::{Meta, Name, Time};
+use bygone_core::entry::{Entry, Kind, Meta, Name, Time};
 use bygone_core::error::Result;
+use bygone_core::read::{Order, Reader, Verify};
 use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
 use bygone_core::snapshot::Snapshot;
 use bygone_core::store::Store;
@@ -98,14 +99,30 @@ pub fn file(writer: &mut Writer<'_>, name: &str, bytes: &[u8]) -> Result<()> {
     writer.file_end(Name::new(name.as_bytes()).unwrap(), meta(bytes.len() as u64))
 }
 
-pub fn backup(locked: &mut LockedRepository, files: &[(&str, Vec<u8>)]) -> Result<Snapshot> {
+/// A backup of one directory with these files, without looking at the store first.
+pub fn backup<N: AsRef<str>>(locked: &mut LockedRepository, files: &[(N, Vec<u8>)]) -> Result<Snapshot> {
     let body = |writer: &mut Writer<'_>| {
         writer.directory_begin()?;
         for (name, bytes) in files {
-            file(writer, name, bytes)?;
+            file(writer, name.as_ref(), bytes)?;
         }
         writer.directory_end(None, meta(0))?;
         Ok(((), 0))
     };
     write::backup(locked, options(), &Watch::new(), body).map(|(_, snapshot)| snapshot)
+}
+
+/// What a snapshot of one directory holds, read back to the last byte.
+pub fn contents(place: &Place, snapshot: &Snapshot, order: Order) -> Result<Vec<(String, Vec<u8>)>> {
+    let repository = Repository::open(place, &secret())?;
+    let reader = Reader::new(&repository, 1 << 20, order)?;
+    let view = reader.view()?;
+    let directory = view.directory(snapshot.root)?;
+    let read = |entry: &Entry| {
+        let Kind::File(content) = &entry.kind else { panic!("{:?} is not a file", entry.name) };
+        let bytes = reader.read(&view.file(content)?, 0, usize::MAX >> 1, Verify::Blocks)?;
+        assert_eq!(bytes.len() as u64, entry.meta.size);
+        Ok((String::from_utf8(entry.name.as_bytes().to_vec()).unwrap(), bytes))
+    };
+    directory.from(&view, 0, usize::MAX)?.iter().map(|item| read(&item.entry)).collect()
 }

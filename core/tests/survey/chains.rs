@@ -231,8 +231,8 @@ fn two_catalogs_with_one_client_part_ways() {
     for locked in [&mut first, &mut second] {
         bygone_core::recover::sync(locked, &bygone_core::watch::Watch::new()).unwrap();
     }
-    crate::kit::store_files(&mut first, &day(3)).unwrap();
-    let error = crate::kit::store_files(&mut second, &day(4)).unwrap_err().to_string();
+    crate::common::backup(&mut first, &day(3)).unwrap();
+    let error = crate::common::backup(&mut second, &day(4)).unwrap_err().to_string();
     assert!(error.starts_with("REMOTE_FORKED") && error.contains("run the backup again"), "{error}");
     drop((first, second));
     assert_eq!(machine.client(), client);

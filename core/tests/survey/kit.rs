@@ -6,23 +6,23 @@ use std::sync::Arc;
 use bygone_core::catalog::SeenCommit;
 use bygone_core::check::{self, ReadData, Report};
 use bygone_core::commit::Commit;
-use bygone_core::compress::Compression;
-use bygone_core::crypto::KdfCost;
-use bygone_core::entry::{Entry, Kind, Meta, Name, Time};
+use bygone_core::entry::Time;
 use bygone_core::error::Result;
 use bygone_core::frame::volume_object;
-use bygone_core::read::{Order, Reader, Verify};
+use bygone_core::read::Order;
 use bygone_core::recover::{self, Learnt};
-use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
+use bygone_core::repo::{LockedRepository, Place, Repository};
 use bygone_core::snapshot::Snapshot;
 use bygone_core::store::memory::MemoryStore;
 use bygone_core::store::{ObjectName, Store};
 use bygone_core::survey::{self, Accepted, Finding};
 use bygone_core::watch::Watch;
-use bygone_core::write::{self, BackupOptions, Piece, Writer};
+use bygone_core::write;
 use tempfile::TempDir;
 
-pub const BLOCK_BYTES: u32 = 1 << 16;
+use crate::common;
+use crate::common::noise;
+use crate::common::secret;
 
 /// A file by name and content.
 pub type File = (String, Vec<u8>);
@@ -32,22 +32,10 @@ pub struct Machine {
     _dir: TempDir,
 }
 
-fn secret() -> Secret {
-    Secret::new(b"correct horse".to_vec())
-}
-
 /// Makes a repository and the machine that made it.
 pub fn first_machine(store: Arc<dyn Store>) -> Machine {
     let machine = Machine::new(store);
-    let options = InitOptions {
-        block_bytes: BLOCK_BYTES,
-        volume_bytes: 1 << 20,
-        compression: Compression::Lz4,
-        kdf: KdfCost::for_tests(),
-        label: "first".into(),
-        time: Time::default(),
-    };
-    Repository::init(&machine.place, &secret(), &options).unwrap();
+    common::init(&machine.place);
     machine
 }
 
@@ -126,7 +114,7 @@ impl Machine {
         let mut locked = self.try_open()?;
         write::announce(&locked)?;
         let learnt = recover::sync(&mut locked, &Watch::new())?;
-        Ok((learnt, store_files(&mut locked, files)?))
+        Ok((learnt, common::backup(&mut locked, files)?))
     }
 
     pub fn accept_all(&self) -> Accepted {
@@ -156,27 +144,12 @@ impl Machine {
     }
 
     pub fn dump(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let push = |line: &str| {
-            lines.push(line.to_owned());
-            Ok(())
-        };
-        self.open().catalog().read().dump(push).unwrap();
-        lines
+        common::dump(&mut self.open())
     }
 
     /// What a snapshot holds, read back to the last byte.
     pub fn contents(&self, snapshot: &Snapshot) -> Result<Vec<File>> {
-        let repository = Repository::open(&self.place, &secret())?;
-        let reader = Reader::new(&repository, 1 << 20, Order::Any)?;
-        let view = reader.view()?;
-        let directory = view.directory(snapshot.root)?;
-        let read = |entry: &Entry| {
-            let Kind::File(content) = &entry.kind else { panic!("{:?} is not a file", entry.name) };
-            let bytes = reader.read(&view.file(content)?, 0, usize::MAX >> 1, Verify::Blocks)?;
-            Ok((String::from_utf8(entry.name.as_bytes().to_vec()).unwrap(), bytes))
-        };
-        directory.from(&view, 0, usize::MAX)?.iter().map(|item| read(&item.entry)).collect()
+        common::contents(&self.place, snapshot, Order::Any)
     }
 }
 
@@ -194,49 +167,6 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 
 pub fn codes(findings: &[Finding]) -> Vec<(&'static str, String)> {
     findings.iter().map(|finding| (finding.diagnosis.code(), finding.object.clone())).collect()
-}
-
-fn meta(size: u64) -> Meta {
-    let time = Time { secs: 1_700_000_000, nanos: 1 };
-    let owner = Arc::default();
-    let (mode, nlink, device, inode, flags, xattrs) = (0o644, 1, 1, size, 0, vec![]);
-    Meta { mode, owner, mtime: time, ctime: time, size, nlink, device, inode, flags, xattrs }
-}
-
-fn write_file(writer: &mut Writer<'_>, name: &str, bytes: &[u8]) -> Result<()> {
-    let cutter = writer.cutter();
-    for part in bytes.chunks(cutter.block_bytes()) {
-        writer.file_piece(Piece::Block(cutter.block(part.to_vec())))?;
-    }
-    writer.file_end(Name::new(name.as_bytes()).unwrap(), meta(bytes.len() as u64))
-}
-
-/// A backup without looking at the store first.
-pub fn store_files(locked: &mut LockedRepository, files: &[File]) -> Result<Snapshot> {
-    let (host, user, program) = ("h".into(), "u".into(), "test".into());
-    let (time, paths, tags) = (Time::default(), vec![], vec![]);
-    let options = BackupOptions { time, host, user, paths, tags, parent: None, program };
-    let body = |writer: &mut Writer<'_>| {
-        writer.directory_begin()?;
-        for (name, bytes) in files {
-            write_file(writer, name, bytes)?;
-        }
-        writer.directory_end(None, meta(0))?;
-        Ok(((), 0))
-    };
-    write::backup(locked, options, &Watch::new(), body).map(|(_, snapshot)| snapshot)
-}
-
-/// Bytes that do not compress and differ by `seed`.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let byte = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(byte).take(length).collect()
 }
 
 /// A file of noise.

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chains;
+#[path = "../common/mod.rs"]
+mod common;
 mod kit;
 mod lists;
 mod machines;

@@ -97,3 +97,31 @@ impl Fault {
         matches!(self, Silence | SilenceBefore | SilenceWithin | StallInBody | Trickle | Late)
     }
 }
+
+/// The server refuses: it will not help to ask again.
+pub const REFUSALS: &[Fault] =
+    &[Fault::Status(403, "AccessDenied"), Fault::Status(404, ""), Fault::Status(404, "NoSuchBucket"), Fault::Redirect];
+
+/// The server fails, is overloaded, is not the server, or falls silent.
+pub const FAILURES: &[Fault] = &[
+    Fault::Status(500, "InternalError"),
+    Fault::Status(503, "SlowDown"),
+    Fault::Html,
+    Fault::Nothing,
+    Fault::ErrorWith200,
+    Fault::Silence,
+    Fault::ResetBefore,
+    Fault::ResetAfter,
+];
+
+/// The answer begins well and does not end as it should.
+pub const BROKEN_BODIES: &[Fault] = &[Fault::StallInBody, Fault::ShortBody, Fault::ShortChunked];
+
+/// An answer drags on.
+pub const ENDLESS_ANSWERS: &[Fault] = &[Fault::Trickle, Fault::EndlessHeader];
+
+/// A part of an object is not the part that was asked for.
+pub const BROKEN_RANGES: &[Fault] = &[Fault::RangeIgnored, Fault::WrongRange];
+
+/// A list is not a list of what is there, and shows it.
+pub const BROKEN_LISTS: &[Fault] = &[Fault::TruncatedWithoutToken, Fault::SamePage, Fault::Duplicates, Fault::Unsorted];
