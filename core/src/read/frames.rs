@@ -34,8 +34,8 @@ use crate::error::Result;
 use crate::frame;
 use crate::frame::Stored;
 use crate::limits;
+use crate::objects::volume_object;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::volume::frame_plain_bytes;
 
 /// Frames that are fetched and opened together at most: two for each lane of the cipher.
@@ -304,7 +304,7 @@ impl Frames {
         }
         let row = self.catalog.lock().unwrap_or_else(PoisonError::into_inner).volume(id)?;
         let row = row.ok_or_else(|| Error::corrupt(format!("volume number {id}"), "it is not in the catalog"))?;
-        let name = object_name(&frame::volume_object(row.kind, row.name))?;
+        let name = volume_object(row.kind, row.name);
         let object = Arc::new(Object { volume: id, name, bytes: row.bytes });
         let volume = Arc::new(OpenVolume { key: self.keys.volume(&row.salt), object, row });
         let mut volumes = volumes();

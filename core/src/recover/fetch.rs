@@ -18,9 +18,9 @@ use crossbeam_channel::bounded;
 use crate::commit::VolumeAdded;
 use crate::error::Error;
 use crate::error::Result;
-use crate::frame::VolumeKind;
-use crate::frame::volume_object;
 use crate::id::NodeId;
+use crate::objects::VolumeKind;
+use crate::objects::volume_object;
 use crate::read::VolumeFile;
 use crate::repo::Repository;
 use crate::volume::Index;
@@ -216,9 +216,8 @@ fn read_by_parts(repository: &Repository, volume: &VolumeAdded, give: &mut dyn F
     match contents(repository, volume, give) {
         Err(error) if error.is_short() => {
             let object = volume_object(volume.kind, volume.name);
-            let folder = object.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
-            let listed = repository.store().list(&folder)?;
-            match listed.iter().find(|listed| listed.name.as_str() == object) {
+            let listed = repository.store().list(object.folder())?;
+            match listed.iter().find(|listed| listed.name == object) {
                 Some(listed) if listed.bytes == volume.bytes => Err(error),
                 Some(listed) => {
                     let detail = format!("it has {} bytes, it was stored with {}", listed.bytes, volume.bytes);

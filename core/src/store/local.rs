@@ -57,9 +57,9 @@ use super::may_lie_there;
 use super::not_a_copy;
 use super::temporary::Published;
 use super::temporary::Temporary;
-use crate::config::CONFIG_NAME;
 use crate::error::Error;
 use crate::error::Result;
+use crate::objects::CONFIG_NAME;
 
 /// Objects that are there already are compared in pieces of this size.
 const COMPARE_BYTES: u64 = 1 << 20;

@@ -15,7 +15,6 @@ pub mod s3;
 
 mod address;
 mod beneath;
-mod name;
 mod temporary;
 
 use std::fs::File;
@@ -25,12 +24,13 @@ use std::os::unix::fs::FileExt;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::objects::is_at_top;
 
+pub use crate::objects::ObjectName;
 pub use address::Address;
 pub use address::Surroundings;
 pub use address::parse_address;
 pub use link::TRANSFERS_MAX;
-pub use name::ObjectName;
 
 /// Which bytes of an object are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,8 +203,7 @@ pub trait Store: Send + Sync {
 
 /// True for what may lie at the top of a store that is not complete yet, such as a copy that was interrupted.
 fn may_lie_there(name: &str) -> bool {
-    const OURS: [&str; 6] = ["data", "meta", "commits", "keys", "running", "README-RECOVER.txt"];
-    OURS.contains(&name) || name.starts_with('.') || name == "lost+found"
+    is_at_top(name) || name.starts_with('.') || name == "lost+found"
 }
 
 /// The refusal of a place that holds something else.

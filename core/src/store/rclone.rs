@@ -33,9 +33,9 @@ use super::Stored;
 use super::link::Link;
 use super::may_lie_there;
 use super::not_a_copy;
-use crate::config::CONFIG_NAME;
 use crate::error::Error;
 use crate::error::Result;
+use crate::objects::CONFIG_NAME;
 
 mod client;
 mod process;

@@ -10,7 +10,7 @@ use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
 use bygone_core::entry::{Entry, Kind, Meta, Name, Time};
 use bygone_core::error::Result;
-use bygone_core::frame::volume_object;
+use bygone_core::objects::volume_object;
 use bygone_core::read::{Order, Reader, Verify};
 use bygone_core::recover::{self, Learnt};
 use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
@@ -92,7 +92,7 @@ impl Machine {
     /// The objects of the volumes that its catalog knows.
     pub fn known_volumes(&self) -> Vec<String> {
         let marks = self.open().catalog().read().volume_marks().unwrap();
-        marks.iter().map(|mark| volume_object(mark.kind, mark.name)).collect()
+        marks.iter().map(|mark| volume_object(mark.kind, mark.name).to_string()).collect()
     }
 
     pub fn lose_catalog_if_any(&self) {
