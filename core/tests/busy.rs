@@ -13,8 +13,8 @@ use bygone_core::check::{self, ReadData, Report};
 use bygone_core::objects::{VolumeKind, volume_object};
 use bygone_core::read::VolumeFile;
 use bygone_core::repo::Place;
-use bygone_core::store::faulty::{Call, FaultyStore, Verb};
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::faulty::{Call, FaultyStore, Verb};
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::store::{ObjectName, Store};
 use bygone_core::watch::Watch;
 

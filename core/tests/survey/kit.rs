@@ -15,7 +15,7 @@ use bygone_core::read::{Order, Reader, Verify};
 use bygone_core::recover::{self, Learnt};
 use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
 use bygone_core::snapshot::Snapshot;
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::store::{ObjectName, Store};
 use bygone_core::survey::{self, Accepted, Finding};
 use bygone_core::watch::Watch;

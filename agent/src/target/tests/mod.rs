@@ -21,7 +21,7 @@ use bygone_core::read::Reader;
 use bygone_core::repo::{InitOptions, Place, Repository, Secret};
 use bygone_core::snapshot::Snapshot;
 use bygone_core::store::ObjectName;
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::watch::Watch;
 use bygone_core::write::{self, BackupOptions, Piece, Writer};
 
