@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors of `core`, lowest first. A module uses only modules named before it.
 const FLOORS: &[&str] = &[
-    "error", "id", "objects", "limits", "wire", "entry", "snapshot", "watch", "parallel", // words
+    "error", "id", "objects", "limits", "lock", "wire", "entry", "snapshot", "watch", "parallel", // words
     "hash", "split", "compress", "crypto", // transforms
     "frame", "volume", "tree", "commit", "config", // codecs
     "spool", "store", "catalog", // places

@@ -12,7 +12,6 @@ mod transfer;
 
 use std::fs;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -21,6 +20,8 @@ use crate::config::Config;
 use crate::crypto::Slot;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::into_inner;
+use crate::lock::lock;
 use crate::objects::KEYS;
 use crate::objects::ObjectKind;
 use crate::objects::config_object;
@@ -195,7 +196,7 @@ fn copy_volumes(
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut one = Copied::default();
                     let done = copy_volume(repository, to, job, watch, &mut one);
-                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut all = lock(&all);
                     all.0.add(one);
                     if let Err(error) = done {
                         // The first error is the one that is told; the others are its consequences.
@@ -207,7 +208,7 @@ fn copy_volumes(
             });
         }
     });
-    let (done, error) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (done, error) = into_inner(all);
     copied.add(done);
     error.map_or(Ok(()), Err)
 }

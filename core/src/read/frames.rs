@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use super::cache::Cache;
 use super::cache::Claim;
@@ -34,6 +33,7 @@ use crate::error::Result;
 use crate::frame;
 use crate::frame::Stored;
 use crate::limits;
+use crate::lock::lock;
 use crate::objects::volume_object;
 use crate::repo::Repository;
 use crate::volume::frame_plain_bytes;
@@ -294,15 +294,15 @@ impl Frames {
     }
 
     fn damaged(&self) -> MutexGuard<'_, Failed<FrameAt>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.damaged)
     }
 
     fn volume(&self, id: i64) -> Result<Arc<OpenVolume>> {
-        let volumes = || self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let volumes = || lock(&self.volumes);
         if let Some(volume) = volumes().get(&id) {
             return Ok(Arc::clone(volume));
         }
-        let row = self.catalog.lock().unwrap_or_else(PoisonError::into_inner).volume(id)?;
+        let row = lock(&self.catalog).volume(id)?;
         let row = row.ok_or_else(|| Error::corrupt(format!("volume number {id}"), "it is not in the catalog"))?;
         let name = volume_object(row.kind, row.name);
         let object = Arc::new(Object { volume: id, name, bytes: row.bytes });

@@ -9,7 +9,6 @@ use std::io::ErrorKind::NotFound;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::thread;
 
 use crossbeam_channel::Sender;
@@ -19,6 +18,8 @@ use crate::commit::VolumeAdded;
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::NodeId;
+use crate::lock::lock;
+use crate::lock::wait;
 use crate::objects::VolumeKind;
 use crate::objects::volume_object;
 use crate::read::VolumeFile;
@@ -157,7 +158,7 @@ impl Drop for End<'_> {
 
 impl Readers<'_> {
     fn window(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.window)
     }
 
     /// A reader: reads the next volume until there are no more.
@@ -186,7 +187,7 @@ impl Readers<'_> {
                 window.ahead_bytes += bytes;
                 return Some((number, volume));
             }
-            window = self.moved.wait(window).unwrap_or_else(PoisonError::into_inner);
+            window = wait(&self.moved, window);
         }
     }
 

@@ -46,6 +46,7 @@ use crate::id::CommitHash;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
 use crate::limits;
+use crate::lock::lock;
 use crate::objects::commit_object;
 use crate::objects::marker_object;
 use crate::repo::LockedRepository;
@@ -85,13 +86,11 @@ struct FirstError(Mutex<Option<Error>>);
 
 impl FirstError {
     fn set(&self, error: Error) {
-        if let Ok(mut first) = self.0.lock() {
-            first.get_or_insert(error);
-        }
+        lock(&self.0).get_or_insert(error);
     }
 
     fn take(&self) -> Option<Error> {
-        self.0.lock().ok().and_then(|mut first| first.take())
+        lock(&self.0).take()
     }
 }
 

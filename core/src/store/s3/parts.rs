@@ -16,7 +16,6 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use serde::Deserialize;
@@ -39,6 +38,7 @@ use super::trouble::Trouble;
 use super::xml::root;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Stored;
@@ -64,7 +64,7 @@ struct Upload {
 
 impl Uploads {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

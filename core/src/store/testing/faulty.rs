@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
 use crate::store::ByteRange;
 use crate::store::Listed;
 use crate::store::ObjectName;
@@ -100,7 +100,7 @@ struct Closed {
 
 impl Gate {
     fn pass(&self, name: &ObjectName) {
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closed = lock(&self.closed);
         let holds = |closed: &&mut Closed| name.as_str().starts_with(&closed.beginning);
         let Some(gate) = closed.as_mut().filter(holds) else { return };
         gate.held += 1;
@@ -112,7 +112,7 @@ impl Gate {
     }
 
     fn set(&self, closed: Option<Closed>) {
-        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = closed;
+        *lock(&self.closed) = closed;
         self.changed.notify_all();
     }
 }
@@ -146,7 +146,7 @@ impl FaultyStore {
 
     /// True while GETs are held up.
     pub fn is_closed(&self) -> bool {
-        self.gate.closed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        lock(&self.gate.closed).is_some()
     }
 
     /// Ends a stall.
@@ -199,7 +199,7 @@ impl FaultyStore {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Carries out one call with the fault that is due; `lie` is what the two lies do to its answer.

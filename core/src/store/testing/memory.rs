@@ -8,10 +8,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
 use crate::store::ByteRange;
 use crate::store::Listed;
 use crate::store::ObjectName;
@@ -95,7 +95,7 @@ impl MemoryStore {
 
     /// A panic in another thread leaves the objects as they were: each change is one insertion or one removal.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
