@@ -13,10 +13,10 @@ use bygone_core::commit::{Commit, Losses};
 use bygone_core::entry::Time;
 use bygone_core::hash::sha256;
 use bygone_core::id::{CommitHash, SnapshotId};
-use bygone_core::repo::{Place, Repository, Secret, object_name};
+use bygone_core::objects::commit_object;
+use bygone_core::repo::{Place, Repository, Secret};
 use bygone_core::store::Source;
 use bygone_core::store::local::LocalStore;
-use bygone_core::write::commit_object;
 use bygone_tests::program::{Mounted, PASSPHRASE, Site, is_mounted, unmount, wait_until};
 use bygone_tests::tree::{Tree, random};
 use bygone_tests::{root, tool};
@@ -292,7 +292,7 @@ fn remove_snapshot(site: &Site, id: &str) {
         losses: Losses::default(),
     };
     let object = commit.seal(&repository.keys().commit(client, seq), client, seq).unwrap();
-    let name = object_name(&commit_object(client, seq)).unwrap();
+    let name = commit_object(client, seq);
     repository.store().put(&name, Source::Bytes(&object)).unwrap();
     let (hash, bytes) = (CommitHash(sha256(&object)), Some(object.len() as u64));
     catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: None }, &object, &commit).unwrap();

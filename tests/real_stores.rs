@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use bygone_cli::settings::Globals;
 use bygone_core::error::Result;
-use bygone_core::store::contract::contract;
+use bygone_core::store::testing::contract::contract;
 use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 use bygone_core::watch::Watch;
 use bygone_tests::program::{Ran, Site};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bygone_core::error::Error;
-use bygone_core::store::contract::contract;
+use bygone_core::store::testing::contract::contract;
 use bygone_core::store::link::Link;
 use bygone_core::store::retry::{Clock, RetryStore};
 use bygone_core::store::s3::{S3Access, S3Address, S3Keys, S3Store, Trouble};

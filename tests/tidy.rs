@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// The floors of `core`, lowest first. A module uses only modules named before it.
 const FLOORS: &[&str] = &[
-    "error", "id", "limits", "wire", "entry", "snapshot", "watch", "parallel", // words
+    "error", "id", "objects", "limits", "lock", "wire", "entry", "snapshot", "watch", "parallel", // words
     "hash", "split", "compress", "crypto", // transforms
     "frame", "volume", "tree", "commit", "config", // codecs
     "spool", "store", "catalog", // places

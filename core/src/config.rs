@@ -14,9 +14,7 @@ use crate::error::Result;
 use crate::id::RepositoryId;
 use crate::id::hex;
 use crate::limits;
-
-/// Name of the object.
-pub const CONFIG_NAME: &str = "bygone.json";
+use crate::objects::CONFIG_NAME;
 
 /// The settings of a repository, fixed when it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

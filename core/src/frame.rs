@@ -10,52 +10,10 @@ use crate::compress::Decompressor;
 use crate::crypto::Message;
 use crate::crypto::OpenError;
 use crate::crypto::SealKey;
-use crate::id::VolumeName;
+use crate::objects::VolumeKind;
 
 /// Bytes that sealing adds: the synthetic IV.
 pub const SEAL_BYTES: u32 = 16;
-
-/// What a volume holds. It is part of every seal in the volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum VolumeKind {
-    /// Blocks of file content.
-    Data,
-    /// Tree nodes.
-    Meta,
-}
-
-impl VolumeKind {
-    /// The byte that stands for it in associated data and in the catalog.
-    pub fn code(self) -> u8 {
-        match self {
-            VolumeKind::Data => 0,
-            VolumeKind::Meta => 1,
-        }
-    }
-
-    /// The kind that a byte stands for.
-    pub fn from_code(code: u8) -> Option<VolumeKind> {
-        match code {
-            0 => Some(VolumeKind::Data),
-            1 => Some(VolumeKind::Meta),
-            _ => None,
-        }
-    }
-
-    /// The folder of the store that volumes of this kind lie in.
-    pub fn folder(self) -> &'static str {
-        match self {
-            VolumeKind::Data => "data",
-            VolumeKind::Meta => "meta",
-        }
-    }
-}
-
-/// Name of the object that a volume is.
-pub fn volume_object(kind: VolumeKind, name: VolumeName) -> String {
-    let hex = name.to_hex();
-    format!("{}/{}/{hex}", kind.folder(), hex.get(..2).unwrap_or_default())
-}
 
 /// Why a frame does not give its plaintext.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,8 @@ pub mod entry;
 pub mod error;
 pub mod id;
 pub mod limits;
+pub mod lock;
+pub mod objects;
 pub mod snapshot;
 pub mod watch;
 pub mod wire;

@@ -17,7 +17,6 @@ use zeroize::Zeroizing;
 use crate::catalog::Catalog;
 use crate::catalog::CatalogWriter;
 use crate::compress::Compression;
-use crate::config::CONFIG_NAME;
 use crate::config::Config;
 use crate::config::UnprovenConfig;
 use crate::crypto::KdfCost;
@@ -35,14 +34,18 @@ use crate::id::ClientId;
 use crate::id::RepositoryId;
 use crate::id::SlotId;
 use crate::limits;
+use crate::objects::CONFIG_NAME;
+use crate::objects::KEYS;
+use crate::objects::ObjectKind;
+use crate::objects::config_object;
+use crate::objects::readme_object;
+use crate::objects::slot_object;
 use crate::store::ByteRange;
 use crate::store::Listed;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
 
-/// Name of the text for people.
-pub const README_NAME: &str = "README-RECOVER.txt";
 const README_TEXT: &str = include_str!("readme_recover.txt");
 const CATALOG_FILE: &str = "catalog.sqlite";
 const LOCK_FILE: &str = "lock";
@@ -147,8 +150,8 @@ impl Repository {
         let catalog_dir = place.catalog_base.join(repository.to_hex());
         let mut made = Repository { place: place.clone(), config, keys, master, slot: SlotId([0; 16]), catalog_dir };
         made.slot = made.slot_add(secret, &options.label, options.time, options.kdf)?;
-        made.put(README_NAME, README_TEXT.as_bytes())?;
-        made.put(CONFIG_NAME, &made.config.encode(&made.keys)?)?;
+        made.put(&readme_object(), README_TEXT.as_bytes())?;
+        made.put(&config_object(), &made.config.encode(&made.keys)?)?;
         Ok(made)
     }
 
@@ -156,7 +159,7 @@ impl Repository {
     pub fn find(place: &Place) -> Result<Found> {
         let store = &place.store;
         let range = ByteRange::Whole { bytes_max: limits::CONFIG_BYTES_MAX };
-        let unproven = match store.get(&object_name(CONFIG_NAME)?, range) {
+        let unproven = match store.get(&config_object(), range) {
             Ok(bytes) => Config::decode(&bytes)?,
             Err(error) if error.is_absent() => return Err(Error::NoRepository { store: store.address() }),
             Err(error) => return Err(error),
@@ -299,7 +302,7 @@ impl Repository {
             let what = "this is the only key slot that is whole: without it nobody could open the repository".into();
             return Err(Error::Invalid { what });
         }
-        self.place.store.delete(&object_name(&slot_object(id))?)
+        self.place.store.delete(&slot_object(id))
     }
 
     /// Changes the passphrase of the slot that opened the repository: the new slot is durable before the old one goes.
@@ -311,8 +314,8 @@ impl Repository {
         Ok(id)
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.place.store.put(&object_name(name)?, Source::Bytes(bytes)).map(|_| ())
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
+        self.place.store.put(name, Source::Bytes(bytes)).map(|_| ())
     }
 }
 
@@ -368,18 +371,9 @@ pub(crate) fn unlock(
     Ok((Keys::derive(&master, repository), master, slot))
 }
 
-/// The object name that `text` is.
-pub fn object_name(text: &str) -> Result<ObjectName> {
-    ObjectName::new(text).ok_or_else(|| Error::Invalid { what: format!("{text:?} is not the name of an object") })
-}
-
-fn slot_object(id: SlotId) -> String {
-    format!("keys/{id}")
-}
-
 /// What may be a key slot, by its length.
 pub(crate) fn slot_objects(store: &dyn Store) -> Result<Vec<Listed>> {
-    let mut listed = store.list("keys/")?;
+    let mut listed = store.list(KEYS)?;
     listed.retain(|object| object.bytes == SLOT_BYTES as u64);
     Ok(listed)
 }
@@ -393,7 +387,7 @@ fn slots(store: &Arc<dyn Store>, repository: RepositoryId) -> Result<Vec<Slot>> 
     for object in slot_objects(&**store)?.iter().take(limits::SLOTS_MAX) {
         match store.get(&object.name, ByteRange::Whole { bytes_max: SLOT_BYTES as u64 }) {
             Ok(bytes) => match Slot::parse(&bytes) {
-                Ok(slot) if object.name.as_str() != slot_object(slot.id()) => {}
+                Ok(slot) if object.name.kind() != Some(ObjectKind::Slot(slot.id())) => {}
                 Ok(slot) if slot.repository() != repository => others = Some(slot.repository()),
                 Ok(slot) => slots.push(slot),
                 Err(_) => {}
@@ -411,8 +405,6 @@ fn slots(store: &Arc<dyn Store>, repository: RepositoryId) -> Result<Vec<Slot>> 
             );
             Err(Error::disagree(Diagnosis::WrongRepo, CONFIG_NAME, detail))
         }
-        (true, None, None) => {
-            Err(Error::corrupt("keys/", "the store holds no key slot of this repository that is whole"))
-        }
+        (true, None, None) => Err(Error::corrupt(KEYS, "the store holds no key slot of this repository that is whole")),
     }
 }

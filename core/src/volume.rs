@@ -11,8 +11,8 @@
 use crate::compress::Codec;
 use crate::crypto::SealKey;
 use crate::frame::SEAL_BYTES;
-use crate::frame::VolumeKind;
 use crate::limits;
+use crate::objects::VolumeKind;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;

@@ -8,12 +8,12 @@ use std::fmt;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
 
 /// A person is told of trouble when it is met for this many times in a row: what passes at once concerns nobody.
 const TOLD_AT_TRIES: u32 = 3;
@@ -62,7 +62,7 @@ impl fmt::Debug for Waiting {
 impl Waiting {
     /// A panic elsewhere leaves a state that is right: it is changed by plain assignments.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -10,11 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use bygone_core::check::{self, ReadData, Report};
-use bygone_core::frame::{VolumeKind, volume_object};
+use bygone_core::objects::{VolumeKind, volume_object};
 use bygone_core::read::VolumeFile;
 use bygone_core::repo::Place;
-use bygone_core::store::faulty::{Call, FaultyStore, Verb};
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::faulty::{Call, FaultyStore, Verb};
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::store::{ObjectName, Store};
 use bygone_core::watch::Watch;
 
@@ -109,7 +109,7 @@ fn an_index_that_is_longer_than_a_run_is_read_by_itself() {
     assert!(row.bytes - frames > 1 << 20, "the index has {} bytes", row.bytes - frames);
     let (mut raw, mut blocks) = (Vec::new(), 0);
     file.pass(|bytes| raw.extend_from_slice(bytes), |_, bytes| blocks += usize::from(bytes.is_some())).unwrap();
-    let object = ObjectName::new(&volume_object(row.kind, row.name)).unwrap();
+    let object = volume_object(row.kind, row.name);
     assert!(raw == memory.objects()[&object].to_vec());
     assert_eq!(blocks, file.index().blocks.len());
 }

@@ -8,8 +8,8 @@ use bygone_core::catalog::{CatalogWriter, NewVolume, VolumeState};
 use bygone_core::compress::Codec;
 use bygone_core::crypto::{Keys, MasterKey};
 use bygone_core::error::Error;
-use bygone_core::frame::VolumeKind;
 use bygone_core::id::{ClientId, RepositoryId, VolumeName};
+use bygone_core::objects::VolumeKind;
 use bygone_core::volume::{BlockInfo, FrameInfo, Index};
 use proptest::prelude::*;
 

@@ -12,8 +12,8 @@ use bygone_core::entry::{Entry, Kind, Name, Time};
 use bygone_core::recover::{self, Told};
 use bygone_core::repair::{self, Repaired, Sources};
 use bygone_core::repo::{LockedRepository, Place};
-use bygone_core::store::faulty::{Fault, FaultyStore};
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::faulty::{Fault, FaultyStore};
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::store::{ByteRange, Store};
 use bygone_core::watch::Watch;
 use bygone_core::write::{self, Writer};
@@ -101,7 +101,7 @@ fn the_newest_snapshot_is_shown_before_the_volumes_of_content_are_read() {
     let first_data = calls.iter().position(|call| call.object.starts_with("data/")).unwrap();
     assert!(calls[..first_data].iter().all(|call| call.object.starts_with("meta/")), "trees come first");
     assert!(calls[first_data..].iter().all(|call| call.object.starts_with("data/")));
-    let whole = |call: &&bygone_core::store::faulty::Call| {
+    let whole = |call: &&bygone_core::store::testing::faulty::Call| {
         call.object.starts_with("data/") && matches!(call.range, Some(ByteRange::Whole { .. }))
     };
     assert_eq!(calls.iter().find(whole).map(|call| call.object.clone()), None, "no content is read");

@@ -12,12 +12,12 @@ use bygone_core::catalog::{VolumeRow, VolumeState};
 use bygone_core::check::{self, ReadData};
 use bygone_core::entry::{Entry, Kind, Name, Time};
 use bygone_core::error::Result;
-use bygone_core::frame::{VolumeKind, volume_object};
+use bygone_core::objects::{VolumeKind, volume_object};
 use bygone_core::read::VolumeFile;
 use bygone_core::recover::{self, Learnt, Told};
 use bygone_core::repo::{LockedRepository, Place};
-use bygone_core::store::faulty::{Call, Fault, FaultyStore, Verb};
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::faulty::{Call, Fault, FaultyStore, Verb};
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::store::{ByteRange, ObjectName, Store};
 use bygone_core::volume::HEADER_BYTES;
 use bygone_core::watch::Watch;
@@ -266,7 +266,7 @@ proptest! {
         let rows = locked.catalog().read().volumes().unwrap();
         let keys = locked.repository().keys();
         for row in rows.iter().filter(|row| row.kind == VolumeKind::Data) {
-            let object = ObjectName::new(&volume_object(row.kind, row.name)).unwrap();
+            let object = volume_object(row.kind, row.name);
             let file = VolumeFile::open(&store, keys, row.kind, row.name, row.bytes).unwrap();
             // Where frames lie, one may be spoilt.
             let sealed = file.index().frames.iter().map(|frame| frame.stored_bytes as usize).sum::<usize>();

@@ -11,7 +11,7 @@ use bygone_core::entry::Time;
 use bygone_core::error::Error;
 use bygone_core::limits;
 use bygone_core::repo::{Repository, Secret};
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::memory::MemoryStore;
 
 use common::{init, place, secret};
 

@@ -18,14 +18,13 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use bygone_agent::settings::now;
+use bygone_cli::settings::now;
 use bygone_core::catalog::{VolumeRow, VolumeState};
 use bygone_core::check;
 use bygone_core::error::Error;
-use bygone_core::frame::{VolumeKind, volume_object};
+use bygone_core::objects::{VolumeKind, volume_object};
 use bygone_core::recover;
 use bygone_core::repo::{LockedRepository, Place, Repository, Secret};
-use bygone_core::store::ObjectName;
 use bygone_core::store::local::LocalStore;
 use bygone_core::watch::Watch;
 use bygone_core::write::{self, Changes};
@@ -73,7 +72,7 @@ fn delete(locked: &mut LockedRepository) -> usize {
     write::commit_changes(locked, now(), Changes { volumes_retired, ..Changes::default() }).unwrap();
     for row in &idle {
         locked.catalog().volume_state(row.id, VolumeState::Deleted).unwrap();
-        let name = ObjectName::new(&volume_object(row.kind, row.name)).unwrap();
+        let name = volume_object(row.kind, row.name);
         locked.repository().store().delete(&name).unwrap();
     }
     idle.len()

@@ -17,7 +17,7 @@ use bygone_core::check;
 use bygone_core::check::Affected;
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
-use bygone_core::frame::volume_object;
+use bygone_core::objects::volume_object;
 
 use crate::commands::Context;
 
@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     };
     if context.globals.json {
         context.output.value(&json!({
-            "volume": volume.as_ref().map(|volume| volume_object(volume.kind, volume.name)),
+            "volume": volume.as_ref().map(|volume| volume_object(volume.kind, volume.name).to_string()),
             "state": state,
             "affected": sums.listed,
             "affected_count": sums.paths,

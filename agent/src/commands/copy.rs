@@ -20,7 +20,7 @@ use bygone_core::recover;
 use bygone_core::repo::Repository;
 use bygone_core::store::Address;
 use bygone_core::store::Store;
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::empty::EmptyStore;
 use bygone_core::store::parse_address;
 
 use crate::commands::Context;
@@ -67,7 +67,7 @@ fn copy(args: &Args, context: &mut Context, repository: &Repository) -> Result<E
     let (globals, watch) = (&context.globals, &context.watch);
     let to: Arc<dyn Store> = match globals.store_by(watch, &to, Address::open) {
         // A dry run makes nothing, not even a directory: what is not there is as good as empty.
-        Err(Failure::Repository(Error::NoRepository { .. })) if args.dry_run => Arc::new(MemoryStore::new()),
+        Err(Failure::Repository(Error::NoRepository { .. })) if args.dry_run => Arc::new(EmptyStore),
         Err(Failure::Repository(Error::NoRepository { .. })) => globals.store_by(watch, &to, Address::begin)?,
         opened => opened?,
     };

@@ -26,7 +26,7 @@ impl Catalog {
             line(&format!(
                 "volume {} {} {} bytes={} plain={} frames={} salt={} announced={} etag={}",
                 volume.name,
-                volume.kind.folder(),
+                volume.kind.word(),
                 volume.state.name(),
                 volume.bytes,
                 volume.plain_bytes,

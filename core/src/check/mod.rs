@@ -19,8 +19,8 @@ use crate::catalog::VolumeRow;
 use crate::catalog::VolumeState;
 use crate::error::Diagnosis;
 use crate::error::Result;
-use crate::frame::volume_object;
 use crate::id::VolumeName;
+use crate::objects::volume_object;
 use crate::repo::LockedRepository;
 use crate::snapshot::Snapshot;
 use crate::survey;
@@ -208,10 +208,10 @@ fn settle_alarms(
     let known = locked.catalog().read().alarms()?;
     for volume in read {
         let object = volume_object(volume.kind, volume.name);
-        match findings.iter().find(|finding| finding.object == object) {
+        match findings.iter().find(|finding| finding.object == object.as_str()) {
             Some(Finding { diagnosis, detail, .. }) => {
                 let shown = listing.volume(volume.kind, volume.name);
-                let alarm = volume_alarm(*diagnosis, (object, volume.name), detail.as_str(), shown);
+                let alarm = volume_alarm(*diagnosis, volume.kind, volume.name, detail.as_str(), shown);
                 // What the survey found out about these very bytes is no less exact.
                 let is_same = |(known, _): &(Alarm, bool)| known.object == alarm.object && known.shown == alarm.shown;
                 if !known.iter().any(is_same) {
@@ -219,7 +219,7 @@ fn settle_alarms(
                 }
             }
             None => {
-                locked.catalog().alarm_end(&object)?;
+                locked.catalog().alarm_end(object.as_str())?;
             }
         }
     }

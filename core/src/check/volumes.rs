@@ -12,9 +12,9 @@ use crate::commit::VolumeAdded;
 use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
-use crate::frame::VolumeKind;
-use crate::frame::volume_object;
 use crate::hash::Sha256Stream;
+use crate::objects::VolumeKind;
+use crate::objects::volume_object;
 use crate::parallel::side_by_side;
 use crate::read::VolumeFile;
 use crate::recover::relearn;
@@ -74,7 +74,7 @@ pub(super) fn read_all(
             report.changed.push(volume.name);
         }
         if let Some(trouble) = read.trouble {
-            report.find(Diagnosis::RemoteCorrupt, volume_object(volume.kind, volume.name), trouble);
+            report.find(Diagnosis::RemoteCorrupt, volume_object(volume.kind, volume.name).to_string(), trouble);
         }
         if read.is_out_of_reach {
             lost.0.extend(locked.catalog().read().blocks_of(volume.id)?.iter().map(|block| block.id));

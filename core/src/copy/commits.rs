@@ -12,14 +12,13 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::id::ClientId;
 use crate::limits;
+use crate::objects::commit_object;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
 use crate::watch::Watch;
-use crate::write::commit_object;
 
 /// The next commit of a chain that the copy lacks.
 struct Next {
@@ -58,7 +57,7 @@ pub(super) fn copy(
                 match read(repository, *client, seq) {
                     Ok(next) => drop(nexts.insert(*client, next)),
                     Err(error) if error.is_of_the_object() => {
-                        copied.damaged.push((commit_object(*client, seq), error.to_string()));
+                        copied.damaged.push((commit_object(*client, seq).to_string(), error.to_string()));
                     }
                     Err(error) => return Err(error),
                 }
@@ -79,7 +78,7 @@ pub(super) fn copy(
 }
 
 fn read(repository: &Repository, client: ClientId, seq: u64) -> Result<Next> {
-    let object = object_name(&commit_object(client, seq))?;
+    let object = commit_object(client, seq);
     let bytes = repository.store().get(&object, ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX })?;
     let commit = Commit::open(&bytes, &repository.keys().commit(client, seq), client, seq)
         .map_err(|e| Error::corrupt(&object, e))?;
@@ -90,7 +89,7 @@ fn read(repository: &Repository, client: ClientId, seq: u64) -> Result<Next> {
 /// The newest commit of a chain that both stores have must be the same: a copy that somebody has backed up to goes its
 /// own way, and nothing can be added to it.
 fn check_same(repository: &Repository, to: &dyn Store, client: ClientId, seq: u64) -> Result<()> {
-    let object = object_name(&commit_object(client, seq))?;
+    let object = commit_object(client, seq);
     let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
     if repository.store().get(&object, range)? == to.get(&object, range)? {
         return Ok(());

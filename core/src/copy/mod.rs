@@ -12,19 +12,21 @@ mod transfer;
 
 use std::fs;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use crate::config::CONFIG_NAME;
 use crate::config::Config;
 use crate::crypto::Slot;
 use crate::error::Error;
 use crate::error::Result;
-use crate::repo::README_NAME;
+use crate::lock::into_inner;
+use crate::lock::lock;
+use crate::objects::KEYS;
+use crate::objects::ObjectKind;
+use crate::objects::config_object;
+use crate::objects::slot_object;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
@@ -112,7 +114,7 @@ fn check_target(repository: &Repository, to: &dyn Store) -> Result<()> {
         let hint = "a copy goes to an empty place, or to an earlier copy of the same repository";
         Err(Error::Exists { what, hint })
     };
-    match to.get(&object_name(CONFIG_NAME)?, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX }) {
+    match to.get(&config_object(), ByteRange::Whole { bytes_max: SMALL_BYTES_MAX }) {
         Ok(bytes) => {
             let unproven = Config::decode(&bytes)?;
             if unproven.repository() != repository.config().repository {
@@ -123,7 +125,7 @@ fn check_target(repository: &Repository, to: &dyn Store) -> Result<()> {
         Err(error) if error.is_absent() => {}
         Err(error) => return Err(error),
     }
-    for object in to.list("keys/")? {
+    for object in to.list(KEYS)? {
         let bytes = to.get(&object.name, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX })?;
         if Slot::parse(&bytes).is_ok_and(|slot| slot.repository() != repository.config().repository) {
             return other(format!("a key slot of another repository at {}", to.address()));
@@ -137,13 +139,13 @@ fn check_target(repository: &Repository, to: &dyn Store) -> Result<()> {
 
 /// Holds what is not a volume and not a commit against what it should be.
 fn check_small(repository: &Repository, name: &ObjectName, bytes: &[u8]) -> Result<()> {
-    match name.as_str() {
-        README_NAME => Ok(()),
-        CONFIG_NAME => Config::decode(bytes)?.prove(repository.keys()).map(|_| ()),
+    match name.kind() {
+        Some(ObjectKind::Readme) => Ok(()),
+        Some(ObjectKind::Config) => Config::decode(bytes)?.prove(repository.keys()).map(|_| ()),
         _ => {
             let slot = Slot::parse(bytes).map_err(|e| Error::corrupt(name, e))?;
             let is_ours = slot.repository() == repository.config().repository;
-            if is_ours && name.as_str() == format!("keys/{}", slot.id()) {
+            if is_ours && *name == slot_object(slot.id()) {
                 Ok(())
             } else {
                 Err(Error::corrupt(name, "it is not the key slot that its name says"))
@@ -194,7 +196,7 @@ fn copy_volumes(
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut one = Copied::default();
                     let done = copy_volume(repository, to, job, watch, &mut one);
-                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut all = lock(&all);
                     all.0.add(one);
                     if let Err(error) = done {
                         // The first error is the one that is told; the others are its consequences.
@@ -206,7 +208,7 @@ fn copy_volumes(
             });
         }
     });
-    let (done, error) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (done, error) = into_inner(all);
     copied.add(done);
     error.map_or(Ok(()), Err)
 }

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 
 use super::Copied;
 use super::CopyOptions;
-use crate::config::CONFIG_NAME;
 use crate::error::Result;
-use crate::frame::VolumeKind;
 use crate::id::ClientId;
 use crate::id::VolumeName;
-use crate::repo::README_NAME;
+use crate::objects::COMMITS;
+use crate::objects::KEYS;
+use crate::objects::ObjectKind;
+use crate::objects::VolumeKind;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::store::Listed;
 use crate::store::ObjectName;
 use crate::store::Store;
@@ -84,12 +84,12 @@ impl Plan {
     pub fn new(repository: &Repository, to: &dyn Store, options: CopyOptions) -> Result<Plan> {
         let from = repository.store();
         // Commits before volumes: what a commit speaks of was stored before it.
-        let commits = from.list("commits/")?;
-        let keys = from.list("keys/")?;
-        let volumes = [VolumeKind::Data, VolumeKind::Meta].map(|kind| from.list(&format!("{}/", kind.folder())));
+        let commits = from.list(COMMITS)?;
+        let keys = from.list(KEYS)?;
+        let volumes = VolumeKind::ALL.map(|kind| from.list(kind.folder()));
         let texts = from.list("")?.into_iter().filter(|object| is_text(&object.name));
         let mut texts: Vec<Listed> = texts.collect();
-        texts.sort_by_key(|object| object.name.as_str() == CONFIG_NAME);
+        texts.sort_by_key(|object| object.name.kind() == Some(ObjectKind::Config));
         let listed = to.list("")?.into_iter().map(|object| (object.name, object.bytes)).collect();
         let mut target = Target { listed, options };
         let mut plan = Plan {
@@ -105,14 +105,14 @@ impl Plan {
             others_left: 0,
         };
         for object in volumes.into_iter().collect::<Result<Vec<_>>>()?.concat() {
-            let Some(name) = volume_name(&object.name) else { continue };
+            let Some(ObjectKind::Volume(_, name)) = object.name.kind() else { continue };
             if plan.take(&mut target, &object) {
                 let is_replaced = plan.replaced.contains(&object.name);
                 plan.volumes.push(VolumeJob { object: object.name, name, bytes: object.bytes, is_replaced });
             }
         }
         for object in commits {
-            let Some((client, seq)) = commit_of(&object.name) else { continue };
+            let Some(ObjectKind::Commit(client, seq)) = object.name.kind() else { continue };
             if !plan.take(&mut target, &object) {
                 plan.commits_there.insert(object.name.clone());
             }
@@ -130,10 +130,10 @@ impl Plan {
             }
         }
         for name in target.listed.into_keys().filter(is_ours) {
-            match name.as_str().split_once('/') {
-                Some(("keys", _)) => plan.keys_left.push(name),
-                Some(("running", _)) => {}
-                _ => plan.others_left += 1,
+            if name.is_among_keys() {
+                plan.keys_left.push(name);
+            } else if !name.is_among_markers() {
+                plan.others_left += 1;
             }
         }
         Ok(plan)
@@ -184,32 +184,11 @@ impl Plan {
     }
 }
 
-/// The volume that an object is, if its name says so.
-fn volume_name(object: &ObjectName) -> Option<VolumeName> {
-    let (folder, hex) = object.as_str().rsplit_once('/')?;
-    let name = VolumeName::from_hex(hex)?;
-    hex.starts_with(folder.rsplit_once('/')?.1).then_some(name)
-}
-
 fn is_text(name: &ObjectName) -> bool {
-    matches!(name.as_str(), README_NAME | CONFIG_NAME)
-}
-
-/// Client and number of the commit that an object is.
-fn commit_of(name: &ObjectName) -> Option<(ClientId, u64)> {
-    let parts: Vec<&str> = name.as_str().split('/').collect();
-    let ["commits", client, seq] = parts.as_slice() else { return None };
-    ClientId::from_hex(client).zip(seq.parse().ok())
+    matches!(name.kind(), Some(ObjectKind::Config | ObjectKind::Readme))
 }
 
 /// True if a repository may have an object of this name.
 pub(super) fn is_ours(name: &ObjectName) -> bool {
-    let folder = name.as_str().split_once('/').map(|(folder, _)| folder);
-    match folder {
-        None => is_text(name),
-        Some("data" | "meta") => volume_name(name).is_some(),
-        Some("commits") => commit_of(name).is_some(),
-        Some("keys" | "running") => object_name(name.as_str()).is_ok(),
-        Some(_) => false,
-    }
+    name.kind().is_some() || name.is_among_keys() || name.is_among_markers()
 }

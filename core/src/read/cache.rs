@@ -6,6 +6,8 @@
 //!
 //! Eviction is second chance: a frame that was used since it was last looked at is spared once.
 
+use crate::lock::lock;
+use crate::lock::wait;
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,7 +15,6 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 /// Names a frame: a volume by its row number in this catalog, and the frame's number in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,7 +105,7 @@ impl Cache {
                 return Found::Next(claim);
             }
             state.waiting += 1;
-            state = self.made.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.made, state);
             state.waiting -= 1;
         }
     }
@@ -155,7 +156,7 @@ impl Cache {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

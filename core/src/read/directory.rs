@@ -31,15 +31,18 @@ pub struct Directory {
     entries: u64,
 }
 
-impl Directory {
-    pub(super) fn open(view: &View, root: NodeId) -> Result<Directory> {
-        let entries = match &*view.node(root)? {
+impl View {
+    /// The directory with this root node.
+    pub fn directory(&self, root: NodeId) -> Result<Directory> {
+        let entries = match &*self.node(root)? {
             Decoded::Leaf(items) => items.len() as u64,
             Decoded::Branch(branch) => branch.entries(),
         };
         Ok(Directory { root, entries })
     }
+}
 
+impl Directory {
     /// Number of entries.
     pub fn len(&self) -> u64 {
         self.entries

@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use super::cache::Cache;
 use super::cache::Claim;
@@ -34,8 +33,9 @@ use crate::error::Result;
 use crate::frame;
 use crate::frame::Stored;
 use crate::limits;
+use crate::lock::lock;
+use crate::objects::volume_object;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::volume::frame_plain_bytes;
 
 /// Frames that are fetched and opened together at most: two for each lane of the cipher.
@@ -294,17 +294,17 @@ impl Frames {
     }
 
     fn damaged(&self) -> MutexGuard<'_, Failed<FrameAt>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.damaged)
     }
 
     fn volume(&self, id: i64) -> Result<Arc<OpenVolume>> {
-        let volumes = || self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let volumes = || lock(&self.volumes);
         if let Some(volume) = volumes().get(&id) {
             return Ok(Arc::clone(volume));
         }
-        let row = self.catalog.lock().unwrap_or_else(PoisonError::into_inner).volume(id)?;
+        let row = lock(&self.catalog).volume(id)?;
         let row = row.ok_or_else(|| Error::corrupt(format!("volume number {id}"), "it is not in the catalog"))?;
-        let name = object_name(&frame::volume_object(row.kind, row.name))?;
+        let name = volume_object(row.kind, row.name);
         let object = Arc::new(Object { volume: id, name, bytes: row.bytes });
         let volume = Arc::new(OpenVolume { key: self.keys.volume(&row.salt), object, row });
         let mut volumes = volumes();

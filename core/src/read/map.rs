@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use super::cache::FrameAt;
 use crate::catalog::Catalog;
@@ -19,6 +18,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::id::NodeId;
 use crate::limits;
+use crate::lock::lock;
 use crate::tree::ListNode;
 
 /// Pages of one file that are kept.
@@ -161,7 +161,7 @@ impl FileMap {
     /// The page that holds `offset`, if it is loaded.
     pub(super) fn loaded_page(&self, offset: u64) -> Option<Arc<Page>> {
         let start = self.page_at(offset).map_or(0, |(start, _)| start);
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = lock(&self.loaded);
         loaded.iter().find(|(at, _)| *at == start).map(|(_, page)| Arc::clone(page))
     }
 
@@ -174,7 +174,7 @@ impl FileMap {
         if page.end() <= offset {
             return Err(broken());
         }
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = lock(&self.loaded);
         loaded.push_back((start, Arc::clone(&page)));
         if loaded.len() > PAGES_LOADED_MAX {
             loaded.pop_front();

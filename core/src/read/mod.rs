@@ -23,13 +23,13 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::error::Result;
 use crate::hash::IdKeys;
 use crate::id::hex;
+use crate::lock::lock;
 use crate::repo::Repository;
 
 pub use cache::FrameAt;
@@ -239,7 +239,7 @@ impl Reader {
         if let Some(page) = file.loaded_page(offset) {
             return Ok(page);
         }
-        let catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        let catalog = lock(&self.catalog);
         file.load_page(&catalog, offset)
     }
 

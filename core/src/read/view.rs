@@ -9,7 +9,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::directory::Directory;
 use super::map::FileMap;
 use crate::catalog::Catalog;
 use crate::catalog::SnapshotRow;
@@ -125,11 +124,6 @@ impl View {
     /// All snapshots, oldest first.
     pub fn snapshots(&self) -> Result<Vec<SnapshotRow>> {
         self.catalog.snapshots()
-    }
-
-    /// The directory with this root node.
-    pub fn directory(&self, root: NodeId) -> Result<Directory> {
-        Directory::open(self, root)
     }
 
     /// Where the bytes of a file are.

@@ -13,10 +13,10 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::frame;
 use crate::frame::Stored;
-use crate::frame::VolumeKind;
 use crate::id::VolumeName;
 use crate::limits;
-use crate::repo::object_name;
+use crate::objects::VolumeKind;
+use crate::objects::volume_object;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Store;
@@ -96,7 +96,7 @@ impl VolumeFile {
         name: VolumeName,
         bytes: u64,
     ) -> Result<VolumeFile> {
-        let object = object_name(&frame::volume_object(kind, name))?;
+        let object = volume_object(kind, name);
         VolumeFile::of(Bytes::Store(Arc::clone(store)), keys, kind, object, bytes)
     }
 
@@ -108,7 +108,7 @@ impl VolumeFile {
         name: VolumeName,
         bytes: u64,
     ) -> Result<VolumeFile> {
-        let object = object_name(&frame::volume_object(kind, name))?;
+        let object = volume_object(kind, name);
         let held = match store.get(&object, ByteRange::Whole { bytes_max: bytes }) {
             Err(Error::Limit { found, .. }) => {
                 return Err(Error::corrupt(&object, format!("it has {found} bytes, it was stored with {bytes}")));

@@ -9,7 +9,6 @@ use std::io::ErrorKind::NotFound;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::thread;
 
 use crossbeam_channel::Sender;
@@ -18,9 +17,11 @@ use crossbeam_channel::bounded;
 use crate::commit::VolumeAdded;
 use crate::error::Error;
 use crate::error::Result;
-use crate::frame::VolumeKind;
-use crate::frame::volume_object;
 use crate::id::NodeId;
+use crate::lock::lock;
+use crate::lock::wait;
+use crate::objects::VolumeKind;
+use crate::objects::volume_object;
 use crate::read::VolumeFile;
 use crate::repo::Repository;
 use crate::volume::Index;
@@ -157,7 +158,7 @@ impl Drop for End<'_> {
 
 impl Readers<'_> {
     fn window(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.window)
     }
 
     /// A reader: reads the next volume until there are no more.
@@ -186,7 +187,7 @@ impl Readers<'_> {
                 window.ahead_bytes += bytes;
                 return Some((number, volume));
             }
-            window = self.moved.wait(window).unwrap_or_else(PoisonError::into_inner);
+            window = wait(&self.moved, window);
         }
     }
 
@@ -216,9 +217,8 @@ fn read_by_parts(repository: &Repository, volume: &VolumeAdded, give: &mut dyn F
     match contents(repository, volume, give) {
         Err(error) if error.is_short() => {
             let object = volume_object(volume.kind, volume.name);
-            let folder = object.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
-            let listed = repository.store().list(&folder)?;
-            match listed.iter().find(|listed| listed.name.as_str() == object) {
+            let listed = repository.store().list(object.folder())?;
+            match listed.iter().find(|listed| listed.name == object) {
                 Some(listed) if listed.bytes == volume.bytes => Err(error),
                 Some(listed) => {
                     let detail = format!("it has {} bytes, it was stored with {}", listed.bytes, volume.bytes);

@@ -25,7 +25,7 @@ use crate::catalog::VolumeState;
 use crate::commit::VolumeAdded;
 use crate::error::Diagnosis;
 use crate::error::Result;
-use crate::frame::volume_object;
+use crate::objects::volume_object;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
 use crate::snapshot::Snapshot;
@@ -129,14 +129,14 @@ fn take_back(
     match relearn(repository, catalog, volume) {
         Ok(()) => {
             learnt.volumes += 1;
-            if catalog.alarm_end(&object)? {
-                learnt.news.ended.push(object);
+            if catalog.alarm_end(object.as_str())? {
+                learnt.news.ended.push(object.to_string());
             }
         }
         Err(error) if error.is_of_the_object() => {
             let shown = listing.volume(volume.kind, volume.name);
             let diagnosis = error.diagnosis().unwrap_or(Diagnosis::RemoteCorrupt);
-            let alarm = volume_alarm(diagnosis, (object, volume.name), error.to_string(), shown);
+            let alarm = volume_alarm(diagnosis, volume.kind, volume.name, error.to_string(), shown);
             if catalog.alarm_raise(&alarm)? {
                 learnt.news.raised.push(Finding::of(&alarm));
             }

@@ -19,9 +19,9 @@ use crate::catalog::NewVolume;
 use crate::catalog::VolumeState;
 use crate::commit::VolumeAdded;
 use crate::error::Result;
-use crate::frame::VolumeKind;
-use crate::frame::volume_object;
 use crate::id::VolumeName;
+use crate::objects::VolumeKind;
+use crate::objects::volume_object;
 use crate::repo::Repository;
 use crate::snapshot::Snapshot;
 use crate::survey::hash_of_volume;
@@ -55,7 +55,7 @@ impl<'a> Taking<'a> {
     pub fn take_lost(&mut self, catalog: &mut CatalogWriter) -> Result<()> {
         let mut lost: Vec<Taken<'_>> = Vec::new();
         for (added, row, detail) in &self.plan.lost {
-            self.learnt.damaged.push((volume_object(added.kind, added.name), detail.clone()));
+            self.learnt.damaged.push((volume_object(added.kind, added.name).to_string(), detail.clone()));
             lost.push((added, *row, None));
         }
         self.write(catalog, lost)
@@ -88,7 +88,9 @@ impl<'a> Taking<'a> {
                 }
                 Err(error) => {
                     if row.is_some() {
-                        self.learnt.damaged.push((volume_object(added.kind, added.name), error.to_string()));
+                        self.learnt
+                            .damaged
+                            .push((volume_object(added.kind, added.name).to_string(), error.to_string()));
                     }
                     None
                 }
@@ -141,7 +143,7 @@ impl<'a> Taking<'a> {
         };
         if hash_of_volume(self.repository, this.kind, this.name, this.bytes)? != this.name {
             let detail = format!("in its place lies {}", volume_object(this.kind, other));
-            self.learnt.damaged.push((volume_object(this.kind, this.name), detail));
+            self.learnt.damaged.push((volume_object(this.kind, this.name).to_string(), detail));
             return Ok(None);
         }
         self.lose(catalog, other, this)?;
@@ -153,7 +155,7 @@ impl<'a> Taking<'a> {
         let marks = catalog.read().volume_marks()?;
         let Some(mark) = marks.into_iter().find(|mark| mark.name == name) else { return Ok(()) };
         let detail = format!("in its place lies {}", volume_object(in_place.kind, in_place.name));
-        self.learnt.damaged.push((volume_object(mark.kind, name), detail));
+        self.learnt.damaged.push((volume_object(mark.kind, name).to_string(), detail));
         let added = VolumeAdded { name, kind: mark.kind, bytes: mark.bytes, etag: mark.etag };
         self.write(catalog, vec![(&added, None, None)])
     }

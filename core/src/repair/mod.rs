@@ -28,13 +28,12 @@ use crate::copy::fetch_volume;
 use crate::entry::Time;
 use crate::error::Error;
 use crate::error::Result;
-use crate::frame::VolumeKind;
-use crate::frame::volume_object;
 use crate::id::VolumeName;
+use crate::objects::VolumeKind;
+use crate::objects::volume_object;
 use crate::recover::relearn;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
@@ -112,7 +111,7 @@ pub fn repair_volumes(
                     rescue::keep(&dir, row.name, &file)?;
                     replace(locked, &row, Source::File { file: &file, bytes: row.bytes })?;
                     rescue::remove(&dir, row.name)?;
-                    repaired.restored.push((volume_object(row.kind, row.name), from));
+                    repaired.restored.push((volume_object(row.kind, row.name).to_string(), from));
                 }
                 rebuild::Finished::Part(part) => parts.push(part),
             }
@@ -128,7 +127,7 @@ fn restore_rescued(locked: &mut LockedRepository, row: &VolumeRow, repaired: &mu
     let Some((file, bytes)) = rescue::find(&dir, row.name)? else { return Ok(false) };
     replace(locked, row, Source::File { file: &file, bytes })?;
     rescue::remove(&dir, row.name)?;
-    repaired.restored.push((volume_object(row.kind, row.name), "rebuilt by an earlier repair"));
+    repaired.restored.push((volume_object(row.kind, row.name).to_string(), "rebuilt by an earlier repair"));
     Ok(true)
 }
 
@@ -141,7 +140,7 @@ fn restore_from_second(
     repaired: &mut Repaired,
 ) -> Result<bool> {
     let Some(second) = second else { return Ok(false) };
-    let object = object_name(&volume_object(row.kind, row.name))?;
+    let object = volume_object(row.kind, row.name);
     let dir = locked.repository().catalog_dir().to_path_buf();
     let verified = match fetch_volume(second, &object, row.name, row.bytes, &dir, watch) {
         Ok(verified) => verified,
@@ -161,7 +160,7 @@ fn is_of_the_object(error: &Error) -> bool {
 /// Puts a volume that was verified in place of what is there of it, and learns what it holds.
 fn replace(locked: &mut LockedRepository, row: &VolumeRow, source: Source<'_>) -> Result<()> {
     let (repository, catalog) = locked.parts();
-    let object = object_name(&volume_object(row.kind, row.name))?;
+    let object = volume_object(row.kind, row.name);
     let etag = replace_object(repository.store(), &object, source)?;
     let added = VolumeAdded { name: row.name, kind: row.kind, bytes: row.bytes, etag };
     relearn(repository, catalog, &added)?;
@@ -227,7 +226,6 @@ fn store_again(
 type Wanted = HashMap<[u8; 32], (usize, usize)>;
 
 fn listed_bytes(repository: &Repository, object: &ObjectName) -> Result<Option<u64>> {
-    let folder = object.as_str().rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
-    let listed = repository.store().list(&folder)?;
+    let listed = repository.store().list(object.folder())?;
     Ok(listed.into_iter().find(|listed| listed.name == *object).map(|listed| listed.bytes))
 }

@@ -7,7 +7,6 @@ use super::Repaired;
 use super::replace_object;
 use crate::catalog::Catalog;
 use crate::commit::Commit;
-use crate::config::CONFIG_NAME;
 use crate::config::Config;
 use crate::crypto::Keys;
 use crate::crypto::Slot;
@@ -19,16 +18,21 @@ use crate::id::CommitHash;
 use crate::id::RepositoryId;
 use crate::id::SlotId;
 use crate::limits;
+use crate::objects::COMMITS;
+use crate::objects::CONFIG_NAME;
+use crate::objects::ObjectKind;
+use crate::objects::ObjectName;
+use crate::objects::commit_object;
+use crate::objects::config_object;
+use crate::objects::slot_object;
 use crate::repo::LockedRepository;
 use crate::repo::Place;
 use crate::repo::Repository;
 use crate::repo::Secret;
-use crate::repo::object_name;
 use crate::repo::slot_objects;
 use crate::store::ByteRange;
 use crate::store::Source;
 use crate::store::Store;
-use crate::write::commit_object;
 
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
@@ -54,7 +58,7 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
     let config = match config(store, &keys)? {
         Some(config) => config,
         None => {
-            let found = match second.map(|second| config_object(second, &keys)).transpose()?.flatten() {
+            let found = match second.map(|second| config_bytes(second, &keys)).transpose()?.flatten() {
                 Some(object) => Some((object, "copied from the second store")),
                 None => kept()?.map(|object| (object, "written anew from the catalog")),
             };
@@ -63,24 +67,24 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
                               this on a machine that has a catalog of the repository";
                 return Err(Error::corrupt(CONFIG_NAME, detail));
             };
-            replace_object(&place.store, &object_name(CONFIG_NAME)?, Source::Bytes(&object))?;
+            replace_object(&place.store, &config_object(), Source::Bytes(&object))?;
             repaired.restored.push((CONFIG_NAME.into(), from));
             Config::decode(&object)?.prove(&keys)?
         }
     };
     for other in there.iter().filter(|slot| slot.info(&keys).is_ok()) {
-        let name = format!("keys/{}", other.id());
+        let name = slot_object(other.id());
         let ours = here.iter().find(|slot| slot.id() == other.id());
         let ours = ours.filter(|ours| ours.info(&keys).is_ok() && !(is_from_there && ours.id() == slot));
         match ours {
             Some(ours) if ours.bytes() != other.bytes() => {
                 let reason = "it differs from that of the second store, and only its passphrase tells which is whole";
-                repaired.left.push((name, reason.into()));
+                repaired.left.push((name.to_string(), reason.into()));
             }
             Some(_) => {}
             None => {
-                replace_object(&place.store, &object_name(&name)?, Source::Bytes(other.bytes()))?;
-                repaired.restored.push((name, "copied from the second store"));
+                replace_object(&place.store, &name, Source::Bytes(other.bytes()))?;
+                repaired.restored.push((name.to_string(), "copied from the second store"));
             }
         }
     }
@@ -94,7 +98,7 @@ fn slots(store: &dyn Store) -> Result<BTreeMap<SlotId, Slot>> {
     for object in slot_objects(store)?.iter().take(limits::SLOTS_MAX) {
         match store.get(&object.name, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX }).map(|bytes| Slot::parse(&bytes))
         {
-            Ok(Ok(slot)) if object.name.as_str() == format!("keys/{}", slot.id()) => _ = slots.insert(slot.id(), slot),
+            Ok(Ok(slot)) if object.name == slot_object(slot.id()) => _ = slots.insert(slot.id(), slot),
             Ok(_) => {}
             Err(error) => trouble = Some(error),
         }
@@ -114,7 +118,7 @@ fn repository_of(
     there: &BTreeMap<SlotId, Slot>,
 ) -> Result<Option<RepositoryId>> {
     for store in [Some(store), second].into_iter().flatten() {
-        match object(store, CONFIG_NAME)?.map(|bytes| Config::decode(&bytes)) {
+        match object(store, &config_object())?.map(|bytes| Config::decode(&bytes)) {
             Some(Ok(config)) => return Ok(Some(config.repository())),
             Some(Err(newer @ Error::TooNew { .. })) => return Err(newer),
             Some(Err(_)) | None => {}
@@ -123,8 +127,8 @@ fn repository_of(
     Ok(here.values().chain(there.values()).map(Slot::repository).next())
 }
 
-fn object(store: &dyn Store, name: &str) -> Result<Option<Vec<u8>>> {
-    match store.get(&object_name(name)?, ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX }) {
+fn object(store: &dyn Store, name: &ObjectName) -> Result<Option<Vec<u8>>> {
+    match store.get(name, ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX }) {
         Ok(bytes) => Ok(Some(bytes)),
         // What cannot be read, or is far too long, is to be put back like what is gone.
         Err(error) if error.is_of_the_object() => Ok(None),
@@ -134,12 +138,12 @@ fn object(store: &dyn Store, name: &str) -> Result<Option<Vec<u8>>> {
 
 /// The description in a store, if it is there and proves true.
 fn config(store: &dyn Store, keys: &Keys) -> Result<Option<Config>> {
-    let Some(object) = config_object(store, keys)? else { return Ok(None) };
+    let Some(object) = config_bytes(store, keys)? else { return Ok(None) };
     Config::decode(&object)?.prove(keys).map(Some)
 }
 
-fn config_object(store: &dyn Store, keys: &Keys) -> Result<Option<Vec<u8>>> {
-    let Some(bytes) = object(store, CONFIG_NAME)? else { return Ok(None) };
+fn config_bytes(store: &dyn Store, keys: &Keys) -> Result<Option<Vec<u8>>> {
+    let Some(bytes) = object(store, &config_object())? else { return Ok(None) };
     match Config::decode(&bytes).and_then(|config| config.prove(keys)) {
         Ok(_) => Ok(Some(bytes)),
         // A newer bygone has written it, and must not lose it to an older one.
@@ -169,12 +173,9 @@ pub fn repair_commits(
     let catalog = catalog.read();
     let mut known: BTreeMap<(ClientId, u64), Option<CommitHash>> = BTreeMap::new();
     for store in [Some(repository.store().as_ref()), second].into_iter().flatten() {
-        for listed in store.list("commits/")? {
-            let parts: Vec<&str> = listed.name.as_str().split('/').collect();
-            if let [_, client, seq] = parts.as_slice()
-                && let Some(place) = ClientId::from_hex(client).zip(seq.parse().ok())
-            {
-                known.insert(place, None);
+        for listed in store.list(COMMITS)? {
+            if let Some(ObjectKind::Commit(client, seq)) = listed.name.kind() {
+                known.insert((client, seq), None);
             }
         }
     }
@@ -201,13 +202,13 @@ pub fn repair_commits(
         };
         match found {
             Some((object, from)) => {
-                replace_object(repository.store(), &object_name(&name)?, Source::Bytes(&object))?;
-                repaired.restored.push((name, from));
+                replace_object(repository.store(), &name, Source::Bytes(&object))?;
+                repaired.restored.push((name.to_string(), from));
             }
             None => {
                 let reason = "no other machine or store that was asked has this commit: use --from, or run this on \
                               the machine that made it";
-                repaired.left.push((name, reason.into()));
+                repaired.left.push((name.to_string(), reason.into()));
             }
         }
     }

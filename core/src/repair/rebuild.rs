@@ -18,20 +18,19 @@ use crate::error::Result;
 use crate::frame;
 use crate::frame::Stored;
 use crate::frame::Unsealed;
-use crate::frame::VolumeKind;
-use crate::frame::volume_object;
 use crate::hash::IdKeys;
 use crate::hash::Sha256Stream;
 use crate::id::BlockId;
 use crate::id::NodeId;
 use crate::limits;
+use crate::objects::VolumeKind;
+use crate::objects::volume_object;
 use crate::read::Order;
 use crate::read::Reader;
 use crate::read::Verify;
 use crate::read::VolumeFile;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::spool;
 use crate::store::ByteRange;
 use crate::volume;
@@ -177,7 +176,7 @@ impl Rebuild {
         repaired: &mut Repaired,
     ) -> Result<Option<Rebuild>> {
         let (repository, catalog) = locked.parts();
-        let object = object_name(&volume_object(row.kind, row.name))?;
+        let object = volume_object(row.kind, row.name);
         let found_bytes = listed_bytes(repository, &object)?;
         let Some(layout) = Layout::of(repository, catalog.read(), row, found_bytes)? else {
             let reason = "this machine does not know what was in it: give a second store with --from";
@@ -208,7 +207,7 @@ impl Rebuild {
     /// Takes the frames that still open.
     fn salvage(&mut self, repository: &Repository, found_bytes: Option<u64>, read_cache: &ReadCache<'_>) -> Result<()> {
         let key = repository.keys().volume(&self.layout.salt);
-        let object = object_name(&volume_object(self.row.kind, self.row.name))?;
+        let object = volume_object(self.row.kind, self.row.name);
         let mut decompressor = Decompressor::new();
         let mut fetched = Run { start: 0, bytes: Vec::new() };
         let mut offset = HEADER_BYTES;
@@ -400,7 +399,7 @@ fn read_block(reader: &Reader, info: &BlockInfo) -> Result<Vec<u8>> {
 impl Part {
     /// The object that the volume is.
     pub fn object(&self) -> String {
-        volume_object(self.row.kind, self.row.name)
+        volume_object(self.row.kind, self.row.name).to_string()
     }
 
     /// True if some of it was found.

@@ -8,10 +8,11 @@
 //! This module reads a clock that only ever runs forwards, because nobody else can: waiting is its subject. What follows
 //! from the time is computed by `Bucket`, which is told it.
 
+use crate::lock::lock;
+use crate::lock::wait_timeout;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -99,7 +100,7 @@ impl Pace {
                 Grant::Bytes(bytes) => return bytes,
                 Grant::Wait(wait) => wait,
             };
-            bucket = self.changed.wait_timeout(bucket, wait).unwrap_or_else(PoisonError::into_inner).0;
+            bucket = wait_timeout(&self.changed, bucket, wait);
         }
     }
 
@@ -112,7 +113,7 @@ impl Pace {
 
     /// A panic elsewhere leaves a bucket that is right: it is changed by plain assignments.
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.bucket)
     }
 }
 

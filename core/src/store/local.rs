@@ -26,7 +26,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -57,9 +56,10 @@ use super::may_lie_there;
 use super::not_a_copy;
 use super::temporary::Published;
 use super::temporary::Temporary;
-use crate::config::CONFIG_NAME;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
+use crate::objects::CONFIG_NAME;
 
 /// Objects that are there already are compared in pieces of this size.
 const COMPARE_BYTES: u64 = 1 << 20;
@@ -226,12 +226,12 @@ impl LocalStore {
     }
 
     fn is_known_durable(&self, path: &str) -> bool {
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
+        lock(&self.durable).contains(path)
     }
 
     fn make_durable(&self, parent: &OwnedFd, path: &str) -> io::Result<()> {
         uninterrupted(|| fsync(parent))?;
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+        lock(&self.durable).insert(path.to_owned());
         Ok(())
     }
 

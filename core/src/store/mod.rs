@@ -1,21 +1,20 @@
 //! Where objects lie: a place that knows GET, PUT, LIST and DELETE, and is trusted with nothing.
 //!
 //! Stores differ in everything but the contract of [`Store`], which is written there and tested, sentence by sentence,
-//! by [`contract::contract`]. Whatever is written above this floor may rely on the contract and on nothing else.
+//! by `testing::contract`. Whatever is written above this floor may rely on the contract and on nothing else.
 //! What a store hands back is not believed: the floors above authenticate each byte.
 
-pub mod contract;
-pub mod faulty;
+pub mod empty;
 pub mod link;
 pub mod local;
-pub mod memory;
 pub mod rclone;
 pub mod retry;
 pub mod s3;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 mod address;
 mod beneath;
-mod name;
 mod temporary;
 
 use std::fs::File;
@@ -25,12 +24,13 @@ use std::os::unix::fs::FileExt;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::objects::is_at_top;
 
+pub use crate::objects::ObjectName;
 pub use address::Address;
 pub use address::Surroundings;
 pub use address::parse_address;
 pub use link::TRANSFERS_MAX;
-pub use name::ObjectName;
 
 /// Which bytes of an object are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +146,7 @@ pub struct Listed {
 
 /// A place for objects. All methods may be called from many threads at once.
 ///
-/// The contract, of which [`contract::contract`] tests each sentence that can be tested from outside (a loss of power and
+/// The contract, of which `testing::contract` tests each sentence that can be tested from outside (a loss of power and
 /// a vanished place are tested with the store that they happen to):
 ///
 /// 1. **Whole or not at all.** A PUT makes the object visible with all its bytes at once. When it returns, the object
@@ -203,8 +203,7 @@ pub trait Store: Send + Sync {
 
 /// True for what may lie at the top of a store that is not complete yet, such as a copy that was interrupted.
 fn may_lie_there(name: &str) -> bool {
-    const OURS: [&str; 6] = ["data", "meta", "commits", "keys", "running", "README-RECOVER.txt"];
-    OURS.contains(&name) || name.starts_with('.') || name == "lost+found"
+    is_at_top(name) || name.starts_with('.') || name == "lost+found"
 }
 
 /// The refusal of a place that holds something else.

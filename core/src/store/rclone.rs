@@ -19,8 +19,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -33,9 +31,11 @@ use super::Stored;
 use super::link::Link;
 use super::may_lie_there;
 use super::not_a_copy;
-use crate::config::CONFIG_NAME;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
+use crate::lock::wait;
+use crate::objects::CONFIG_NAME;
 
 mod client;
 mod process;
@@ -299,7 +299,7 @@ impl RcloneStore {
     fn turn<'s>(&'s self, name: &'s ObjectName) -> Turn<'s> {
         let mut writing = lock(&self.writing);
         while writing.contains(name) {
-            writing = self.written.wait(writing).unwrap_or_else(PoisonError::into_inner);
+            writing = wait(&self.written, writing);
         }
         writing.insert(name.clone());
         Turn { store: self, name }
@@ -317,11 +317,6 @@ impl Drop for Turn<'_> {
         lock(&self.store.writing).remove(self.name);
         self.store.written.notify_all();
     }
-}
-
-/// What these locks guard is never left half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store for RcloneStore {

@@ -207,11 +207,11 @@ impl Store for RetryStore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contract::contract;
-    use super::super::faulty::Fault;
-    use super::super::faulty::FaultyStore;
-    use super::super::memory::MemoryStore;
     use super::*;
+    use crate::store::testing::contract::contract;
+    use crate::store::testing::faulty::Fault;
+    use crate::store::testing::faulty::FaultyStore;
+    use crate::store::testing::memory::MemoryStore;
     use std::sync::Mutex;
 
     const WHOLE: ByteRange = ByteRange::Whole { bytes_max: 100 };

@@ -20,15 +20,14 @@ use crate::commit::Losses;
 use crate::entry::Time;
 use crate::error::Result;
 use crate::limits;
+use crate::objects::commit_object;
+use crate::objects::marker_object;
 use crate::repo::LockedRepository;
-use crate::repo::object_name;
 use crate::store::ByteRange;
 use crate::watch::Watch;
 use crate::write::Changes;
 use crate::write::announce;
 use crate::write::commit_changes;
-use crate::write::commit_object;
-use crate::write::running_marker;
 
 /// What was accepted.
 #[derive(Debug, Default)]
@@ -72,8 +71,7 @@ pub fn accept_loss(
         locked.catalog().announce_again(&again)?;
         commit_changes(locked, time, Changes { losses, ..Changes::default() })?;
     }
-    let marker = running_marker(locked)?;
-    locked.repository().store().delete(&marker)?;
+    locked.repository().store().delete(&marker_object(locked.client()))?;
     accepted.open = alarms_open(locked)?;
     Ok(accepted)
 }
@@ -122,7 +120,7 @@ fn said_by_nobody(locked: &mut LockedRepository, listing: &super::Listing) -> Re
     let repository = locked.repository();
     for (client, seq) in listing.commits.keys() {
         let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
-        let bytes = match repository.store().get(&object_name(&commit_object(*client, *seq))?, range) {
+        let bytes = match repository.store().get(&commit_object(*client, *seq), range) {
             Ok(bytes) => bytes,
             Err(error) if error.is_of_the_object() => continue,
             Err(error) => return Err(error),

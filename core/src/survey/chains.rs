@@ -24,12 +24,11 @@ use crate::hash::sha256;
 use crate::id::ClientId;
 use crate::id::CommitHash;
 use crate::limits;
+use crate::objects::commit_object;
 use crate::parallel::side_by_side;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::store::ByteRange;
 use crate::store::TRANSFERS_MAX;
-use crate::write::commit_object;
 
 /// A commit that the catalog has not adopted yet.
 pub struct Unseen {
@@ -137,7 +136,7 @@ impl Comparison<'_> {
     }
 
     fn trouble(&mut self, diagnosis: Diagnosis, client: ClientId, first: u64, last: u64, detail: &str) {
-        let object = commit_object(client, first);
+        let object = commit_object(client, first).to_string();
         let is_told = self.out.troubles.iter().any(|told| told.object == object);
         if is_told || (first..=last).all(|seq| self.is_accepted(client, seq)) {
             return;
@@ -175,7 +174,7 @@ impl Comparison<'_> {
         let name = commit_object(client, seq);
         let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
         let shown = self.listing.commits.get(&(client, seq));
-        let bytes = match self.repository.store().get(&object_name(&name)?, range) {
+        let bytes = match self.repository.store().get(&name, range) {
             Ok(bytes) => bytes,
             Err(error) if error.is_absent() => {
                 return Ok(Read::Bad(Diagnosis::RemoteMissing, "the store lists it and does not have it".into()));

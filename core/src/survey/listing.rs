@@ -5,17 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::CONFIG_NAME;
 use crate::error::Result;
-use crate::frame::VolumeKind;
-use crate::frame::volume_object;
 use crate::id::ClientId;
-use crate::id::SlotId;
 use crate::id::VolumeName;
-use crate::repo::README_NAME;
+use crate::objects::ObjectKind;
+use crate::objects::VolumeKind;
 use crate::repo::Repository;
 use crate::store::Listed;
-use crate::write::commit_object;
 
 /// How the store shows an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,30 +55,12 @@ impl Listing {
     fn add(&mut self, object: Listed) {
         let Listed { name, bytes, etag } = object;
         let shown = Shown { bytes, etag };
-        let parts: Vec<&str> = name.as_str().split('/').collect();
-        match parts.as_slice() {
-            [CONFIG_NAME | README_NAME] => {}
-            ["keys", id] if SlotId::from_hex(id).is_some() => {}
-            ["running", client] if ClientId::from_hex(client).is_some() => {
-                self.markers.extend(ClientId::from_hex(client));
-            }
-            ["commits", client, seq] => match ClientId::from_hex(client).zip(seq.parse::<u64>().ok()) {
-                Some((client, seq)) if seq > 0 && commit_object(client, seq) == name.as_str() => {
-                    self.commits.insert((client, seq), shown);
-                }
-                _ => self.strange.push(name.to_string()),
-            },
-            [.., hex] => {
-                let kinds = [VolumeKind::Data, VolumeKind::Meta].into_iter();
-                let volume = VolumeName::from_hex(hex);
-                let places = volume.into_iter().flat_map(|volume| kinds.clone().map(move |kind| (kind, volume)));
-                let place = places.clone().find(|(kind, volume)| volume_object(*kind, *volume) == name.as_str());
-                match place {
-                    Some(place) => drop(self.volumes.insert(place, shown)),
-                    None => self.strange.push(name.to_string()),
-                }
-            }
-            [] => self.strange.push(name.to_string()),
+        match name.kind() {
+            Some(ObjectKind::Config | ObjectKind::Readme | ObjectKind::Slot(_)) => {}
+            Some(ObjectKind::Marker(client)) => self.markers.push(client),
+            Some(ObjectKind::Commit(client, seq)) => drop(self.commits.insert((client, seq), shown)),
+            Some(ObjectKind::Volume(kind, volume)) => drop(self.volumes.insert((kind, volume), shown)),
+            None => self.strange.push(name.to_string()),
         }
     }
 
@@ -110,6 +88,10 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::CONFIG_NAME;
+    use crate::objects::README_NAME;
+    use crate::objects::commit_object;
+    use crate::objects::volume_object;
     use crate::store::ObjectName;
 
     #[test]
@@ -122,8 +104,8 @@ mod tests {
             README_NAME,
             &format!("keys/{client}"),
             &format!("running/{client}"),
-            &commit,
-            &data,
+            commit.as_str(),
+            data.as_str(),
             &misplaced,
             &format!("commits/{client}/7"),
             &format!("commits/{client}/0000000000000000"),

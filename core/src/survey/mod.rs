@@ -22,15 +22,17 @@ use crate::crypto::random;
 use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
-use crate::frame::volume_object;
 use crate::id::ClientId;
 use crate::id::VolumeName;
+use crate::objects::ObjectName;
+use crate::objects::VolumeKind;
+use crate::objects::chain_title;
+use crate::objects::commit_object;
+use crate::objects::marker_object;
+use crate::objects::volume_object;
 use crate::repo::LockedRepository;
-use crate::repo::object_name;
 use crate::store::ByteRange;
 use crate::write::announce;
-use crate::write::commit_object;
-use crate::write::running_marker;
 use crate::write::settle_listed;
 
 pub use accept::Accepted;
@@ -165,7 +167,7 @@ fn is_back(look: &Look, alarm: &Alarm, loss: ChainLoss) -> bool {
 }
 
 /// One look, and the objects that should be listed and are not.
-fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<String>)> {
+fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<ObjectName>)> {
     let listing = Listing::of(locked.repository())?;
     let settled =
         settle_listed(locked, |kind, name| listing.volume(kind, name).map(|shown| (shown.bytes, shown.etag.clone())))?;
@@ -175,7 +177,7 @@ fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<S
     if !chains.confirmed.is_empty() {
         catalog.commits_listed(&chains.confirmed)?;
     }
-    let mut absent: Vec<String> = chains.absent.iter().map(|(client, seq)| commit_object(*client, *seq)).collect();
+    let mut absent: Vec<ObjectName> = chains.absent.iter().map(|(client, seq)| commit_object(*client, *seq)).collect();
     let retired: HashSet<VolumeName> =
         chains.commits.iter().flat_map(|unseen| &unseen.commit.volumes_retired).copied().collect();
     for mark in catalog.read().volume_marks()? {
@@ -206,15 +208,15 @@ fn stale(own: ClientId, commits: u64) -> Finding {
          restored from an old copy, or is used on two machines. It has caught up and the backup goes on. If this machine \
          was cloned or its home copied, run `bygone recover --force` on one of the two to give it a chain of its own"
     );
-    Finding { diagnosis: Diagnosis::LocalStale, object: format!("commits/{own}"), detail }
+    Finding { diagnosis: Diagnosis::LocalStale, object: chain_title(own), detail }
 }
 
 /// Asks for some of the objects that two lists did not show. One that is there proves the lists wrong.
-fn ask_for(locked: &LockedRepository, absent: &[String]) -> Result<()> {
+fn ask_for(locked: &LockedRepository, absent: &[ObjectName]) -> Result<()> {
     let step = (absent.len() / ABSENT_ASKED_MAX).max(1);
     for name in absent.iter().step_by(step).take(ABSENT_ASKED_MAX) {
         let store = locked.repository().store();
-        match store.get(&object_name(name)?, ByteRange::Part { offset: 0, bytes: 1 }) {
+        match store.get(name, ByteRange::Part { offset: 0, bytes: 1 }) {
             Ok(_) => {
                 let cause = format!(
                     "the list does not show {name}, which is there: a list that is not whole proves nothing, so nothing \
@@ -245,7 +247,7 @@ pub fn adopt(locked: &mut LockedRepository, unseen: &Unseen, listing: &Listing) 
 
 /// Gives this machine another client. A marker of the old one is replaced: first the new one, then the old one goes.
 fn chain_of_its_own(locked: &mut LockedRepository, is_announced: bool) -> Result<()> {
-    let old = running_marker(locked)?;
+    let old = marker_object(locked.client());
     let client = ClientId(random()?);
     locked.client_renew(client)?;
     if is_announced {
@@ -264,7 +266,7 @@ pub fn unexplained(locked: &mut LockedRepository, listing: &Listing) -> Result<V
         detail: detail.to_owned(),
     };
     let volumes = listing.volumes().filter(|(_, name, _)| !known.contains(name));
-    let volumes = volumes.map(|(kind, name, _)| unknown(volume_object(kind, name), ORPHAN));
+    let volumes = volumes.map(|(kind, name, _)| unknown(volume_object(kind, name).to_string(), ORPHAN));
     let strange = listing.strange().iter().map(|name| unknown(name.clone(), STRANGE));
     Ok(volumes.chain(strange).collect())
 }
@@ -281,10 +283,16 @@ pub fn alarms_open(locked: &mut LockedRepository) -> Result<Vec<Finding>> {
 /// An alarm about a volume.
 pub fn volume_alarm(
     diagnosis: Diagnosis,
-    (object, name): (String, VolumeName),
+    kind: VolumeKind,
+    name: VolumeName,
     detail: impl Into<String>,
     shown: Option<&Shown>,
 ) -> Alarm {
-    let shown = shown.map(Shown::to_line);
-    Alarm { diagnosis, object, detail: detail.into(), subject: Subject::Volume(name), shown }
+    Alarm {
+        diagnosis,
+        object: volume_object(kind, name).to_string(),
+        detail: detail.into(),
+        subject: Subject::Volume(name),
+        shown: shown.map(Shown::to_line),
+    }
 }

@@ -18,13 +18,12 @@ use crate::commit::VolumeAdded;
 use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
-use crate::frame::VolumeKind;
-use crate::frame::volume_object;
 use crate::hash::Sha256Stream;
 use crate::id::VolumeName;
+use crate::objects::VolumeKind;
+use crate::objects::volume_object;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::store::ByteRange;
 use crate::volume::TRAILER_BYTES;
 use crate::volume::parse_trailer_salt;
@@ -62,7 +61,7 @@ pub fn compare_volumes(
     let (news, back, first_etags) = (News::default(), Vec::new(), Vec::new());
     let mut comparison = Comparison { listing, watch, bytes_left, probes_left, news, back, first_etags };
     for mark in &marks {
-        let alarm = if alarms.is_empty() { None } else { about(&volume_object(mark.kind, mark.name)) };
+        let alarm = if alarms.is_empty() { None } else { about(volume_object(mark.kind, mark.name).as_str()) };
         comparison.volume(locked, mark, alarm)?;
     }
     if !comparison.first_etags.is_empty() {
@@ -196,8 +195,7 @@ impl Comparison<'_> {
         detail: &str,
         shown: Option<&Shown>,
     ) -> Result<()> {
-        let object = (volume_object(mark.kind, mark.name), mark.name);
-        let alarm = volume_alarm(diagnosis, object, detail, shown);
+        let alarm = volume_alarm(diagnosis, mark.kind, mark.name, detail, shown);
         if locked.catalog().alarm_raise(&alarm)? {
             self.news.raised.push(Finding::of(&alarm));
         }
@@ -207,8 +205,8 @@ impl Comparison<'_> {
     /// It is as it should be.
     fn end(&mut self, locked: &mut LockedRepository, mark: &VolumeMark) -> Result<()> {
         let object = volume_object(mark.kind, mark.name);
-        if locked.catalog().alarm_end(&object)? {
-            self.news.ended.push(object);
+        if locked.catalog().alarm_end(object.as_str())? {
+            self.news.ended.push(object.to_string());
         }
         Ok(())
     }
@@ -216,7 +214,7 @@ impl Comparison<'_> {
 
 /// The hash of the first `bytes` bytes of what lies in a volume's place: its name, if it is as it was stored.
 pub fn hash_of_volume(repository: &Repository, kind: VolumeKind, name: VolumeName, bytes: u64) -> Result<VolumeName> {
-    let object = object_name(&volume_object(kind, name))?;
+    let object = volume_object(kind, name);
     let mut hash = Sha256Stream::new();
     let mut offset = 0;
     while offset < bytes {
@@ -230,7 +228,7 @@ pub fn hash_of_volume(repository: &Repository, kind: VolumeKind, name: VolumeNam
 /// The volume that lies in the place of another, if its end says so.
 fn other_volume(locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown) -> Result<Option<VolumeName>> {
     let Some(offset) = shown.bytes.checked_sub(TRAILER_BYTES) else { return Ok(None) };
-    let name = object_name(&volume_object(mark.kind, mark.name))?;
+    let name = volume_object(mark.kind, mark.name);
     let range = ByteRange::Part { offset, bytes: TRAILER_BYTES };
     // It is lost either way: whatever hinders this look must not hinder the finding.
     let trailer = match locked.repository().store().get(&name, range) {

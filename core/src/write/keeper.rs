@@ -14,8 +14,8 @@ use crate::catalog::CatalogWriter;
 use crate::catalog::NewVolume;
 use crate::catalog::VolumeState;
 use crate::error::Result;
+use crate::objects::volume_object;
 use crate::repo::Repository;
-use crate::repo::object_name;
 use crate::store::Source;
 use crate::store::Stored;
 use crate::watch::Watch;
@@ -81,7 +81,7 @@ pub(super) fn put_volumes(repository: &Repository, puts: &Receiver<Put>, done: &
     for Put { row, volume } in puts {
         let put = || {
             watch.check()?;
-            let name = object_name(&volume_object(&volume))?;
+            let name = volume_object(volume.kind, volume.name);
             repository.store().put(&name, Source::File { file: &volume.spool, bytes: volume.bytes })
         };
         let result: Result<Stored> = put();
@@ -93,8 +93,4 @@ pub(super) fn put_volumes(repository: &Repository, puts: &Receiver<Put>, done: &
             return;
         }
     }
-}
-
-fn volume_object(volume: &PackedVolume) -> String {
-    crate::frame::volume_object(volume.kind, volume.name)
 }

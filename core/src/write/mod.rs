@@ -46,10 +46,11 @@ use crate::id::CommitHash;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
 use crate::limits;
+use crate::lock::lock;
+use crate::objects::commit_object;
+use crate::objects::marker_object;
 use crate::repo::LockedRepository;
-use crate::repo::object_name;
 use crate::snapshot::Snapshot;
-use crate::store::ObjectName;
 use crate::store::Source;
 use crate::watch::Watch;
 
@@ -85,26 +86,19 @@ struct FirstError(Mutex<Option<Error>>);
 
 impl FirstError {
     fn set(&self, error: Error) {
-        if let Ok(mut first) = self.0.lock() {
-            first.get_or_insert(error);
-        }
+        lock(&self.0).get_or_insert(error);
     }
 
     fn take(&self) -> Option<Error> {
-        self.0.lock().ok().and_then(|mut first| first.take())
+        lock(&self.0).take()
     }
 }
 
 /// Puts the marker that says that this client is about to write. It comes before the catalog is synced with the store,
 /// and goes when the backup is committed; after a crash it stays until the next backup of this client.
 pub fn announce(locked: &LockedRepository) -> Result<()> {
-    let marker = running_marker(locked)?;
+    let marker = marker_object(locked.client());
     locked.repository().store().put(&marker, Source::Bytes(b"a backup is running\n")).map(|_| ())
-}
-
-/// The marker of this client's runs.
-pub fn running_marker(locked: &LockedRepository) -> Result<ObjectName> {
-    object_name(&format!("running/{}", locked.client()))
 }
 
 /// Makes a snapshot of the tree that `body` gives to the writer. If `body` fails, nothing is committed; volumes that
@@ -136,8 +130,7 @@ pub fn backup<T>(
         totals: crate::snapshot::Totals { unreadable, ..tree.totals },
     };
     commit_changes(locked, options.time, Changes { snapshots_added: vec![snapshot.clone()], ..Changes::default() })?;
-    let marker = running_marker(locked)?;
-    locked.repository().store().delete(&marker)?;
+    locked.repository().store().delete(&marker_object(locked.client()))?;
     locked.catalog().checkpoint()?;
     Ok((result, snapshot))
 }
@@ -158,8 +151,7 @@ pub fn store_again<T>(
         Ok(result)
     })?;
     commit_changes(locked, time, Changes::default())?;
-    let marker = running_marker(locked)?;
-    locked.repository().store().delete(&marker)?;
+    locked.repository().store().delete(&marker_object(locked.client()))?;
     Ok(result)
 }
 
@@ -260,7 +252,7 @@ fn commit_once(locked: &mut LockedRepository, time: Time, unannounced: Unannounc
         losses: changes.losses,
     };
     let seq = own.map_or(0, |head| head.seq) + 1;
-    let name = object_name(&commit_object(client, seq))?;
+    let name = commit_object(client, seq);
     let object = commit.seal(&repository.keys().commit(client, seq), client, seq).map_err(|e| Error::Invalid {
         what: format!("the snapshot cannot be committed: {e}: shorten its tags, host name or paths"),
     })?;
@@ -282,9 +274,4 @@ fn commit_once(locked: &mut LockedRepository, time: Time, unannounced: Unannounc
             catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: stored.etag }, &object, &commit)
         }
     }
-}
-
-/// Name of the object that holds a commit: the number is padded so that names sort as numbers do.
-pub fn commit_object(client: ClientId, seq: u64) -> String {
-    format!("commits/{client}/{seq:016}")
 }

@@ -8,19 +8,18 @@
 use std::collections::HashMap;
 
 use crate::error::Result;
-use crate::frame::VolumeKind;
-use crate::frame::volume_object;
 use crate::id::VolumeName;
+use crate::objects::VolumeKind;
+use crate::objects::volume_object;
 use crate::repo::LockedRepository;
-use crate::repo::object_name;
 
 /// Settles all intended volumes, by a LIST if there are any. Answers how many were found to be stored.
 pub fn settle(locked: &mut LockedRepository) -> Result<u64> {
     let mut listed = HashMap::new();
     if !locked.catalog().read().volumes_intended()?.is_empty() {
-        for kind in [VolumeKind::Data, VolumeKind::Meta] {
-            let objects = locked.repository().store().list(&format!("{}/", kind.folder()))?;
-            listed.extend(objects.into_iter().map(|object| (object.name.as_str().to_owned(), object)));
+        for kind in VolumeKind::ALL {
+            let objects = locked.repository().store().list(kind.folder())?;
+            listed.extend(objects.into_iter().map(|object| (object.name.clone(), object)));
         }
     }
     settle_listed(locked, |kind, name| {
@@ -40,7 +39,7 @@ pub fn settle_listed(
                 locked.catalog().volume_stored(volume.id, etag.as_deref())?;
                 found += 1;
             }
-            _ => gone.push((volume.id, object_name(&volume_object(volume.kind, volume.name))?)),
+            _ => gone.push((volume.id, volume_object(volume.kind, volume.name))),
         }
     }
     let (rows, names): (Vec<_>, Vec<_>) = gone.into_iter().unzip();

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bygone_core::store::ObjectName;
-use bygone_core::store::faulty::{Fault, FaultyStore, Verb};
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::faulty::{Fault, FaultyStore, Verb};
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::write::{Changes, commit_changes};
 
 use crate::kit::{File, Machine, codes, file, first_machine, names, nothing_deleted, sample};
@@ -200,8 +200,9 @@ fn a_commit_whose_answer_was_lost_is_ours_and_not_a_sign_of_an_old_catalog() {
     let (store, machine) = with_history();
     let faulty = Arc::new(FaultyStore::new(store.clone()));
     let machine = machine.on(faulty.clone());
-    let commits_put =
-        |call: &&bygone_core::store::faulty::Call| call.verb == Verb::Put && call.object.starts_with("commits/");
+    let commits_put = |call: &&bygone_core::store::testing::faulty::Call| {
+        call.verb == Verb::Put && call.object.starts_with("commits/")
+    };
     // Which call it is, is learnt from a run of the same kind.
     let twin = Arc::new(FaultyStore::new(Arc::new(store.fork())).with_connections(1));
     let rehearsal = machine.cloned().on(twin.clone());

@@ -8,12 +8,12 @@ use bygone_core::check::{self, ReadData, Report};
 use bygone_core::commit::Commit;
 use bygone_core::entry::Time;
 use bygone_core::error::Result;
-use bygone_core::frame::volume_object;
+use bygone_core::objects::volume_object;
 use bygone_core::read::Order;
 use bygone_core::recover::{self, Learnt};
 use bygone_core::repo::{LockedRepository, Place, Repository};
 use bygone_core::snapshot::Snapshot;
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::store::{ObjectName, Store};
 use bygone_core::survey::{self, Accepted, Finding};
 use bygone_core::watch::Watch;
@@ -80,7 +80,7 @@ impl Machine {
     /// The objects of the volumes that its catalog knows.
     pub fn known_volumes(&self) -> Vec<String> {
         let marks = self.open().catalog().read().volume_marks().unwrap();
-        marks.iter().map(|mark| volume_object(mark.kind, mark.name)).collect()
+        marks.iter().map(|mark| volume_object(mark.kind, mark.name).to_string()).collect()
     }
 
     pub fn lose_catalog_if_any(&self) {

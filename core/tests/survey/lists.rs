@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bygone_core::error::{Error, Result};
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 
 use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread;
 
 use bygone_core::id::SnapshotId;
-use bygone_core::store::faulty::{Fault, FaultyStore};
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::faulty::{Fault, FaultyStore};
+use bygone_core::store::testing::memory::MemoryStore;
 
 use crate::kit::{File, Machine, codes, file, first_machine, names, nothing_deleted};
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bygone_core::catalog::{LearntVolume, NewVolume, VolumeState};
 use bygone_core::entry::Time;
-use bygone_core::frame::VolumeKind;
 use bygone_core::id::VolumeName;
 use bygone_core::limits::COMMIT_VOLUMES_EACH;
-use bygone_core::store::memory::{Counts, MemoryStore};
+use bygone_core::objects::VolumeKind;
+use bygone_core::store::testing::memory::{Counts, MemoryStore};
 use bygone_core::store::{ObjectName, Source, Store};
 use bygone_core::volume::Index;
 use bygone_core::write::{self, Changes};

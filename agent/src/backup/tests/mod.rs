@@ -28,7 +28,7 @@ use bygone_core::error::Result;
 use bygone_core::id::NodeId;
 use bygone_core::limits;
 use bygone_core::repo;
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::watch::Watch;
 use bygone_core::write;
 use bygone_core::write::Cutter;

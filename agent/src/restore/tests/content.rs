@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use bygone_core::store::faulty::FaultyStore;
+use bygone_core::store::testing::faulty::FaultyStore;
 
 use super::*;
 use crate::backup::Excludes;

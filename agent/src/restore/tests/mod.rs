@@ -30,7 +30,7 @@ use bygone_core::repo::Repository;
 use bygone_core::repo::Secret;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::store::ObjectName;
-use bygone_core::store::memory::MemoryStore;
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::watch::Watch;
 use bygone_core::write;
 use bygone_core::write::BackupOptions;

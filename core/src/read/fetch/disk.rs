@@ -23,7 +23,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -39,6 +38,7 @@ use nix::unistd::lseek;
 use super::pieces::Object;
 use super::pieces::PIECE_BYTES;
 use crate::id::VolumeName;
+use crate::lock::lock;
 
 /// Files that are kept open.
 const OPEN_MAX: usize = 64;
@@ -151,7 +151,7 @@ impl Disk {
 
     /// The file of a volume. Its time of change is when it was used last, as far as [`OPEN_MAX`] tells that.
     fn file(&self, object: &Object, create: bool) -> io::Result<Arc<File>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         if let Some(file) = open.get(&object.volume) {
             return Ok(Arc::clone(file));
         }
@@ -170,7 +170,7 @@ impl Disk {
     fn make_room(&self, bytes: u64) -> io::Result<()> {
         // Others keep things here too: they are counted from time to time.
         if self.uncounted.fetch_add(bytes, Ordering::Relaxed) + bytes > self.options.margin_bytes() {
-            let _sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+            let _sweeping = lock(&self.sweeping);
             self.uncounted.store(0, Ordering::Relaxed);
             self.used.store(bytes_in(&self.options.dir)?, Ordering::Relaxed);
         }
@@ -178,7 +178,7 @@ impl Disk {
         if !is_full() && !self.lacks_space(bytes)? {
             return Ok(());
         }
-        let _sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let _sweeping = lock(&self.sweeping);
         let mut files = files(&self.options.dir)?;
         files.sort_by_key(|file| file.used_at);
         let mut used: u64 = files.iter().map(|file| file.bytes).sum();
@@ -260,7 +260,7 @@ impl CacheReader {
 
     /// Sealed bytes of a volume, if all of them are here. They may be spoilt, as nothing here is checked.
     pub fn read(&self, name: VolumeName, range: &Range<u64>) -> Option<Vec<u8>> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         if last.as_ref().is_none_or(|(last, _)| *last != name) {
             let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
             let file = File::options().read(true).custom_flags(flags).open(self.dir.join(name.to_hex()));

@@ -7,7 +7,6 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::Once;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -35,6 +34,9 @@ use super::state::Then;
 use super::state::Urgency;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
+use crate::lock::wait;
+use crate::lock::wait_timeout;
 use crate::read::Counters;
 use crate::store::ByteRange;
 use crate::store::Store;
@@ -224,7 +226,7 @@ impl Drop for Pool {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn is_here(&self, state: &State, object: &Object, piece: u32) -> bool {
@@ -336,7 +338,7 @@ impl Shared {
             if let Some(job) = state.take(self.clock.now()) {
                 return Some(job);
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.work, state);
         }
     }
 
@@ -393,9 +395,9 @@ impl Shared {
             state = match next {
                 Some(next) => {
                     let wait = next.saturating_sub(now);
-                    self.waits.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+                    wait_timeout(&self.waits, state, wait)
                 }
-                None => self.waits.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => wait(&self.waits, state),
             };
         }
     }

@@ -13,9 +13,9 @@ use super::pieces::PIECE_BYTES;
 use super::*;
 use crate::store::ObjectName;
 use crate::store::Source;
-use crate::store::faulty::Fault;
-use crate::store::faulty::FaultyStore;
-use crate::store::memory::MemoryStore;
+use crate::store::testing::faulty::Fault;
+use crate::store::testing::faulty::FaultyStore;
+use crate::store::testing::memory::MemoryStore;
 
 struct Far {
     store: Arc<FaultyStore>,

@@ -16,8 +16,8 @@ use nix::unistd::mkfifo;
 use tempfile::TempDir;
 use tempfile::tempdir;
 
-use super::super::contract::contract;
 use super::*;
+use crate::store::testing::contract::contract;
 
 const WHOLE: ByteRange = ByteRange::Whole { bytes_max: 1 << 30 };
 

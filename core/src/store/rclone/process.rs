@@ -6,6 +6,7 @@
 //!
 //! The kernel's rule is "when the thread that started it ends", so one thread starts it and stays until its end.
 
+use crate::lock::lock;
 use std::collections::VecDeque;
 use std::io;
 use std::io::BufRead;
@@ -16,7 +17,6 @@ use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -102,7 +102,7 @@ struct Said(Mutex<VecDeque<String>>);
 
 impl Said {
     fn push(&self, line: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lock(&self.0);
         if lines.len() == SAID_LINES_MAX {
             lines.pop_front();
         }
@@ -110,7 +110,7 @@ impl Said {
     }
 
     fn all(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = lock(&self.0);
         lines.iter().cloned().collect::<Vec<_>>().join("; ")
     }
 }
@@ -139,13 +139,13 @@ impl Process {
 
     /// True if it runs no more.
     pub(super) fn has_ended(&self) -> bool {
-        !matches!(self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait(), Ok(None))
+        !matches!(lock(&self.child).try_wait(), Ok(None))
     }
 
     /// Its number, for tests that kill it.
     #[cfg(test)]
     pub(super) fn pid(&self) -> nix::unistd::Pid {
-        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = lock(&self.child);
         nix::unistd::Pid::from_raw(child.id().try_into().unwrap())
     }
 
@@ -161,7 +161,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         {
-            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut child = lock(&self.child);
             // Whatever had been asked of it has been answered; if not, whoever asked takes it for failed.
             let _ = child.kill();
             let _ = child.wait();

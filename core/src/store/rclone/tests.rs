@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tempfile::tempdir;
 
-use super::super::contract::contract;
 use super::*;
+use crate::store::testing::contract::contract;
 
 const WHOLE: ByteRange = ByteRange::Whole { bytes_max: 1 << 20 };
 

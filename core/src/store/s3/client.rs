@@ -11,7 +11,6 @@ use std::io;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
@@ -43,6 +42,7 @@ use super::address::Style;
 use super::trouble::Trouble;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
 use crate::store::Source;
 use crate::store::link::Link;
 use crate::watch::Watch;
@@ -253,7 +253,7 @@ impl Client {
     }
 
     fn keys(&self) -> Result<S3Keys> {
-        let mut known = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.keys);
         let now = self.now();
         let lasts =
             |keys: &S3Keys, left| keys.expires.is_none_or(|end| end.duration_since(now).is_ok_and(|rest| rest > left));

@@ -8,11 +8,10 @@
 use std::borrow::Cow;
 use std::io;
 
-use quick_xml::Reader;
-use quick_xml::events::Event;
 use serde::Deserialize;
 
 use super::trouble::Trouble;
+use super::xml::root;
 
 /// More pages than this are refused: four million volumes are 256 TB.
 pub(super) const PAGES_MAX: usize = 4_000;
@@ -113,19 +112,6 @@ impl<'a> Pages<'a> {
         }
         self.token = Some(next);
         Ok((items, true))
-    }
-}
-
-/// The name of the outermost element, without its namespace's prefix, if `text` is XML.
-pub(super) fn root(text: &str) -> Option<String> {
-    let mut reader = Reader::from_str(text);
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(element) => return String::from_utf8(element.local_name().as_ref().to_vec()).ok(),
-            Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
-            Event::Text(text) if text.iter().all(u8::is_ascii_whitespace) => {}
-            _ => return None,
-        }
     }
 }
 

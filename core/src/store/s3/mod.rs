@@ -25,6 +25,7 @@ mod listing;
 mod parts;
 mod put;
 mod trouble;
+mod xml;
 
 use std::io;
 use std::sync::Arc;

@@ -16,7 +16,6 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use serde::Deserialize;
@@ -31,14 +30,15 @@ use super::client::Payload;
 use super::hashes::Hashes;
 use super::hashes::hash;
 use super::listing::PAGE_BYTES_MAX;
-use super::listing::root;
 use super::listing::unescaped;
 use super::put::CONDITION;
 use super::put::taken_in;
 use super::trouble::Refusal;
 use super::trouble::Trouble;
+use super::xml::root;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Stored;
@@ -64,7 +64,7 @@ struct Upload {
 
 impl Uploads {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

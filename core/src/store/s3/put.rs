@@ -1,7 +1,6 @@
 //! Making an object: whether it is there already, the PUT of one that goes whole, and what an answer must say.
 
 use std::io;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use ureq::http::HeaderName;
@@ -19,6 +18,7 @@ use super::hashes::hash;
 use super::trouble::Trouble;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Stored;
@@ -51,7 +51,7 @@ impl S3Store {
         if hashes.parts.len() > 1 {
             hashes = hash(source, 0).map_err(failed)?;
         }
-        let _alone = (!is_named_by_hash).then(|| self.writer.lock().unwrap_or_else(PoisonError::into_inner));
+        let _alone = (!is_named_by_hash).then(|| lock(&self.writer));
         if !is_named_by_hash && let Some(stored) = self.already_there(name, source, &hashes)? {
             return Ok(stored);
         }

@@ -211,7 +211,7 @@ fn of_tls(cause: &str) -> io::Error {
 /// Reads an error's XML; of anything else, nothing.
 fn parse_error(body: &[u8]) -> ErrorBody {
     let text = std::str::from_utf8(body).unwrap_or_default();
-    let is_error = super::listing::root(text).as_deref() == Some("Error");
+    let is_error = super::xml::root(text).as_deref() == Some("Error");
     let parsed = is_error.then(|| quick_xml::de::from_str::<ErrorBody>(text).ok()).flatten().unwrap_or_default();
     let plain = |text: String| text.chars().take(200).collect::<String>().escape_debug().to_string();
     ErrorBody { code: plain(parsed.code), message: plain(parsed.message), region: parsed.region }

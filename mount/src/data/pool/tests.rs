@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use bygone_core::store::faulty::Fault;
+use bygone_core::store::testing::faulty::Fault;
 
 use super::*;
 use crate::testing::CACHE_BYTES_MAX;

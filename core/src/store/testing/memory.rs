@@ -8,16 +8,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
 
 /// What a [`MemoryStore`] was asked for since it was made or since [`MemoryStore::forget_counts`]. Calls that failed are
 /// counted, their bytes are not.
@@ -95,7 +95,7 @@ impl MemoryStore {
 
     /// A panic in another thread leaves the objects as they were: each change is one insertion or one removal.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -133,7 +133,7 @@ impl Store for MemoryStore {
         let stored = Stored { etag: Some(etag(&bytes)) };
         match state.objects.get(name) {
             Some(there) if **there == *bytes => {}
-            Some(_) => return Err(super::already_there(name)),
+            Some(_) => return Err(crate::store::already_there(name)),
             None => {
                 state.counts.bytes_put += bytes.len() as u64;
                 state.objects.insert(name.clone(), bytes.into());
@@ -145,7 +145,7 @@ impl Store for MemoryStore {
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let mut state = self.state();
         state.counts.lists += 1;
-        super::check_prefix(prefix)?;
+        crate::store::check_prefix(prefix)?;
         let within = state.objects.iter().filter(|(name, _)| name.as_str().starts_with(prefix));
         let listed = |(name, bytes): (&ObjectName, &Arc<[u8]>)| Listed {
             name: name.clone(),

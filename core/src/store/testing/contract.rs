@@ -16,12 +16,12 @@ use std::thread;
 use nix::sys::memfd::MFdFlags;
 use nix::sys::memfd::memfd_create;
 
-use super::ByteRange;
-use super::ObjectName;
-use super::Source;
-use super::Store;
 use super::faulty::scramble;
 use crate::error::Error;
+use crate::store::ByteRange;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
 
 const THREADS: u64 = 8;
 const LARGE_BYTES: usize = 3 << 20;

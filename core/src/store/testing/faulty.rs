@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
 use crate::error::Error;
 use crate::error::Result;
+use crate::lock::lock;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
 
 /// What each injected error says of itself.
 const INJECTED: &str = "injected fault";
@@ -100,7 +100,7 @@ struct Closed {
 
 impl Gate {
     fn pass(&self, name: &ObjectName) {
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closed = lock(&self.closed);
         let holds = |closed: &&mut Closed| name.as_str().starts_with(&closed.beginning);
         let Some(gate) = closed.as_mut().filter(holds) else { return };
         gate.held += 1;
@@ -112,9 +112,19 @@ impl Gate {
     }
 
     fn set(&self, closed: Option<Closed>) {
-        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = closed;
+        *lock(&self.closed) = closed;
         self.changed.notify_all();
     }
+}
+
+/// What is asked of the store.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    verb: Verb,
+    /// Name, or prefix for a LIST.
+    object: &'a str,
+    /// Of a GET.
+    range: Option<ByteRange>,
 }
 
 impl FaultyStore {
@@ -146,7 +156,7 @@ impl FaultyStore {
 
     /// True while GETs are held up.
     pub fn is_closed(&self) -> bool {
-        self.gate.closed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        lock(&self.gate.closed).is_some()
     }
 
     /// Ends a stall.
@@ -199,17 +209,18 @@ impl FaultyStore {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Carries out one call with the fault that is due; `lie` is what the two lies do to its answer.
     fn call<T>(
         &self,
-        (verb, object, range): (Verb, &str, Option<ByteRange>),
+        request: Request<'_>,
         work: impl FnOnce() -> Result<T>,
         lie: impl FnOnce(Fault, u64, &mut T),
     ) -> Result<T> {
-        let (number, fault, last_put) = self.begin(verb, object, range);
+        let Request { verb, object, .. } = request;
+        let (number, fault, last_put) = self.begin(request);
         let doing = match verb {
             Verb::Get => "read",
             Verb::Put => "write",
@@ -233,7 +244,8 @@ impl FaultyStore {
     }
 
     /// Writes the call down and says its number, its fault, and whether it is the last PUT before death.
-    fn begin(&self, verb: Verb, object: &str, range: Option<ByteRange>) -> (u64, Option<Fault>, bool) {
+    fn begin(&self, request: Request<'_>) -> (u64, Option<Fault>, bool) {
+        let Request { verb, object, range } = request;
         let mut state = self.state();
         let number = state.calls.len() as u64 + 1;
         let mut fault = state.planned.remove(&number).or_else(|| state.random_fault(number));
@@ -284,11 +296,19 @@ impl Store for FaultyStore {
             Fault::Flip => flip(bytes, number),
             _ => bytes.truncate(bytes.len() / 2),
         };
-        self.call((Verb::Get, name.as_str(), Some(range)), || self.inner.get(name, range), lie)
+        self.call(
+            Request { verb: Verb::Get, object: name.as_str(), range: Some(range) },
+            || self.inner.get(name, range),
+            lie,
+        )
     }
 
     fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
-        self.call((Verb::Put, name.as_str(), None), || self.inner.put(name, source), |_, _, _| {})
+        self.call(
+            Request { verb: Verb::Put, object: name.as_str(), range: None },
+            || self.inner.put(name, source),
+            |_, _, _| {},
+        )
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
@@ -297,7 +317,7 @@ impl Store for FaultyStore {
                 listed.truncate(listed.len() / 2);
             }
         };
-        self.call((Verb::List, prefix, None), || self.inner.list(prefix), lie)
+        self.call(Request { verb: Verb::List, object: prefix, range: None }, || self.inner.list(prefix), lie)
     }
 
     fn clear(&self, names: &[ObjectName]) -> Result<()> {
@@ -305,7 +325,11 @@ impl Store for FaultyStore {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
-        self.call((Verb::Delete, name.as_str(), None), || self.inner.delete(name), |_, _, _| {})
+        self.call(
+            Request { verb: Verb::Delete, object: name.as_str(), range: None },
+            || self.inner.delete(name),
+            |_, _, _| {},
+        )
     }
 }
 
