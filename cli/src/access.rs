@@ -1,9 +1,9 @@
 //! Keys, region, service and certificates for a bucket, from where other programs look for them too.
 //!
-//! Variables, files and services are those of the AWS programs, read by aws-creds; what an address says is stronger. Like
-//! `settings`, this module reads the environment and the clock so that nothing below it has to.
+//! Variables, files and services are those of the AWS programs, read by aws-creds; what an address says is stronger.
+//! That library looks for keys anew whenever they have expired, in the environment too.
 
-use std::env;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use bygone_core::store::s3::S3Keys;
 /// Name of the session for which a role's keys are asked.
 const SESSION_NAME: &str = "bygone";
 
-/// What the environment has for this address.
-pub fn s3_access(address: &S3Address) -> Result<S3Access> {
-    access_in(address, &|name| env::var(name).ok().filter(|value| !value.is_empty()))
+/// How to reach `address`, by the `variables` of the environment.
+pub fn s3_access(address: &S3Address, variables: &BTreeMap<String, String>) -> Result<S3Access> {
+    access_in(address, &|name| variables.get(name).cloned())
 }
 
 fn access_in(address: &S3Address, get: &dyn Fn(&str) -> Option<String>) -> Result<S3Access> {
@@ -144,7 +144,6 @@ fn is_without_proxy(host: &str, no_proxy: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn access(address: &str, environment: &[(&str, &str)]) -> Result<S3Access> {
         let environment: BTreeMap<_, _> = environment.iter().copied().collect();

@@ -17,26 +17,21 @@
 //! not known is an error: a limit that is misspelt must not be no limit.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::Deserialize;
-use serde::Deserializer;
-use serde::de::Unexpected;
-use serde::de::Visitor;
 
 use bygone_core::store::Address;
-use bygone_core::store::TRANSFERS_MAX;
 use bygone_core::store::parse_address;
 
 use crate::exit::Failure;
 use crate::exit::Result;
-use crate::settings::parse_patience;
-use crate::settings::parse_size;
+use crate::units::Parallel;
+use crate::units::Patience;
+use crate::units::Rate;
 
 /// Its name, below the directory of bygone's configuration.
 pub const FILE_NAME: &str = "config.toml";
@@ -121,11 +116,6 @@ impl Configuration {
         let profile_name = format!("profile.{}", profile.unwrap_or_default());
         Ok(Configuration { profile: settle(chosen, &profile_name)?, defaults: settle(file.defaults, "defaults")? })
     }
-
-    /// What a backup is told by the profile, or else by the defaults.
-    pub fn of_backup<T: Clone>(&self, key: impl Fn(&Section) -> &Option<T>) -> Option<T> {
-        key(&self.profile).as_ref().or(key(&self.defaults).as_ref()).cloned()
-    }
 }
 
 /// Parses the file; what is wrong with it begins with its line and key.
@@ -187,85 +177,10 @@ fn whole(path: &Path, home: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
-/// Bytes a second, or none for no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate(pub Option<u64>);
-
-/// Reads a rate: `500k`, `2M`, `2MiB/s` or `none`.
-pub fn parse_rate(text: &str) -> std::result::Result<Rate, String> {
-    if text == "none" {
-        return Ok(Rate(None));
-    }
-    let wrong =
-        || format!("{text:?} is not a rate: write bytes a second as in 500k, 2M or 800KB/s, or none for no limit");
-    match parse_size(text.strip_suffix("/s").unwrap_or(text)) {
-        Ok(0) => Err("0 bytes a second would never end: write none for no limit".to_owned()),
-        Ok(bytes) => Ok(Rate(Some(bytes))),
-        Err(_) => Err(wrong()),
-    }
-}
-
-impl<'de> Deserialize<'de> for Rate {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Rate, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Rate;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("bytes a second, as in \"500k\" or \"2M\", or \"none\"")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> std::result::Result<Rate, E> {
-                let rate = u64::try_from(bytes).ok().filter(|bytes| *bytes > 0);
-                rate.map(|rate| Rate(Some(rate))).ok_or_else(|| E::invalid_value(Unexpected::Signed(bytes), &self))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Rate, E> {
-                parse_rate(text).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(Text)
-    }
-}
-
-/// How many transfers at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "usize")]
-pub struct Parallel(pub usize);
-
-impl TryFrom<usize> for Parallel {
-    type Error = String;
-
-    fn try_from(count: usize) -> std::result::Result<Parallel, String> {
-        if (1..=TRANSFERS_MAX).contains(&count) {
-            return Ok(Parallel(count));
-        }
-        Err(format!("{count} transfers at a time are not possible: 1 to {TRANSFERS_MAX} are"))
-    }
-}
-
-/// How long an outage of the store may last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Patience(pub Duration);
-
-impl TryFrom<String> for Patience {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Patience, String> {
-        parse_patience(&text).map(Patience)
-    }
-}
-
-/// Reads a number of transfers.
-pub fn parse_parallel(text: &str) -> std::result::Result<Parallel, String> {
-    let count = text.parse::<usize>().map_err(|_| format!("{text:?} is not a number from 1 to {TRANSFERS_MAX}"))?;
-    Parallel::try_from(count)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tempfile::tempdir;
 
     fn read(text: &str, profile: Option<&str>) -> Result<Configuration> {
@@ -360,17 +275,5 @@ mod tests {
         assert_eq!(Configuration::read(none, None, None).unwrap(), Configuration::default());
         let told = Configuration::read(none, Some("p"), None).unwrap_err().to_string();
         assert!(told.contains("/nowhere/config.toml") && told.contains("[profile.p]"), "{told}");
-    }
-
-    #[test]
-    fn rates_are_bytes_a_second() {
-        let good =
-            [("500k", Some(512_000)), ("2M", Some(2 << 20)), ("2MiB/s", Some(2 << 20)), ("1MB/s", Some(1_000_000))];
-        for (text, rate) in good.into_iter().chain([("none", None), ("7", Some(7))]) {
-            assert_eq!(parse_rate(text), Ok(Rate(rate)), "{text}");
-        }
-        for bad in ["", "0", "0k", "fast", "-1", "1/s/s", "1.5M"] {
-            assert!(parse_rate(bad).is_err(), "{bad:?}");
-        }
     }
 }

@@ -1,0 +1,70 @@
+//! Opening a repository and its store, by the settings.
+
+use std::sync::Arc;
+
+use bygone_core::error;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
+use bygone_core::store::Address;
+use bygone_core::store::Store;
+use bygone_core::store::Surroundings;
+use bygone_core::watch::Watch;
+
+use crate::access::s3_access;
+use crate::exit::Result;
+use crate::passphrase;
+use crate::passphrase::Purpose;
+use crate::settings::Locations;
+use crate::settings::Settings;
+
+impl Settings {
+    /// The repository's place. A directory exists; a bucket was not asked yet.
+    pub fn place(&self, watch: &Arc<Watch>) -> Result<Place> {
+        self.place_by(watch, Address::open)
+    }
+
+    /// The place of a repository that may lack what says that it is one.
+    pub fn place_to_repair(&self, watch: &Arc<Watch>) -> Result<Place> {
+        self.place_by(watch, Address::open_incomplete)
+    }
+
+    /// The place of a repository that is about to be made; a directory is made.
+    pub fn new_place(&self, watch: &Arc<Watch>) -> Result<Place> {
+        self.place_by(watch, Address::create)
+    }
+
+    fn place_by(
+        &self,
+        watch: &Arc<Watch>,
+        open: impl FnOnce(&Address, &Surroundings<'_>) -> error::Result<Arc<dyn Store>>,
+    ) -> Result<Place> {
+        let Locations { address, catalog_base, .. } = self.locations()?;
+        let store = self.store_by(watch, &address, open)?;
+        Ok(Place { store, catalog_base })
+    }
+
+    /// A store, at the end of this machine's link: its limits count for a second store as well.
+    pub fn store_by(
+        &self,
+        watch: &Arc<Watch>,
+        address: &Address,
+        open: impl FnOnce(&Address, &Surroundings<'_>) -> error::Result<Arc<dyn Store>>,
+    ) -> Result<Arc<dyn Store>> {
+        let s3_access = |address: &_| s3_access(address, &self.environment.access);
+        let surroundings = Surroundings { link: &self.link, watch, patience: self.patience, s3_access: &s3_access };
+        Ok(open(address, &surroundings)?)
+    }
+
+    /// Opens the repository, asking for the passphrase if it must. Ends early if `watch` is cancelled meanwhile.
+    pub fn open(&self, watch: &Arc<Watch>) -> Result<Repository> {
+        // First the store: nobody should type a passphrase only to hear that the disk is not there.
+        let found = Repository::find(&self.place(watch)?)?;
+        Ok(found.open(&self.passphrase(Purpose::Open, watch)?)?)
+    }
+
+    /// The passphrase that opens the repository, or that a new one shall have.
+    pub fn passphrase(&self, purpose: Purpose, watch: &Watch) -> Result<Secret> {
+        passphrase::obtain(&self.passphrase, purpose, watch, self.json)
+    }
+}
