@@ -248,6 +248,12 @@ pub enum Error {
         /// What is wrong with it, and what would be right.
         what: String,
     },
+    /// This program broke a rule of its own: nobody's input is to blame. Nothing wrong has been stored.
+    #[error("a bug in bygone: {what}: please report it")]
+    Defect {
+        /// Which rule.
+        what: String,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Cancelled,
@@ -269,6 +275,40 @@ impl Error {
         Error::Disagree { diagnosis, object: object.to_string(), detail: detail.to_string() }
     }
 
+    /// The catalog contradicts itself, or lacks what it must have, about `object`.
+    pub fn local_corrupt(object: impl fmt::Display, detail: impl fmt::Display) -> Error {
+        let detail = format!("{detail}: run `bygone recover --force`, which rebuilds the catalog from the store");
+        Error::disagree(Diagnosis::LocalCorrupt, object, detail)
+    }
+
+    /// A defect of this program.
+    pub fn defect(what: impl fmt::Display) -> Error {
+        Error::Defect { what: what.to_string() }
+    }
+
+    /// The same error once more, for several readers that one failure concerns.
+    pub fn again(&self) -> Error {
+        match self {
+            Error::NoRepository { store } => Error::NoRepository { store: store.clone() },
+            Error::Exists { what, hint } => Error::Exists { what: what.clone(), hint },
+            Error::NotFound { what, hint } => Error::NotFound { what: what.clone(), hint },
+            Error::WrongKey { store, slots } => Error::WrongKey { store: store.clone(), slots: *slots },
+            Error::Locked { path } => Error::Locked { path: path.clone() },
+            Error::Disagree { diagnosis, object, detail } => Error::disagree(*diagnosis, object, detail),
+            Error::Corrupt { object, detail } => Error::corrupt(object, detail),
+            Error::Store { doing, object, source } => Error::store(doing, object, cause_again(source)),
+            Error::Catalog { path, detail } => Error::Catalog { path: path.clone(), detail: detail.clone() },
+            Error::Local { doing, path, source } => {
+                Error::Local { doing, path: path.clone(), source: cause_again(source) }
+            }
+            Error::TooNew { what, found, known } => Error::TooNew { what: what.clone(), found: *found, known: *known },
+            Error::Limit { what, found, max } => Error::Limit { what, found: *found, max: *max },
+            Error::Invalid { what } => Error::Invalid { what: what.clone() },
+            Error::Defect { what } => Error::defect(what),
+            Error::Cancelled => Error::Cancelled,
+        }
+    }
+
     /// The code of what is wrong, where there is one.
     pub fn diagnosis(&self) -> Option<Diagnosis> {
         match self {
@@ -285,6 +325,7 @@ impl Error {
             | Error::TooNew { .. }
             | Error::Limit { .. }
             | Error::Invalid { .. }
+            | Error::Defect { .. }
             | Error::Cancelled => None,
         }
     }
@@ -319,6 +360,14 @@ impl Error {
     }
 }
 
+/// The same cause once more: number or kind, and text.
+fn cause_again(source: &io::Error) -> io::Error {
+    match source.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(source.kind(), source.to_string()),
+    }
+}
+
 /// What a store's failure is, as far as its cause says.
 fn of_store(source: &io::Error) -> Option<Diagnosis> {
     use io::ErrorKind;
@@ -348,6 +397,48 @@ fn is_full(source: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_given_again_is_the_same() {
+        let store = |source| Error::store("read", "data/x", source);
+        let (what, path) = (|| "w".to_owned(), || "/p".to_owned());
+        let errors = [
+            Error::NoRepository { store: path() },
+            Error::Exists { what: what(), hint: "h" },
+            Error::NotFound { what: what(), hint: "h" },
+            Error::WrongKey { store: path(), slots: 2 },
+            Error::Locked { path: path() },
+            Error::disagree(Diagnosis::RemoteForked, "o", "d"),
+            Error::local_corrupt("o", "d"),
+            Error::corrupt("o", "d"),
+            store(io::Error::from_raw_os_error(5)),
+            store(io::ErrorKind::UnexpectedEof.into()),
+            store(io::Error::new(io::ErrorKind::TimedOut, "t")),
+            Error::Catalog { path: path(), detail: what() },
+            Error::Local { doing: "open", path: path(), source: io::ErrorKind::StorageFull.into() },
+            Error::TooNew { what: what(), found: 2, known: 1 },
+            Error::Limit { what: "w", found: 2, max: 1 },
+            Error::Invalid { what: what() },
+            Error::defect("d"),
+            Error::Cancelled,
+        ];
+        for error in errors {
+            let again = error.again();
+            assert_eq!(std::mem::discriminant(&again), std::mem::discriminant(&error), "{error}");
+            assert_eq!((again.to_string(), again.diagnosis()), (error.to_string(), error.diagnosis()));
+            let facts = |error: &Error| (error.is_absent(), error.is_short(), error.is_bad_sector(), error.is_outage());
+            assert_eq!(facts(&again), facts(&error), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_whose_fault_it_is() {
+        assert_eq!(Error::defect("x").to_string(), "a bug in bygone: x: please report it");
+        assert_eq!(Error::defect("x").diagnosis(), None);
+        let local = Error::local_corrupt("directory d", "it is gone");
+        assert_eq!(local.diagnosis(), Some(Diagnosis::LocalCorrupt));
+        assert!(local.to_string().starts_with("LOCAL_CORRUPT: directory d: it is gone: run `bygone recover --force`"));
+    }
 
     #[test]
     fn codes_are_distinct_and_go_there_and_back() {

@@ -156,8 +156,7 @@ impl Catalog {
     }
 
     fn damaged(&self, detail: &str) -> Error {
-        let hint = "run `bygone recover --force`, which rebuilds the catalog from the store";
-        Error::disagree(Diagnosis::LocalCorrupt, self.path.display(), format!("{detail}: {hint}"))
+        Error::local_corrupt(self.path.display(), detail)
     }
 }
 
@@ -291,8 +290,7 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
             return Error::Local { doing: "write to the catalog", path: path.display().to_string(), source };
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            let detail = format!("{error}: run `bygone recover --force`, which rebuilds the catalog from the store");
-            return Error::disagree(Diagnosis::LocalCorrupt, path.display(), detail);
+            return Error::local_corrupt(path.display(), error);
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => " (another process has held it for too long)",
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {

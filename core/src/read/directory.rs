@@ -107,7 +107,7 @@ impl Directory {
     }
 
     fn broken(&self, detail: &str) -> Error {
-        Error::corrupt(format!("directory {}", self.root), detail)
+        Error::local_corrupt(format!("directory {}", self.root), detail)
     }
 }
 

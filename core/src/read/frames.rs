@@ -21,7 +21,7 @@ use super::fetch::Fetch;
 use super::fetch::FetchOptions;
 use super::fetch::Footprint;
 use super::fetch::Object;
-use super::fetch::Told;
+use super::fetch::SharedError;
 use super::fetch::Want;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeRow;
@@ -209,7 +209,9 @@ impl Frames {
                     return Ok(plain);
                 }
                 Found::Claimed(claim) => {
-                    let lost = || Err(Error::corrupt(format!("volume number {}", at.volume), "a frame was not made"));
+                    let lost = || {
+                        Err(Error::defect(format!("frame {} of volume number {} was not made", at.ordinal, at.volume)))
+                    };
                     return self.make(claim).into_iter().next().unwrap_or_else(lost);
                 }
                 Found::Next(claim) => {
@@ -276,7 +278,7 @@ impl Frames {
             let mut damaged = self.damaged();
             for (ordinal, error) in run.zip(&made).filter_map(|(ordinal, plain)| Some((ordinal, plain.as_ref().err()?)))
             {
-                damaged.insert(volume.at(ordinal), self.fetch.now(), Told::of(error));
+                damaged.insert(volume.at(ordinal), self.fetch.now(), SharedError::of(error));
             }
         }
         Ok(made)
@@ -288,7 +290,7 @@ impl Frames {
         made
     }
 
-    fn failed_lately(&self, volume: &OpenVolume, run: Range<u32>) -> Option<Told> {
+    fn failed_lately(&self, volume: &OpenVolume, run: Range<u32>) -> Option<SharedError> {
         let mut damaged = self.fetch.is_far().then(|| self.damaged())?;
         run.into_iter().find_map(|ordinal| damaged.get(volume.at(ordinal), self.fetch.now()))
     }
@@ -303,7 +305,7 @@ impl Frames {
             return Ok(Arc::clone(volume));
         }
         let row = lock(&self.catalog).volume(id)?;
-        let row = row.ok_or_else(|| Error::corrupt(format!("volume number {id}"), "it is not in the catalog"))?;
+        let row = row.ok_or_else(|| Error::local_corrupt(format!("volume number {id}"), "it is not in the catalog"))?;
         let name = volume_object(row.kind, row.name);
         let object = Arc::new(Object { volume: id, name, bytes: row.bytes });
         let volume = Arc::new(OpenVolume { key: self.keys.volume(&row.salt), object, row });
@@ -329,7 +331,10 @@ impl OpenVolume {
     fn want(&self, run: Range<u32>) -> Result<Want> {
         let places = self.row.frames.get(run.start as usize..run.end as usize).unwrap_or_default();
         let (Some((start, _)), Some((last, info))) = (places.first(), places.last()) else {
-            return Err(Error::corrupt(&self.object.name, format!("it has no frame {}", run.start)));
+            return Err(Error::local_corrupt(
+                &self.object.name,
+                format!("a block is placed in frame {}, which it does not have", run.start),
+            ));
         };
         Ok(Want { object: Arc::clone(&self.object), range: *start..last + u64::from(info.stored_bytes) })
     }

@@ -148,7 +148,7 @@ impl View {
             match &*self.node(id)? {
                 Decoded::Leaf(_) => leaves.push(id),
                 Decoded::Branch(_) if depth >= limits::NODE_LEVELS_MAX => {
-                    return Err(Error::corrupt(format!("directory {root}"), "it has too many levels"));
+                    return Err(Error::local_corrupt(format!("directory {root}"), "it has too many levels"));
                 }
                 Decoded::Branch(branch) => {
                     stack.extend(branch.children.iter().rev().map(|child| (child.id, depth + 1)));

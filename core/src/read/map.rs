@@ -86,10 +86,13 @@ impl Page {
             let (id, place) = match extent {
                 Extent::Hole { .. } => ([0; 32], None),
                 Extent::Block { id, length } => {
-                    let place = catalog.locate(&id.0)?.map(|(place, _)| place).filter(|place| place.length == *length);
-                    let place = place.ok_or_else(|| {
+                    let place = catalog.locate(&id.0)?.map(|(place, _)| place).ok_or_else(|| {
                         Error::corrupt(format!("block {id}"), "no volume that is known holds it: see `bygone check`")
                     })?;
+                    if place.length != *length {
+                        let detail = format!("a file has {length} bytes of it, its row has {}", place.length);
+                        return Err(Error::local_corrupt(format!("block {id}"), detail));
+                    }
                     (id.0, Some(place))
                 }
             };
@@ -135,7 +138,8 @@ impl FileMap {
                         ListNode::Branch { children, .. } => stack.extend(children.iter().rev().map(|c| c.id)),
                         ListNode::Extents(_) => {
                             map.pages.push((map.length, id));
-                            map.length += node.bytes().map_err(|e| Error::corrupt(format!("block list {id}"), e))?;
+                            map.length +=
+                                node.bytes().map_err(|e| Error::local_corrupt(format!("block list {id}"), e))?;
                         }
                     }
                 }
@@ -167,7 +171,7 @@ impl FileMap {
 
     /// Looks the page that holds `offset` up.
     pub(super) fn load_page(&self, catalog: &Catalog, offset: u64) -> Result<Arc<Page>> {
-        let broken = || Error::corrupt("a block list", "it ends before its file does");
+        let broken = || Error::local_corrupt("a block list", "it ends before its file does");
         let (start, id) = self.page_at(offset).ok_or_else(broken)?;
         let ListNode::Extents(extents) = list_node(catalog, id)? else { return Err(broken()) };
         let page = Arc::new(Page::resolve(catalog, start, &extents)?);
@@ -184,8 +188,8 @@ impl FileMap {
 }
 
 fn list_node(catalog: &Catalog, id: NodeId) -> Result<ListNode> {
-    let row = catalog.node(id)?.ok_or_else(|| {
-        Error::corrupt(format!("block list {id}"), "it is not in the catalog: run `bygone recover --force`")
-    })?;
-    ListNode::decode(&row.body).map_err(|e| Error::corrupt(format!("block list {id}"), e))
+    let row = catalog
+        .node(id)?
+        .ok_or_else(|| Error::local_corrupt(format!("block list {id}"), "it is not in the catalog"))?;
+    ListNode::decode(&row.body).map_err(|e| Error::local_corrupt(format!("block list {id}"), e))
 }

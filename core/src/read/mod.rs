@@ -257,7 +257,7 @@ impl Reader {
         for (frame, part) in place {
             let plain = self.frames.get(frame)?;
             let bytes = plain.get(part).ok_or_else(|| {
-                Error::corrupt(format!("block {}", hex(&segment.id)), "the catalog places it beyond its volume's end")
+                Error::local_corrupt(format!("block {}", hex(&segment.id)), "it is placed beyond the end of its volume")
             })?;
             out.extend_from_slice(bytes);
         }

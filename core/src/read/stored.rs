@@ -55,5 +55,5 @@ impl View {
 }
 
 fn unknown(volume: i64) -> Error {
-    Error::corrupt(format!("volume number {volume}"), "it is not in the catalog as a file needs it")
+    Error::local_corrupt(format!("volume number {volume}"), "a file needs more of it than the catalog has")
 }

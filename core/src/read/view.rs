@@ -180,17 +180,18 @@ impl View {
         if let Some(node) = self.kept.borrow().nodes.get(&id) {
             return Ok(Arc::clone(node));
         }
-        let row = self.catalog.node(id)?.ok_or_else(|| {
-            Error::corrupt(format!("directory {id}"), "it is not in the catalog: run `bygone recover --force`")
-        })?;
+        let row = self
+            .catalog
+            .node(id)?
+            .ok_or_else(|| Error::local_corrupt(format!("directory {id}"), "it is not in the catalog"))?;
         let decoded = Arc::new(match Node::decode(&row.body) {
             Ok(Node::Leaf(entries)) => {
                 let versions = row.versions.into_iter().chain(std::iter::repeat(0));
                 Decoded::Leaf(entries.into_iter().map(Arc::new).zip(versions).collect())
             }
             Ok(Node::Branch(branch)) => Decoded::Branch(branch),
-            Ok(Node::List(_)) => return Err(Error::corrupt(format!("directory {id}"), "it is a block list")),
-            Err(e) => return Err(Error::corrupt(format!("directory {id}"), e)),
+            Ok(Node::List(_)) => return Err(Error::local_corrupt(format!("directory {id}"), "it is a block list")),
+            Err(e) => return Err(Error::local_corrupt(format!("directory {id}"), e)),
         });
         self.keep(id, &decoded);
         Ok(decoded)

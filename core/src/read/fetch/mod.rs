@@ -29,7 +29,6 @@ mod pool;
 mod state;
 
 use std::collections::HashMap;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +43,7 @@ pub use disk::cache_usage;
 pub use footprint::Footprint;
 
 pub(super) use failed::Failed;
-pub(super) use failed::Told;
+pub(super) use failed::SharedError;
 pub(super) use meter::Clock;
 pub(super) use pieces::Object;
 
@@ -193,8 +192,8 @@ impl Fetch {
             let came = match receiver.recv() {
                 Ok(Ok(came)) => came,
                 // The object ends sooner than was thought; maybe not before the end of what is wanted.
-                Ok(Err(Told::Store { kind: io::ErrorKind::UnexpectedEof, .. })) => return alone(),
-                Ok(Err(told)) => return Err(told.again()),
+                Ok(Err(error)) if error.is_short() => return alone(),
+                Ok(Err(error)) => return Err(error.again()),
                 Err(_) => return Err(Error::Cancelled),
             };
             if let Some(sealed) = assemble(pool, want, &came) {

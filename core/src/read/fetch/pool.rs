@@ -17,7 +17,7 @@ use super::FetchOptions;
 use super::Want;
 use super::allowance::Allowance;
 use super::disk::Disk;
-use super::failed::Told;
+use super::failed::SharedError;
 use super::forward::Luck;
 use super::forward::Window;
 use super::held::Bytes;
@@ -241,7 +241,7 @@ impl Shared {
         state: &mut State,
         object: &Arc<Object>,
         pieces: Range<u32>,
-    ) -> std::result::Result<Vec<u32>, Told> {
+    ) -> std::result::Result<Vec<u32>, SharedError> {
         let now = self.clock.now();
         let mut missing = Vec::new();
         let mut luck = Luck::There;
@@ -317,7 +317,7 @@ impl Shared {
             let span = job.run.object.span(&job.run.pieces);
             let got = self.within_allowance(&job.run.object, span, job.urgency, || self.get(&job));
             let kept = got.as_ref().is_ok_and(|pieces| self.keep(&job, pieces));
-            let got = got.as_deref().map_err(Told::of);
+            let got = got.as_deref().map_err(SharedError::of);
             let mut state = self.state();
             if let (false, Ok(pieces)) = (kept, &got) {
                 pieces.iter().for_each(|(at, bytes)| state.held.insert(*at, bytes.clone()));
@@ -380,7 +380,8 @@ impl Shared {
     fn watch_deadlines(&self) {
         let seconds = self.options.deadline.as_secs_f32();
         let text = format!("the store gave no answer for {seconds} seconds: see --read-timeout");
-        let why = Told::of(&Error::store("read", self.store.address(), io::Error::new(io::ErrorKind::TimedOut, text)));
+        let why =
+            SharedError::of(&Error::store("read", self.store.address(), io::Error::new(io::ErrorKind::TimedOut, text)));
         let mut state = self.state();
         while !state.closed {
             let now = self.clock.now();
@@ -403,11 +404,11 @@ impl Shared {
     }
 }
 
-fn refused(object: &Object, pieces: &Range<u32>, why: &str) -> Told {
+fn refused(object: &Object, pieces: &Range<u32>, why: &str) -> SharedError {
     let span = object.span(pieces);
     let text = format!("it is not in the cache, and {why}");
     let error = Error::store("read", &object.name, io::Error::new(io::ErrorKind::PermissionDenied, text));
-    Told::of(&at_offset(error, &span))
+    SharedError::of(&at_offset(error, &span))
 }
 
 /// The error, with the bytes that were asked for.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::failed::Failed;
-use super::failed::Told;
+use super::failed::SharedError;
 use super::forward::Streams;
 use super::held::Bytes;
 use super::held::Held;
@@ -58,7 +58,7 @@ pub(super) struct Job {
 }
 
 /// What a waiter is told: the pieces that came while he waited, or why one of them did not.
-pub(super) type Outcome = std::result::Result<HashMap<PieceAt, Bytes>, Told>;
+pub(super) type Outcome = std::result::Result<HashMap<PieceAt, Bytes>, SharedError>;
 /// What is called when a waiter's pieces are all here, or one cannot be had.
 pub(super) type Then = Box<dyn FnOnce(Outcome) + Send>;
 
@@ -222,7 +222,12 @@ impl State {
     }
 
     /// A request has ended. Those who waited are to be told, without the lock.
-    pub fn land(&mut self, job: &Job, now: Duration, came: Result<&[(PieceAt, Bytes)], &Told>) -> Vec<(Then, Outcome)> {
+    pub fn land(
+        &mut self,
+        job: &Job,
+        now: Duration,
+        came: Result<&[(PieceAt, Bytes)], &SharedError>,
+    ) -> Vec<(Then, Outcome)> {
         if job.urgency == Urgency::Ahead {
             self.ahead_threads -= 1;
             self.ahead_bytes -= job.run.pieces.len() as u64 * PIECE_BYTES;
@@ -269,7 +274,7 @@ impl State {
     }
 
     /// Gives those up whose time is over, and says when that of the next one is.
-    pub fn expire(&mut self, now: Duration, why: &Told) -> (Vec<(Then, Outcome)>, Option<Duration>) {
+    pub fn expire(&mut self, now: Duration, why: &SharedError) -> (Vec<(Then, Outcome)>, Option<Duration>) {
         let over: Vec<u64> =
             self.waiters.iter().filter(|(_, waiter)| waiter.deadline <= now).map(|(number, _)| *number).collect();
         let mut told = Vec::new();

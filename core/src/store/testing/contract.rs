@@ -191,7 +191,7 @@ fn parts_are_exact(store: &dyn Store) {
         assert!(matches!(refused, Error::Store { .. }) && !refused.is_absent(), "{bytes} bytes from {offset}: {shown}");
         assert!(shown.contains("data/object"), "the object is named: {shown}");
     }
-    assert!(matches!(get(0, 0), Err(Error::Invalid { .. })), "no bytes cannot be asked for");
+    assert!(matches!(get(0, 0), Err(Error::Defect { .. })), "no bytes cannot be asked for");
     put(store, "empty", b"");
     assert!(store.get(&name("empty"), ByteRange::Part { offset: 0, bytes: 1 }).is_err());
 }
@@ -232,7 +232,7 @@ fn lists_go_by_whole_segments(store: &dyn Store) {
         assert_eq!(names(store, nothing), [""; 0], "{nothing} is a good prefix of nothing");
     }
     for bad in ["data", "data/0", "/", "//", "data//", "../", "data/../", "./", "A/", "*/", "data/00/x"] {
-        assert!(matches!(store.list(bad), Err(Error::Invalid { .. })), "{bad:?} is no prefix");
+        assert!(matches!(store.list(bad), Err(Error::Defect { .. })), "{bad:?} is no prefix");
     }
 }
 
