@@ -350,7 +350,7 @@ impl Error {
     /// True if the object that was asked for is what is wrong, and not the store: it is absent, damaged, longer than it
     /// may be, or lies on a bad place of a disk. If the store is in trouble, it is better to stop than to take every object
     /// for lost.
-    pub fn is_of_the_object(&self) -> bool {
+    pub fn is_object_fault(&self) -> bool {
         self.is_absent() || self.is_bad_sector() || matches!(self, Error::Corrupt { .. } | Error::Limit { .. })
     }
 

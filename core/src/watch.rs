@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watch_lets_work_go_on_until_it_is_cancelled_and_never_after() {
+    fn a_cancelled_watch_stops_work_for_good() {
         let watch = Watch::new();
         assert!(watch.check().is_ok(), "nobody has cancelled yet");
         std::thread::scope(|scope| {
@@ -220,7 +220,7 @@ mod tests {
         watch.trouble_over(true);
         watch.trouble(3, "away");
         watch.trouble_over(false);
-        let told: Vec<String> = told_out.try_iter().collect();
-        assert_eq!(told, ["away; trying again", "the store answers again", "away; trying again"]);
+        let messages: Vec<String> = told_out.try_iter().collect();
+        assert_eq!(messages, ["away; trying again", "the store answers again", "away; trying again"]);
     }
 }

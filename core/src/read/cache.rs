@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_reaches_as_far_as_frames_are_free_if_they_are_read_in_order() {
+    fn an_ordered_claim_reaches_to_the_first_taken_frame() {
         let cache = Cache::new(10_000);
         assert_eq!(claimed(cache.find(AT(5), REACH)).ordinals(), 5..6, "the one before was not asked for");
         let mut first = claimed(cache.find(AT(0), REACH));

@@ -260,8 +260,8 @@ impl Frames {
     fn make_run(&self, volume: i64, run: Range<u32>) -> Result<Vec<Result<Arc<Vec<u8>>>>> {
         let volume = self.volume(volume)?;
         let want = volume.want(run.clone())?;
-        if let Some(told) = self.failed_lately(&volume, run.clone()) {
-            return Err(told.again());
+        if let Some(error) = self.failed_lately(&volume, run.clone()) {
+            return Err(error.again());
         }
         let mut sealed = self.fetch.bytes(&want)?;
         let mut made = self.open(&volume, run.clone(), &mut sealed.bytes);

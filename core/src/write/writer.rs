@@ -266,14 +266,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Stores a block that was lost and found again, outside of any file.
-    pub fn block_again(&mut self, block: Block) -> Result<()> {
+    pub fn store_lost_block(&mut self, block: Block) -> Result<()> {
         self.store_block(block)?;
         self.file_abandon();
         Ok(())
     }
 
     /// Stores a tree node that was lost and found again, outside of any tree.
-    pub fn node_again(&mut self, bytes: Vec<u8>) -> Result<()> {
+    pub fn store_lost_node(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.store_node(bytes).map(|_| ())
     }
 

@@ -100,7 +100,7 @@ mod tests {
     const WINDOW: Window = Window { least: 4, most: 64, end: 256 };
 
     #[test]
-    fn a_reader_who_goes_on_is_fetched_for_more_and_more_and_each_piece_once() {
+    fn a_sequential_reader_gets_a_growing_window_once() {
         let mut streams = Streams::default();
         let mut planned = 0..1;
         let mut largest = 0;

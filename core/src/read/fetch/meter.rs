@@ -41,7 +41,7 @@ impl Clock {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begun {
     at: Duration,
-    came_before: u64,
+    arrived_before: u64,
     /// Nothing else was under way.
     is_alone: bool,
 }
@@ -49,7 +49,7 @@ pub(super) struct Begun {
 /// What was measured.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    came: u64,
+    arrived: u64,
     under_way: u64,
     /// Bytes a second while a fetch lasted.
     rates: VecDeque<f64>,
@@ -60,15 +60,15 @@ pub(super) struct Meter {
 impl Meter {
     pub fn begin(&mut self, now: Duration) -> Begun {
         self.under_way += 1;
-        Begun { at: now, came_before: self.came, is_alone: self.under_way == 1 }
+        Begun { at: now, arrived_before: self.arrived, is_alone: self.under_way == 1 }
     }
 
     /// A fetch has brought `bytes` bytes.
     pub fn end(&mut self, begun: Begun, now: Duration, bytes: u64) {
         self.under_way -= 1;
-        self.came += bytes;
+        self.arrived += bytes;
         let lasted = now.saturating_sub(begun.at).max(Duration::from_micros(1));
-        keep(&mut self.rates, (self.came - begun.came_before) as f64 / lasted.as_secs_f64());
+        keep(&mut self.rates, (self.arrived - begun.arrived_before) as f64 / lasted.as_secs_f64());
         if begun.is_alone {
             keep(&mut self.alone, (lasted, bytes));
         }

@@ -189,14 +189,14 @@ impl Fetch {
             let (sender, receiver) = bounded(1);
             // The other end waits below.
             pool.want(std::slice::from_ref(want), true, Box::new(move |outcome| _ = sender.send(outcome)));
-            let came = match receiver.recv() {
-                Ok(Ok(came)) => came,
+            let arrived = match receiver.recv() {
+                Ok(Ok(arrived)) => arrived,
                 // The object ends sooner than was thought; maybe not before the end of what is wanted.
                 Ok(Err(error)) if error.is_short() => return alone(),
                 Ok(Err(error)) => return Err(error.again()),
                 Err(_) => return Err(Error::Cancelled),
             };
-            if let Some(sealed) = assemble(pool, want, &came) {
+            if let Some(sealed) = assemble(pool, want, &arrived) {
                 return Ok(sealed);
             }
         }
@@ -219,7 +219,7 @@ impl Fetch {
 }
 
 /// Puts a range together from what came for it and what lies here; `None` if something is gone again.
-fn assemble(pool: &Pool, want: &Want, came: &HashMap<PieceAt, Bytes>) -> Option<Sealed> {
+fn assemble(pool: &Pool, want: &Want, arrived: &HashMap<PieceAt, Bytes>) -> Option<Sealed> {
     let Want { object, range } = want;
     let mut bytes = Vec::with_capacity(usize::try_from(range.end - range.start).ok()?);
     let mut was_kept = false;
@@ -228,7 +228,7 @@ fn assemble(pool: &Pool, want: &Want, came: &HashMap<PieceAt, Bytes>) -> Option<
     while at < pieces.end {
         let span = object.span(&(at..at + 1));
         let wanted = span.start.max(range.start)..span.end.min(range.end);
-        let held = came.get(&object.at(at)).cloned();
+        let held = arrived.get(&object.at(at)).cloned();
         was_kept |= held.is_none();
         if let Some(held) = held.or_else(|| pool.held(object.at(at))) {
             let part = wanted.start - span.start..wanted.end - span.start;
@@ -238,7 +238,7 @@ fn assemble(pool: &Pool, want: &Want, came: &HashMap<PieceAt, Bytes>) -> Option<
             continue;
         }
         // What lies on the disk is read as far as nothing came in between.
-        let kept = (at..pieces.end).take_while(|piece| !came.contains_key(&object.at(*piece))).count();
+        let kept = (at..pieces.end).take_while(|piece| !arrived.contains_key(&object.at(*piece))).count();
         let end = at + u32::try_from(kept).ok()?;
         let span = object.span(&(at..end));
         let read = pool.read_disk(object, &(span.start.max(range.start)..span.end.min(range.end)));

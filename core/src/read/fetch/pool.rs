@@ -143,9 +143,9 @@ impl Pool {
         for Want { object, range } in wants {
             match self.shared.demand(&mut state, object, object.pieces(range)) {
                 Ok(flying) => missing.extend(flying.into_iter().map(|piece| (Arc::clone(object), piece))),
-                Err(told) => {
+                Err(error) => {
                     drop(state);
-                    return then(Err(told));
+                    return then(Err(error));
                 }
             }
         }
@@ -249,8 +249,8 @@ impl Shared {
             if self.is_here(state, object, piece) {
                 continue;
             }
-            if let Some(told) = state.failed.get(object.at(piece), now) {
-                return Err(told);
+            if let Some(error) = state.failed.get(object.at(piece), now) {
+                return Err(error);
             }
             // At once: what is queued next may push out guesses, and this is none any more.
             state.hurry(object, piece);
@@ -322,10 +322,10 @@ impl Shared {
             if let (false, Ok(pieces)) = (kept, &got) {
                 pieces.iter().for_each(|(at, bytes)| state.held.insert(*at, bytes.clone()));
             }
-            let told = state.land(&job, self.clock.now(), got.as_ref().map(|pieces| *pieces));
+            let outcomes = state.land(&job, self.clock.now(), got.as_ref().map(|pieces| *pieces));
             drop(state);
             self.work.notify_all();
-            told.into_iter().for_each(|(then, outcome)| then(outcome));
+            outcomes.into_iter().for_each(|(then, outcome)| then(outcome));
         }
     }
 
@@ -385,10 +385,10 @@ impl Shared {
         let mut state = self.state();
         while !state.closed {
             let now = self.clock.now();
-            let (told, next) = state.expire(now, &why);
-            if !told.is_empty() {
+            let (outcomes, next) = state.expire(now, &why);
+            if !outcomes.is_empty() {
                 drop(state);
-                told.into_iter().for_each(|(then, outcome)| then(outcome));
+                outcomes.into_iter().for_each(|(then, outcome)| then(outcome));
                 state = self.state();
                 continue;
             }

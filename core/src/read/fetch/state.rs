@@ -65,7 +65,7 @@ pub(super) type Then = Box<dyn FnOnce(Outcome) + Send>;
 struct Waiter {
     left: Vec<PieceAt>,
     /// What has come, for a waiter who will not look for it elsewhere.
-    came: Option<HashMap<PieceAt, Bytes>>,
+    arrived: Option<HashMap<PieceAt, Bytes>>,
     deadline: Duration,
     then: Then,
 }
@@ -169,7 +169,7 @@ impl State {
             }
         }
         let left = pieces.iter().map(|(object, piece)| object.at(*piece)).collect();
-        self.waiters.insert(number, Waiter { left, came: keeps.then(HashMap::new), deadline, then });
+        self.waiters.insert(number, Waiter { left, arrived: keeps.then(HashMap::new), deadline, then });
     }
 
     /// Somebody waits for a piece that was a guess, or is about to.
@@ -226,21 +226,21 @@ impl State {
         &mut self,
         job: &Job,
         now: Duration,
-        came: Result<&[(PieceAt, Bytes)], &SharedError>,
+        arrived: Result<&[(PieceAt, Bytes)], &SharedError>,
     ) -> Vec<(Then, Outcome)> {
         if job.urgency == Urgency::Ahead {
             self.ahead_threads -= 1;
             self.ahead_bytes -= job.run.pieces.len() as u64 * PIECE_BYTES;
         }
-        let mut told = Vec::new();
-        match came {
+        let mut outcomes = Vec::new();
+        match arrived {
             Ok(pieces) => {
                 let bytes = pieces.iter().map(|(_, bytes)| bytes.part.len() as u64).sum();
                 self.meter.end(job.begun, now, bytes);
                 for (at, bytes) in pieces {
                     self.failed.remove(*at);
                     let waiters = self.flights.remove(at).map(|flight| flight.waiters).unwrap_or_default();
-                    told.extend(waiters.into_iter().filter_map(|waiter| self.give(waiter, *at, bytes)));
+                    outcomes.extend(waiters.into_iter().filter_map(|waiter| self.give(waiter, *at, bytes)));
                 }
             }
             Err(why) => {
@@ -253,36 +253,36 @@ impl State {
                         self.failed.insert(at, now, why.clone());
                     }
                     let waiters = flight.waiters.into_iter().filter_map(|waiter| self.waiters.remove(&waiter));
-                    told.extend(waiters.map(|waiter| (waiter.then, Err(why.clone()))));
+                    outcomes.extend(waiters.map(|waiter| (waiter.then, Err(why.clone()))));
                 }
             }
         }
-        told
+        outcomes
     }
 
     fn give(&mut self, number: u64, at: PieceAt, bytes: &Bytes) -> Option<(Then, Outcome)> {
         let waiter = self.waiters.get_mut(&number)?;
         waiter.left.retain(|left| *left != at);
-        if let Some(came) = &mut waiter.came {
-            came.insert(at, bytes.clone());
+        if let Some(arrived) = &mut waiter.arrived {
+            arrived.insert(at, bytes.clone());
         }
         if !waiter.left.is_empty() {
             return None;
         }
         let waiter = self.waiters.remove(&number)?;
-        Some((waiter.then, Ok(waiter.came.unwrap_or_default())))
+        Some((waiter.then, Ok(waiter.arrived.unwrap_or_default())))
     }
 
     /// Gives those up whose time is over, and says when that of the next one is.
     pub fn expire(&mut self, now: Duration, why: &SharedError) -> (Vec<(Then, Outcome)>, Option<Duration>) {
         let over: Vec<u64> =
             self.waiters.iter().filter(|(_, waiter)| waiter.deadline <= now).map(|(number, _)| *number).collect();
-        let mut told = Vec::new();
+        let mut outcomes = Vec::new();
         for waiter in over.iter().filter_map(|number| self.waiters.remove(number)) {
             waiter.left.iter().for_each(|at| self.failed.insert(*at, now, why.clone()));
-            told.push((waiter.then, Err(why.clone())));
+            outcomes.push((waiter.then, Err(why.clone())));
         }
-        (told, self.waiters.values().map(|waiter| waiter.deadline).min())
+        (outcomes, self.waiters.values().map(|waiter| waiter.deadline).min())
     }
 
     /// Lets everybody who waits go without an answer.

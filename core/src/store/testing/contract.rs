@@ -202,9 +202,9 @@ fn absence_is_told_apart(store: &dyn Store) {
     for text in ["absent", "data", "data/00", "data/00/objec", "data/00/object2", "data/01/object", "data/00/object/x"]
     {
         for range in ranges {
-            let told = store.get(&name(text), range).unwrap_err();
-            assert!(told.is_absent(), "{text} is absent: {told}");
-            assert!(told.to_string().contains(text), "the object is named: {told}");
+            let error = store.get(&name(text), range).unwrap_err();
+            assert!(error.is_absent(), "{text} is absent: {error}");
+            assert!(error.to_string().contains(text), "the object is named: {error}");
         }
     }
 }
@@ -318,7 +318,7 @@ fn nobody_sees_half_an_object(store: &dyn Store) {
                     }
                     match store.get(&name("data/7"), ByteRange::Part { offset: LARGE_BYTES as u64 - 1, bytes: 1 }) {
                         Ok(last) => assert_eq!(last.first(), bytes.last()),
-                        Err(told) => assert!(told.is_absent(), "an object is there or absent: {told}"),
+                        Err(error) => assert!(error.is_absent(), "an object is there or absent: {error}"),
                     }
                 }
             });
