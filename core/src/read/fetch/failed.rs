@@ -1,7 +1,7 @@
-//! What failed a moment ago, so that the same again fails at once.
+//! Recent failures, so that the same request fails at once.
 //!
-//! After a failed read the kernel asks again page by page. Each of these must fail as fast as it can, and must not trouble
-//! a store that has just said no.
+//! After a failed read the kernel asks again page by page. Each of these requests must fail as fast as possible and
+//! must not bother a store that has just failed.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// How long a failure counts.
+/// How long a failure is remembered.
 const COUNTS: Duration = Duration::from_secs(5);
-/// Failures that are remembered.
+/// Most failures that are remembered.
 const KEPT_MAX: usize = 4_096;
 
-/// An error that several readers get.
+/// An error for several readers.
 #[derive(Debug, Clone)]
 pub struct SharedError(Arc<Error>);
 
@@ -24,7 +24,7 @@ impl SharedError {
         SharedError(Arc::new(error.again()))
     }
 
-    /// The error, for one of them.
+    /// A copy for one reader.
     pub fn again(&self) -> Error {
         self.0.again()
     }
@@ -35,7 +35,7 @@ impl SharedError {
     }
 }
 
-/// Failures of the last seconds.
+/// Failures of the last few seconds.
 #[derive(Debug)]
 pub struct Failed<K> {
     failures: HashMap<K, (Duration, SharedError)>,
@@ -61,7 +61,7 @@ impl<K: Hash + Eq + Copy> Failed<K> {
         self.failures.remove(&key);
     }
 
-    /// The failure, if it still counts.
+    /// The failure, if it is still remembered.
     pub fn get(&mut self, key: K, now: Duration) -> Option<SharedError> {
         match self.failures.get(&key) {
             Some((until, error)) if *until > now => Some(error.clone()),
