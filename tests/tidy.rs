@@ -35,8 +35,8 @@ const BANNED: &[(&str, &str, &[&str])] = &[
     ("backend", "store", &["core/src/crypto"]), // what the library of the cipher calls the processor's instructions
     ("backends", "store", &[]),
     ("remote", "store", &["core/src/store/rclone"]), // what rclone calls a place
-    ("encrypt", "seal", &["core/src/crypto", "core/examples"]), // what the library of the cipher calls it
-    ("decrypt", "open", &["core/src/crypto", "core/examples"]),
+    ("encrypt", "seal", &["core/src/crypto", "core/benches"]), // what the library of the cipher calls it
+    ("decrypt", "open", &["core/src/crypto", "core/benches"]),
     ("archive", "snapshot", &[]),
     ("chunk", "block, frame or node", &[]),
     ("chunks", "blocks, frames or nodes", &[]),

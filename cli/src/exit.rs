@@ -85,7 +85,8 @@ impl Exit {
             | Error::Catalog { .. }
             | Error::Local { .. }
             | Error::TooNew { .. }
-            | Error::Limit { .. } => Exit::Failed,
+            | Error::Limit { .. }
+            | Error::Defect { .. } => Exit::Failed,
         }
     }
 
@@ -217,6 +218,8 @@ mod tests {
             (Error::TooNew { what: store(), found: 2, known: 1 }, Exit::Failed),
             (Error::Limit { what: "x", found: 2, max: 1 }, Exit::Failed),
             (Error::Invalid { what: store() }, Exit::Usage),
+            (Error::defect("x"), Exit::Failed),
+            (Error::local_corrupt("directory x", "detail"), Exit::Damaged),
             (Error::Cancelled, Exit::Interrupted),
         ];
         for (error, exit) in cases {

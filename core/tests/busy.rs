@@ -49,7 +49,7 @@ fn reads_of_data(store: &FaultyStore) -> Vec<Call> {
 }
 
 #[test]
-fn a_check_of_data_makes_as_many_requests_at_a_time_as_a_far_store_has_connections() {
+fn a_data_check_uses_all_connections_of_a_far_store() {
     let (memory, _dir, here) = many_volumes();
     for connections in [1, 6] {
         let store = Arc::new(FaultyStore::new(memory.clone()).with_connections(connections).far());

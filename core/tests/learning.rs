@@ -38,7 +38,7 @@ fn shown(locked: &mut LockedRepository) -> Vec<String> {
 }
 
 #[test]
-fn a_recovery_that_dies_at_any_call_is_resumed_and_ends_as_if_it_had_not() {
+fn a_recovery_killed_at_any_call_resumes_to_the_same_end() {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, first) = place(memory.clone());
     let ids = history(&first);
@@ -70,7 +70,7 @@ fn a_recovery_that_dies_at_any_call_is_resumed_and_ends_as_if_it_had_not() {
 }
 
 #[test]
-fn the_newest_snapshot_is_shown_before_the_volumes_of_content_are_read() {
+fn the_newest_snapshot_is_shown_before_data_volumes_are_read() {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, first) = place(memory.clone());
     let ids = history(&first);
@@ -83,7 +83,7 @@ fn the_newest_snapshot_is_shown_before_the_volumes_of_content_are_read() {
     let mut shown = Vec::new();
     let mut last = recover::Work::default();
     let learnt = plan
-        .carry_out(&mut locked, &Watch::new(), &mut |told| match told {
+        .carry_out(&mut locked, &Watch::new(), &mut |progress| match progress {
             Told::Shown(snapshot) => {
                 let gets = watched.calls().iter().filter(|call| call.object.starts_with("data/")).count();
                 shown.push((snapshot.id.to_hex(), gets));
@@ -147,7 +147,7 @@ fn a_long_volume_of_trees_is_taken_in_by_parts() {
 }
 
 #[test]
-fn a_block_in_two_volumes_is_located_where_it_was_made_first_whatever_is_read_first() {
+fn a_block_stored_twice_is_located_in_the_first_volume() {
     // Two machines that do not know of each other store the same content.
     let memory = Arc::new(MemoryStore::new());
     let (_here_dir, here) = place(memory.clone());
@@ -224,7 +224,7 @@ fn repair_that_dies_at(number: u64) -> (bool, bool) {
 }
 
 #[test]
-fn what_was_rebuilt_survives_a_store_that_dies_between_delete_and_put() {
+fn a_rebuilt_volume_survives_death_between_delete_and_put() {
     let mut was_gone = false;
     for number in 1..100 {
         let (is_done, is_gone) = repair_that_dies_at(number);

@@ -79,8 +79,8 @@ fn recover(locked: &mut LockedRepository, store: &FaultyStore) -> (Vec<(String, 
     let mut shown = Vec::new();
     let plan = recover::plan(locked).map(|plan| plan.with_newest_ahead_from(0));
     let done = plan.and_then(|plan| {
-        plan.carry_out(locked, &Watch::new(), &mut |told| {
-            if let Told::Shown(snapshot) = told {
+        plan.carry_out(locked, &Watch::new(), &mut |progress| {
+            if let Told::Shown(snapshot) = progress {
                 shown.push((snapshot.id.to_hex(), store.calls()));
             }
         })
@@ -101,7 +101,7 @@ fn bytes_read(calls: &[Call]) -> u64 {
 }
 
 #[test]
-fn the_newest_is_shown_by_what_it_needs_and_the_others_follow_in_their_order() {
+fn the_newest_snapshot_is_shown_first_then_the_others() {
     let memory = Arc::new(MemoryStore::new());
     let (ids, _, before) = history(&memory);
     let watched = Arc::new(FaultyStore::new(memory.clone()));
@@ -123,7 +123,7 @@ fn the_newest_is_shown_by_what_it_needs_and_the_others_follow_in_their_order() {
 }
 
 #[test]
-fn a_recovery_that_dies_at_any_call_is_resumed_and_brings_the_newest_no_second_time() {
+fn a_resumed_recovery_brings_the_newest_only_once() {
     let memory = Arc::new(MemoryStore::new());
     let (ids, _, before) = history(&memory);
     let (mut died_before, mut died_after) = (0, 0);

@@ -92,7 +92,7 @@ fn holes_are_recorded_and_never_stored() {
 }
 
 #[test]
-fn a_backup_that_fails_commits_nothing_and_the_next_one_reuses_its_volumes() {
+fn a_failed_backup_commits_nothing_but_its_volumes_are_reused() {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, place) = place(memory.clone());
     init(&place);
@@ -140,7 +140,7 @@ fn a_wrong_passphrase_is_told_from_no_repository() {
 }
 
 #[test]
-fn a_lost_catalog_is_rebuilt_from_the_store_alone_without_reading_data() {
+fn a_lost_catalog_is_rebuilt_without_reading_data() {
     let memory = Arc::new(MemoryStore::new());
     let (dir, place) = place(memory.clone());
     init(&place);
@@ -266,7 +266,7 @@ fn a_frame_that_many_threads_want_is_fetched_once() {
 }
 
 #[test]
-fn of_frames_that_are_fetched_together_only_the_damaged_ones_are_lost() {
+fn only_the_damaged_frames_of_a_joint_fetch_are_lost() {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, place) = place(memory.clone());
     init(&place);
@@ -312,7 +312,7 @@ fn a_small_cache_slows_reading_down_and_changes_nothing() {
 }
 
 #[test]
-fn a_chain_that_lost_its_newest_commits_is_given_away_by_the_others() {
+fn other_chains_reveal_that_newest_commits_were_lost() {
     let memory = Arc::new(MemoryStore::new());
     let (_here_dir, here) = place(memory.clone());
     let (_there_dir, there) = place(memory.clone());

@@ -56,7 +56,7 @@ pub(super) fn copy(
                 watch.check()?;
                 match read(repository, *client, seq) {
                     Ok(next) => drop(nexts.insert(*client, next)),
-                    Err(error) if error.is_of_the_object() => {
+                    Err(error) if error.is_object_fault() => {
                         copied.damaged.push((commit_object(*client, seq).to_string(), error.to_string()));
                     }
                     Err(error) => return Err(error),

@@ -226,7 +226,7 @@ fn copy_volume(
     match fetch_volume(from.as_ref(), &job.object, job.name, job.bytes, dir, watch) {
         Ok(verified) => put(to, &job.object, verified.source(), job.is_replaced, watch, copied),
         // What is damaged is not copied, and nothing else waits for it. Another error is one of the store.
-        Err(error) if error.is_of_the_object() => {
+        Err(error) if error.is_object_fault() => {
             copied.damaged.push((job.object.to_string(), error.to_string()));
             Ok(())
         }

@@ -56,10 +56,10 @@ pub(super) type Nodes = Vec<(NodeId, Vec<u8>)>;
 /// What came of a volume.
 pub(super) struct Fetched {
     pub number: usize,
-    pub came: Came,
+    pub arrived: Arrived,
 }
 
-pub(super) enum Came {
+pub(super) enum Arrived {
     /// Some of its nodes; the others follow.
     Nodes(Nodes),
     /// The rest of it, or why it cannot be read.
@@ -121,11 +121,11 @@ pub(super) fn fetch(
             let (mut ready, mut done) = (Vec::new(), Vec::new());
             let mut trouble = None;
             while let Some(of_next) = early.remove(&next) {
-                let is_whole = of_next.iter().any(|fetched| matches!(fetched.came, Came::Rest(_)));
+                let is_whole = of_next.iter().any(|fetched| matches!(fetched.arrived, Arrived::Rest(_)));
                 for fetched in of_next {
-                    match fetched.came {
+                    match fetched.arrived {
                         // Trouble waits for its turn too: what comes before it is taken in.
-                        Came::Rest(Err(error)) if !error.is_of_the_object() => trouble = Some(error),
+                        Arrived::Rest(Err(error)) if !error.is_object_fault() => trouble = Some(error),
                         _ => ready.push(fetched),
                     }
                 }
@@ -165,9 +165,9 @@ impl Readers<'_> {
     fn read_volumes(&self, sender: &Sender<Fetched>, watch: &Watch) {
         while let Some((number, volume)) = self.next() {
             // That nobody takes it any more is found out with the rest of it.
-            let mut give = |nodes| _ = sender.send(Fetched { number, came: Came::Nodes(nodes) });
+            let mut give = |nodes| _ = sender.send(Fetched { number, arrived: Arrived::Nodes(nodes) });
             let contents = watch.check().and_then(|()| read_by_parts(self.repository, volume, &mut give));
-            if sender.send(Fetched { number, came: Came::Rest(contents) }).is_err() {
+            if sender.send(Fetched { number, arrived: Arrived::Rest(contents) }).is_err() {
                 return;
             }
         }

@@ -133,7 +133,7 @@ fn take_back(
                 learnt.news.ended.push(object.to_string());
             }
         }
-        Err(error) if error.is_of_the_object() => {
+        Err(error) if error.is_object_fault() => {
             let shown = listing.volume(volume.kind, volume.name);
             let diagnosis = error.diagnosis().unwrap_or(Diagnosis::RemoteCorrupt);
             let alarm = volume_alarm(diagnosis, volume.kind, volume.name, error.to_string(), shown);

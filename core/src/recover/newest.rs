@@ -69,7 +69,7 @@ pub(super) fn show(
 
 /// True if what a volume should have is not to be had from it. That it ended too soon is looked into when its turn comes.
 fn is_not_to_be_had(error: &Error) -> bool {
-    error.is_of_the_object() || error.is_short()
+    error.is_object_fault() || error.is_short()
 }
 
 /// Where nodes lie.

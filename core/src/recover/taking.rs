@@ -9,7 +9,7 @@ use super::Plan;
 use super::Told;
 use super::Work;
 use super::fetch;
-use super::fetch::Came;
+use super::fetch::Arrived;
 use super::fetch::Contents;
 use super::fetch::Fetched;
 use super::whole::Walk;
@@ -67,16 +67,16 @@ impl<'a> Taking<'a> {
         let plan = self.plan;
         let mut taken: Vec<Taken<'_>> = Vec::with_capacity(fetched.len());
         let mut salts = HashSet::new();
-        for Fetched { number, came } in fetched {
+        for Fetched { number, arrived } in fetched {
             let Some((added, row)) = plan.volumes.get(number) else { continue };
-            let contents = match came {
-                Came::Nodes(nodes) => {
+            let contents = match arrived {
+                Arrived::Nodes(nodes) => {
                     self.write(catalog, std::mem::take(&mut taken))?;
                     catalog.nodes_learn(&nodes)?;
                     self.learnt.nodes += nodes.len() as u64;
                     continue;
                 }
-                Came::Rest(contents) => contents,
+                Arrived::Rest(contents) => contents,
             };
             let contents = match contents {
                 Ok(contents) => {

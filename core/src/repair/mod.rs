@@ -144,7 +144,7 @@ fn restore_from_second(
     let dir = locked.repository().catalog_dir().to_path_buf();
     let verified = match fetch_volume(second, &object, row.name, row.bytes, &dir, watch) {
         Ok(verified) => verified,
-        Err(error) if is_of_the_object(&error) => return Ok(false),
+        Err(error) if is_object_fault(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
     replace(locked, row, verified.source())?;
@@ -153,8 +153,8 @@ fn restore_from_second(
 }
 
 /// True if the object is what is wrong, and not the store.
-fn is_of_the_object(error: &Error) -> bool {
-    error.is_of_the_object() || error.is_short()
+fn is_object_fault(error: &Error) -> bool {
+    error.is_object_fault() || error.is_short()
 }
 
 /// Puts a volume that was verified in place of what is there of it, and learns what it holds.
@@ -207,8 +207,8 @@ fn store_again(
                 stored.0 += 1;
                 stored.1 += bytes.len() as u64;
                 match kind {
-                    VolumeKind::Data => writer.block_again(cutter.block(bytes))?,
-                    VolumeKind::Meta => writer.node_again(bytes)?,
+                    VolumeKind::Data => writer.store_lost_block(cutter.block(bytes))?,
+                    VolumeKind::Meta => writer.store_lost_node(bytes)?,
                 }
             }
         }

@@ -131,7 +131,7 @@ fn object(store: &dyn Store, name: &ObjectName) -> Result<Option<Vec<u8>>> {
     match store.get(name, ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX }) {
         Ok(bytes) => Ok(Some(bytes)),
         // What cannot be read, or is far too long, is to be put back like what is gone.
-        Err(error) if error.is_of_the_object() => Ok(None),
+        Err(error) if error.is_object_fault() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -127,7 +127,7 @@ impl Layout {
                     return Ok(Some(Layout::of_index(*file.salt(), file.index())));
                 }
                 Ok(_) => {}
-                Err(error) if super::is_of_the_object(&error) => {}
+                Err(error) if super::is_object_fault(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -226,7 +226,7 @@ impl Rebuild {
                 let run_bytes = RUN_BYTES.max(bytes).min(found_bytes.unwrap_or(0) - offset);
                 fetched = match repository.store().get(&object, ByteRange::Part { offset, bytes: run_bytes }) {
                     Ok(bytes) => Run { start: offset, bytes },
-                    Err(error) if super::is_of_the_object(&error) => Run { start: 0, bytes: Vec::new() },
+                    Err(error) if super::is_object_fault(&error) => Run { start: 0, bytes: Vec::new() },
                     Err(error) => return Err(error),
                 };
             }

@@ -167,8 +167,8 @@ mod tests {
             assert_eq!(address.ok(), Some(Address::Rclone(place.into())), "{place}");
         }
         for text in ["rclone:", "rclone:remote", "rclone:a/b", "rclone:r:\0"] {
-            let told = parse_address(text).unwrap_err();
-            assert!(matches!(&told, Error::Invalid { what } if what.contains("REMOTE:PATH")), "{text:?}: {told}");
+            let error = parse_address(text).unwrap_err();
+            assert!(matches!(&error, Error::Invalid { what } if what.contains("REMOTE:PATH")), "{text:?}: {error}");
         }
     }
 

@@ -36,7 +36,7 @@ impl Store for EmptyStore {
     }
 
     fn put(&self, name: &ObjectName, _source: Source<'_>) -> Result<Stored> {
-        Err(Error::Invalid { what: format!("{name} was put where nothing can be kept") })
+        Err(Error::defect(format!("{name} was put where nothing can be kept")))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {

@@ -73,7 +73,7 @@ impl ByteRange {
     /// which answered it would differ from one which cannot.
     pub fn check(self) -> Result<()> {
         match self {
-            ByteRange::Part { bytes: 0, .. } => Err(Error::Invalid { what: "a part of no bytes was asked for".into() }),
+            ByteRange::Part { bytes: 0, .. } => Err(Error::defect("a part of no bytes was asked for")),
             _ => Ok(()),
         }
     }
@@ -161,7 +161,7 @@ pub struct Listed {
 ///    not a name that is there.
 /// 5. **A list is whole.** A LIST returns every object whose name starts with the prefix, each once, in order of
 ///    names, or it is an error; it is never a part of the list. A prefix is empty or ends with `/`, all else is
-///    [`Error::Invalid`]. It shows also what others put there under valid names; it passes over what has no valid name.
+///    [`Error::Defect`]. It shows also what others put there under valid names; it passes over what has no valid name.
 /// 6. **Gone is gone.** A DELETE of a name that is not there succeeds. When it returns, the object is durably gone, and
 ///    its name may be used again.
 /// 7. **It reads its own writes.** What a PUT or DELETE that has returned did is seen by every GET and LIST that
@@ -219,7 +219,7 @@ pub fn check_prefix(prefix: &str) -> Result<()> {
     if prefix.is_empty() || directory.is_some_and(|directory| ObjectName::new(directory).is_some()) {
         return Ok(());
     }
-    Err(Error::Invalid { what: format!("{prefix:?} is not a prefix of object names: it must end with a slash") })
+    Err(Error::defect(format!("{prefix:?} is not a prefix of object names, which end with a slash")))
 }
 
 /// The refusal of a PUT that would replace an object by another.

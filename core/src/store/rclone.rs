@@ -171,7 +171,7 @@ impl RcloneStore {
         work(&running.client).map_err(|refused| match refused {
             Refused::Failed(cause) if running.process.has_ended() => {
                 drop(cause);
-                let text = format!("rclone has ended; {}", running.process.said());
+                let text = format!("rclone has ended; {}", running.process.last_lines());
                 Refused::Failed(io::Error::new(io::ErrorKind::ConnectionAborted, text))
             }
             other => other,

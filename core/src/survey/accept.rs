@@ -60,7 +60,7 @@ pub fn accept_loss(
     let mut accepted = Accepted { findings: chosen.iter().map(Finding::of).collect(), ..Accepted::default() };
     if !chosen.is_empty() {
         let losses = losses(&chosen);
-        let again = if losses.chains.is_empty() { Again::default() } else { said_by_nobody(locked, &seen.listing)? };
+        let again = if losses.chains.is_empty() { Again::default() } else { announced_by_none(locked, &seen.listing)? };
         let own = locked.client();
         if losses.chains.iter().any(|loss| loss.client == own) {
             chain_of_its_own(locked, true)?;
@@ -101,44 +101,44 @@ pub(super) fn announce_again(locked: &mut LockedRepository, losses: &Losses) -> 
         }
         let Some(object) = catalog.read().commit_object(client, seq)? else { continue };
         if let Ok(commit) = Commit::open(&object, &repository.keys().commit(client, seq), client, seq) {
-            add_said(&mut again, &commit);
+            add_announced(&mut again, &commit);
         }
     }
     catalog.announce_again(&again)
 }
 
-fn add_said(said: &mut Again, commit: &Commit) {
-    said.volumes.extend(commit.volumes_added.iter().map(|volume| volume.name));
-    said.snapshots.extend(commit.snapshots_added.iter().map(|snapshot| snapshot.id));
-    said.snapshots_removed.extend(&commit.snapshots_removed);
+fn add_announced(announced: &mut Again, commit: &Commit) {
+    announced.volumes.extend(commit.volumes_added.iter().map(|volume| volume.name));
+    announced.snapshots.extend(commit.snapshots_added.iter().map(|snapshot| snapshot.id));
+    announced.snapshots_removed.extend(&commit.snapshots_removed);
 }
 
 /// What the catalog knows and no commit in the store says. Every commit that the store has is read; ones that do not open
 /// say nothing.
-fn said_by_nobody(locked: &mut LockedRepository, listing: &super::Listing) -> Result<Again> {
-    let mut said = Again::default();
+fn announced_by_none(locked: &mut LockedRepository, listing: &super::Listing) -> Result<Again> {
+    let mut announced = Again::default();
     let repository = locked.repository();
     for (client, seq) in listing.commits.keys() {
         let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
         let bytes = match repository.store().get(&commit_object(*client, *seq), range) {
             Ok(bytes) => bytes,
-            Err(error) if error.is_of_the_object() => continue,
+            Err(error) if error.is_object_fault() => continue,
             Err(error) => return Err(error),
         };
         if let Ok(commit) = Commit::open(&bytes, &repository.keys().commit(*client, *seq), *client, *seq) {
-            add_said(&mut said, &commit);
+            add_announced(&mut announced, &commit);
         }
     }
     let catalog = locked.catalog().read();
     let snapshots = catalog.snapshots()?.into_iter().map(|row| row.snapshot.id);
     let volumes = catalog.volume_marks()?.into_iter().filter(|mark| mark.state == VolumeState::Stored);
     Ok(Again {
-        snapshots: snapshots.filter(|id| !said.snapshots.contains(id)).collect(),
+        snapshots: snapshots.filter(|id| !announced.snapshots.contains(id)).collect(),
         snapshots_removed: catalog
             .snapshots_removed()?
             .into_iter()
-            .filter(|id| !said.snapshots_removed.contains(id))
+            .filter(|id| !announced.snapshots_removed.contains(id))
             .collect(),
-        volumes: volumes.map(|mark| mark.name).filter(|name| !said.volumes.contains(name)).collect(),
+        volumes: volumes.map(|mark| mark.name).filter(|name| !announced.volumes.contains(name)).collect(),
     })
 }

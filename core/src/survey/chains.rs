@@ -113,11 +113,11 @@ pub(super) fn compare(
         comparison.trouble(diagnosis, client, seq, seq, &format!("{detail}{UNSEEN}"));
     }
     let alarms = catalog.alarms_open()?.into_iter();
-    let told = alarms.filter_map(|alarm| match alarm.subject {
+    let alarmed = alarms.filter_map(|alarm| match alarm.subject {
         Subject::Chain(loss) => Some(loss),
         _ => None,
     });
-    comparison.hold_against_seen(&seen, &heads, depth, &told.collect::<Vec<_>>())?;
+    comparison.hold_against_seen(&seen, &heads, depth, &alarmed.collect::<Vec<_>>())?;
     comparison.hold_against_each_other();
     comparison.order(&heads);
     comparison.out.stale = comparison.stale(catalog.committing()?, heads.get(&own).copied());
@@ -137,8 +137,8 @@ impl Comparison<'_> {
 
     fn trouble(&mut self, diagnosis: Diagnosis, client: ClientId, first: u64, last: u64, detail: &str) {
         let object = commit_object(client, first).to_string();
-        let is_told = self.out.troubles.iter().any(|told| told.object == object);
-        if is_told || (first..=last).all(|seq| self.is_accepted(client, seq)) {
+        let is_known = self.out.troubles.iter().any(|trouble| trouble.object == object);
+        if is_known || (first..=last).all(|seq| self.is_accepted(client, seq)) {
             return;
         }
         let whose = if client == self.own { "this machine's own chain" } else { "the chain of another machine" };
@@ -211,7 +211,7 @@ impl Comparison<'_> {
         seen: &[SeenCommit],
         heads: &BTreeMap<ClientId, u64>,
         depth: Depth,
-        told: &[ChainLoss],
+        alarmed: &[ChainLoss],
     ) -> Result<()> {
         let mut lost: BTreeMap<ClientId, Vec<u64>> = BTreeMap::new();
         let mut wanted = Vec::new();
@@ -227,8 +227,8 @@ impl Comparison<'_> {
             let is_as_it_was = commit.bytes.is_none_or(|bytes| bytes == shown.bytes)
                 && (commit.etag.is_none() || shown.etag.is_none() || commit.etag == shown.etag);
             let is_known_by_mark = commit.etag.is_some() && commit.etag == shown.etag;
-            let is_told = told.iter().any(|loss| loss.covers(client, seq));
-            if depth == Depth::All || !is_as_it_was || is_told || (is_head && !is_known_by_mark) {
+            let is_alarmed = alarmed.iter().any(|loss| loss.covers(client, seq));
+            if depth == Depth::All || !is_as_it_was || is_alarmed || (is_head && !is_known_by_mark) {
                 wanted.push((client, seq));
             }
         }

@@ -170,7 +170,7 @@ impl<'a> Writer<'a> {
     pub fn directory_begin(&mut self) -> Result<()> {
         self.watch.check()?;
         if self.root.is_some() {
-            return Err(misuse("a directory was begun after the root was ended"));
+            return Err(Error::defect("a directory was begun after the root was ended"));
         }
         self.directories.push(DirectoryBuilder::new());
         Ok(())
@@ -178,7 +178,8 @@ impl<'a> Writer<'a> {
 
     /// Ends the directory begun last. Its name is `None` for the root only.
     pub fn directory_end(&mut self, name: Option<Name>, meta: Meta) -> Result<()> {
-        let builder = self.directories.pop().ok_or_else(|| misuse("a directory was ended that was not begun"))?;
+        let builder =
+            self.directories.pop().ok_or_else(|| Error::defect("a directory was ended that was not begun"))?;
         let root = builder.finish(&mut |bytes| self.store_node(bytes))?;
         self.totals.directories += 1;
         match name {
@@ -187,7 +188,7 @@ impl<'a> Writer<'a> {
                 self.root = Some((root, meta));
                 Ok(())
             }
-            None => Err(misuse("a directory without a name is not the root")),
+            None => Err(Error::defect("a directory without a name is not the root")),
         }
     }
 
@@ -248,7 +249,7 @@ impl<'a> Writer<'a> {
     pub fn file_end(&mut self, name: Name, meta: Meta) -> Result<()> {
         let FileSoFar { extents, small, bytes } = std::mem::take(&mut self.file);
         if bytes != meta.size {
-            return Err(misuse("the pieces of a file do not add up to its size"));
+            return Err(Error::defect("the pieces of a file do not add up to its size"));
         }
         let content = match small {
             Some(block) => Content::Inline(block.bytes),
@@ -265,14 +266,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Stores a block that was lost and found again, outside of any file.
-    pub fn block_again(&mut self, block: Block) -> Result<()> {
+    pub fn store_lost_block(&mut self, block: Block) -> Result<()> {
         self.store_block(block)?;
         self.file_abandon();
         Ok(())
     }
 
     /// Stores a tree node that was lost and found again, outside of any tree.
-    pub fn node_again(&mut self, bytes: Vec<u8>) -> Result<()> {
+    pub fn store_lost_node(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.store_node(bytes).map(|_| ())
     }
 
@@ -284,16 +285,16 @@ impl<'a> Writer<'a> {
 
     /// Ends the volumes and hands out the tree.
     pub(super) fn finish(mut self) -> Result<Tree> {
-        let (root, root_meta) = self.root.take().ok_or_else(|| misuse("the root was not ended"))?;
+        let (root, root_meta) = self.root.take().ok_or_else(|| Error::defect("the root was not ended"))?;
         self.data.end()?;
         self.meta.end()?;
         Ok(Tree { root, root_meta, totals: self.totals })
     }
 
     fn push(&mut self, entry: Entry) -> Result<()> {
-        let mut builder = self.directories.pop().ok_or_else(|| misuse("an entry stands outside of the root"))?;
+        let mut builder = self.directories.pop().ok_or_else(|| Error::defect("an entry stands outside of the root"))?;
         if builder.last().is_some_and(|before| *before >= entry.name) {
-            return Err(misuse("entries are not in byte order of their names"));
+            return Err(Error::defect("entries are not in byte order of their names"));
         }
         builder.push(entry, &mut |bytes| self.store_node(bytes))?;
         self.directories.push(builder);
@@ -331,7 +332,7 @@ impl<'a> Writer<'a> {
         let id = self.ids.node(&bytes);
         if !self.is_known(&id.0)? {
             // What no reader would take must not be written.
-            Node::decode(&bytes).map_err(|e| misuse(&format!("a tree node would not be readable: {e}")))?;
+            Node::decode(&bytes).map_err(|e| Error::defect(format!("a tree node would not be readable: {e}")))?;
             self.claims.open(VolumeKind::Meta).insert(id.0);
             if self.meta.add_node(id, bytes)? {
                 self.claims.volume_ended(VolumeKind::Meta);
@@ -386,9 +387,4 @@ impl<'a> Writer<'a> {
         }
         Ok(true)
     }
-}
-
-/// The caller broke the rules of the writer: a fault of this program, said so that nothing wrong is stored.
-fn misuse(what: &str) -> Error {
-    Error::Invalid { what: format!("internal error: {what}") }
 }

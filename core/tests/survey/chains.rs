@@ -60,7 +60,7 @@ fn a_chain_that_lost_its_end_stops_backups_until_it_is_back() {
 }
 
 #[test]
-fn what_lost_commits_said_is_said_again_when_their_loss_is_accepted() {
+fn accepting_a_loss_announces_again_what_commits_said() {
     let (store, machine) = with_history();
     let old = machine.client();
     for seq in [2, 3] {
@@ -89,7 +89,7 @@ fn what_lost_commits_said_is_said_again_when_their_loss_is_accepted() {
 }
 
 #[test]
-fn a_store_that_was_taken_back_as_a_whole_is_noticed_and_can_go_on() {
+fn a_store_rolled_back_as_a_whole_is_noticed_and_usable() {
     let (store, machine) = with_history();
     let earlier = Arc::new(store.fork());
     let first = machine.snapshots().remove(0);
@@ -196,7 +196,7 @@ fn an_old_catalog_catches_up_before_it_writes() {
 }
 
 #[test]
-fn a_commit_whose_answer_was_lost_is_ours_and_not_a_sign_of_an_old_catalog() {
+fn a_commit_with_a_lost_answer_is_recognised_as_ours() {
     let (store, machine) = with_history();
     let faulty = Arc::new(FaultyStore::new(store.clone()));
     let machine = machine.on(faulty.clone());
@@ -295,7 +295,7 @@ fn another_history_is_a_fork_and_both_halves_can_be_kept() {
 }
 
 #[test]
-fn whose_commits_another_machine_has_given_up_goes_on_in_a_new_chain() {
+fn a_machine_whose_commits_were_given_up_starts_a_new_chain() {
     let (store, machine) = with_history();
     let other = Machine::new(store.clone());
     other.backup(&sample()).unwrap();
@@ -314,7 +314,7 @@ fn whose_commits_another_machine_has_given_up_goes_on_in_a_new_chain() {
 }
 
 #[test]
-fn what_lost_commits_said_is_said_again_by_whoever_has_seen_them() {
+fn other_machines_announce_again_what_lost_commits_said() {
     for is_by_their_writer in [true, false] {
         let store = Arc::new(MemoryStore::new());
         let accepting = first_machine(store.clone());
@@ -345,8 +345,8 @@ fn what_lost_commits_said_is_said_again_by_whoever_has_seen_them() {
         }
         // Once is enough, and to others it is nothing new.
         by.backup(&day(2)).unwrap();
-        let said = by.commits().pop().unwrap();
-        assert_eq!((said.snapshots_added.len(), said.snapshots_removed.len(), said.volumes_added.len()), (1, 0, 0));
+        let last = by.commits().pop().unwrap();
+        assert_eq!((last.snapshots_added.len(), last.snapshots_removed.len(), last.volumes_added.len()), (1, 0, 0));
     }
 }
 
@@ -383,7 +383,7 @@ fn an_acceptance_that_was_interrupted_is_taken_up_again() {
 }
 
 #[test]
-fn what_somebody_planted_in_the_place_of_a_commit_stops_backups_until_it_is_accepted_and_says_so() {
+fn a_planted_commit_stops_backups_until_it_is_accepted() {
     let (store, machine) = with_history();
     let planted = ObjectName::new("commits/00112233445566778899aabbccddeeff/0000000000000001").unwrap();
     store.tamper(&planted, Some(b"garbage".to_vec()));

@@ -127,7 +127,7 @@ fn new_marks_on_old_bytes_are_looked_into_once_and_are_no_alarm() {
 }
 
 #[test]
-fn a_volume_that_is_cut_after_it_was_listed_is_lost_until_it_is_back() {
+fn a_volume_cut_after_listing_is_lost_until_it_is_back() {
     let (inner, store, machine) = with_snapshots();
     let victim = names(&inner, "data/").remove(0);
     let whole = inner.objects()[&victim].to_vec();

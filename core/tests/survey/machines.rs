@@ -228,14 +228,14 @@ fn random_histories_of_one_to_three_machines_lose_nothing() {
         let mut choices = Choices(seed);
         let mut world = World::new(1 + seed % 3);
         let mut history = Vec::new();
-        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..STEPS {
                 let step = world.step(&mut choices);
                 history.push(step);
             }
             world.verify();
         }));
-        if let Err(cause) = told {
+        if let Err(cause) = outcome {
             // The step that failed is the one after these.
             eprintln!("seed {seed}: {history:#?}");
             std::panic::resume_unwind(cause);

@@ -184,9 +184,9 @@ fn what_nobody_explains_is_told_and_stays() {
     store.forget_counts();
     let (learnt, _) = machine.backup(&sample()).unwrap();
     assert_eq!(machine.alarms(), [], "an unknown object is not a loss");
-    let told = codes(&learnt.unexplained);
-    assert!(told.contains(&("REMOTE_UNKNOWN_OBJECT", stranger.to_string())), "{told:?}");
-    assert_eq!(told.len(), 3, "a volume of content, one of trees, and the stranger: {told:?}");
+    let found = codes(&learnt.unexplained);
+    assert!(found.contains(&("REMOTE_UNKNOWN_OBJECT", stranger.to_string())), "{found:?}");
+    assert_eq!(found.len(), 3, "a volume of content, one of trees, and the stranger: {found:?}");
     nothing_deleted(&store);
     // Taken in, its blocks are used.
     machine.recover();

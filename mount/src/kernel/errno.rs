@@ -41,7 +41,8 @@ fn repository_errno(error: &Error) -> Errno {
         | Error::Limit { .. }
         | Error::WrongKey { .. }
         | Error::Exists { .. }
-        | Error::Invalid { .. } => Errno::EIO,
+        | Error::Invalid { .. }
+        | Error::Defect { .. } => Errno::EIO,
         // Not EINTR, after which most programs ask again at once.
         Error::Cancelled => Errno::EIO,
         // What the kernel still names is not in the catalog any more, as after a removed snapshot.
@@ -85,6 +86,8 @@ mod tests {
             Error::Local { doing: "read", path: "spool".into(), source: absent() },
             Error::Catalog { path: "catalog.sqlite".into(), detail: "malformed".into() },
             Error::NoRepository { store: "/gone".into() },
+            Error::local_corrupt("directory d", "it is gone"),
+            Error::defect("a rule was broken"),
         ] {
             let failure = Failure::from(error);
             assert_eq!(errno(&failure).code(), Errno::EIO.code(), "{failure}");

@@ -261,10 +261,10 @@ fn answered(answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body
     }
     let mut text = Vec::new();
     answer.into_body().into_reader().take(ERROR_BYTES_MAX).read_to_end(&mut text)?;
-    let said = serde_json::from_slice::<Explained>(&text).map(|explained| explained.error);
-    let said = said.unwrap_or_else(|_| format!("status {status}: {}", String::from_utf8_lossy(&text).trim()));
-    let said: String = said.chars().take(ERROR_CHARS_MAX).collect();
-    Err(Refused::Failed(io::Error::new(kind_of(&said), format!("rclone says: {said}"))))
+    let message = serde_json::from_slice::<Explained>(&text).map(|explained| explained.error);
+    let message = message.unwrap_or_else(|_| format!("status {status}: {}", String::from_utf8_lossy(&text).trim()));
+    let message: String = message.chars().take(ERROR_CHARS_MAX).collect();
+    Err(Refused::Failed(io::Error::new(kind_of(&message), format!("rclone says: {message}"))))
 }
 
 /// What rclone says of trouble that may pass, in its own words and in those of Go's network library.
@@ -288,9 +288,9 @@ const MAY_PASS: &[(&str, io::ErrorKind)] = &[
 ];
 
 /// The kind of an error that rclone tells of; [`io::ErrorKind::Other`] if it is not known to pass.
-fn kind_of(said: &str) -> io::ErrorKind {
-    let said = said.to_ascii_lowercase();
-    let found = MAY_PASS.iter().find(|(words, _)| said.contains(&words.to_ascii_lowercase()));
+fn kind_of(message: &str) -> io::ErrorKind {
+    let message = message.to_ascii_lowercase();
+    let found = MAY_PASS.iter().find(|(words, _)| message.contains(&words.to_ascii_lowercase()));
     found.map_or(io::ErrorKind::Other, |(_, kind)| *kind)
 }
 
@@ -348,8 +348,8 @@ mod tests {
             ("didn't find section in config file", io::ErrorKind::Other),
             ("AccessDenied: Access Denied. status code: 403", io::ErrorKind::Other),
         ];
-        for (said, kind) in cases {
-            assert_eq!(kind_of(said), kind, "{said}");
+        for (message, kind) in cases {
+            assert_eq!(kind_of(message), kind, "{message}");
         }
     }
 }

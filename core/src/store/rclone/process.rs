@@ -37,7 +37,7 @@ const USER: &str = "bygone";
 /// How long rclone may take until it listens.
 const START_MAX: Duration = Duration::from_secs(60);
 /// Lines of standard error that are kept.
-const SAID_LINES_MAX: usize = 4;
+const LAST_LINES_MAX: usize = 4;
 /// Longest line that is shown.
 const LINE_BYTES_MAX: usize = 500;
 
@@ -92,18 +92,18 @@ pub(super) struct Process {
     /// Where it answers, with the password in it: for requests, not for messages.
     pub(super) url: String,
     child: Arc<Mutex<Child>>,
-    said: Arc<Said>,
+    last_lines: Arc<LastLines>,
     keeper: Option<JoinHandle<()>>,
 }
 
 /// The last lines on standard error.
 #[derive(Default)]
-struct Said(Mutex<VecDeque<String>>);
+struct LastLines(Mutex<VecDeque<String>>);
 
-impl Said {
+impl LastLines {
     fn push(&self, line: &str) {
         let mut lines = lock(&self.0);
-        if lines.len() == SAID_LINES_MAX {
+        if lines.len() == LAST_LINES_MAX {
             lines.pop_front();
         }
         lines.push_back(line.chars().take(LINE_BYTES_MAX).collect());
@@ -121,19 +121,19 @@ impl Process {
         let password = password()?;
         let command = command(program, remote, &password);
         let (started, begun) = bounded(1);
-        let said = Arc::new(Said::default());
+        let last_lines = Arc::new(LastLines::default());
         let keeper = thread::Builder::new().name("rclone".to_owned()).spawn({
-            let said = Arc::clone(&said);
-            move || keep(command, &said, &started)
+            let last_lines = Arc::clone(&last_lines);
+            move || keep(command, &last_lines, &started)
         })?;
         let child = begun.recv().map_err(io::Error::other)?.map_err(|cause| cannot_start(program, &cause))?;
-        let mut process = Process { url: String::new(), child: child.child, said, keeper: Some(keeper) };
+        let mut process = Process { url: String::new(), child: child.child, last_lines, keeper: Some(keeper) };
         match child.port.recv_timeout(START_MAX) {
             Ok(port) => {
                 process.url = format!("http://{USER}:{password}@127.0.0.1:{port}/");
                 Ok(process)
             }
-            Err(_) => Err(io::Error::other(format!("rclone did not start: {}", process.said()))),
+            Err(_) => Err(io::Error::other(format!("rclone did not start: {}", process.last_lines()))),
         }
     }
 
@@ -150,10 +150,10 @@ impl Process {
     }
 
     /// Its last words.
-    pub(super) fn said(&self) -> String {
-        match self.said.all() {
-            said if said.is_empty() => "it said nothing".to_owned(),
-            said => format!("it said: {said}"),
+    pub(super) fn last_lines(&self) -> String {
+        match self.last_lines.all() {
+            last_lines if last_lines.is_empty() => "it said nothing".to_owned(),
+            last_lines => format!("it said: {last_lines}"),
         }
     }
 }
@@ -180,7 +180,7 @@ struct Started {
 }
 
 /// The thread that starts the child and reads what it says until its end.
-fn keep(mut command: Command, said: &Said, started: &Sender<io::Result<Started>>) {
+fn keep(mut command: Command, last_lines: &LastLines, started: &Sender<io::Result<Started>>) {
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(cause) => {
@@ -199,7 +199,7 @@ fn keep(mut command: Command, said: &Said, started: &Sender<io::Result<Started>>
                 let _ = sender.send(port);
                 port_in = None;
             }
-            _ => said.push(line.trim()),
+            _ => last_lines.push(line.trim()),
         }
     }
 }
@@ -277,10 +277,10 @@ mod tests {
 
     #[test]
     fn a_program_that_is_missing_or_ends_says_why() {
-        let told = |program| Process::start(program, ":memory:").err().map(|error| error.to_string()).unwrap();
-        let missing = told("/no/such/rclone");
+        let complaint = |program| Process::start(program, ":memory:").err().map(|error| error.to_string()).unwrap();
+        let missing = complaint("/no/such/rclone");
         assert!(missing.contains("not installed") && missing.contains("rclone.org"), "{missing}");
-        let ended = told("false");
+        let ended = complaint("false");
         assert!(ended.contains("did not start") && ended.contains("said nothing"), "{ended}");
     }
 }

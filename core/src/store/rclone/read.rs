@@ -68,12 +68,16 @@ impl RcloneStore {
             return range.within(name, size).map(|_| Vec::new());
         }
         let answer = self.open_object(name, range).map_err(failed)?;
-        let told = answer.headers().get(CONTENT_RANGE).and_then(|told| told.to_str().ok()).unwrap_or_default();
+        let content_range = answer
+            .headers()
+            .get(CONTENT_RANGE)
+            .and_then(|content_range| content_range.to_str().ok())
+            .unwrap_or_default();
         let wanted = format!("bytes {offset}-{}/", offset + bytes - 1);
-        if answer.status() != StatusCode::PARTIAL_CONTENT || !told.starts_with(&wanted) {
+        if answer.status() != StatusCode::PARTIAL_CONTENT || !content_range.starts_with(&wanted) {
             let status = answer.status().as_u16();
             return Err(short(format!(
-                "{bytes} bytes from {offset} were asked for, rclone has {told:?} (status {status})"
+                "{bytes} bytes from {offset} were asked for, rclone has {content_range:?} (status {status})"
             )));
         }
         let body = answer.into_body();

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_of_ones_own_has_the_bucket_in_the_path_and_amazon_in_the_host() {
+    fn bucket_is_in_the_path_but_in_the_host_at_amazon() {
         let case = |text: &str| {
             let address = S3Address::parse(text).unwrap();
             (address.service("eu-west-3"), address.style())
@@ -291,7 +291,7 @@ mod tests {
         ] {
             assert!(matches!(S3Address::parse(bad), Err(Error::Invalid { .. })), "{bad}");
         }
-        let told = S3Address::parse("//AKIAKEY:secretsecret@bucket/x").unwrap_err().to_string();
-        assert!(!told.contains("secretsecret") && told.contains("bucket"), "{told}");
+        let error = S3Address::parse("//AKIAKEY:secretsecret@bucket/x").unwrap_err().to_string();
+        assert!(!error.contains("secretsecret") && error.contains("bucket"), "{error}");
     }
 }

@@ -238,7 +238,7 @@ impl Client {
         if let Some(payload) = &call.payload {
             add("content-md5", payload.md5_base64)?;
         }
-        let unsigned = |cause| Error::Invalid { what: format!("the request cannot be signed: {cause}") };
+        let unsigned = |cause| Error::defect(format!("a request cannot be signed: {cause}"));
         let canonical = signing::canonical_request(call.method.as_str(), url, &headers, sha256).map_err(unsigned)?;
         let to_sign = signing::string_to_sign(&time, &self.region, &canonical).map_err(unsigned)?;
         let key = Zeroizing::new(signing::signing_key(&time, &keys.secret_key, &self.region, "s3").map_err(unsigned)?);

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_object_has_the_hashes_of_its_parts_and_the_mark_that_s3_gives_it() {
+    fn a_long_object_has_part_hashes_and_the_etag_of_s3() {
         let hashes = hash(Source::Bytes(b"abcabcab"), 3).unwrap();
         assert!(hashes.sha256_hex == hex(&crate::hash::sha256(b"abcabcab")));
         let parts: Vec<_> = hashes.parts.iter().map(|part| (part.bytes, part.sha256_hex.get(..16).unwrap())).collect();

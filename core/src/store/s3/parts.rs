@@ -143,7 +143,7 @@ impl S3Store {
             405 | 501 => return Ok(None),
             _ => return Err(self.refused("write", name.as_str(), answer)),
         }
-        let begun = self.said::<Begun>(name, &mut answer, "InitiateMultipartUploadResult")?;
+        let begun = self.read_answer::<Begun>(name, &mut answer, "InitiateMultipartUploadResult")?;
         if begun.upload_id.is_empty() || begun.upload_id.len() > ID_BYTES_MAX {
             let cause = Trouble::nonsense("an upload has begun and has no name");
             return Err(self.client.failed("write", name.as_str(), cause));
@@ -208,7 +208,7 @@ impl S3Store {
                 return if is_forgotten(&error) { self.found(name, source, hashes) } else { Err(error) };
             }
         }
-        let etag = self.said::<Completed>(name, &mut answer, "CompleteMultipartUploadResult")?.etag;
+        let etag = self.read_answer::<Completed>(name, &mut answer, "CompleteMultipartUploadResult")?.etag;
         let etag = etag.trim().trim_matches('"').to_owned();
         let head = self.head(name)?;
         let shown = head.map(|head| (head.bytes, head.etag));
@@ -318,7 +318,7 @@ impl S3Store {
     }
 
     /// What an answer with status 200 says; services send it also with an error in it.
-    fn said<T: for<'de> Deserialize<'de>>(
+    fn read_answer<T: for<'de> Deserialize<'de>>(
         &self,
         name: &ObjectName,
         answer: &mut Answer<'_>,

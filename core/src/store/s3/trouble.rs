@@ -243,7 +243,7 @@ fn parse_date(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn told(status: u16, body: &str) -> io::Error {
+    fn refused(status: u16, body: &str) -> io::Error {
         let date = Some("Tue, 24 Nov 2026 21:30:00 GMT");
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_555_800 + 27 * 60);
         Trouble::of_refusal(&Refusal { status, body: body.as_bytes(), region: None, date }, now)
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn each_trouble_that_has_a_remedy_is_told_from_the_others() {
         let trouble = |status, body: &str| {
-            let error = told(status, body);
+            let error = refused(status, body);
             let trouble = error.get_ref().and_then(|inner| inner.downcast_ref::<Trouble>()).cloned();
             (error.kind(), trouble)
         };
@@ -279,9 +279,9 @@ mod tests {
 
     #[test]
     fn absence_is_said_by_the_service_and_not_by_any_404() {
-        assert_eq!(told(404, &error("NoSuchKey")).kind(), io::ErrorKind::NotFound);
+        assert_eq!(refused(404, &error("NoSuchKey")).kind(), io::ErrorKind::NotFound);
         for body in ["", "<html><body>404 Not Found</body></html>", &error("NoSuchBucket"), "<Error><Code>NoSuchKey"] {
-            assert_ne!(told(404, body).kind(), io::ErrorKind::NotFound, "{body}");
+            assert_ne!(refused(404, body).kind(), io::ErrorKind::NotFound, "{body}");
         }
     }
 
@@ -290,16 +290,16 @@ mod tests {
         for (status, code) in
             [(503, "SlowDown"), (500, "InternalError"), (400, "RequestTimeout"), (409, "OperationAborted")]
         {
-            assert_eq!(told(status, &error(code)).kind(), io::ErrorKind::ResourceBusy, "{code}");
+            assert_eq!(refused(status, &error(code)).kind(), io::ErrorKind::ResourceBusy, "{code}");
         }
-        assert_eq!(told(400, &error("BadDigest")).kind(), io::ErrorKind::InvalidData);
-        assert_eq!(told(400, &error("InvalidArgument")).kind(), io::ErrorKind::Other);
+        assert_eq!(refused(400, &error("BadDigest")).kind(), io::ErrorKind::InvalidData);
+        assert_eq!(refused(400, &error("InvalidArgument")).kind(), io::ErrorKind::Other);
     }
 
     #[test]
     fn a_hostile_message_does_not_reach_the_terminal_as_it_is() {
         let hostile = format!("<Error><Code>X</Code><Message>&#27;[2J{}</Message></Error>", "a".repeat(10_000));
-        let text = told(400, &hostile).to_string();
+        let text = refused(400, &hostile).to_string();
         assert!(!text.contains('\u{1b}') && text.len() < 500, "{text}");
     }
 }

@@ -191,7 +191,7 @@ fn parts_are_exact(store: &dyn Store) {
         assert!(matches!(refused, Error::Store { .. }) && !refused.is_absent(), "{bytes} bytes from {offset}: {shown}");
         assert!(shown.contains("data/object"), "the object is named: {shown}");
     }
-    assert!(matches!(get(0, 0), Err(Error::Invalid { .. })), "no bytes cannot be asked for");
+    assert!(matches!(get(0, 0), Err(Error::Defect { .. })), "no bytes cannot be asked for");
     put(store, "empty", b"");
     assert!(store.get(&name("empty"), ByteRange::Part { offset: 0, bytes: 1 }).is_err());
 }
@@ -202,9 +202,9 @@ fn absence_is_told_apart(store: &dyn Store) {
     for text in ["absent", "data", "data/00", "data/00/objec", "data/00/object2", "data/01/object", "data/00/object/x"]
     {
         for range in ranges {
-            let told = store.get(&name(text), range).unwrap_err();
-            assert!(told.is_absent(), "{text} is absent: {told}");
-            assert!(told.to_string().contains(text), "the object is named: {told}");
+            let error = store.get(&name(text), range).unwrap_err();
+            assert!(error.is_absent(), "{text} is absent: {error}");
+            assert!(error.to_string().contains(text), "the object is named: {error}");
         }
     }
 }
@@ -232,7 +232,7 @@ fn lists_go_by_whole_segments(store: &dyn Store) {
         assert_eq!(names(store, nothing), [""; 0], "{nothing} is a good prefix of nothing");
     }
     for bad in ["data", "data/0", "/", "//", "data//", "../", "data/../", "./", "A/", "*/", "data/00/x"] {
-        assert!(matches!(store.list(bad), Err(Error::Invalid { .. })), "{bad:?} is no prefix");
+        assert!(matches!(store.list(bad), Err(Error::Defect { .. })), "{bad:?} is no prefix");
     }
 }
 
@@ -318,7 +318,7 @@ fn nobody_sees_half_an_object(store: &dyn Store) {
                     }
                     match store.get(&name("data/7"), ByteRange::Part { offset: LARGE_BYTES as u64 - 1, bytes: 1 }) {
                         Ok(last) => assert_eq!(last.first(), bytes.last()),
-                        Err(told) => assert!(told.is_absent(), "an object is there or absent: {told}"),
+                        Err(error) => assert!(error.is_absent(), "an object is there or absent: {error}"),
                     }
                 }
             });
