@@ -13,6 +13,7 @@ mod diagnoses;
 mod far_mount;
 mod golden;
 mod harness_itself;
+mod help;
 mod install;
 mod kill;
 mod mount;
