@@ -57,7 +57,7 @@ fn wrong_usage_ends_with_2() {
 }
 
 #[test]
-fn what_is_no_repository_ends_with_10() {
+fn a_place_without_a_repository_ends_with_10() {
     let site = new_site();
     let (missing, empty, other) = (site.at("missing"), site.at("empty"), site.at("other"));
     fs::create_dir(&empty).unwrap();
@@ -135,7 +135,7 @@ fn a_missing_path_is_named() {
 }
 
 #[test]
-fn what_a_snapshot_does_not_hold_ends_with_1() {
+fn a_path_or_snapshot_that_does_not_exist_ends_with_1() {
     let (site, _tree) = with_snapshot();
     for arguments in [
         &["ls", "latest:/no/such"][..],
@@ -178,7 +178,7 @@ fn a_mount_point_must_be_there_and_free() {
 }
 
 #[test]
-fn a_store_that_is_away_loses_nothing() {
+fn an_absent_store_loses_nothing() {
     let (site, tree) = with_snapshot();
     let away = site.at("away");
     fs::rename(site.repository(), &away).unwrap();
@@ -249,7 +249,7 @@ fn a_full_target_ends_with_1() {
 }
 
 #[test]
-fn two_backups_at_once_do_not_meet() {
+fn two_backups_at_once_exclude_each_other() {
     let (site, tree) = with_snapshot();
     // It waits for its standard input, and keeps the lock meanwhile.
     let first = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
@@ -289,7 +289,7 @@ fn an_interrupted_backup_ends_with_130_and_the_next_goes_on() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_panic() {
+fn a_closed_pipe_is_no_panic() {
     let (site, _tree) = with_snapshot();
     let mut shell = site.command(Path::new("bash"), ["-c", "\"$0\" ls -R latest | head -1; exit ${PIPESTATUS[0]}"]);
     shell.arg(programs().bygone);
@@ -386,7 +386,7 @@ fn every_command_speaks_json() {
 }
 
 #[test]
-fn the_user_who_runs_it_need_not_be_root() {
+fn an_ordinary_user_can_run_it() {
     if !root() {
         return;
     }

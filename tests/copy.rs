@@ -53,7 +53,7 @@ fn on_copy(site: &Site, other: &Site, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_copy_is_the_same_repository_and_copying_again_copies_what_is_new() {
+fn a_copy_is_the_same_repository_and_copies_only_what_is_new() {
     let (site, tree) = with_history();
     let outlook = copy(&site, &["--json"]).ok().json();
     assert_eq!(bytes_below(&site.at("copy")), bytes_below(&site.repository()));
@@ -79,7 +79,7 @@ fn a_copy_is_the_same_repository_and_copying_again_copies_what_is_new() {
 }
 
 #[test]
-fn a_copy_that_was_interrupted_is_no_repository_yet_and_is_completed() {
+fn an_interrupted_copy_is_no_repository_until_it_is_completed() {
     let (site, _tree) = with_history();
     copy(&site, &[]).ok();
     // What is put last is taken away first: these are the states that an interrupted copy can leave.
@@ -117,7 +117,7 @@ fn a_place_that_belongs_to_something_else_is_refused() {
 }
 
 #[test]
-fn a_copy_that_somebody_has_backed_up_to_is_not_touched() {
+fn a_copy_with_backups_of_its_own_is_not_touched() {
     let (site, tree) = with_history();
     copy(&site, &[]).ok();
     tree.file("here", "here");
@@ -163,7 +163,7 @@ fn what_is_damaged_is_not_copied_and_is_named() {
 }
 
 #[test]
-fn a_passphrase_that_was_changed_is_told_of_and_removed_on_demand() {
+fn a_copy_reports_an_old_passphrase_and_removes_it_on_demand() {
     let (site, _tree) = with_history();
     copy(&site, &[]).ok();
     let mut command = site.bygone_command(["key", "passwd", "--kdf-memory", "8MiB"]);

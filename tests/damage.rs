@@ -68,7 +68,7 @@ fn objects_in_each_others_places_are_found() {
 }
 
 #[test]
-fn a_listing_is_enough_to_find_what_is_missing_or_cut() {
+fn a_listing_finds_missing_and_truncated_volumes() {
     let patient = Patient::new(&programs(), &[]);
     for object in patient.objects("data/").into_iter().chain(patient.objects("meta/")) {
         patient.damage(&object, None);
@@ -89,7 +89,7 @@ fn said(ran: &Ran) -> String {
 }
 
 #[test]
-fn a_store_that_forgets_is_caught() {
+fn a_store_that_loses_its_newest_commit_is_caught() {
     let patient = Patient::new(&programs(), &[]);
     let newest = patient.objects("commits/").pop().unwrap();
     patient.damage(&newest, None);

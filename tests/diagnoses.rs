@@ -85,7 +85,7 @@ fn a_cut_volume_is_found_by_the_next_backup_and_stored_again() {
 }
 
 #[test]
-fn a_store_that_was_taken_back_stops_backups_until_it_is_accepted() {
+fn a_rolled_back_store_stops_backups_until_it_is_accepted() {
     let (site, tree) = with_snapshots();
     tool(Command::new("cp").arg("-a").arg(site.repository()).arg(site.at("earlier")));
     tree.file("third", random(78, 50_000));
@@ -132,7 +132,7 @@ fn an_old_catalog_is_recognised_and_catches_up() {
 }
 
 #[test]
-fn what_belongs_to_another_repository_is_named() {
+fn objects_of_another_repository_are_named() {
     let (site, tree) = with_snapshots();
     let other = new_site();
     for name in ["keys", "bygone.json"] {
@@ -200,7 +200,7 @@ fn three_machines_work_on_one_repository_at_once() {
 }
 
 #[test]
-fn a_cloned_home_is_told_and_loses_nothing() {
+fn a_cloned_home_is_reported_and_loses_nothing() {
     let (site, tree) = with_snapshots();
     let clone = Site::new(&programs());
     tool(Command::new("cp").arg("-a").arg(site.catalogs()).arg(clone.at("state")));
@@ -251,7 +251,7 @@ fn error_code(ran: &Ran) -> String {
 }
 
 #[test]
-fn which_disk_is_full_is_said() {
+fn errors_name_the_disk_that_is_full() {
     if !root() {
         return;
     }
@@ -286,7 +286,7 @@ fn a_broken_catalog_is_named_and_rebuilt() {
 }
 
 #[test]
-fn an_interrupted_backups_volumes_are_found_again_without_a_catalog() {
+fn volumes_of_an_interrupted_backup_are_found_by_a_new_catalog() {
     let (site, tree) = with_snapshots();
     let content = random(500, 6_000_000);
     tree.file("large", content.clone());

@@ -136,7 +136,7 @@ fn no_more_is_fetched_than_is_allowed() {
 }
 
 #[test]
-fn a_spoilt_cache_never_shows() {
+fn a_damaged_cache_is_never_shown() {
     if !root() {
         return;
     }
@@ -164,7 +164,7 @@ fn a_spoilt_cache_never_shows() {
 }
 
 #[test]
-fn a_dead_link_stalls_only_those_who_wait_for_it() {
+fn a_dead_link_stalls_only_reads_that_need_it() {
     if !root() {
         return;
     }
@@ -195,7 +195,7 @@ fn a_dead_link_stalls_only_those_who_wait_for_it() {
 }
 
 #[test]
-fn a_repair_takes_lost_volumes_from_what_a_mount_has_kept() {
+fn a_repair_takes_lost_volumes_from_the_cache_of_a_mount() {
     if !root() {
         return;
     }
@@ -242,7 +242,7 @@ fn a_repair_takes_lost_volumes_from_what_a_mount_has_kept() {
 }
 
 #[test]
-fn a_mount_of_a_dead_store_ends_when_it_is_asked_to() {
+fn a_mount_of_a_dead_store_ends_on_request() {
     if !root() {
         return;
     }

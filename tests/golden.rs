@@ -29,7 +29,7 @@ fn every_golden_repository_is_listed() {
 }
 
 #[test]
-fn golden_repositories_are_read_as_ever() {
+fn golden_repositories_can_still_be_read() {
     for name in GOLDEN {
         let golden = folder().join(name);
         let site = Site::new(&programs());

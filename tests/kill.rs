@@ -66,7 +66,7 @@ fn a_killed_backup_is_completed_by_the_next() {
 }
 
 #[test]
-fn killed_again_and_again_it_still_gets_there() {
+fn a_backup_killed_again_and_again_still_completes() {
     let (site, tree) = site_with_tree();
     let mut stored = 0;
     for round in 0..40u64 {

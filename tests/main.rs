@@ -13,6 +13,8 @@ mod diagnoses;
 mod far_mount;
 mod golden;
 mod harness_itself;
+mod help;
+mod install;
 mod kill;
 mod mount;
 mod mount_details;

@@ -239,7 +239,7 @@ fn the_kernel_enforces_the_permissions_that_were_backed_up() {
 }
 
 #[test]
-fn bytes_are_right_wherever_one_reads() {
+fn bytes_are_right_at_any_offset() {
     if !root() {
         return;
     }
@@ -318,7 +318,7 @@ fn a_signal_unmounts_and_ends() {
 }
 
 #[test]
-fn a_lost_volume_is_an_error_where_it_is_needed_and_nowhere_else() {
+fn a_lost_volume_is_an_error_only_where_it_is_needed() {
     if !root() {
         return;
     }

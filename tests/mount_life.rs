@@ -141,7 +141,7 @@ fn a_killed_mount_is_an_error_and_not_an_empty_directory() {
 }
 
 #[test]
-fn what_is_mounted_over_it_is_never_touched() {
+fn a_mount_on_top_of_ours_is_never_touched() {
     if !root() {
         return;
     }
@@ -169,7 +169,7 @@ fn what_is_mounted_over_it_is_never_touched() {
 }
 
 #[test]
-fn a_mount_that_was_moved_with_its_folder_is_unmounted_where_it_is() {
+fn a_mount_moved_with_its_folder_is_unmounted_there() {
     if !root() {
         return;
     }
@@ -187,7 +187,7 @@ fn a_mount_that_was_moved_with_its_folder_is_unmounted_where_it_is() {
 }
 
 #[test]
-fn what_was_stored_again_can_be_read_in_a_live_mount() {
+fn restored_volumes_can_be_read_in_a_live_mount() {
     if !root() {
         return;
     }
@@ -246,7 +246,7 @@ fn readers_wait_while_the_mount_sleeps_and_then_go_on() {
 }
 
 #[test]
-fn a_store_that_is_away_fails_only_what_needs_it_and_heals() {
+fn an_absent_store_fails_only_reads_that_need_it() {
     if !root() {
         return;
     }
@@ -348,7 +348,7 @@ fn a_removed_snapshot_disappears_from_a_live_mount() {
 }
 
 #[test]
-fn the_last_snapshot_may_go_and_another_come() {
+fn the_last_snapshot_may_go_and_a_new_one_appear() {
     if !root() {
         return;
     }

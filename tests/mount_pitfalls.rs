@@ -42,7 +42,7 @@ fn times_are_shown_to_the_nanosecond() {
 
 /// kopia counts space in the wrong unit, rustic not at all: `du` is an eighth, or nothing.
 #[test]
-fn du_tells_what_it_tells_of_the_source() {
+fn du_agrees_with_the_source() {
     if !root() {
         return;
     }
@@ -118,7 +118,7 @@ fn two_versions_of_a_file_are_two_inodes() {
 
 /// kopia: EIO; plakar: no symbolic links.
 #[test]
-fn what_is_no_regular_file_is_what_it_is() {
+fn special_files_keep_their_kind() {
     if !root() {
         return;
     }
@@ -183,7 +183,7 @@ fn owners_are_those_of_the_source() {
 
 /// rustic walks the path from the root for every look, and lets the kernel keep nothing for longer than a second.
 #[test]
-fn what_was_looked_at_is_not_asked_for_again() {
+fn repeated_lookups_ask_for_nothing() {
     if !root() {
         return;
     }
@@ -213,7 +213,7 @@ fn what_was_looked_at_is_not_asked_for_again() {
 
 /// borg takes all of an archive into memory before the first listing.
 #[test]
-fn a_walk_leaves_nothing_of_each_entry_in_memory() {
+fn a_walk_keeps_nothing_of_each_entry_in_memory() {
     if !root() {
         return;
     }
@@ -278,7 +278,7 @@ fn a_version_tells_which_snapshots_hold_it() {
 
 /// rustic: also what cannot be read is "no such operation".
 #[test]
-fn what_cannot_be_read_is_an_input_output_error() {
+fn unreadable_content_is_an_input_output_error() {
     if !root() {
         return;
     }
@@ -293,7 +293,7 @@ fn what_cannot_be_read_is_an_input_output_error() {
 /// kopia reads a file one request after another, rustic everything: who waits for the store holds up all others. The
 /// store here is a mount of another repository, which stands still while its process is stopped.
 #[test]
-fn a_reader_who_waits_holds_up_nobody_else() {
+fn a_waiting_reader_delays_no_other() {
     if !root() {
         return;
     }

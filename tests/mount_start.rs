@@ -65,7 +65,7 @@ fn mount_and_fstab_mount_it() {
 }
 
 #[test]
-fn it_says_when_it_is_there_and_when_it_goes() {
+fn a_mount_reports_when_it_is_ready_and_when_it_ends() {
     if !root() {
         return;
     }
@@ -106,7 +106,7 @@ fn it_says_when_it_is_there_and_when_it_goes() {
 }
 
 #[test]
-fn a_live_mount_tells_what_it_has_done() {
+fn a_live_mount_reports_its_statistics() {
     if !root() {
         return;
     }

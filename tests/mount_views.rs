@@ -75,7 +75,7 @@ fn every_version_of_a_file_lies_side_by_side() {
 }
 
 #[test]
-fn what_has_vanished_is_in_deleted_and_nothing_else_is() {
+fn deleted_shows_exactly_what_has_vanished() {
     if !root() {
         return;
     }
@@ -145,7 +145,7 @@ fn tools_that_walk_the_whole_mount_come_to_an_end() {
 }
 
 #[test]
-fn what_was_closed_in_any_snapshot_stays_closed_in_the_views() {
+fn views_stay_closed_if_any_snapshot_was_closed() {
     if !root() {
         return;
     }
@@ -220,7 +220,7 @@ fn layouts_have_the_names_that_their_programs_look_for() {
 }
 
 #[test]
-fn content_is_refused_to_whom_it_shall_be_and_names_to_nobody() {
+fn options_refuse_content_to_some_and_names_to_nobody() {
     if !root() {
         return;
     }

@@ -45,7 +45,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_is_excluded_is_not_backed_up() {
+fn excluded_files_are_not_backed_up() {
     let (site, tree) = with_tree();
     backup(&site, &tree, &["--exclude", "*.log"]);
     assert_eq!(files(&site, &tree), set(&["keep/a.txt", "drop/c.txt", "e.txt"]));
@@ -66,7 +66,7 @@ fn what_is_excluded_is_not_backed_up() {
 }
 
 #[test]
-fn other_file_systems_are_left_alone_if_asked() {
+fn one_file_system_leaves_others_out() {
     if !root() {
         return;
     }
@@ -127,7 +127,7 @@ fn hosts_and_tags_are_kept_and_asked_for() {
 }
 
 #[test]
-fn any_way_to_say_a_path_is_the_same_path() {
+fn all_spellings_of_a_path_mean_the_same_path() {
     let (site, tree) = with_tree();
     let top = tree.top().to_str().unwrap();
     tree.symlink("../way", "source");
@@ -156,7 +156,7 @@ fn a_repository_does_not_back_itself_up() {
 }
 
 #[test]
-fn a_restore_takes_what_it_is_asked_to_take() {
+fn a_restore_takes_only_what_was_asked_for() {
     let (site, tree) = with_tree();
     backup(&site, &tree, &[]);
     let restored_files = |name: &str, options: &[&str]| {
@@ -172,7 +172,7 @@ fn a_restore_takes_what_it_is_asked_to_take() {
 }
 
 #[test]
-fn a_restore_over_what_is_there_asks_how() {
+fn a_restore_over_existing_files_needs_an_option() {
     let (site, tree) = with_tree();
     backup(&site, &tree, &[]);
     let target = site.at("target");

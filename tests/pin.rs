@@ -24,7 +24,7 @@ fn cached(path: &Path) -> String {
 }
 
 #[test]
-fn what_is_pinned_can_be_read_offline_and_says_so() {
+fn pinned_files_can_be_read_offline_and_say_so() {
     if !root() {
         return;
     }
@@ -54,7 +54,7 @@ fn what_is_pinned_can_be_read_offline_and_says_so() {
 }
 
 #[test]
-fn what_cannot_be_pinned_is_an_error_before_it_is_fetched() {
+fn a_pin_that_cannot_succeed_fails_before_it_fetches() {
     if !root() {
         return;
     }
@@ -107,7 +107,7 @@ fn a_cache_is_shown_and_emptied_while_a_mount_uses_it() {
 }
 
 #[test]
-fn a_pin_that_waits_for_a_dead_store_is_interrupted_and_goes_on_the_next_time() {
+fn a_pin_interrupted_at_a_dead_store_resumes_next_time() {
     if !root() {
         return;
     }

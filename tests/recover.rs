@@ -167,7 +167,7 @@ fn the_readme_leads_from_a_bare_machine_to_a_mounted_tree() {
 }
 
 #[test]
-fn another_machine_begins_with_what_the_first_has_stored() {
+fn another_machine_reuses_what_the_first_has_stored() {
     let (site, tree) = with_history();
     let other = Site::new(&programs());
     let repository = site.repository();
@@ -204,7 +204,7 @@ fn recover_until(site: &Site, catalogs: &Path, call: Option<u64>) -> u64 {
 }
 
 #[test]
-fn what_is_recovered_already_can_be_mounted_while_the_rest_comes_in() {
+fn a_partly_recovered_repository_can_be_mounted() {
     let (site, tree) = with_history();
     let (before, ids) = (dump(&site), snapshot_ids(&site));
     lose_the_catalog(&site);

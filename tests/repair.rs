@@ -28,7 +28,7 @@ fn assert_same_store(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String
 }
 
 #[test]
-fn every_volume_is_made_again_to_the_byte_from_the_source_and_the_catalog() {
+fn every_volume_is_rebuilt_to_the_byte_from_the_source() {
     let patient = Patient::new(&programs(), &[]);
     for volume in patient.objects("data/").iter().chain(&patient.objects("meta/")) {
         for (what, damage) in damages_of(volume) {
@@ -44,7 +44,7 @@ fn every_volume_is_made_again_to_the_byte_from_the_source_and_the_catalog() {
 }
 
 #[test]
-fn zstd_volumes_are_made_again_too_and_a_whole_folder_at_once() {
+fn zstd_volumes_are_rebuilt_too_and_whole_folders_at_once() {
     let patient = Patient::new(&programs(), &["--compression", "zstd:3"]);
     fs::remove_dir_all(patient.site.repository().join("data")).unwrap();
     fs::remove_dir_all(patient.site.repository().join("meta")).unwrap();
@@ -56,7 +56,7 @@ fn zstd_volumes_are_made_again_too_and_a_whole_folder_at_once() {
 }
 
 #[test]
-fn what_cannot_be_had_is_named_and_the_rest_of_the_volume_is_stored_again() {
+fn lost_content_is_named_and_the_rest_of_its_volume_restored() {
     let patient = Patient::new(&programs(), &[]);
     // The files that only this volume holds are gone or changed, all others of it are still there.
     fs::remove_file(patient.tree.at("random/1")).unwrap();
@@ -96,7 +96,7 @@ fn what_cannot_be_had_is_named_and_the_rest_of_the_volume_is_stored_again() {
 }
 
 #[test]
-fn one_flipped_bit_without_any_source_costs_the_blocks_of_one_frame() {
+fn without_a_source_one_bit_costs_the_blocks_of_one_frame() {
     let patient = Patient::new(&programs(), &[]);
     let aside = patient.site.at("aside");
     fs::rename(patient.tree.top(), &aside).unwrap();
@@ -116,7 +116,7 @@ fn one_flipped_bit_without_any_source_costs_the_blocks_of_one_frame() {
 }
 
 #[test]
-fn a_second_store_gives_back_every_object_that_the_first_has_lost() {
+fn a_second_store_gives_back_every_lost_object() {
     let patient = Patient::new(&programs(), &[]);
     let copy = patient.site.at("copy");
     let copy = copy.to_str().unwrap();
@@ -165,7 +165,7 @@ fn commits_and_the_description_come_back_from_the_catalog() {
 }
 
 #[test]
-fn nothing_is_touched_that_is_sound_and_no_place_is_made() {
+fn a_repair_leaves_sound_objects_alone_and_makes_no_place() {
     let patient = Patient::new(&programs(), &[]);
     let ran = repair(&patient, &[]).ok();
     assert!(ran.text().contains("nothing was to be repaired"), "{ran}");
@@ -181,7 +181,7 @@ fn nothing_is_touched_that_is_sound_and_no_place_is_made() {
 }
 
 #[test]
-fn a_volume_that_another_repository_has_under_this_name_is_not_taken() {
+fn a_volume_damaged_in_both_stores_is_not_taken() {
     let patient = Patient::new(&programs(), &[]);
     let copy = patient.site.at("copy");
     patient.site.bygone(["copy", "--to", copy.to_str().unwrap()]).ok();

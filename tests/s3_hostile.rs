@@ -277,7 +277,7 @@ impl Master {
 }
 
 #[test]
-fn no_lie_of_the_server_makes_a_command_hang_err_or_delete() {
+fn server_faults_never_cause_hangs_wrong_output_or_deletes() {
     if !bygone_tests::root() {
         return;
     }

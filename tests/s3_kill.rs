@@ -27,7 +27,7 @@ fn scramble(seed: u64) -> u64 {
 }
 
 #[test]
-fn a_killed_backup_is_completed_by_the_next_and_little_is_sent_twice() {
+fn the_next_backup_completes_a_killed_one_and_resends_little() {
     let (kills, seed) = (number("BYGONE_TEST_KILLS", KILLS), number("BYGONE_TEST_SEED", 1));
     let server = FakeS3::start();
     let site = Site::new(&programs());

@@ -35,7 +35,7 @@ fn verbs(server: &FakeS3) -> Vec<Verb> {
 }
 
 #[test]
-fn a_long_object_goes_in_parts_and_has_the_mark_that_the_list_shows() {
+fn a_long_object_goes_in_parts_and_has_the_listed_mark() {
     let (server, _) = stocked();
     let store = in_parts(&server, "60s");
     let (at, bytes) = long(1);
@@ -56,7 +56,7 @@ fn a_long_object_goes_in_parts_and_has_the_mark_that_the_list_shows() {
 }
 
 #[test]
-fn every_lie_about_parts_is_an_error_and_what_has_arrived_is_not_sent_again() {
+fn lies_about_parts_are_errors_and_arrived_parts_are_not_resent() {
     let (server, _) = stocked();
     let (store, hasty) = (in_parts(&server, "60s"), in_parts(&server, "1s"));
     let others = [
@@ -104,7 +104,7 @@ fn every_lie_about_parts_is_an_error_and_what_has_arrived_is_not_sent_again() {
 }
 
 #[test]
-fn a_put_in_parts_survives_what_may_pass() {
+fn a_put_in_parts_survives_transient_faults() {
     let (server, _) = stocked();
     let store = patient(in_parts(&server, "1s"));
     let faults =
@@ -126,7 +126,7 @@ fn a_put_in_parts_survives_what_may_pass() {
 }
 
 #[test]
-fn an_upload_that_the_server_forgets_begins_anew_and_one_that_fails_for_good_is_aborted() {
+fn a_forgotten_upload_restarts_and_a_hopeless_one_is_aborted() {
     let (server, _) = stocked();
     let store = in_parts(&server, "60s");
     let (at, bytes) = long(1);
@@ -158,7 +158,7 @@ fn a_server_that_takes_no_parts_is_sent_whole_objects() {
 }
 
 #[test]
-fn only_uploads_of_the_names_that_are_given_are_cleared_away() {
+fn only_uploads_of_the_given_names_are_cleared_away() {
     let (server, _) = stocked();
     let store = in_parts(&server, "60s");
     let mut names = Vec::new();

@@ -74,7 +74,7 @@ fn the_contract_holds() {
 }
 
 #[test]
-fn the_contract_holds_within_a_process_where_the_server_knows_no_condition() {
+fn the_contract_holds_on_servers_without_conditional_puts() {
     let server = FakeS3::start();
     server.overwrite();
     let count = std::cell::Cell::new(0);
@@ -86,7 +86,7 @@ fn the_contract_holds_within_a_process_where_the_server_knows_no_condition() {
 }
 
 #[test]
-fn a_server_that_refuses_the_condition_is_asked_without() {
+fn a_server_that_refuses_conditional_puts_gets_plain_ones() {
     let (server, store) = stocked();
     server.misbehave(Verb::Put, "", Fault::Status(501, "NotImplemented"), 1);
     store.put(&name("data/00/d"), Source::Bytes(BYTES)).unwrap();
@@ -137,7 +137,7 @@ fn every_lie_of_a_list_is_an_error_and_never_a_shorter_list() {
 }
 
 #[test]
-fn every_lie_of_a_put_is_an_error_and_the_put_can_be_tried_again() {
+fn every_lie_of_a_put_is_an_error_and_can_be_retried() {
     let (server, store) = stocked();
     let hasty = hasty(&server);
     let others = [Fault::Status(403, "QuotaExceeded"), Fault::ResetWithin, Fault::NoEtag, Fault::Redirect];
@@ -167,7 +167,7 @@ fn a_delete_of_nothing_succeeds_and_one_that_is_refused_fails() {
 }
 
 #[test]
-fn troubles_that_have_a_remedy_say_which() {
+fn errors_with_a_remedy_name_it() {
     let (server, store) = stocked();
     let trouble = |status, code| {
         server.misbehave(Verb::Get, "", Fault::Status(status, code), 1);
@@ -184,7 +184,7 @@ fn troubles_that_have_a_remedy_say_which() {
 }
 
 #[test]
-fn where_nobody_listens_is_said() {
+fn errors_name_the_host_that_could_not_be_reached() {
     let server = FakeS3::start();
     let address = server.store("prefix");
     drop(server);
@@ -219,7 +219,7 @@ fn an_object_named_by_its_hash_costs_one_request_and_others_two() {
 }
 
 #[test]
-fn an_answer_that_was_lost_does_not_make_a_put_fail_nor_send_its_bytes_twice() {
+fn a_lost_answer_neither_fails_a_put_nor_resends_its_bytes() {
     let (server, store) = stocked();
     let store = patient(store);
     let before = server.bytes_in();
@@ -236,7 +236,7 @@ pub fn patient(store: S3Store) -> RetryStore {
 }
 
 #[test]
-fn every_verb_survives_what_may_pass() {
+fn every_verb_survives_transient_faults() {
     let (server, _) = stocked();
     let store = patient(hasty(&server));
     let passing = FAILURES.iter().copied().filter(|fault| !matches!(fault, Fault::Nothing | Fault::ErrorWith200));
@@ -255,7 +255,7 @@ fn every_verb_survives_what_may_pass() {
 }
 
 #[test]
-fn who_wants_to_end_does_not_wait_for_an_answer() {
+fn cancelling_does_not_wait_for_an_answer() {
     let server = FakeS3::start();
     let watch = Arc::new(Watch::new());
     let store = open_with(server.store("x") + "&stall=3600s", &watch);

@@ -59,7 +59,7 @@ fn a_repository_behind_rclone_lives_a_whole_life() {
 }
 
 #[test]
-fn a_mount_reads_through_rclone_also_in_the_background() {
+fn a_background_mount_reads_through_rclone() {
     if !root() {
         return;
     }
@@ -145,7 +145,7 @@ fn a_backup_over_a_link_that_is_cut_again_and_again_is_complete() {
 }
 
 #[test]
-fn a_profile_says_how_long_an_outage_may_last() {
+fn a_profile_sets_how_long_to_retry() {
     let site = Site::new(&programs());
     // Nobody listens there any more. Without the profile, a quarter of an hour would be waited for somebody.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -158,7 +158,7 @@ fn a_profile_says_how_long_an_outage_may_last() {
 }
 
 #[test]
-fn a_check_and_a_restore_over_a_far_link_have_several_transfers_under_way() {
+fn check_and_restore_of_a_far_store_run_several_transfers() {
     let site = Site::new(&programs());
     let tree = Tree::new(&site.at("source"));
     (0..12).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1_500_000))));
@@ -191,7 +191,7 @@ fn a_check_and_a_restore_over_a_far_link_have_several_transfers_under_way() {
 }
 
 #[test]
-fn a_limit_that_is_lifted_while_a_backup_runs_counts_at_once() {
+fn lifting_a_limit_affects_a_running_backup_at_once() {
     let site = new_site();
     let tree = tree(&site);
     configure(&site, "[defaults]\nlimit-upload = 1\n");
@@ -210,7 +210,7 @@ fn a_limit_that_is_lifted_while_a_backup_runs_counts_at_once() {
 }
 
 #[test]
-fn a_limit_on_the_command_line_is_stronger_than_the_configuration() {
+fn command_line_limits_override_the_configuration() {
     let site = new_site();
     let tree = tree(&site);
     configure(&site, "[defaults]\nlimit-upload = 1\nlimit-download = 1\n");
@@ -222,7 +222,7 @@ fn a_limit_on_the_command_line_is_stronger_than_the_configuration() {
 }
 
 #[test]
-fn a_profile_says_where_and_what_and_how() {
+fn a_profile_sets_repository_paths_and_options() {
     let site = Site::new(&programs());
     let tree = tree(&site);
     let passphrase = site.at("home/passphrase");

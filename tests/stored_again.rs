@@ -42,7 +42,7 @@ fn assert_restored(site: &Site, tree: &Tree) {
 }
 
 #[test]
-fn what_a_failed_backup_did_not_store_again_the_next_one_does() {
+fn the_next_backup_stores_what_a_failed_one_did_not() {
     for (folder, comes_back) in [("data/", false), ("data/", true), ("meta/", false), ("meta/", true)] {
         let (server, site, tree) = bucket();
         let before = server.objects();
@@ -72,7 +72,7 @@ fn what_a_failed_backup_did_not_store_again_the_next_one_does() {
 }
 
 #[test]
-fn what_was_lost_before_the_catalog_was_rebuilt_is_stored_again() {
+fn losses_before_a_rebuilt_catalog_are_stored_again() {
     let (server, site, tree) = bucket();
     lose(&server, "data/");
     fs::remove_dir_all(site.catalogs()).unwrap();
