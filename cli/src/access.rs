@@ -36,7 +36,7 @@ fn access_in(address: &S3Address, get: &dyn Fn(&str) -> Option<String>) -> Resul
     let ca_pem = match ca {
         None => None,
         Some(path) => Some(fs::read(&path).map_err(|source| Error::Local {
-            doing: "read the file of certificates",
+            doing: "read the certificate file",
             path: path.clone(),
             source,
         })?),
@@ -73,7 +73,7 @@ fn key_source(wanted: Option<String>, profile: Option<String>) -> KeySource {
 fn find(wanted: Option<&str>, profile: Option<&str>) -> Result<Credentials> {
     if let Some(name) = wanted {
         return Credentials::from_profile(Some(name)).map_err(|cause| Error::Invalid {
-            what: format!("the profile {name} has no keys: {cause}: write them into ~/.aws/credentials"),
+            what: format!("the profile {name} has no keys: {cause}: add them to ~/.aws/credentials"),
         });
     }
     let usable = |credentials: &Credentials| keys_of(credentials).is_some();
@@ -89,8 +89,8 @@ fn find(wanted: Option<&str>, profile: Option<&str>) -> Result<Credentials> {
 }
 
 fn no_keys() -> Error {
-    let what = "there are no keys for the bucket: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write a profile into \
-                ~/.aws/credentials and name it with AWS_PROFILE or profile= in the address";
+    let what = "there are no keys for the bucket: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or add a profile to \
+                ~/.aws/credentials and name it with AWS_PROFILE or with profile= in the address";
     Error::Invalid { what: what.into() }
 }
 

@@ -9,10 +9,10 @@ use crate::settings::parse_size;
 /// Options that bound the cache.
 #[derive(Debug, clap::Args)]
 pub struct Caching {
-    /// Keep up to SIZE of what comes from a far store below --cache-dir, still sealed; 0 keeps nothing
+    /// Keep up to SIZE of what is fetched from a far store under --cache-dir, still sealed; 0 keeps nothing
     #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
     pub cache_size: u64,
-    /// Leave PERCENT of the disk of --cache-dir free
+    /// Leave PERCENT of the disk that holds --cache-dir free
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=99))]
     pub cache_free: u8,
 }

@@ -101,7 +101,7 @@ impl Configuration {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 let Some(name) = profile else { return Ok(Configuration::default()) };
                 let text = format!("--profile {name}: there is no configuration file {}", path.display());
-                return Err(Failure::Usage(format!("{text}: make it, with a section [profile.{name}]")));
+                return Err(Failure::Usage(format!("{text}: create it, with a section [profile.{name}]")));
             }
             Err(error) => return Err(Failure::machine("read the configuration", path.display())(error)),
         };
@@ -112,7 +112,7 @@ impl Configuration {
             Some(name) => file.profile.remove(name).ok_or_else(|| {
                 let known: Vec<_> = file.profile.keys().map(String::as_str).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                Failure::Usage(format!("--profile {name}: {at} has no section [profile.{name}]; it has {known}"))
+                Failure::Usage(format!("--profile {name}: {at} has no section [profile.{name}]; its profiles: {known}"))
             })?,
         };
         let settle = |section: Section, name: &str| {
@@ -146,7 +146,7 @@ impl Section {
     /// Checks what a type cannot say, and makes paths whole.
     fn settle(mut self, home: Option<&Path>) -> std::result::Result<Section, String> {
         if self.passphrase_file.is_some() && self.passphrase_command.is_some() {
-            return Err("passphrase-file and passphrase-command: one of them, please".to_owned());
+            return Err("give passphrase-file or passphrase-command, not both".to_owned());
         }
         let files = self.exclude_file.iter_mut().flatten().map(|path| ("exclude-file", path));
         let paths = self.paths.iter_mut().flatten().map(|path| ("paths", path));
@@ -159,20 +159,23 @@ impl Section {
         for (key, path) in single.chain(files).chain(paths) {
             let whole = whole(path, home);
             *path = whole.ok_or_else(|| {
-                format!("{key}: {} must begin with / or ~/: relative paths depend on where one is", path.display())
+                format!(
+                    "{key}: {} must begin with / or ~/: a relative path depends on the current directory",
+                    path.display()
+                )
             })?;
         }
         if let Some(repository) = &mut self.repository
             && let Some(below) = repository.strip_prefix("~/")
         {
             let path = home.map(|home| home.join(below)).and_then(|path| path.to_str().map(str::to_owned));
-            *repository = path.ok_or("repository: this user has no home directory with a name in UTF-8")?;
+            *repository = path.ok_or("repository: this user has no home directory, or its name is not UTF-8")?;
         }
         if let Some(repository) = &self.repository
             && matches!(parse_address(repository), Ok(Address::Local(path)) if path.is_relative())
         {
             return Err(format!(
-                "repository: {repository} must begin with / or ~/: relative paths depend on where one is"
+                "repository: {repository} must begin with / or ~/: a relative path depends on the current directory"
             ));
         }
         Ok(self)
@@ -199,7 +202,7 @@ pub fn parse_rate(text: &str) -> std::result::Result<Rate, String> {
     let wrong =
         || format!("{text:?} is not a rate: write bytes a second as in 500k, 2M or 800KB/s, or none for no limit");
     match parse_size(text.strip_suffix("/s").unwrap_or(text)) {
-        Ok(0) => Err("0 bytes a second would never end: write none for no limit".to_owned()),
+        Ok(0) => Err("a transfer at 0 bytes a second would never end: write none for no limit".to_owned()),
         Ok(bytes) => Ok(Rate(Some(bytes))),
         Err(_) => Err(wrong()),
     }
@@ -240,7 +243,7 @@ impl TryFrom<usize> for Parallel {
         if (1..=TRANSFERS_MAX).contains(&count) {
             return Ok(Parallel(count));
         }
-        Err(format!("{count} transfers at a time are not possible: 1 to {TRANSFERS_MAX} are"))
+        Err(format!("the number of transfers at a time must be 1 to {TRANSFERS_MAX}, not {count}"))
     }
 }
 
@@ -341,7 +344,7 @@ mod tests {
             ("[profile.p]\nrepository = \"r\"\n", ["[profile.p]", "repository", "must begin with /"]),
             (
                 "[profile.p]\npassphrase-file = \"/f\"\npassphrase-command = \"c\"",
-                ["profile.p", "passphrase", "one of"],
+                ["profile.p", "passphrase", "not both"],
             ),
             ("[profile.q]\n[profile.r]\n", ["--profile p", "no section [profile.p]", "q, r"]),
             ("", ["--profile p", "no section", "none"]),

@@ -83,7 +83,7 @@ fn from_file(path: &Path, json: bool) -> Result<Vec<u8>> {
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
         let path = path.display();
-        output::warn(json, &format!("everybody on this machine can read {path}: run `chmod 600 {path}`"));
+        output::warn(json, &format!("every user of this machine can read {path}: run `chmod 600 {path}`"));
     }
     without_line_end(read_bounded(file).map_err(failed)?)
 }
@@ -123,14 +123,14 @@ fn without_line_end(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
 fn prompt(purpose: Purpose, watch: &Watch) -> Result<Vec<u8>> {
     let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| {
         let ways = "--passphrase-file, --passphrase-command, or the variable BYGONE_PASSPHRASE";
-        Failure::Usage(format!("there is no terminal to ask for the passphrase: give it by {ways}"))
+        Failure::Usage(format!("there is no terminal to ask for the passphrase: give it with {ways}"))
     })?;
     match purpose {
         Purpose::Open => ask(&terminal, "Passphrase: ", watch),
         Purpose::Create => {
             let first = ask(&terminal, "New passphrase: ", watch)?;
-            if first != ask(&terminal, "The same again: ", watch)? {
-                return Err(Failure::Usage("the two passphrases are not the same: try again".into()));
+            if first != ask(&terminal, "Repeat passphrase: ", watch)? {
+                return Err(Failure::Usage("the passphrases do not match: try again".into()));
             }
             Ok(first)
         }

@@ -23,6 +23,7 @@ use nix::libc;
 use bygone_core::watch::Watch;
 
 use crate::output;
+use crate::output::count;
 use crate::output::number;
 use crate::output::size;
 
@@ -134,12 +135,12 @@ impl Meter {
         }
         let rate = self.rate.unwrap_or(0.0);
         let mut parts = vec![clock(now.duration_since(self.began).as_secs())];
-        let mut add = |count: u64, text: String| {
-            if count > 0 {
+        let mut add = |value: u64, text: String| {
+            if value > 0 {
                 parts.push(text);
             }
         };
-        add(counts.entries, format!("{} entries", number(counts.entries)));
+        add(counts.entries, count(counts.entries, "entry", "entries"));
         add(counts.files_new, format!("{} read", number(counts.files_new)));
         let of_total = match counts.bytes_total {
             total if total >= counts.bytes && total > 0 => format!("{} of {}", size(counts.bytes), size(total)),
@@ -149,7 +150,7 @@ impl Meter {
         add(counts.bytes, format!("{}/s", size(rate as u64)));
         add(counts.bytes_new, format!("{} new", size(counts.bytes_new)));
         add(counts.bytes_stored, format!("{} stored", size(counts.bytes_stored)));
-        add(counts.objects, format!("{} objects", number(counts.objects)));
+        add(counts.objects, count(counts.objects, "object", "objects"));
         let left = counts.bytes_total.saturating_sub(counts.bytes);
         if left > 0 && counts.bytes > 0 && rate >= 1.0 {
             parts.push(format!("{} left", clock((left as f64 / rate) as u64)));
