@@ -13,7 +13,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bygone_cli::settings::Globals;
+use bygone_cli::environment::Environment;
+use bygone_cli::globals::Globals;
+use bygone_cli::settings::Settings;
 use bygone_core::error::Result;
 use bygone_core::store::testing::contract::contract;
 use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
@@ -119,7 +121,11 @@ impl Elsewhere {
 fn the_contract_holds() {
     contract(|| {
         let globals = Globals { repo: Some(address().into()), ..Globals::default() };
-        let store = globals.new_place(&Arc::new(Watch::new())).unwrap().store;
+        let store = Settings::resolve(&globals, Environment::of_this_process())
+            .unwrap()
+            .new_place(&Arc::new(Watch::new()))
+            .unwrap()
+            .store;
         let shows_deleted = env::var_os("BYGONE_TEST_STORE_SHOWS_DELETED").is_some();
         if shows_deleted { Arc::new(Ghostly { store, deleted: Mutex::default() }) } else { store }
     });

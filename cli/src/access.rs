@@ -1,9 +1,9 @@
-//! Keys, region, service and certificates for a bucket, from where other programs look for them too.
+//! Keys, region, service and certificates for a bucket, from the same places as in other programs.
 //!
-//! Variables, files and services are those of the AWS programs, read by aws-creds; what an address says is stronger. Like
-//! `settings`, this module reads the environment and the clock so that nothing below it has to.
+//! Variables, files and services are those of the AWS programs, read by the library aws-creds. The address overrides
+//! them. The library looks for keys anew whenever they have expired, even in the environment.
 
-use std::env;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use bygone_core::store::s3::S3Access;
 use bygone_core::store::s3::S3Address;
 use bygone_core::store::s3::S3Keys;
 
-/// Name of the session for which a role's keys are asked.
+/// Name of the session when asking for the keys of a role.
 const SESSION_NAME: &str = "bygone";
 
-/// What the environment has for this address.
-pub fn s3_access(address: &S3Address) -> Result<S3Access> {
-    access_in(address, &|name| env::var(name).ok().filter(|value| !value.is_empty()))
+/// How to reach `address`, by the `variables` of the environment.
+pub fn s3_access(address: &S3Address, variables: &BTreeMap<String, String>) -> Result<S3Access> {
+    access_in(address, &|name| variables.get(name).cloned())
 }
 
 fn access_in(address: &S3Address, get: &dyn Fn(&str) -> Option<String>) -> Result<S3Access> {
@@ -62,7 +62,7 @@ fn access_in(address: &S3Address, get: &dyn Fn(&str) -> Option<String>) -> Resul
     })
 }
 
-/// Gives keys; asked again, it looks for them anew, for whoever gives out keys that end has given out others by then.
+/// A source of keys. Each call looks for them anew, because a provider of expiring keys replaces them.
 fn key_source(wanted: Option<String>, profile: Option<String>) -> KeySource {
     Arc::new(move || {
         let credentials = find(wanted.as_deref(), profile.as_deref())?;
@@ -105,7 +105,7 @@ fn keys_of(credentials: &Credentials) -> Option<S3Keys> {
     })
 }
 
-/// What the AWS configuration file says of a profile. A file that is not there or not readable says nothing.
+/// The settings of a profile in the AWS configuration file. A file that is missing or unreadable has none.
 fn profile_settings(profile: Option<&str>, get: &dyn Fn(&str) -> Option<String>) -> Vec<(String, String)> {
     let home = || get("HOME").map(|home| PathBuf::from(home).join(".aws/config"));
     let path = get("AWS_CONFIG_FILE").map(PathBuf::from).or_else(home);
@@ -127,7 +127,7 @@ fn section(text: &str, profile: &str) -> Vec<(String, String)> {
     settings
 }
 
-/// Whether `no_proxy` names this host, or a domain that it is in.
+/// Whether `no_proxy` names this host, or a domain that contains it.
 fn is_without_proxy(host: &str, no_proxy: &str) -> bool {
     let bare = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
@@ -144,7 +144,6 @@ fn is_without_proxy(host: &str, no_proxy: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn access(address: &str, environment: &[(&str, &str)]) -> Result<S3Access> {
         let environment: BTreeMap<_, _> = environment.iter().copied().collect();
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_used_unless_the_host_is_to_be_reached_without() {
+    fn a_proxy_is_used_unless_no_proxy_names_the_host() {
         let proxy = |address: &str, no_proxy| {
             let environment = [("https_proxy", "http://proxy:3128"), ("no_proxy", no_proxy)];
             access(address, &environment).unwrap().proxy
@@ -185,8 +184,8 @@ mod tests {
 
     #[test]
     fn a_file_of_certificates_that_is_missing_is_named() {
-        let told = access("s3://bucket/x", &[("AWS_CA_BUNDLE", "/absent.pem")]).err().unwrap();
-        assert!(told.to_string().contains("/absent.pem"), "{told}");
+        let error = access("s3://bucket/x", &[("AWS_CA_BUNDLE", "/absent.pem")]).err().unwrap();
+        assert!(error.to_string().contains("/absent.pem"), "{error}");
     }
 
     #[test]

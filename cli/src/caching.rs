@@ -1,10 +1,10 @@
-//! How much this machine keeps of what comes from far stores: the same options for mounts and for `pin`.
+//! How much this machine caches of far stores. The options are the same for mounts and for `pin`.
 
 use std::path::PathBuf;
 
 use bygone_core::read::CacheOptions;
 
-use crate::settings::parse_size;
+use crate::units::parse_size;
 
 /// Options that bound the cache.
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ pub struct Caching {
 }
 
 impl Caching {
-    /// The cache in `dir`.
+    /// The options for a cache in `dir`.
     pub fn options(&self, dir: PathBuf) -> CacheOptions {
         CacheOptions { dir, bytes_max: self.cache_size, free_percent_min: self.cache_free }
     }

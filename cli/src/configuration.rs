@@ -1,4 +1,4 @@
-//! The configuration file: what a user does not want to say on every command line.
+//! The configuration file: settings that a user does not want to repeat on every command line.
 //!
 //! ```toml
 //! [defaults]
@@ -12,36 +12,31 @@
 //! parallel = 8
 //! ```
 //!
-//! It is `$XDG_CONFIG_HOME/bygone/config.toml`, and it need not be there. `--profile NAME` chooses a profile. What is said
-//! in several places counts in this order: the command line, the profile, the environment, `[defaults]`. A key that is
-//! not known is an error: a limit that is misspelt must not be no limit.
+//! It is `$XDG_CONFIG_HOME/bygone/config.toml`, and it is optional. `--profile NAME` selects a profile. If a setting is
+//! given in several places, the first of these counts: the command line, the profile, the environment, `[defaults]`. An
+//! unknown key is an error, because a misspelt limit must not mean no limit.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::Deserialize;
-use serde::Deserializer;
-use serde::de::Unexpected;
-use serde::de::Visitor;
 
 use bygone_core::store::Address;
-use bygone_core::store::TRANSFERS_MAX;
 use bygone_core::store::parse_address;
 
 use crate::exit::Failure;
 use crate::exit::Result;
-use crate::settings::parse_patience;
-use crate::settings::parse_size;
+use crate::units::Parallel;
+use crate::units::Patience;
+use crate::units::Rate;
 
-/// Its name, below the directory of bygone's configuration.
+/// Name of the file in bygone's configuration directory.
 pub const FILE_NAME: &str = "config.toml";
 
-/// What a configuration may say: all of it, or of one profile.
+/// The keys of one section, which are the same in `[defaults]` and in a profile.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Section {
@@ -63,7 +58,7 @@ pub struct Section {
     pub parallel: Option<Parallel>,
     /// As --retry-for.
     pub retry_for: Option<Patience>,
-    /// What `bygone backup` backs up if its command line names nothing.
+    /// What `bygone backup` backs up if its command line names no path.
     pub paths: Option<Vec<PathBuf>>,
     /// As --exclude, for every backup.
     pub exclude: Option<Vec<String>>,
@@ -83,18 +78,18 @@ struct File {
     profile: BTreeMap<String, Section>,
 }
 
-/// The two sections that count: they are stronger and weaker than the environment.
+/// The two sections in use: a profile is stronger than the environment, the defaults are weaker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// The chosen profile, or empty.
     pub profile: Section,
-    /// What counts for all.
+    /// The section for all profiles.
     pub defaults: Section,
 }
 
 impl Configuration {
-    /// Reads the file at `path`; `~/` in it stands for `home`. If there is no file, nothing is configured, and there is
-    /// no profile to choose.
+    /// Reads the file at `path`; `~/` in it stands for `home`. If there is no file, nothing is configured and no profile
+    /// can be selected.
     pub fn read(path: &Path, profile: Option<&str>, home: Option<&Path>) -> Result<Configuration> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
@@ -121,14 +116,9 @@ impl Configuration {
         let profile_name = format!("profile.{}", profile.unwrap_or_default());
         Ok(Configuration { profile: settle(chosen, &profile_name)?, defaults: settle(file.defaults, "defaults")? })
     }
-
-    /// What a backup is told by the profile, or else by the defaults.
-    pub fn of_backup<T: Clone>(&self, key: impl Fn(&Section) -> &Option<T>) -> Option<T> {
-        key(&self.profile).as_ref().or(key(&self.defaults).as_ref()).cloned()
-    }
 }
 
-/// Parses the file; what is wrong with it begins with its line and key.
+/// Parses the file. An error message begins with the line and the key.
 fn parse(text: &str) -> std::result::Result<File, String> {
     toml::from_str(text).map_err(|error| {
         let Some(span) = error.span() else { return error.message().to_owned() };
@@ -137,13 +127,13 @@ fn parse(text: &str) -> std::result::Result<File, String> {
         let line = text.lines().nth(number - 1).unwrap_or_default().trim();
         // Not the value: it may be a command with a secret in it.
         let key = line.split('=').next().unwrap_or_default().trim();
-        let told = error.message().lines().next().unwrap_or_default();
-        format!("line {number}, {key}: {told}")
+        let message = error.message().lines().next().unwrap_or_default();
+        format!("line {number}, {key}: {message}")
     })
 }
 
 impl Section {
-    /// Checks what a type cannot say, and makes paths whole.
+    /// Checks what the types cannot express, and makes paths absolute.
     fn settle(mut self, home: Option<&Path>) -> std::result::Result<Section, String> {
         if self.passphrase_file.is_some() && self.passphrase_command.is_some() {
             return Err("give passphrase-file or passphrase-command, not both".to_owned());
@@ -190,85 +180,10 @@ fn whole(path: &Path, home: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
-/// Bytes a second, or none for no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate(pub Option<u64>);
-
-/// Reads a rate: `500k`, `2M`, `2MiB/s` or `none`.
-pub fn parse_rate(text: &str) -> std::result::Result<Rate, String> {
-    if text == "none" {
-        return Ok(Rate(None));
-    }
-    let wrong =
-        || format!("{text:?} is not a rate: write bytes a second as in 500k, 2M or 800KB/s, or none for no limit");
-    match parse_size(text.strip_suffix("/s").unwrap_or(text)) {
-        Ok(0) => Err("a transfer at 0 bytes a second would never end: write none for no limit".to_owned()),
-        Ok(bytes) => Ok(Rate(Some(bytes))),
-        Err(_) => Err(wrong()),
-    }
-}
-
-impl<'de> Deserialize<'de> for Rate {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Rate, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Rate;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("bytes a second, as in \"500k\" or \"2M\", or \"none\"")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> std::result::Result<Rate, E> {
-                let rate = u64::try_from(bytes).ok().filter(|bytes| *bytes > 0);
-                rate.map(|rate| Rate(Some(rate))).ok_or_else(|| E::invalid_value(Unexpected::Signed(bytes), &self))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Rate, E> {
-                parse_rate(text).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(Text)
-    }
-}
-
-/// How many transfers at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "usize")]
-pub struct Parallel(pub usize);
-
-impl TryFrom<usize> for Parallel {
-    type Error = String;
-
-    fn try_from(count: usize) -> std::result::Result<Parallel, String> {
-        if (1..=TRANSFERS_MAX).contains(&count) {
-            return Ok(Parallel(count));
-        }
-        Err(format!("the number of transfers at a time must be 1 to {TRANSFERS_MAX}, not {count}"))
-    }
-}
-
-/// How long an outage of the store may last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Patience(pub Duration);
-
-impl TryFrom<String> for Patience {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Patience, String> {
-        parse_patience(&text).map(Patience)
-    }
-}
-
-/// Reads a number of transfers.
-pub fn parse_parallel(text: &str) -> std::result::Result<Parallel, String> {
-    let count = text.parse::<usize>().map_err(|_| format!("{text:?} is not a number from 1 to {TRANSFERS_MAX}"))?;
-    Parallel::try_from(count)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tempfile::tempdir;
 
     fn read(text: &str, profile: Option<&str>) -> Result<Configuration> {
@@ -278,14 +193,14 @@ mod tests {
         Configuration::read(&path, profile, Some(Path::new("/home/u")))
     }
 
-    fn told(text: &str) -> String {
+    fn message(text: &str) -> String {
         let failure = read(text, Some("p")).unwrap_err();
         assert!(matches!(failure, Failure::Usage(_)), "{failure}");
         failure.to_string()
     }
 
     #[test]
-    fn all_keys_are_read_and_home_is_put_in() {
+    fn all_keys_are_read_and_home_is_expanded() {
         let text = r#"
             [defaults]
             repository = "~/repository"
@@ -327,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_file_line_and_key() {
+    fn an_error_names_file_line_and_key() {
         let cases = [
             ("[profile.p]\n\nlimit-uplaod = \"1k\"\n", ["line 3", "limit-uplaod", "unknown field"]),
             ("[profile.p]\nlimit-upload = \"fast\"\n", ["line 2", "limit-upload", "not a rate"]),
@@ -350,30 +265,21 @@ mod tests {
             ("", ["--profile p", "no section", "none"]),
         ];
         for (text, words) in cases {
-            let told = told(text);
-            assert!(told.contains(FILE_NAME) && words.iter().all(|word| told.contains(word)), "{text}: {told}");
+            let message = message(text);
+            assert!(
+                message.contains(FILE_NAME) && words.iter().all(|word| message.contains(word)),
+                "{text}: {message}"
+            );
         }
-        let secret = told("[profile.p]\npassphrase-command = hunter2\n");
+        let secret = message("[profile.p]\npassphrase-command = hunter2\n");
         assert!(!secret.contains("hunter2"), "{secret}");
     }
 
     #[test]
-    fn without_a_file_nothing_is_configured_and_no_profile_can_be_chosen() {
+    fn without_a_file_nothing_is_configured_and_profiles_fail() {
         let none = Path::new("/nowhere/config.toml");
         assert_eq!(Configuration::read(none, None, None).unwrap(), Configuration::default());
-        let told = Configuration::read(none, Some("p"), None).unwrap_err().to_string();
-        assert!(told.contains("/nowhere/config.toml") && told.contains("[profile.p]"), "{told}");
-    }
-
-    #[test]
-    fn rates_are_bytes_a_second() {
-        let good =
-            [("500k", Some(512_000)), ("2M", Some(2 << 20)), ("2MiB/s", Some(2 << 20)), ("1MB/s", Some(1_000_000))];
-        for (text, rate) in good.into_iter().chain([("none", None), ("7", Some(7))]) {
-            assert_eq!(parse_rate(text), Ok(Rate(rate)), "{text}");
-        }
-        for bad in ["", "0", "0k", "fast", "-1", "1/s/s", "1.5M"] {
-            assert!(parse_rate(bad).is_err(), "{bad:?}");
-        }
+        let message = Configuration::read(none, Some("p"), None).unwrap_err().to_string();
+        assert!(message.contains("/nowhere/config.toml") && message.contains("[profile.p]"), "{message}");
     }
 }

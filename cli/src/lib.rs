@@ -5,13 +5,18 @@
 
 pub mod access;
 pub mod caching;
+pub mod clock;
 pub mod configuration;
+pub mod environment;
 pub mod exit;
+pub mod globals;
 pub mod output;
 pub mod passphrase;
 pub mod progress;
+pub mod repository;
 pub mod settings;
 pub mod signals;
 pub mod time;
+pub mod units;
 pub mod when;
 pub mod xattrs;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use bygone_cli::settings::now;
+use bygone_cli::clock::now;
 use bygone_core::catalog::{VolumeRow, VolumeState};
 use bygone_core::check;
 use bygone_core::error::Error;

@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
 }
 
 fn list(context: &mut Context, open: &[Finding], unexplained: &[Finding]) -> Result<Exit> {
-    if context.globals.json {
+    if context.settings.json {
         let (alarms, unexplained) = (alarms::values(open), alarms::values(unexplained));
         context.output.value(&json!({ "open": alarms, "accepted": [], "unexplained": unexplained }))?;
     } else {
@@ -81,7 +81,7 @@ fn exit(open: &[Finding]) -> Exit {
 }
 
 fn tell(context: &mut Context, accepted: &Accepted) -> Result<Exit> {
-    if context.globals.json {
+    if context.settings.json {
         context.output.value(&json!({
             "accepted": alarms::values(&accepted.findings),
             "open": alarms::values(&accepted.open),

@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let done = check::affected(&catalog, volume.as_ref(), &watch, &mut |affected| {
         sums.paths += 1;
         sums.bytes += affected.bytes;
-        let told = if context.globals.json {
+        let told = if context.settings.json {
             sums.listed.push(value(&affected));
             Ok(())
         } else {
@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         _ if sums.paths == 0 => Exit::Complete,
         _ => Exit::Damaged,
     };
-    if context.globals.json {
+    if context.settings.json {
         context.output.value(&json!({
             "volume": volume.as_ref().map(|volume| volume_object(volume.kind, volume.name).to_string()),
             "state": state,

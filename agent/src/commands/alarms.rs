@@ -43,7 +43,7 @@ const TOLD_MAX: usize = 20;
 
 /// Tells what a survey has found, before the command goes on. In JSON everything stands in the result instead.
 pub(super) fn tell(context: &mut Context, learnt: &Learnt) {
-    if context.globals.json {
+    if context.settings.json {
         return;
     }
     for finding in learnt.news.raised.iter().take(TOLD_MAX) {
@@ -55,7 +55,7 @@ pub(super) fn tell(context: &mut Context, learnt: &Learnt) {
         output::message(&format!("and {more}: list all with `bygone accept-loss`"));
     }
     advice(&learnt.news.raised).iter().for_each(|text| output::message(text));
-    if learnt.settled > 0 && !context.globals.quiet {
+    if learnt.settled > 0 && !context.settings.quiet {
         let volumes = count(
             learnt.settled,
             "volume of an interrupted backup was found in the store and is used",
@@ -67,14 +67,14 @@ pub(super) fn tell(context: &mut Context, learnt: &Learnt) {
         output::message(&format!("{object} is intact again: its alarm has ended"));
     }
     learnt.notes.iter().for_each(|note| output::message(&format!("note: {}", line(note))));
-    if context.globals.verbose {
+    if context.settings.verbose {
         learnt.unexplained.iter().for_each(|finding| output::message(&format!("note: {}", line(finding))));
     }
 }
 
 /// Reminds of the alarms that are open.
 pub(super) fn remind(context: &Context, open: &[Finding]) {
-    if !open.is_empty() && !context.globals.json {
+    if !open.is_empty() && !context.settings.json {
         let alarms = count(open.len() as u64, "alarm is", "alarms are");
         output::message(&format!(
             "{alarms} open, so this ends with 13: `bygone accept-loss` lists alarms, and accepts them with --yes"

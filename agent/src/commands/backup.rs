@@ -19,13 +19,12 @@ use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
 use nix::poll::poll;
 
-use bygone_cli::configuration::Configuration;
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Failure;
 use bygone_cli::exit::Result;
 use bygone_cli::output;
-use bygone_cli::settings;
-use bygone_cli::settings::parse_size;
+use bygone_cli::settings::BackupSettings;
+use bygone_cli::units::parse_size;
 use bygone_cli::when::parse_instant;
 use bygone_core::catalog::SnapshotRow;
 use bygone_core::entry::Name;
@@ -193,8 +192,8 @@ fn snapshot(
     };
     let options = BackupOptions {
         time: args.time.unwrap_or(context.now),
-        host: args.host.clone().unwrap_or_else(settings::host),
-        user: settings::user(),
+        host: host(args, context).to_owned(),
+        user: context.settings.environment.user.clone(),
         paths,
         tags: args.tag.clone(),
         parent: parent.as_ref().map(|snapshot| snapshot.id),
@@ -236,10 +235,15 @@ impl Read for Stdin<'_> {
     }
 }
 
+/// Name of this machine in the snapshot.
+fn host<'a>(args: &'a Args, context: &'a Context) -> &'a str {
+    args.host.as_deref().unwrap_or(&context.settings.environment.host)
+}
+
 fn parent(args: &Args, context: &Context, all: Vec<SnapshotRow>, paths: &[Vec<u8>]) -> Result<Option<Snapshot>> {
     match &args.parent {
         Some(text) => choose(text, all.into_iter().map(|row| row.snapshot).collect(), context.now).map(Some),
-        None => Ok(Parent::choose(&all, &args.host.clone().unwrap_or_else(settings::host), paths).cloned()),
+        None => Ok(Parent::choose(&all, host(args, context), paths).cloned()),
     }
 }
 
@@ -248,7 +252,7 @@ fn finish(context: &mut Context, made: &Made) -> Result<Exit> {
     let bytes_stored = context.watch.bytes_stored.load(Ordering::Relaxed);
     let (snapshot, parent, seconds) = (snapshot.as_ref(), parent.as_ref(), context.seconds());
     let summary = Summary { report, snapshot, parent, bytes_stored, seconds, learnt, alarms: open };
-    if context.globals.json {
+    if context.settings.json {
         context.output.value(&summary.value())?;
     } else {
         for line in summary.lines() {
@@ -256,7 +260,7 @@ fn finish(context: &mut Context, made: &Made) -> Result<Exit> {
         }
         // What was said so far must not come after the issues because it waited in a buffer.
         context.output.flush()?;
-        summary.issues(context.globals.quiet).iter().for_each(|issue| output::message(issue));
+        summary.issues(context.settings.quiet).iter().for_each(|issue| output::message(issue));
         alarms::remind(context, open);
     }
     Ok(match (open.is_empty(), report.unreadable) {
@@ -288,39 +292,33 @@ fn what(args: &Args, context: &Context) -> Result<What> {
         let refused = |e| Failure::Usage(format!("--stdin {}: {e}", name.to_string_lossy()));
         return Ok(What::Stdin(Name::new(name.as_bytes()).map_err(refused)?));
     }
-    let configuration = context.globals.configuration()?;
-    let paths = match args.paths.is_empty() {
-        false => args.paths.clone(),
-        true => configuration.of_backup(|section| &section.paths).unwrap_or_default(),
-    };
+    let setting = &context.settings.backup;
+    let paths = if args.paths.is_empty() { &setting.paths } else { &args.paths };
     if paths.is_empty() {
         let text = "nothing to back up: name a PATH, or set `paths` in the configuration file (see --profile)";
         return Err(Failure::Usage(text.to_owned()));
     }
     let options = Options {
         rules: Rules {
-            excludes: excludes(args, &configuration)?,
-            caches: args.exclude_caches || configuration.of_backup(|section| &section.exclude_caches).unwrap_or(false),
+            excludes: excludes(args, setting)?,
+            caches: args.exclude_caches || setting.exclude_caches,
             if_present: args.exclude_if_present.iter().map(|name| name.clone().into_vec()).collect(),
             larger_than: args.exclude_larger_than,
-            one_file_system: args.one_file_system
-                || configuration.of_backup(|section| &section.one_file_system).unwrap_or(false),
+            one_file_system: args.one_file_system || setting.one_file_system,
         },
         force: args.force,
         ignore_ctime: args.ignore_ctime,
         ignore_inode: args.ignore_inode,
-        own_directories: context.globals.locations()?.directories(),
+        own_directories: context.settings.locations()?.directories(),
     };
-    Ok(What::Files(Roots::new(&settings::current_directory()?, &paths)?, Box::new(options)))
+    Ok(What::Files(Roots::new(context.settings.current_directory()?, paths)?, Box::new(options)))
 }
 
 /// The patterns of the configuration and those of the command line: on a command line one adds to what is always left out.
-fn excludes(args: &Args, configuration: &Configuration) -> Result<Excludes> {
-    let always = configuration.of_backup(|section| &section.exclude).unwrap_or_default();
-    let mut patterns: Vec<Vec<u8>> = always.into_iter().map(String::into_bytes).collect();
+fn excludes(args: &Args, setting: &BackupSettings) -> Result<Excludes> {
+    let mut patterns: Vec<Vec<u8>> = setting.exclude.iter().map(|pattern| pattern.clone().into_bytes()).collect();
     patterns.extend(args.exclude.iter().map(|pattern| pattern.clone().into_vec()));
-    let always = configuration.of_backup(|section| &section.exclude_file).unwrap_or_default();
-    for path in always.iter().chain(&args.exclude_file) {
+    for path in setting.exclude_file.iter().chain(&args.exclude_file) {
         let text = fs::read(path).map_err(Failure::machine("read the exclude file", path.display()))?;
         patterns.extend(pattern_lines(&text).map(<[u8]>::to_vec));
     }

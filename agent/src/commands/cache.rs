@@ -54,7 +54,7 @@ enum Command {
 /// Where this machine keeps what it has fetched of a repository.
 pub(super) fn dir(context: &Context, repository: &Repository) -> Result<PathBuf> {
     let id = repository.catalog_dir().file_name().unwrap_or_default();
-    Ok(context.globals.cache_base()?.join(id))
+    Ok(context.settings.cache_base()?.join(id))
 }
 
 /// The cache of one repository.
@@ -65,7 +65,7 @@ struct Cache {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
-    let base = context.globals.cache_base()?;
+    let base = context.settings.cache_base()?;
     let caches = caches(&base)?;
     match &args.command {
         Command::Info => info(&base, &caches, context)?,
@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
                 let usage = cache_clear(dir).map_err(Failure::machine("empty", dir.display()))?;
                 cleared = CacheUsage { volumes: cleared.volumes + usage.volumes, bytes: cleared.bytes + usage.bytes };
             }
-            if context.globals.json {
+            if context.settings.json {
                 context.output.value(&json!({ "cleared": usage_value(&cleared) }))?;
             } else {
                 let volumes = count(cleared.volumes, "volume", "volumes");
@@ -122,7 +122,7 @@ fn find<'a>(text: &str, caches: &'a [Cache]) -> Result<&'a Cache> {
 }
 
 fn info(base: &Path, caches: &[Cache], context: &mut Context) -> Result<()> {
-    if context.globals.json {
+    if context.settings.json {
         let value = |cache: &Cache| {
             let mut value = usage_value(&cache.usage);
             value["repository"] = json!(cache.id);

@@ -11,7 +11,7 @@ use bygone_cli::output::count;
 use bygone_cli::output::duration;
 use bygone_cli::output::number;
 use bygone_cli::output::size;
-use bygone_cli::settings::parse_size;
+use bygone_cli::units::parse_size;
 use bygone_core::check;
 use bygone_core::check::ReadData;
 use bygone_core::check::Report;
@@ -115,7 +115,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         (look(args, context)?, None)
     };
     let seconds = context.seconds();
-    if context.globals.json {
+    if context.settings.json {
         let mut value = value(&report, seconds);
         if let (Some(repaired), Some(object)) = (&repaired, value.as_object_mut()) {
             object.insert("repaired".to_owned(), repair::value(repaired));
@@ -125,7 +125,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         for line in repaired.iter().flat_map(repair::lines) {
             context.output.line(&line)?;
         }
-        for line in lines(&report, seconds, context.globals.quiet, context.globals.verbose) {
+        for line in lines(&report, seconds, context.settings.quiet, context.settings.verbose) {
             context.output.line(&line)?;
         }
         if repaired.is_none() && !report.is_clean() {

@@ -64,11 +64,11 @@ pub(super) fn run_sync(args: &Args, context: &mut Context) -> Result<Exit> {
 
 fn copy(args: &Args, context: &mut Context, repository: &Repository) -> Result<Exit> {
     let to = parse_address(&args.to)?;
-    let (globals, watch) = (&context.globals, &context.watch);
-    let to: Arc<dyn Store> = match globals.store_by(watch, &to, Address::open) {
+    let (settings, watch) = (&context.settings, &context.watch);
+    let to: Arc<dyn Store> = match settings.store_by(watch, &to, Address::open) {
         // A dry run makes nothing, not even a directory: what is not there is as good as empty.
         Err(Failure::Repository(Error::NoRepository { .. })) if args.dry_run => Arc::new(EmptyStore),
-        Err(Failure::Repository(Error::NoRepository { .. })) => globals.store_by(watch, &to, Address::begin)?,
+        Err(Failure::Repository(Error::NoRepository { .. })) => settings.store_by(watch, &to, Address::begin)?,
         opened => opened?,
     };
     let Args { dry_run, replace_damaged, remove_keys, .. } = *args;
@@ -78,7 +78,7 @@ fn copy(args: &Args, context: &mut Context, repository: &Repository) -> Result<E
     drop(progress);
     let copied = copied?;
     let (seconds, address) = (context.seconds(), args.to.clone());
-    if context.globals.json {
+    if context.settings.json {
         context.output.value(&value(&copied, &address, dry_run, seconds))?;
     } else {
         for line in lines(&copied, &address, dry_run, seconds) {
@@ -157,7 +157,7 @@ fn value(copied: &Copied, address: &str, dry_run: bool, seconds: f64) -> Value {
 
 /// Opens the second store that an option names, which must hold a repository.
 pub(super) fn open_second(text: &str, context: &Context) -> Result<Arc<dyn Store>> {
-    context.globals.store_by(&context.watch, &parse_address(text)?, Address::open)
+    context.settings.store_by(&context.watch, &parse_address(text)?, Address::open)
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@ use bygone_cli::exit::Exit;
 use bygone_cli::exit::Failure;
 use bygone_cli::exit::Result;
 use bygone_cli::passphrase::Purpose;
-use bygone_cli::settings;
-use bygone_cli::settings::parse_size;
+use bygone_cli::units::parse_size;
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
 use bygone_core::error::Error;
@@ -62,12 +61,12 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         volume_bytes: args.volume_size,
         compression: args.compression,
         kdf: args.kdf.cost()?,
-        label: format!("{}@{}", settings::user(), settings::host()),
+        label: context.settings.user_at_host(),
         time: context.now,
     };
     // Nobody should type a passphrase only to hear that there is a repository already; and a directory must not come to
     // be because somebody thought better of it at the prompt.
-    let found = context.globals.place(&context.watch).and_then(|place| Ok(Repository::find(&place).map(|_| place)?));
+    let found = context.settings.place(&context.watch).and_then(|place| Ok(Repository::find(&place).map(|_| place)?));
     match found {
         Err(Failure::Repository(Error::NoRepository { .. })) => {}
         Err(failure) => return Err(failure),
@@ -76,13 +75,13 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
             return Err(Error::Exists { what, hint: "use it, or choose another place" }.into());
         }
     }
-    let secret = context.globals.passphrase(Purpose::Create, &context.watch)?;
-    let place = context.globals.new_place(&context.watch)?;
+    let secret = context.settings.passphrase(Purpose::Create, &context.watch)?;
+    let place = context.settings.new_place(&context.watch)?;
     let made = Repository::init(&place, &secret, &options)?.lock()?;
     let repository = made.repository();
     let (id, fingerprint) = (repository.config().repository.to_hex(), repository.keys().fingerprint());
     let (address, catalog) = (repository.store().address(), repository.catalog_dir().display().to_string());
-    if context.globals.json {
+    if context.settings.json {
         let value = json!({
             "repository": id,
             "fingerprint": fingerprint,

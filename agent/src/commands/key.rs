@@ -13,8 +13,6 @@ use bygone_cli::output::Table;
 use bygone_cli::passphrase;
 use bygone_cli::passphrase::Purpose;
 use bygone_cli::passphrase::Sources;
-use bygone_cli::settings;
-use bygone_cli::settings::Environment;
 use bygone_cli::time::utc;
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
@@ -70,9 +68,9 @@ struct New {
 
 impl New {
     fn passphrase(&self, context: &Context) -> Result<Secret> {
-        let value = Environment::of_this_process().new_passphrase;
+        let value = context.settings.new_passphrase.clone();
         let sources = Sources { file: self.new_passphrase_file.clone(), command: None, value };
-        passphrase::obtain(&sources, Purpose::Create, &context.watch, context.globals.json)
+        passphrase::obtain(&sources, Purpose::Create, &context.watch, context.settings.json)
     }
 }
 
@@ -81,7 +79,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     match &args.command {
         Command::List => list(&repository, context)?,
         Command::Add { label, new } => {
-            let label = label.clone().unwrap_or_else(|| format!("{}@{}", settings::user(), settings::host()));
+            let label = label.clone().unwrap_or_else(|| context.settings.user_at_host());
             let cost = new.kdf.cost()?;
             let id = repository.slot_add(&new.passphrase(context)?, &label, context.now, cost)?;
             done(context, "added", id)?;
@@ -101,7 +99,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
 }
 
 fn done(context: &mut Context, verb: &str, id: SlotId) -> Result<()> {
-    if context.globals.json {
+    if context.settings.json {
         return context.output.value(&json!({ verb: id.to_hex() }));
     }
     context.say(&format!("{verb} key slot {id}"))
@@ -110,7 +108,7 @@ fn done(context: &mut Context, verb: &str, id: SlotId) -> Result<()> {
 fn list(repository: &Repository, context: &mut Context) -> Result<()> {
     let slots = repository.slots()?;
     let fingerprint = repository.keys().fingerprint();
-    if context.globals.json {
+    if context.settings.json {
         let slots = slots.iter().map(|slot| {
             json!({
                 "id": slot.id.to_hex(),

@@ -35,14 +35,16 @@ use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 
+use bygone_cli::clock;
+use bygone_cli::environment::Environment;
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Failure;
 use bygone_cli::exit::Result;
+use bygone_cli::globals::Globals;
 use bygone_cli::output;
 use bygone_cli::output::Output;
 use bygone_cli::progress::Progress;
-use bygone_cli::settings;
-use bygone_cli::settings::Globals;
+use bygone_cli::settings::Settings;
 use bygone_cli::signals;
 use bygone_core::entry::Time;
 use bygone_core::read::View;
@@ -112,8 +114,8 @@ enum Command {
 
 /// What every command is given.
 pub(crate) struct Context {
-    /// Options of every command.
-    pub(crate) globals: Globals,
+    /// What the command line, the configuration and the environment say.
+    pub(crate) settings: Settings,
     /// How long to wait for another process that has the lock.
     pub(crate) wait_lock: Duration,
     /// Where results go.
@@ -129,12 +131,12 @@ pub(crate) struct Context {
 impl Context {
     /// Opens the repository for reading.
     fn open(&self) -> Result<Repository> {
-        self.globals.open(&self.watch)
+        self.settings.open(&self.watch)
     }
 
     /// Shows progress until the answer is dropped.
     fn progress(&self) -> Progress {
-        let Globals { quiet, json, no_progress, .. } = self.globals;
+        let Settings { quiet, json, no_progress, .. } = self.settings;
         Progress::show(&self.watch, !quiet && !json && !no_progress)
     }
 
@@ -146,12 +148,12 @@ impl Context {
 
     /// Tells of something that stops nothing.
     fn warn(&self, text: &str) {
-        output::warn(self.globals.json, text);
+        output::warn(self.settings.json, text);
     }
 
     /// Tells a person, who did not ask for quiet or JSON, how things stand.
     fn say(&mut self, text: &str) -> Result<()> {
-        if self.globals.quiet || self.globals.json { Ok(()) } else { self.output.line(text) }
+        if self.settings.quiet || self.settings.json { Ok(()) } else { self.output.line(text) }
     }
 }
 
@@ -186,31 +188,36 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return Exit::Complete;
         }
     };
-    let watch = Arc::new(Watch::new());
-    let globals = parsed.globals.clone();
-    let prepared =
-        signals::cancel_on_signal(&watch, move || reload(&globals)).map_err(Failure::machine("wait for", "signals"));
-    raise_descriptor_limit();
     let json = parsed.globals.json;
+    let failed = |failure: Failure| {
+        output::fail(json, failure.exit(), failure.diagnosis(), &failure.to_string());
+        failure.exit()
+    };
+    let settings = match Settings::resolve(&parsed.globals, Environment::of_this_process()) {
+        Ok(settings) => settings,
+        Err(failure) => return failed(failure),
+    };
+    let watch = Arc::new(Watch::new());
+    let reloaded = settings.clone();
+    let prepared =
+        signals::cancel_on_signal(&watch, move || reload(&reloaded)).map_err(Failure::machine("wait for", "signals"));
+    raise_descriptor_limit();
     watch.tell_trouble(move |news| output::warn(json, &news.to_string()));
-    let (now, began) = (settings::now(), Instant::now());
+    let (now, began) = (clock::now(), Instant::now());
     let wait_lock = parsed.wait_lock.unwrap_or_default();
-    let mut context = Context { output: Output::new(json), globals: parsed.globals, wait_lock, watch, now, began };
+    let mut context = Context { output: Output::new(json), settings, wait_lock, watch, now, began };
     let done = prepared.and_then(|()| parsed.command.run(&mut context));
     let flushed = context.output.flush();
     match done.and_then(|exit| flushed.map(|()| exit)) {
         Ok(exit) => exit,
-        Err(failure) => {
-            output::fail(json, failure.exit(), failure.diagnosis(), &failure.to_string());
-            failure.exit()
-        }
+        Err(failure) => failed(failure),
     }
 }
 
 /// Takes the limits from the configuration as it is now; if it cannot be read, they stay as they are.
-fn reload(globals: &Globals) {
-    if let Err(failure) = globals.set_limits() {
-        output::warn(globals.json, &format!("the limits stay as they were: {failure}"));
+fn reload(settings: &Settings) {
+    if let Err(failure) = settings.reload_limits() {
+        output::warn(settings.json, &format!("the limits stay as they were: {failure}"));
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let repository = context.open()?;
     let cache = args.caching.options(super::cache::dir(context, &repository)?);
     let room_bytes = cache.lasting_bytes_max();
-    let json = context.globals.json;
+    let json = context.settings.json;
     let options = FetchOptions {
         cache: Some(cache),
         // The store has a patience of its own: --retry-for.

@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let (learnt, estimate, shown_seconds) = learnt?;
     let catalog = locked.repository().catalog_path().display().to_string();
     let seconds = context.seconds();
-    if context.globals.json {
+    if context.settings.json {
         let damaged = learnt.damaged.iter().map(|(object, detail)| json!({ "object": object, "detail": detail }));
         context.output.value(&json!({
             "catalog": catalog,
@@ -140,7 +140,7 @@ fn learn(context: &mut Context, locked: &mut LockedRepository) -> Result<(Learnt
             }
         }
         Told::Shown(snapshot) => {
-            if shown_seconds.is_none() || context.globals.verbose {
+            if shown_seconds.is_none() || context.settings.verbose {
                 let (id, time, took) = (short_id(snapshot), utc(snapshot.time), duration(context.seconds()));
                 let text = format!("snapshot {id} of {time} can be listed and mounted after {took}");
                 keep_first(&mut said, say(context, &text));

@@ -41,8 +41,8 @@ pub(super) fn repair(
 ) -> Result<(Report, Repaired)> {
     let second = from.map(|from| open_second(from, context)).transpose()?;
     let second: Option<&dyn Store> = second.as_deref();
-    let place = context.globals.place_to_repair(&context.watch)?;
-    let secret = context.globals.passphrase(Purpose::Open, &context.watch)?;
+    let place = context.settings.place_to_repair(&context.watch)?;
+    let secret = context.settings.passphrase(Purpose::Open, &context.watch)?;
     let mut repaired = Repaired::default();
     let mut locked = context.lock(repair::open(&place, &secret, second, &mut repaired)?)?;
     let progress = context.progress();
@@ -54,7 +54,7 @@ pub(super) fn repair(
     let mut files = SourceFiles::default();
     let mut read_file = |path: &[u8], offset: u64, length: u32| files.read(path, offset, length);
     // A mount of this repository keeps what it fetches in a directory of the catalog's name.
-    let cache_base = context.globals.locations()?.cache_base;
+    let cache_base = context.settings.locations()?.cache_base;
     let id = locked.repository().catalog_dir().file_name().unwrap_or_default();
     let cache = CacheReader::new(cache_base.join(id));
     let read_cache = |name, range: Range<u64>| cache.read(name, &range);

@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     if selector.path.is_empty() && args.include.is_empty() && args.exclude.is_empty() {
         context.watch.bytes_total.store(snapshot.totals.bytes, Ordering::Relaxed);
     }
-    let tells = args.dry_run || context.globals.verbose;
+    let tells = args.dry_run || context.settings.verbose;
     // Steps on the terminal would run through the line that shows progress.
     let progress = (!tells).then(|| context.progress());
     let mut steps = Steps { tells, count: 0, written: Ok(()) };
@@ -180,9 +180,9 @@ fn exit(report: &Report) -> Exit {
 
 fn finish(args: &Args, context: &mut Context, snapshot: &Snapshot, report: &Report) -> Result<()> {
     let seconds = context.seconds();
-    if context.globals.json {
+    if context.settings.json {
         let text = value(args, snapshot, report, seconds).to_string();
-        let tells = args.dry_run || context.globals.verbose;
+        let tells = args.dry_run || context.settings.verbose;
         // The object is open already if steps were told.
         let (before, rest) = if tells { ("],", text.get(1..).unwrap_or_default()) } else { ("", text.as_str()) };
         return context.output.line(&format!("{before}{rest}"));

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     if let Some(latest) = args.latest {
         wanted.drain(..wanted.len().saturating_sub(latest));
     }
-    if context.globals.json {
+    if context.settings.json {
         context.output.value(&wanted.iter().map(value).collect::<Vec<_>>())?;
         return Ok(Exit::Complete);
     }

@@ -1,4 +1,6 @@
-//! What counts when several places say it.
+//! Which place counts when a setting is given in several.
+
+use std::fs;
 
 use super::*;
 
@@ -6,57 +8,32 @@ fn environment() -> Environment {
     Environment { home: Some("/home/u".into()), ..Environment::default() }
 }
 
+fn locations(globals: &Globals, environment: Environment) -> Result<Locations> {
+    Settings::resolve(globals, environment)?.locations()
+}
+
 fn globals(repo: &str) -> Globals {
     Globals { repo: Some(repo.into()), ..Globals::default() }
 }
 
 #[test]
-fn sizes_are_read_with_and_without_units() {
-    let good = [
-        ("0", 0),
-        ("123", 123),
-        ("5B", 5),
-        ("64K", 65_536),
-        ("64k", 65_536),
-        ("1MiB", 1 << 20),
-        ("1 MiB", 1 << 20),
-        ("2G", 2 << 30),
-        ("3T", 3 << 40),
-        ("500MB", 500_000_000),
-        ("18446744073709551615", u64::MAX),
-    ];
-    for (text, bytes) in good {
-        assert_eq!(parse_size(text), Ok(bytes), "{text}");
-    }
-    for bad in ["", "K", "-1", "1.5G", "1P", "1KiBs", "1Bx", "18446744073709551616", "99999999999T", "1 2", "\u{e9}"] {
-        assert!(parse_size(bad).is_err(), "{bad:?}");
-    }
-}
-
-#[test]
-fn the_command_line_is_stronger_than_the_environment() {
+fn the_command_line_overrides_the_environment() {
     let environment = Environment {
         repo: Some("/env".into()),
         catalog_dir: Some("/env-catalog".into()),
         state_home: Some("/state".into()),
         ..environment()
     };
-    let store = |globals: &Globals| globals.locations_in(&environment).unwrap().address;
+    let store = |globals: &Globals| locations(globals, environment.clone()).unwrap().address;
     assert_eq!(store(&Globals::default()), Address::Local("/env".into()));
     assert_eq!(store(&globals("/line")), Address::Local("/line".into()));
-    let base = |globals: &Globals| globals.locations_in(&environment).unwrap().catalog_base;
+    let base = |globals: &Globals| locations(globals, environment.clone()).unwrap().catalog_base;
     assert_eq!(base(&Globals::default()), Path::new("/env-catalog"));
     assert_eq!(base(&Globals { catalog_dir: Some("/x".into()), ..Globals::default() }), Path::new("/x"));
 }
 
 #[test]
-fn patience_is_read_and_the_command_line_is_stronger() {
-    for (text, seconds) in [("0", 0), ("90s", 90), ("15m", 900), ("2h", 7_200)] {
-        assert_eq!(parse_patience(text), Ok(Duration::from_secs(seconds)), "{text}");
-    }
-    for bad in ["", "15", "m", "-1s", "1d", "1.5h", "99999999999999999999s", "9999999h"] {
-        assert!(parse_patience(bad).is_err(), "{bad:?}");
-    }
+fn the_strongest_place_sets_the_patience() {
     let environment = Environment { retry_for: Some("2m".into()), ..environment() };
     let nothing = Environment::default();
     let section = |seconds| Section { retry_for: Some(Patience(Duration::from_secs(seconds))), ..Section::default() };
@@ -64,7 +41,7 @@ fn patience_is_read_and_the_command_line_is_stronger() {
     let both = Configuration { profile: section(4), defaults: section(3) };
     let line = Globals { retry_for: Some(Duration::ZERO), ..globals("/r") };
     let of = |globals: &Globals, environment: &Environment, configuration: &Configuration| {
-        globals.patience(environment, configuration).unwrap().as_secs()
+        patience_in(globals, environment, configuration).unwrap().as_secs()
     };
     assert_eq!(of(&line, &environment, &both), 0, "the command line");
     assert_eq!(of(&globals("/r"), &environment, &both), 4, "then the profile");
@@ -72,34 +49,34 @@ fn patience_is_read_and_the_command_line_is_stronger() {
     assert_eq!(of(&globals("/r"), &nothing, &defaults), 3, "then what counts for all");
     assert_eq!(of(&globals("/r"), &nothing, &Configuration::default()), PATIENCE_DEFAULT.as_secs());
     let wrong = Environment { retry_for: Some("soon".into()), ..Environment::default() };
-    assert!(globals("/r").patience(&wrong, &defaults).is_err());
+    assert!(patience_in(&globals("/r"), &wrong, &defaults).is_err());
 }
 
 #[test]
-fn catalog_and_cache_have_places_of_their_own_by_default() {
-    let at_home = globals("file:/r").locations_in(&environment()).unwrap();
+fn catalog_and_cache_have_default_directories() {
+    let at_home = locations(&globals("file:/r"), environment()).unwrap();
     let directories = ["/home/u/.local/state/bygone", "/home/u/.cache/bygone", "/r"].map(PathBuf::from);
     assert_eq!(at_home.directories(), directories);
     let relative = Environment { state_home: Some("state".into()), ..environment() };
-    let base = globals("/r").locations_in(&relative).unwrap().catalog_base;
+    let base = locations(&globals("/r"), relative).unwrap().catalog_base;
     assert_eq!(base, Path::new("/home/u/.local/state/bygone"), "a relative XDG variable is ignored");
     let absolute = Environment { state_home: Some("/state".into()), ..environment() };
-    assert_eq!(globals("/r").locations_in(&absolute).unwrap().catalog_base, Path::new("/state/bygone"));
+    assert_eq!(locations(&globals("/r"), absolute).unwrap().catalog_base, Path::new("/state/bygone"));
 }
 
 #[test]
-fn what_is_missing_is_asked_for_as_a_mistake_in_usage() {
-    let told = Globals::default().locations_in(&environment()).unwrap_err();
-    assert!(matches!(&told, Failure::Usage(text) if text.contains("BYGONE_REPO")), "{told}");
-    let homeless = globals("/r").locations_in(&Environment::default()).unwrap_err();
+fn a_missing_setting_is_a_usage_error() {
+    let error = locations(&Globals::default(), environment()).unwrap_err();
+    assert!(matches!(&error, Failure::Usage(text) if text.contains("BYGONE_REPO")), "{error}");
+    let homeless = locations(&globals("/r"), Environment::default()).unwrap_err();
     assert!(matches!(&homeless, Failure::Usage(text) if text.contains("--catalog-dir")), "{homeless}");
-    assert!(globals("sftp:x").locations_in(&environment()).is_err());
-    let bucket = globals("s3://bucket/x").locations_in(&environment()).unwrap();
+    assert!(locations(&globals("sftp:x"), environment()).is_err());
+    let bucket = locations(&globals("s3://bucket/x"), environment()).unwrap();
     assert_eq!(bucket.directories().len(), 2, "a bucket is no directory of this machine");
 }
 
 #[test]
-fn an_option_for_the_passphrase_silences_all_its_variables() {
+fn a_passphrase_option_overrides_all_passphrase_variables() {
     let environment = Environment {
         passphrase_file: Some("/file".into()),
         passphrase_command: Some("command".into()),
@@ -107,16 +84,16 @@ fn an_option_for_the_passphrase_silences_all_its_variables() {
         ..environment()
     };
     let line = Globals { passphrase_command: Some("pass show x".into()), ..Globals::default() };
-    let sources = line.passphrase_sources(&environment, Configuration::default());
+    let sources = passphrase_in(&line, &environment, &Configuration::default());
     assert_eq!((sources.file, sources.value), (None, None), "the variables are weaker");
     assert_eq!(sources.command, Some("pass show x".into()));
-    let sources = Globals::default().passphrase_sources(&environment, Configuration::default());
+    let sources = passphrase_in(&Globals::default(), &environment, &Configuration::default());
     assert_eq!(sources.file, Some("/file".into()));
     assert_eq!(sources.value, Some("value".into()));
 }
 
 #[test]
-fn the_line_is_stronger_than_the_profile_the_profile_than_the_environment_and_that_than_the_defaults() {
+fn command_line_profile_environment_defaults_in_this_order() {
     let scratch = tempfile::tempdir().unwrap();
     fs::create_dir(scratch.path().join("bygone")).unwrap();
     let text = r#"
@@ -137,7 +114,7 @@ fn the_line_is_stronger_than_the_profile_the_profile_than_the_environment_and_th
     let bare = Environment { config_home: Some(scratch.path().into()), ..environment() };
     let full = Environment { repo: Some("/environment".into()), passphrase: Some("value".into()), ..bare.clone() };
     let profile = |name: &str| Globals { profile: Some(name.into()), ..Globals::default() };
-    let store = |globals: &Globals, environment| globals.locations_in(environment).unwrap().address;
+    let store = |globals: &Globals, environment: &Environment| locations(globals, environment.clone()).unwrap().address;
     let cases = [
         (globals("/line"), &full, "/line"),
         (Globals { profile: Some("p".into()), ..globals("/line") }, &full, "/line"),
@@ -149,18 +126,18 @@ fn the_line_is_stronger_than_the_profile_the_profile_than_the_environment_and_th
     for (globals, environment, expected) in cases {
         assert_eq!(store(&globals, environment), Address::Local(expected.into()), "{globals:?}");
     }
-    assert_eq!(profile("p").locations_in(&full).unwrap().cache_base, Path::new("/defaults-cache"));
-    let passphrase = |globals: &Globals, environment| {
-        globals.passphrase_sources(environment, globals.configuration_in(environment).unwrap())
+    assert_eq!(locations(&profile("p"), full.clone()).unwrap().cache_base, Path::new("/defaults-cache"));
+    let passphrase = |globals: &Globals, environment: &Environment| {
+        Settings::resolve(globals, environment.clone()).unwrap().passphrase
     };
     assert_eq!(passphrase(&profile("p"), &full).command, Some("profile".into()));
     assert_eq!(passphrase(&profile("bare"), &full).value, Some("value".into()));
     assert_eq!(passphrase(&profile("bare"), &bare).file, Some("/defaults-passphrase".into()));
-    let limits = |globals: &Globals| globals.limits_in(&globals.configuration_in(&bare).unwrap());
+    let limits = |globals: &Globals| limits_in(globals, &configuration_in(globals, &bare).unwrap());
     let expected = Limits { upload: Some(2), download: Some(1), transfers: Some(1) };
     assert_eq!(limits(&profile("p")), expected);
     let line = Globals { limit_upload: Some(Rate(None)), parallel: Some(Parallel(7)), ..profile("p") };
     assert_eq!(limits(&line), Limits { upload: None, transfers: Some(7), ..expected });
-    assert!(profile("q").locations_in(&full).is_err());
-    assert!(profile("p").locations_in(&Environment::default()).is_err(), "a profile without a home is not overlooked");
+    assert!(locations(&profile("q"), full.clone()).is_err());
+    assert!(locations(&profile("p"), Environment::default()).is_err(), "a profile without a home is not overlooked");
 }

@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use bygone_cli::clock::now;
 use bygone_cli::output::one_line;
-use bygone_cli::settings::now;
 use bygone_cli::time::utc;
 use bygone_core::watch::News;
 

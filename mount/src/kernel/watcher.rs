@@ -24,7 +24,7 @@ use crossbeam_channel::bounded;
 use fuser::INodeNo;
 use fuser::Notifier;
 
-use bygone_cli::settings::now;
+use bygone_cli::clock::now;
 use bygone_core::read::View;
 
 use crate::kernel::log::Log;

@@ -12,14 +12,15 @@ use clap::CommandFactory;
 use clap::Parser;
 use crossbeam_channel::unbounded;
 
+use bygone_cli::clock::now;
+use bygone_cli::environment::Environment;
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Failure;
+use bygone_cli::globals::Globals;
 use bygone_cli::output;
 use bygone_cli::output::Output;
 use bygone_cli::passphrase::Purpose;
-use bygone_cli::settings::Environment;
-use bygone_cli::settings::Globals;
-use bygone_cli::settings::now;
+use bygone_cli::settings::Settings;
 use bygone_cli::signals::Terminal;
 use bygone_core::repo::Repository;
 use bygone_core::watch::Watch;
@@ -94,6 +95,7 @@ struct Arguments {
 
 /// How to mount.
 struct Way {
+    settings: Settings,
     options: Options,
     log: Option<PathBuf>,
     announcer: Announcer,
@@ -163,28 +165,30 @@ impl Arguments {
         if self.stats {
             return self.show_stats();
         }
+        // A program that reads a file cannot be told to wait for a quarter of an hour.
+        let retry_for = self.globals.retry_for.or(Some(self.reading.read_timeout));
+        let globals = Globals { retry_for, ..self.globals.clone() };
+        let settings = Settings::resolve(&globals, Environment::of_this_process())?;
+        let locations = settings.locations()?;
         let mut options = Options::parse(self.options.iter().map(String::as_str))?;
         options.allow_other |= self.allow_other;
         self.wanted.shown(now())?;
-        let point = mountpoint::check(&self.mountpoint, &self.globals.locations()?.directories())?;
+        let point = mountpoint::check(&self.mountpoint, &locations.directories())?;
         // A relative path means nothing any more once the process has left its directory.
         let absolute = |path: &Option<PathBuf>| path.as_deref().map(std::path::absolute).transpose();
         let log = absolute(&self.log).map_err(log_trouble)?;
         let here = || Failure::machine("find", "the current directory");
         let announcer = Announcer {
             descriptor,
-            socket: Environment::of_this_process().notify_socket.map(PathBuf::from),
+            socket: settings.environment.notify_socket.clone().map(PathBuf::from),
             pid_file: absolute(&self.pid_file).map_err(here())?.map(PidFile::new),
         };
         let stats_file = absolute(&self.stats_file).map_err(here())?;
         let watch = Arc::new(Watch::new());
-        // A program that reads a file cannot be told to wait for a quarter of an hour.
-        let retry_for = self.globals.retry_for.or(Some(self.reading.read_timeout));
-        let globals = Globals { retry_for, ..self.globals.clone() };
-        let place = globals.place(&watch)?;
+        let place = settings.place(&watch)?;
         drop(Repository::find(&place)?);
-        let secret = globals.passphrase(Purpose::Open, &watch)?;
-        let way = Way { options, log, announcer, stats_file, watch: Arc::clone(&watch) };
+        let secret = settings.passphrase(Purpose::Open, &watch)?;
+        let way = Way { settings: settings.clone(), options, log, announcer, stats_file, watch: Arc::clone(&watch) };
         if self.foreground || is_fake {
             let repository = Repository::open(&place, &secret)?;
             if is_fake {
@@ -197,7 +201,7 @@ impl Arguments {
         match daemon::split().map_err(Failure::machine("start", "a process"))? {
             Side::Parent(code) => Ok(code),
             Side::Child(parent) => {
-                let repository = Repository::open(&globals.place(&watch)?, &secret)?;
+                let repository = Repository::open(&settings.place(&watch)?, &secret)?;
                 self.serve(&repository, &point, way, Some(parent))
             }
         }
@@ -205,7 +209,7 @@ impl Arguments {
 
     /// Mounts and waits for the end.
     fn serve(&self, repository: &Repository, point: &Path, way: Way, parent: Option<Parent>) -> Result<u8, Trouble> {
-        let Way { options, log, mut announcer, stats_file, watch } = way;
+        let Way { settings, options, log, mut announcer, stats_file, watch } = way;
         let log = match (&log, &parent) {
             (Some(path), _) => Log::to_file(path),
             (None, Some(_)) => Log::to_file(&repository.catalog_dir().join(LOG_FILE)),
@@ -214,10 +218,10 @@ impl Arguments {
         let log = Arc::new(log.map_err(log_trouble)?);
         // In the background the terminal of the beginning means nothing.
         let terminal = parent.is_none().then(Terminal::here);
-        let globals = self.globals.clone();
+        let reloaded = settings.clone();
         let reload_log = Arc::clone(&log);
         let reload = move || {
-            if let Err(failure) = globals.set_limits() {
+            if let Err(failure) = reloaded.reload_limits() {
                 reload_log.line(&format!("the limits stay as they were: {failure}"));
             }
         };
@@ -226,7 +230,7 @@ impl Arguments {
         let listen = signals::forward(events.0.clone(), terminal, reload);
         listen.map_err(Failure::machine("listen to", "signals"))?;
         let shown = self.wanted.shown(now())?;
-        let (cache_base, is_far) = (self.globals.locations()?.cache_base, repository.store().is_far());
+        let (cache_base, is_far) = (settings.cache_base()?, repository.store().is_far());
         let reading = self.reading.fetching(&cache_base, repository.catalog_dir(), is_far, &log);
         let mut session = Session::mount(repository, point, options, shown, reading, (log, watch), events)?;
         let address = repository.store().address();

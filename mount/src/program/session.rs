@@ -29,7 +29,7 @@ use nix::unistd::access;
 use nix::unistd::getegid;
 use nix::unistd::geteuid;
 
-use bygone_cli::settings::now;
+use bygone_cli::clock::now;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::Repository;

@@ -21,7 +21,7 @@ mod xattrs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use bygone_cli::settings::now;
+use bygone_cli::clock::now;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
