@@ -168,7 +168,7 @@ fn commits_and_the_description_come_back_from_the_catalog() {
 fn a_repair_leaves_sound_objects_alone_and_makes_no_place() {
     let patient = Patient::new(&programs(), &[]);
     let ran = repair(&patient, &[]).ok();
-    assert!(ran.text().contains("nothing was to be repaired"), "{ran}");
+    assert!(ran.text().contains("nothing needed repair"), "{ran}");
     assert_same_store(&patient.sound, &patient.site.store(), "nothing was damaged");
     let absent = patient.site.at("absent");
     patient.site.bygone(["-r", absent.to_str().unwrap(), "check", "--repair"]).ended_with(10);

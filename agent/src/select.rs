@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bygone_cli::exit::Failure;
 use bygone_cli::exit::Result;
+use bygone_cli::output::count;
 use bygone_cli::time::utc;
 use bygone_cli::when::parse_moment;
 use bygone_core::entry::Entry;
@@ -83,8 +84,8 @@ impl Selector {
 
     fn absent(&self, snapshot: &Snapshot) -> Failure {
         let path = printable(&self.path_bytes());
-        let what = format!("{path} in the snapshot {} of {}", short_id(snapshot), utc(snapshot.time));
-        Error::NotFound { what, hint: "see what there is with `bygone ls`" }.into()
+        let what = format!("{path} in snapshot {} of {}", short_id(snapshot), utc(snapshot.time));
+        Error::NotFound { what, hint: "list the snapshot with `bygone ls`" }.into()
     }
 }
 
@@ -126,11 +127,11 @@ pub fn choose(text: &str, mut all: Vec<Snapshot>, now: Time) -> Result<Snapshot>
         return Err(Error::NotFound { what: "a snapshot".into(), hint: "make one with `bygone backup`" }.into());
     }
     if let Some(back) = latest(text) {
-        let count = all.len();
-        let place = usize::try_from(back).ok().and_then(|back| count.checked_sub(back)?.checked_sub(1));
+        let total = all.len();
+        let place = usize::try_from(back).ok().and_then(|back| total.checked_sub(back)?.checked_sub(1));
         return match place {
             Some(place) => Ok(all.swap_remove(place)),
-            None => Err(not_found(format!("{text}: there are {count} snapshots"))),
+            None => Err(not_found(format!("{text} of {}", count(total as u64, "snapshot", "snapshots")))),
         };
     }
     let is_id = text.len() >= ID_DIGITS_MIN && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -148,12 +149,12 @@ pub fn choose(text: &str, mut all: Vec<Snapshot>, now: Time) -> Result<Snapshot>
         Some(moment) => {
             let newest =
                 all.into_iter().filter(|snapshot| snapshot.time <= moment).max_by_key(|snapshot| snapshot.time);
-            newest.ok_or_else(|| not_found(format!("a snapshot of {} or earlier", utc(moment))))
+            newest.ok_or_else(|| not_found(format!("a snapshot from {} or earlier", utc(moment))))
         }
         None if is_id => Err(not_found(format!("a snapshot whose id begins with {text}"))),
         None => Err(Failure::Usage(format!(
-            "{}: not a snapshot: give four digits of its id or more, latest, latest~N, a time such as 2026-03-01 or \
-             2026-03-01T10:20, or an age such as 3d",
+            "{} is not a snapshot: give at least {ID_DIGITS_MIN} digits of its id, latest, latest~N, a time such as \
+             2026-03-01 or 2026-03-01T10:20, or an age such as 3d",
             printable(text.as_bytes())
         ))),
     }
@@ -168,7 +169,7 @@ fn latest(text: &str) -> Option<u64> {
 }
 
 fn not_found(what: String) -> Failure {
-    Error::NotFound { what, hint: "list them with `bygone snapshots`" }.into()
+    Error::NotFound { what, hint: "list snapshots with `bygone snapshots`" }.into()
 }
 
 fn ambiguous(text: &str, fitting: &[Snapshot]) -> Failure {
@@ -187,7 +188,7 @@ fn ambiguous(text: &str, fitting: &[Snapshot]) -> Failure {
     if ids.len() > CANDIDATES_MAX {
         list.push_str(&format!(" and {} more", ids.len() - CANDIDATES_MAX));
     }
-    Failure::Usage(format!("{text} is the beginning of several ids: give more digits: {list}"))
+    Failure::Usage(format!("{text} matches several snapshots: give more digits of the id: {list}"))
 }
 
 #[cfg(test)]

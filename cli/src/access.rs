@@ -1,7 +1,7 @@
-//! Keys, region, service and certificates for a bucket, from where other programs look for them too.
+//! Keys, region, service and certificates for a bucket, from the same places as in other programs.
 //!
-//! Variables, files and services are those of the AWS programs, read by aws-creds; what an address says is stronger.
-//! That library looks for keys anew whenever they have expired, in the environment too.
+//! Variables, files and services are those of the AWS programs, read by the library aws-creds. The address overrides
+//! them. The library looks for keys anew whenever they have expired, even in the environment.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use bygone_core::store::s3::S3Access;
 use bygone_core::store::s3::S3Address;
 use bygone_core::store::s3::S3Keys;
 
-/// Name of the session for which a role's keys are asked.
+/// Name of the session when asking for the keys of a role.
 const SESSION_NAME: &str = "bygone";
 
 /// How to reach `address`, by the `variables` of the environment.
@@ -36,7 +36,7 @@ fn access_in(address: &S3Address, get: &dyn Fn(&str) -> Option<String>) -> Resul
     let ca_pem = match ca {
         None => None,
         Some(path) => Some(fs::read(&path).map_err(|source| Error::Local {
-            doing: "read the file of certificates",
+            doing: "read the certificate file",
             path: path.clone(),
             source,
         })?),
@@ -62,7 +62,7 @@ fn access_in(address: &S3Address, get: &dyn Fn(&str) -> Option<String>) -> Resul
     })
 }
 
-/// Gives keys; asked again, it looks for them anew, for whoever gives out keys that end has given out others by then.
+/// A source of keys. Each call looks for them anew, because a provider of expiring keys replaces them.
 fn key_source(wanted: Option<String>, profile: Option<String>) -> KeySource {
     Arc::new(move || {
         let credentials = find(wanted.as_deref(), profile.as_deref())?;
@@ -73,7 +73,7 @@ fn key_source(wanted: Option<String>, profile: Option<String>) -> KeySource {
 fn find(wanted: Option<&str>, profile: Option<&str>) -> Result<Credentials> {
     if let Some(name) = wanted {
         return Credentials::from_profile(Some(name)).map_err(|cause| Error::Invalid {
-            what: format!("the profile {name} has no keys: {cause}: write them into ~/.aws/credentials"),
+            what: format!("the profile {name} has no keys: {cause}: add them to ~/.aws/credentials"),
         });
     }
     let usable = |credentials: &Credentials| keys_of(credentials).is_some();
@@ -89,8 +89,8 @@ fn find(wanted: Option<&str>, profile: Option<&str>) -> Result<Credentials> {
 }
 
 fn no_keys() -> Error {
-    let what = "there are no keys for the bucket: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write a profile into \
-                ~/.aws/credentials and name it with AWS_PROFILE or profile= in the address";
+    let what = "there are no keys for the bucket: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or add a profile to \
+                ~/.aws/credentials and name it with AWS_PROFILE or with profile= in the address";
     Error::Invalid { what: what.into() }
 }
 
@@ -105,7 +105,7 @@ fn keys_of(credentials: &Credentials) -> Option<S3Keys> {
     })
 }
 
-/// What the AWS configuration file says of a profile. A file that is not there or not readable says nothing.
+/// The settings of a profile in the AWS configuration file. A file that is missing or unreadable has none.
 fn profile_settings(profile: Option<&str>, get: &dyn Fn(&str) -> Option<String>) -> Vec<(String, String)> {
     let home = || get("HOME").map(|home| PathBuf::from(home).join(".aws/config"));
     let path = get("AWS_CONFIG_FILE").map(PathBuf::from).or_else(home);
@@ -127,7 +127,7 @@ fn section(text: &str, profile: &str) -> Vec<(String, String)> {
     settings
 }
 
-/// Whether `no_proxy` names this host, or a domain that it is in.
+/// Whether `no_proxy` names this host, or a domain that contains it.
 fn is_without_proxy(host: &str, no_proxy: &str) -> bool {
     let bare = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_used_unless_the_host_is_to_be_reached_without() {
+    fn a_proxy_is_used_unless_no_proxy_names_the_host() {
         let proxy = |address: &str, no_proxy| {
             let environment = [("https_proxy", "http://proxy:3128"), ("no_proxy", no_proxy)];
             access(address, &environment).unwrap().proxy
@@ -184,8 +184,8 @@ mod tests {
 
     #[test]
     fn a_file_of_certificates_that_is_missing_is_named() {
-        let told = access("s3://bucket/x", &[("AWS_CA_BUNDLE", "/absent.pem")]).err().unwrap();
-        assert!(told.to_string().contains("/absent.pem"), "{told}");
+        let error = access("s3://bucket/x", &[("AWS_CA_BUNDLE", "/absent.pem")]).err().unwrap();
+        assert!(error.to_string().contains("/absent.pem"), "{error}");
     }
 
     #[test]

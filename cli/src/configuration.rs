@@ -1,4 +1,4 @@
-//! The configuration file: what a user does not want to say on every command line.
+//! The configuration file: settings that a user does not want to repeat on every command line.
 //!
 //! ```toml
 //! [defaults]
@@ -12,9 +12,9 @@
 //! parallel = 8
 //! ```
 //!
-//! It is `$XDG_CONFIG_HOME/bygone/config.toml`, and it need not be there. `--profile NAME` chooses a profile. What is said
-//! in several places counts in this order: the command line, the profile, the environment, `[defaults]`. A key that is
-//! not known is an error: a limit that is misspelt must not be no limit.
+//! It is `$XDG_CONFIG_HOME/bygone/config.toml`, and it is optional. `--profile NAME` selects a profile. If a setting is
+//! given in several places, the first of these counts: the command line, the profile, the environment, `[defaults]`. An
+//! unknown key is an error, because a misspelt limit must not mean no limit.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,10 +33,10 @@ use crate::units::Parallel;
 use crate::units::Patience;
 use crate::units::Rate;
 
-/// Its name, below the directory of bygone's configuration.
+/// Name of the file in bygone's configuration directory.
 pub const FILE_NAME: &str = "config.toml";
 
-/// What a configuration may say: all of it, or of one profile.
+/// The keys of one section, which are the same in `[defaults]` and in a profile.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Section {
@@ -58,7 +58,7 @@ pub struct Section {
     pub parallel: Option<Parallel>,
     /// As --retry-for.
     pub retry_for: Option<Patience>,
-    /// What `bygone backup` backs up if its command line names nothing.
+    /// What `bygone backup` backs up if its command line names no path.
     pub paths: Option<Vec<PathBuf>>,
     /// As --exclude, for every backup.
     pub exclude: Option<Vec<String>>,
@@ -78,25 +78,25 @@ struct File {
     profile: BTreeMap<String, Section>,
 }
 
-/// The two sections that count: they are stronger and weaker than the environment.
+/// The two sections in use: a profile is stronger than the environment, the defaults are weaker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// The chosen profile, or empty.
     pub profile: Section,
-    /// What counts for all.
+    /// The section for all profiles.
     pub defaults: Section,
 }
 
 impl Configuration {
-    /// Reads the file at `path`; `~/` in it stands for `home`. If there is no file, nothing is configured, and there is
-    /// no profile to choose.
+    /// Reads the file at `path`; `~/` in it stands for `home`. If there is no file, nothing is configured and no profile
+    /// can be selected.
     pub fn read(path: &Path, profile: Option<&str>, home: Option<&Path>) -> Result<Configuration> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 let Some(name) = profile else { return Ok(Configuration::default()) };
                 let text = format!("--profile {name}: there is no configuration file {}", path.display());
-                return Err(Failure::Usage(format!("{text}: make it, with a section [profile.{name}]")));
+                return Err(Failure::Usage(format!("{text}: create it, with a section [profile.{name}]")));
             }
             Err(error) => return Err(Failure::machine("read the configuration", path.display())(error)),
         };
@@ -107,7 +107,7 @@ impl Configuration {
             Some(name) => file.profile.remove(name).ok_or_else(|| {
                 let known: Vec<_> = file.profile.keys().map(String::as_str).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                Failure::Usage(format!("--profile {name}: {at} has no section [profile.{name}]; it has {known}"))
+                Failure::Usage(format!("--profile {name}: {at} has no section [profile.{name}]; its profiles: {known}"))
             })?,
         };
         let settle = |section: Section, name: &str| {
@@ -118,7 +118,7 @@ impl Configuration {
     }
 }
 
-/// Parses the file; what is wrong with it begins with its line and key.
+/// Parses the file. An error message begins with the line and the key.
 fn parse(text: &str) -> std::result::Result<File, String> {
     toml::from_str(text).map_err(|error| {
         let Some(span) = error.span() else { return error.message().to_owned() };
@@ -127,16 +127,16 @@ fn parse(text: &str) -> std::result::Result<File, String> {
         let line = text.lines().nth(number - 1).unwrap_or_default().trim();
         // Not the value: it may be a command with a secret in it.
         let key = line.split('=').next().unwrap_or_default().trim();
-        let told = error.message().lines().next().unwrap_or_default();
-        format!("line {number}, {key}: {told}")
+        let message = error.message().lines().next().unwrap_or_default();
+        format!("line {number}, {key}: {message}")
     })
 }
 
 impl Section {
-    /// Checks what a type cannot say, and makes paths whole.
+    /// Checks what the types cannot express, and makes paths absolute.
     fn settle(mut self, home: Option<&Path>) -> std::result::Result<Section, String> {
         if self.passphrase_file.is_some() && self.passphrase_command.is_some() {
-            return Err("passphrase-file and passphrase-command: one of them, please".to_owned());
+            return Err("give passphrase-file or passphrase-command, not both".to_owned());
         }
         let files = self.exclude_file.iter_mut().flatten().map(|path| ("exclude-file", path));
         let paths = self.paths.iter_mut().flatten().map(|path| ("paths", path));
@@ -149,20 +149,23 @@ impl Section {
         for (key, path) in single.chain(files).chain(paths) {
             let whole = whole(path, home);
             *path = whole.ok_or_else(|| {
-                format!("{key}: {} must begin with / or ~/: relative paths depend on where one is", path.display())
+                format!(
+                    "{key}: {} must begin with / or ~/: a relative path depends on the current directory",
+                    path.display()
+                )
             })?;
         }
         if let Some(repository) = &mut self.repository
             && let Some(below) = repository.strip_prefix("~/")
         {
             let path = home.map(|home| home.join(below)).and_then(|path| path.to_str().map(str::to_owned));
-            *repository = path.ok_or("repository: this user has no home directory with a name in UTF-8")?;
+            *repository = path.ok_or("repository: this user has no home directory, or its name is not UTF-8")?;
         }
         if let Some(repository) = &self.repository
             && matches!(parse_address(repository), Ok(Address::Local(path)) if path.is_relative())
         {
             return Err(format!(
-                "repository: {repository} must begin with / or ~/: relative paths depend on where one is"
+                "repository: {repository} must begin with / or ~/: a relative path depends on the current directory"
             ));
         }
         Ok(self)
@@ -190,14 +193,14 @@ mod tests {
         Configuration::read(&path, profile, Some(Path::new("/home/u")))
     }
 
-    fn told(text: &str) -> String {
+    fn message(text: &str) -> String {
         let failure = read(text, Some("p")).unwrap_err();
         assert!(matches!(failure, Failure::Usage(_)), "{failure}");
         failure.to_string()
     }
 
     #[test]
-    fn all_keys_are_read_and_home_is_put_in() {
+    fn all_keys_are_read_and_home_is_expanded() {
         let text = r#"
             [defaults]
             repository = "~/repository"
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_file_line_and_key() {
+    fn an_error_names_file_line_and_key() {
         let cases = [
             ("[profile.p]\n\nlimit-uplaod = \"1k\"\n", ["line 3", "limit-uplaod", "unknown field"]),
             ("[profile.p]\nlimit-upload = \"fast\"\n", ["line 2", "limit-upload", "not a rate"]),
@@ -256,24 +259,27 @@ mod tests {
             ("[profile.p]\nrepository = \"r\"\n", ["[profile.p]", "repository", "must begin with /"]),
             (
                 "[profile.p]\npassphrase-file = \"/f\"\npassphrase-command = \"c\"",
-                ["profile.p", "passphrase", "one of"],
+                ["profile.p", "passphrase", "not both"],
             ),
             ("[profile.q]\n[profile.r]\n", ["--profile p", "no section [profile.p]", "q, r"]),
             ("", ["--profile p", "no section", "none"]),
         ];
         for (text, words) in cases {
-            let told = told(text);
-            assert!(told.contains(FILE_NAME) && words.iter().all(|word| told.contains(word)), "{text}: {told}");
+            let message = message(text);
+            assert!(
+                message.contains(FILE_NAME) && words.iter().all(|word| message.contains(word)),
+                "{text}: {message}"
+            );
         }
-        let secret = told("[profile.p]\npassphrase-command = hunter2\n");
+        let secret = message("[profile.p]\npassphrase-command = hunter2\n");
         assert!(!secret.contains("hunter2"), "{secret}");
     }
 
     #[test]
-    fn without_a_file_nothing_is_configured_and_no_profile_can_be_chosen() {
+    fn without_a_file_nothing_is_configured_and_profiles_fail() {
         let none = Path::new("/nowhere/config.toml");
         assert_eq!(Configuration::read(none, None, None).unwrap(), Configuration::default());
-        let told = Configuration::read(none, Some("p"), None).unwrap_err().to_string();
-        assert!(told.contains("/nowhere/config.toml") && told.contains("[profile.p]"), "{told}");
+        let message = Configuration::read(none, Some("p"), None).unwrap_err().to_string();
+        assert!(message.contains("/nowhere/config.toml") && message.contains("[profile.p]"), "{message}");
     }
 }

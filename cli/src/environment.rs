@@ -1,7 +1,7 @@
-//! What the program is surrounded by, read once at its start: variables, the current directory, the user, this machine.
+//! The environment of the process, read once at the start: variables, the current directory, the user, this machine.
 //!
-//! Nothing reads the environment later. The one exception is the library that finds keys for a bucket: it looks at the
-//! AWS variables, files and services again whenever keys have expired.
+//! Nothing reads the environment later, with one exception: the library that finds keys for a bucket reads the AWS
+//! variables, files and services again whenever keys have expired.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use nix::unistd::User;
 use nix::unistd::getuid;
 
-/// Variables for access to a bucket, beside all that begin with `AWS_`.
+/// Variables for access to a bucket, in addition to all that begin with `AWS_`.
 const ACCESS_VARIABLES: [&str; 9] = [
     "ALL_PROXY",
     "HOME",
@@ -26,7 +26,7 @@ const ACCESS_VARIABLES: [&str; 9] = [
     "no_proxy",
 ];
 
-/// What the environment says, read once.
+/// The environment, read once.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     /// BYGONE_REPO.
@@ -51,23 +51,23 @@ pub struct Environment {
     pub cache_home: Option<OsString>,
     /// XDG_CONFIG_HOME.
     pub config_home: Option<OsString>,
-    /// NOTIFY_SOCKET, where systemd waits to hear that a service is ready.
+    /// NOTIFY_SOCKET, on which systemd waits for a service to be ready.
     pub notify_socket: Option<OsString>,
     /// The home directory.
     pub home: Option<PathBuf>,
-    /// Where relative paths begin; none if that directory is gone.
+    /// Where relative paths begin; `None` if that directory is gone.
     pub current_directory: Option<PathBuf>,
     /// Name of this machine.
     pub host: String,
-    /// Name of the user, or the number of one without a name.
+    /// Name of the user, or the number of a user without a name.
     pub user: String,
-    /// Variables that say how to reach a bucket.
+    /// Variables for access to a bucket.
     pub access: BTreeMap<String, String>,
 }
 
 impl Environment {
-    /// That of this process. A variable that is empty counts as not set, except for a passphrase: a script whose
-    /// passphrase turns out to be empty must not end in a prompt.
+    /// The environment of this process. An empty variable counts as not set, except for a passphrase: a script with an
+    /// empty passphrase by mistake must not end in a prompt.
     pub fn of_this_process() -> Environment {
         let get = |name| env::var_os(name).filter(|value| !value.is_empty());
         let home = || User::from_uid(getuid()).ok().flatten().map(|user| user.dir);
@@ -92,7 +92,7 @@ impl Environment {
         }
     }
 
-    /// Bygone's directory of a kind: by the XDG variable, or below the home directory.
+    /// Bygone's directory under that of the XDG variable, or else under the home directory.
     pub fn directory(&self, xdg: Option<&OsString>, below_home: &str) -> Option<PathBuf> {
         // The XDG specification wants relative paths to be ignored.
         let xdg = xdg.map(Path::new).filter(|path| path.is_absolute()).map(|path| path.join("bygone"));

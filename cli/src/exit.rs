@@ -1,8 +1,8 @@
-//! How a command ends: exit codes are a contract with scripts, given in one place by total matches.
+//! How a command ends. Exit codes are a contract with scripts; exhaustive matches here define all of them.
 //!
-//! An [`Error`] says what went wrong in the repository; a [`Failure`] adds what only the program around it can meet: a
-//! command line that makes no sense, or a file named there that cannot be read. Trouble with single files of the user is
-//! neither: a backup goes on and ends with [`Exit::Unreadable`].
+//! An [`Error`] says what went wrong in the repository. A [`Failure`] adds what only the program around it can meet: an
+//! invalid command line, or a file named there that cannot be read. A problem with a single file of the user is neither:
+//! the backup goes on and ends with [`Exit::Unreadable`].
 
 use std::fmt;
 use std::io;
@@ -13,17 +13,17 @@ use bygone_core::error::Error;
 /// The end of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// All of it was done.
+    /// Everything was done.
     Complete,
     /// It failed.
     Failed,
-    /// The command line makes no sense.
+    /// The command line is invalid.
     Usage,
     /// A snapshot was made, but some sources could not be read.
     Unreadable,
     /// There is no repository at that place.
     NoRepository,
-    /// Another process is at work.
+    /// Another process holds the lock.
     Locked,
     /// The passphrase opens no key slot.
     WrongKey,
@@ -31,7 +31,7 @@ pub enum Exit {
     Disagree,
     /// Damaged data was found.
     Damaged,
-    /// It was interrupted.
+    /// The command was interrupted.
     Interrupted,
 }
 
@@ -68,7 +68,7 @@ impl Exit {
         }
     }
 
-    /// The end that an error of the repository makes.
+    /// The exit for an error of the repository.
     pub fn of(error: &Error) -> Exit {
         match error {
             Error::NoRepository { .. } => Exit::NoRepository,
@@ -78,7 +78,7 @@ impl Exit {
             Error::Corrupt { .. } => Exit::Damaged,
             Error::Invalid { .. } => Exit::Usage,
             Error::Cancelled => Exit::Interrupted,
-            // What the catalog counts on and the store does not have.
+            // An object that the catalog relies on and the store does not have.
             Error::Store { .. } => error.diagnosis().map_or(Exit::Failed, Exit::of_diagnosis),
             Error::Exists { .. }
             | Error::NotFound { .. }
@@ -90,8 +90,7 @@ impl Exit {
         }
     }
 
-    /// The end that a finding makes: bytes that are wrong are damage, objects that are not what was expected are
-    /// disagreement.
+    /// The exit for a finding: wrong bytes are damage, unexpected or missing objects are disagreement.
     pub fn of_diagnosis(diagnosis: Diagnosis) -> Exit {
         match diagnosis {
             Diagnosis::RemoteMissing
@@ -110,21 +109,21 @@ impl Exit {
     }
 }
 
-/// Why a command did not reach its end.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The repository: its store, its catalog, its keys.
     #[error(transparent)]
     Repository(#[from] Error),
-    /// The command line makes no sense.
+    /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
-    /// Something of this machine that the command needs: a file named on the command line, the terminal, a signal.
+    /// A part of this machine that the command needs: a file named on the command line, the terminal, a signal.
     #[error("cannot {doing} {what}: {source}")]
     Machine {
         /// What was tried.
         doing: &'static str,
-        /// With what, printable.
+        /// The object of the attempt, printable.
         what: String,
         /// The cause.
         source: io::Error,
@@ -137,7 +136,7 @@ impl Failure {
         move |source| Failure::Machine { doing, what: what.to_string(), source: source.into() }
     }
 
-    /// The code of what is wrong, where there is one.
+    /// The diagnosis, if there is one.
     pub fn diagnosis(&self) -> Option<Diagnosis> {
         match self {
             Failure::Repository(error) => error.diagnosis(),
@@ -156,7 +155,7 @@ impl Failure {
     }
 }
 
-/// The result of everything in the command line that can fail.
+/// The result of everything in the command lines that can fail.
 pub type Result<T> = std::result::Result<T, Failure>;
 
 #[cfg(test)]

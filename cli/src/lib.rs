@@ -1,7 +1,7 @@
-//! What the command lines of `bygone` and `bygone-mount` share.
+//! The part of the command line that `bygone` and `bygone-mount` share.
 //!
 //! Neither program depends on the other. Options, configuration, passphrases, exit codes, messages, signals and the
-//! opening of a repository are here, so that both programs behave alike.
+//! opening of a repository are here, so both programs behave alike.
 
 pub mod access;
 pub mod caching;

@@ -1,9 +1,10 @@
-//! What a command says: results on standard output, trouble on standard error, for people or as JSON.
+//! Output of a command: results on standard output, messages on standard error, for people or as JSON.
 //!
-//! - Whoever reads our output may stop (`| head`): that ends the output quietly and changes nothing about the command.
-//! - A name that comes from a disk or a repository may hold anything. For people it is escaped
-//!   ([`printable`](bygone_core::entry::printable)), and messages are one line, whatever is in them.
-//! - JSON knows only Unicode: what is not UTF-8 is given as text with replacement characters and, exactly, as hexadecimal.
+//! - The reader of our output may stop early (`| head`). This ends the output quietly and does not affect the command.
+//! - Names from a disk or a repository may contain any byte. For people they are escaped
+//!   ([`printable`](bygone_core::entry::printable)), and a message is one line whatever it contains.
+//! - JSON holds only Unicode. Bytes that are not UTF-8 are given twice: as text with replacement characters, and exactly,
+//!   as hexadecimal.
 
 use std::fs::File;
 use std::io;
@@ -27,7 +28,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// Standard output, buffered.
 pub struct Output {
-    /// `None` if the program was started without one, or its reader has gone.
+    /// `None` if the program was started without standard output, or if the reader has gone.
     writer: Option<BufWriter<File>>,
     /// Results are JSON.
     pub json: bool,
@@ -36,12 +37,12 @@ pub struct Output {
 impl Output {
     /// Standard output of this process.
     pub fn new(json: bool) -> Output {
-        // A file of its own, because `io::stdout` looks for line ends in everything.
+        // A separate file, because `io::stdout` searches everything for line ends.
         let file = io::stdout().as_fd().try_clone_to_owned().ok().map(File::from);
         Output { writer: file.map(|file| BufWriter::with_capacity(BUFFER_BYTES, file)), json }
     }
 
-    /// True once nobody reads any more: a command that only writes may end.
+    /// True once the reader has gone: a command that only writes may end.
     pub fn is_closed(&self) -> bool {
         self.writer.is_none()
     }
@@ -64,7 +65,7 @@ impl Output {
         })
     }
 
-    /// Hands on what is buffered.
+    /// Writes out the buffer.
     pub fn flush(&mut self) -> Result<()> {
         self.with(|writer| writer.flush())
     }
@@ -74,7 +75,7 @@ impl Output {
         match write(writer) {
             Ok(()) => Ok(()),
             Err(error) => {
-                // What is buffered would be tried again when it is dropped.
+                // Dropping the writer would try to write the buffer again.
                 if let Some(writer) = self.writer.take() {
                     let _ = writer.into_parts();
                 }
@@ -87,20 +88,20 @@ impl Output {
     }
 }
 
-/// True if results go to a person.
+/// True if results go to a terminal.
 pub fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Writes a message to standard error; if that is impossible, nobody is left to tell.
+/// Writes a message to standard error. If that fails, there is nowhere to report it.
 pub fn message(text: &str) {
     let mut stderr = io::stderr().lock();
-    // The line of progress may stand there.
+    // The progress line may be there.
     let wiped = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
     let _ = writeln!(stderr, "{wiped}bygone: {}", one_line(text));
 }
 
-/// Tells of something that the user should know and that stops nothing.
+/// Writes a warning: something that the user should know, but that does not stop the command.
 pub fn warn(json: bool, text: &str) {
     if json {
         let _ = writeln!(io::stderr().lock(), "{}", json!({ "warning": { "message": text } }));
@@ -109,7 +110,7 @@ pub fn warn(json: bool, text: &str) {
     }
 }
 
-/// Tells why the command failed, with the code of what is wrong where there is one.
+/// Writes why the command failed, with the code of the diagnosis if there is one.
 pub fn fail(json: bool, exit: Exit, code: Option<Diagnosis>, text: &str) {
     if json {
         let _ = writeln!(io::stderr().lock(), "{}", error_value(exit, code, text));
@@ -126,7 +127,7 @@ fn error_value(exit: Exit, code: Option<Diagnosis>, text: &str) -> Value {
     json!({ "error": error })
 }
 
-/// `text` without anything that could begin another line or control a terminal.
+/// `text` without anything that could start another line or control a terminal.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.trim_end().chars() {
@@ -139,7 +140,7 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// Adds raw bytes to a JSON object: as text under `key` and, if they are not UTF-8, exactly under `key` + `_hex`.
+/// Adds raw bytes to a JSON object: as text under `key` and, if they are not UTF-8, as hexadecimal under `key` + `_hex`.
 pub fn insert_bytes(object: &mut serde_json::Map<String, Value>, key: &str, bytes: &[u8]) {
     object.insert(key.to_owned(), Value::String(String::from_utf8_lossy(bytes).into_owned()));
     if std::str::from_utf8(bytes).is_err() {
@@ -147,13 +148,13 @@ pub fn insert_bytes(object: &mut serde_json::Map<String, Value>, key: &str, byte
     }
 }
 
-/// A number of bytes for people: three digits or so, in powers of 1,024.
+/// A number of bytes for people: about three digits, in powers of 1,024.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = bytes as f64;
     let mut unit = "B";
     for next in UNITS {
-        // What would round to 1024 is written in the next unit.
+        // A value that would round to 1024 is written in the next unit.
         if value < 1023.5 {
             break;
         }
@@ -169,7 +170,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// A number with thousands set apart.
+/// A number with thousands separators.
 pub fn number(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -182,7 +183,7 @@ pub fn number(count: u64) -> String {
     text
 }
 
-/// A number of things.
+/// A number of things, with the noun in singular or plural.
 pub fn count(things: u64, one: &str, many: &str) -> String {
     format!("{} {}", number(things), if things == 1 { one } else { many })
 }
@@ -197,7 +198,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// How a column of a table is set.
+/// Alignment of a column of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
     /// Text.
@@ -206,7 +207,7 @@ pub enum Align {
     Right,
 }
 
-/// Rows of text under headings, as wide as their content.
+/// Rows of text under headings, in columns as wide as their content.
 pub struct Table {
     columns: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,

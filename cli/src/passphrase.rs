@@ -1,10 +1,10 @@
-//! Where a passphrase comes from: a file, a command, a variable, or the person at the terminal.
+//! Where a passphrase comes from: a file, a command, a variable, or a prompt on the terminal.
 //!
-//! - The first source that is given is the one: a file that cannot be read is an error, never a reason to try the next.
-//! - One final line end is not part of the passphrase, because editors and `echo` add one; all else is.
-//! - An empty passphrase is refused: it comes from an accident in a script.
-//! - A prompt goes to the terminal and not to standard input and output, which may be pipes. While it waits it looks for
-//!   signals, so that Ctrl-C leaves a terminal that echoes.
+//! - The first source that is given is used. A file that cannot be read is an error, never a reason to try the next one.
+//! - One final line end is not part of the passphrase, because editors and `echo` add one. Everything else is.
+//! - An empty passphrase is refused, because it is an accident in a script.
+//! - A prompt uses the terminal, not standard input and output, which may be pipes. It checks for signals while it waits,
+//!   so that Ctrl-C leaves a terminal that echoes.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -38,32 +38,32 @@ use crate::exit::Result;
 use crate::output;
 use crate::signals;
 
-/// No passphrase is longer.
+/// Longest passphrase.
 const PASSPHRASE_BYTES_MAX: usize = 64 << 10;
-/// How often a prompt looks whether the user wants to stop.
+/// How often a prompt checks for cancellation.
 const PATIENCE_MS: u16 = 100;
 
 /// What the passphrase is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To open a repository: asked for once, the key slots tell whether it is right.
+    /// To open a repository: asked for once, because the key slots show whether it is right.
     Open,
-    /// To make a key slot: asked for twice, because a slip would lock everybody out.
+    /// To create a key slot: asked for twice, because a typing error would lock everyone out.
     Create,
 }
 
-/// What was said about the passphrase; the first that is there counts.
+/// The sources that were given for the passphrase, strongest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     /// A file that holds it.
     pub file: Option<PathBuf>,
     /// A shell command that prints it.
     pub command: Option<OsString>,
-    /// Itself.
+    /// The passphrase itself.
     pub value: Option<OsString>,
 }
 
-/// The passphrase.
+/// Gets the passphrase from the strongest source, or asks for it.
 pub fn obtain(sources: &Sources, purpose: Purpose, watch: &Watch, json: bool) -> Result<Secret> {
     let bytes = match sources {
         Sources { file: Some(file), .. } => from_file(file, json)?,
@@ -83,7 +83,7 @@ fn from_file(path: &Path, json: bool) -> Result<Vec<u8>> {
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
         let path = path.display();
-        output::warn(json, &format!("everybody on this machine can read {path}: run `chmod 600 {path}`"));
+        output::warn(json, &format!("every user of this machine can read {path}: run `chmod 600 {path}`"));
     }
     without_line_end(read_bounded(file).map_err(failed)?)
 }
@@ -93,7 +93,7 @@ fn from_command(command: &OsString, watch: &Watch) -> Result<Vec<u8>> {
     let failed = |source| Failure::machine("run the passphrase command", &name)(source);
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdout(Stdio::piped());
-    // Ctrl-C is for the command too, which may be asking something itself.
+    // Ctrl-C must reach the command too, which may be asking something itself.
     let mut child = signals::let_through(|| shell.spawn()).map_err(failed)?;
     let bytes = child.stdout.take().map_or(Ok(Vec::new()), read_bounded).map_err(failed)?;
     let status = child.wait().map_err(failed)?;
@@ -111,7 +111,7 @@ fn read_bounded(source: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `bytes` less one line end.
+/// `bytes` without one final line end.
 fn without_line_end(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     bytes.pop_if(|last| *last == b'\n');
     if bytes.len() > PASSPHRASE_BYTES_MAX {
@@ -123,21 +123,21 @@ fn without_line_end(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
 fn prompt(purpose: Purpose, watch: &Watch) -> Result<Vec<u8>> {
     let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| {
         let ways = "--passphrase-file, --passphrase-command, or the variable BYGONE_PASSPHRASE";
-        Failure::Usage(format!("there is no terminal to ask for the passphrase: give it by {ways}"))
+        Failure::Usage(format!("there is no terminal to ask for the passphrase: give it with {ways}"))
     })?;
     match purpose {
         Purpose::Open => ask(&terminal, "Passphrase: ", watch),
         Purpose::Create => {
             let first = ask(&terminal, "New passphrase: ", watch)?;
-            if first != ask(&terminal, "The same again: ", watch)? {
-                return Err(Failure::Usage("the two passphrases are not the same: try again".into()));
+            if first != ask(&terminal, "Repeat passphrase: ", watch)? {
+                return Err(Failure::Usage("the passphrases do not match: try again".into()));
             }
             Ok(first)
         }
     }
 }
 
-/// Gives the terminal back as it was, whatever happens.
+/// A terminal that does not echo; dropping this restores it.
 struct Quiet<'a> {
     terminal: &'a File,
     before: Termios,
@@ -149,7 +149,7 @@ impl Quiet<'_> {
         let mut quiet = before.clone();
         quiet.local_flags.remove(LocalFlags::ECHO);
         quiet.local_flags.insert(LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
-        // What was typed before the prompt was there is not meant for it.
+        // Input that was typed before the prompt appeared is not meant for it.
         tcsetattr(terminal, SetArg::TCSAFLUSH, &quiet)?;
         Ok(Quiet { terminal, before })
     }
@@ -157,7 +157,7 @@ impl Quiet<'_> {
 
 impl Drop for Quiet<'_> {
     fn drop(&mut self) {
-        // Nothing can be done if the terminal has gone.
+        // If the terminal has gone, nothing can be done.
         let _ = tcsetattr(self.terminal, SetArg::TCSAFLUSH, &self.before);
     }
 }
@@ -180,7 +180,7 @@ fn ask(mut terminal: &File, question: &str, watch: &Watch) -> Result<Vec<u8>> {
             break;
         }
     }
-    // A terminal gives one line at a time.
+    // A terminal delivers one line at a time.
     let length = terminal.read(&mut answer).map_err(failed)?;
     answer.truncate(length);
     without_line_end(answer)
@@ -220,8 +220,8 @@ mod tests {
         let command = Sources { command: Some("true".into()), ..Sources::default() };
         let value = Sources { value: Some("".into()), ..Sources::default() };
         for sources in [empty_file, command, value] {
-            let told = obtain(&sources, Purpose::Open, &watch, false).err().unwrap();
-            assert!(matches!(told, Failure::Usage(_)), "{told}");
+            let error = obtain(&sources, Purpose::Open, &watch, false).err().unwrap();
+            assert!(matches!(error, Failure::Usage(_)), "{error}");
         }
     }
 
@@ -231,19 +231,19 @@ mod tests {
         let file = Sources { file: Some("/nonexistent/x".into()), value: value.clone(), ..Sources::default() };
         let command = Sources { command: Some("echo x; exit 3".into()), value, ..Sources::default() };
         for sources in [file, command] {
-            let told = obtain(&sources, Purpose::Open, &Watch::new(), false).err().unwrap();
-            assert!(matches!(told, Failure::Machine { .. }), "{told}");
+            let error = obtain(&sources, Purpose::Open, &Watch::new(), false).err().unwrap();
+            assert!(matches!(error, Failure::Machine { .. }), "{error}");
         }
     }
 
     #[test]
-    fn a_command_s_output_is_the_passphrase() {
+    fn the_output_of_a_command_is_the_passphrase() {
         let command = OsString::from("printf 'a b\\n'");
         assert_eq!(from_command(&command, &Watch::new()).unwrap(), b"a b");
     }
 
     #[test]
-    fn what_has_no_end_is_not_read_for_ever() {
+    fn an_endless_source_is_not_read_forever() {
         let sources = Sources { file: Some("/dev/zero".into()), ..Sources::default() };
         assert!(matches!(obtain(&sources, Purpose::Open, &Watch::new(), false), Err(Failure::Usage(_))));
     }

@@ -1,7 +1,7 @@
-//! One line at the bottom of the terminal that says how far a command is.
+//! One line at the bottom of the terminal that shows the progress of a command.
 //!
-//! It is drawn on standard error, only if that is a terminal, and wiped when the command ends, so that nothing of it is
-//! left in a log. A thread of its own reads the counters of the [`Watch`]; the work does not know that it is watched.
+//! It is drawn on standard error if that is a terminal, and wiped when the command ends, so it never ends up in a log.
+//! A separate thread reads the counters of the [`Watch`]; the work does not know that it is watched.
 
 use std::io;
 use std::io::IsTerminal;
@@ -23,24 +23,25 @@ use nix::libc;
 use bygone_core::watch::Watch;
 
 use crate::output;
+use crate::output::count;
 use crate::output::number;
 use crate::output::size;
 
 const INTERVAL: Duration = Duration::from_millis(200);
-/// Commands that are done sooner show nothing at all.
+/// Commands that end sooner show nothing at all.
 const DELAY: Duration = Duration::from_millis(500);
-/// Weight of the newest rate in the rate shown: it follows in a few seconds and does not jump.
+/// Weight of the newest rate in the displayed rate, which follows within a few seconds and does not jump.
 const RATE_WEIGHT: f64 = 0.1;
 const COLUMNS_DEFAULT: usize = 80;
 
-/// The line, from its making to its dropping.
+/// Shows the line until it is dropped.
 pub struct Progress {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Progress {
-    /// Shows the counters of `watch`, if it is `wanted` and there is a terminal.
+    /// Shows the counters of `watch` if `wanted` is true and there is a terminal.
     pub fn show(watch: &Arc<Watch>, wanted: bool) -> Progress {
         if !wanted || !io::stderr().is_terminal() {
             return Progress { end: None, thread: None };
@@ -60,7 +61,7 @@ impl Progress {
             }
             put("");
         };
-        // Without a thread there is no line, and the work goes on.
+        // If no thread can be started, there is no line, but the work goes on.
         let thread = thread::Builder::new().name("progress".to_owned()).spawn(draw).ok();
         Progress { end: Some(end), thread }
     }
@@ -77,11 +78,11 @@ impl Drop for Progress {
 
 /// Replaces the line.
 fn put(line: &str) {
-    // Nobody is left to tell if the terminal has gone.
+    // If the terminal has gone, there is nowhere to report it.
     let _ = io::stderr().lock().write_all(format!("\r\x1b[K{line}").as_bytes());
 }
 
-/// `line`, cut so that it does not wrap.
+/// `line`, truncated so that it does not wrap.
 fn fit(line: &str, columns: usize) -> String {
     line.chars().take(columns.saturating_sub(1)).collect()
 }
@@ -112,7 +113,7 @@ impl Counts {
     }
 }
 
-/// Makes lines out of counts and time.
+/// Turns counts and time into lines.
 struct Meter {
     began: Instant,
     last: (Instant, u64),
@@ -134,12 +135,12 @@ impl Meter {
         }
         let rate = self.rate.unwrap_or(0.0);
         let mut parts = vec![clock(now.duration_since(self.began).as_secs())];
-        let mut add = |count: u64, text: String| {
-            if count > 0 {
+        let mut add = |value: u64, text: String| {
+            if value > 0 {
                 parts.push(text);
             }
         };
-        add(counts.entries, format!("{} entries", number(counts.entries)));
+        add(counts.entries, count(counts.entries, "entry", "entries"));
         add(counts.files_new, format!("{} read", number(counts.files_new)));
         let of_total = match counts.bytes_total {
             total if total >= counts.bytes && total > 0 => format!("{} of {}", size(counts.bytes), size(total)),
@@ -149,7 +150,7 @@ impl Meter {
         add(counts.bytes, format!("{}/s", size(rate as u64)));
         add(counts.bytes_new, format!("{} new", size(counts.bytes_new)));
         add(counts.bytes_stored, format!("{} stored", size(counts.bytes_stored)));
-        add(counts.objects, format!("{} objects", number(counts.objects)));
+        add(counts.objects, count(counts.objects, "object", "objects"));
         let left = counts.bytes_total.saturating_sub(counts.bytes);
         if left > 0 && counts.bytes > 0 && rate >= 1.0 {
             parts.push(format!("{} left", clock((left as f64 / rate) as u64)));
@@ -158,7 +159,7 @@ impl Meter {
     }
 }
 
-/// Seconds as a clock shows them.
+/// Seconds in the form of a clock: 1:02:03.
 fn clock(seconds: u64) -> String {
     match seconds {
         0..3_600 => format!("{}:{:02}", seconds / 60, seconds % 60),
@@ -172,7 +173,7 @@ mod ioctl {
     nix::ioctl_read_bad!(window_size, libc::TIOCGWINSZ, libc::winsize);
 }
 
-/// Width of the terminal that standard error is.
+/// Width of the terminal on standard error.
 fn columns() -> usize {
     let mut window = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one `winsize` where its argument points, and nothing else.
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_is_known_and_nothing_else() {
+    fn a_line_shows_what_is_known_and_nothing_else() {
         let began = Instant::now();
         let mut meter = Meter::new(began);
         let backup = Counts { entries: 1_234, bytes: 10 << 20, bytes_new: 1 << 20, ..Counts::default() };

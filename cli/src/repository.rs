@@ -1,4 +1,4 @@
-//! Opening a repository and its store, by the settings.
+//! Opens a repository and its store as the settings say.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ use crate::settings::Locations;
 use crate::settings::Settings;
 
 impl Settings {
-    /// The repository's place. A directory exists; a bucket was not asked yet.
+    /// The repository's place. A directory is known to exist; a bucket has not been asked yet.
     pub fn place(&self, watch: &Arc<Watch>) -> Result<Place> {
         self.place_by(watch, Address::open)
     }
 
-    /// The place of a repository that may lack what says that it is one.
+    /// The place of a repository that may lack its description.
     pub fn place_to_repair(&self, watch: &Arc<Watch>) -> Result<Place> {
         self.place_by(watch, Address::open_incomplete)
     }
 
-    /// The place of a repository that is about to be made; a directory is made.
+    /// The place of a new repository; a directory is created.
     pub fn new_place(&self, watch: &Arc<Watch>) -> Result<Place> {
         self.place_by(watch, Address::create)
     }
@@ -44,7 +44,7 @@ impl Settings {
         Ok(Place { store, catalog_base })
     }
 
-    /// A store, at the end of this machine's link: its limits count for a second store as well.
+    /// A store at the end of this machine's link. A second store shares the limits of the first.
     pub fn store_by(
         &self,
         watch: &Arc<Watch>,
@@ -56,14 +56,14 @@ impl Settings {
         Ok(open(address, &surroundings)?)
     }
 
-    /// Opens the repository, asking for the passphrase if it must. Ends early if `watch` is cancelled meanwhile.
+    /// Opens the repository, asking for the passphrase if necessary. Ends early if `watch` is cancelled.
     pub fn open(&self, watch: &Arc<Watch>) -> Result<Repository> {
-        // First the store: nobody should type a passphrase only to hear that the disk is not there.
+        // The store first: nobody should type a passphrase only to learn that the disk is not there.
         let found = Repository::find(&self.place(watch)?)?;
         Ok(found.open(&self.passphrase(Purpose::Open, watch)?)?)
     }
 
-    /// The passphrase that opens the repository, or that a new one shall have.
+    /// The passphrase that opens the repository, or that a new repository gets.
     pub fn passphrase(&self, purpose: Purpose, watch: &Watch) -> Result<Secret> {
         passphrase::obtain(&self.passphrase, purpose, watch, self.json)
     }

@@ -1,10 +1,10 @@
 //! All settings of one run, resolved once at its start.
 //!
 //! A setting may be given in several places. The order is: command line, profile, environment, `[defaults]` of the
-//! configuration file, built-in default. [`Settings::resolve`] looks at all of them and nothing looks at them later,
-//! with one exception: SIGHUP asks for the limits to be read again ([`Settings::reload_limits`]).
+//! configuration file, built-in default. [`Settings::resolve`] reads all of them, and nothing reads them later, with one
+//! exception: on SIGHUP the limits are read again ([`Settings::reload_limits`]).
 //!
-//! What a command may not need (an address, a home directory) is missing until it is asked for.
+//! Some commands need no address or home directory, so a missing one is an error only when a command asks for it.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -45,29 +45,29 @@ pub struct Settings {
     pub patience: Duration,
     /// The way to the store; its limits may change at any time.
     pub link: Arc<Link>,
-    /// What a backup is told by the configuration.
+    /// Settings of backups from the configuration.
     pub backup: BackupSettings,
-    /// Say nothing but results, warnings and errors.
+    /// Print only results, warnings and errors.
     pub quiet: bool,
-    /// Say more.
+    /// Print more detail.
     pub verbose: bool,
     /// Results, errors and warnings are JSON.
     pub json: bool,
-    /// Show no progress.
+    /// Do not show progress.
     pub no_progress: bool,
-    /// What the program is surrounded by.
+    /// The environment of the process.
     pub environment: Environment,
     globals: Globals,
 }
 
-/// What a backup is told by the profile, or else by the defaults.
+/// Settings of backups from the profile, or else from the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackupSettings {
-    /// What to back up if the command line names nothing.
+    /// Paths to back up if the command line names none.
     pub paths: Vec<PathBuf>,
-    /// Patterns, beside those of the command line.
+    /// Patterns, in addition to those of the command line.
     pub exclude: Vec<String>,
-    /// Files of patterns, beside those of the command line.
+    /// Files of patterns, in addition to those of the command line.
     pub exclude_file: Vec<PathBuf>,
     /// Leave out the content of caches.
     pub exclude_caches: bool,
@@ -134,30 +134,30 @@ impl Settings {
     /// Where everything is. Fails if no repository is named or this user has no place to keep things.
     pub fn locations(&self) -> Result<Locations> {
         let address = self.repository.clone().ok_or_else(|| {
-            let places = "-r/--repo, with the variable BYGONE_REPO, or in ~/.config/bygone/config.toml";
-            Failure::Usage(format!("which repository? Name it with {places}"))
+            let places = "-r/--repo, the variable BYGONE_REPO, or `repository` in ~/.config/bygone/config.toml";
+            Failure::Usage(format!("no repository given: name it with {places}"))
         })?;
         let catalog_base = self.catalog_base.clone().ok_or_else(|| no_home("--catalog-dir"))?;
         Ok(Locations { address, catalog_base, cache_base: self.cache_base()? })
     }
 
-    /// Where this machine keeps its caches, whichever the repository.
+    /// Where this machine keeps the caches of all repositories.
     pub fn cache_base(&self) -> Result<PathBuf> {
         self.cache_base.clone().ok_or_else(|| no_home("--cache-dir"))
     }
 
     /// The directory where relative paths begin.
     pub fn current_directory(&self) -> Result<&Path> {
-        let gone = || Failure::Usage("the current directory does not exist any more: change to another one".to_owned());
+        let gone = || Failure::Usage("the current directory no longer exists: change to another one".to_owned());
         self.environment.current_directory.as_deref().ok_or_else(gone)
     }
 
-    /// USER@HOST, by which a person recognises what was made here.
+    /// USER@HOST, so that people recognise what was created here.
     pub fn user_at_host(&self) -> String {
         format!("{}@{}", self.environment.user, self.environment.host)
     }
 
-    /// Reads the configuration again and lets its limits count from now on.
+    /// Reads the configuration again and applies its limits from now on.
     pub fn reload_limits(&self) -> Result<()> {
         let configuration = configuration_in(&self.globals, &self.environment)?;
         self.link.limit(limits_in(&self.globals, &configuration));
@@ -188,8 +188,7 @@ fn configuration_in(globals: &Globals, environment: &Environment) -> Result<Conf
     match environment.directory(environment.config_home.as_ref(), ".config") {
         Some(base) => Configuration::read(&base.join(configuration::FILE_NAME), profile, environment.home.as_deref()),
         None if profile.is_some() => {
-            let text =
-                "--profile: this user has no home directory: say with XDG_CONFIG_HOME where bygone/config.toml is";
+            let text = "--profile: this user has no home directory: set XDG_CONFIG_HOME to where bygone/config.toml is";
             Err(Failure::Usage(text.to_owned()))
         }
         None => Ok(Configuration::default()),
@@ -238,7 +237,7 @@ fn patience_in(globals: &Globals, environment: &Environment, configuration: &Con
     Ok(setting.unwrap_or(PATIENCE_DEFAULT))
 }
 
-/// The first place that names any source of a passphrase is the one that counts.
+/// The first place that names any source of a passphrase is used, and no other.
 fn passphrase_in(globals: &Globals, environment: &Environment, configuration: &Configuration) -> Sources {
     let of = |file: Option<PathBuf>, command: Option<OsString>| Sources { file, command, value: None };
     let of_section =
@@ -261,7 +260,7 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
 }
 
 fn no_home(option: &str) -> Failure {
-    Failure::Usage(format!("this user has no home directory: say with {option} where to keep things"))
+    Failure::Usage(format!("this user has no home directory: name a directory with {option}"))
 }
 
 #[cfg(test)]

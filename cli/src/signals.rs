@@ -1,11 +1,11 @@
-//! Ctrl-C and its like: the first asks the command to end in order, the second ends it.
+//! Ctrl-C and similar signals: the first asks the command to end cleanly, the second ends the process.
 //!
-//! SIGHUP has two meanings. It comes when the terminal has gone, and then it asks to end like the others; from anybody
-//! else it asks to read the configuration again.
+//! SIGHUP has two meanings. If the terminal has gone, it asks the command to end, as the others do. Otherwise it asks to
+//! read the configuration again.
 //!
-//! The signals are blocked before the program has a second thread, so that every thread inherits the mask, and one
-//! thread waits for them. No code runs inside a signal handler. What was ignored when the program was started
-//! (`nohup`, a background job of a script) stays ignored: a blocked signal would be delivered all the same.
+//! The signals are blocked before the program has a second thread, so every thread inherits the mask, and one thread
+//! waits for them. No code runs inside a signal handler. A signal that was ignored when the program started (`nohup`, a
+//! background job of a script) stays ignored; if it were blocked, it would be delivered after all.
 
 use std::fs;
 use std::fs::File;
@@ -27,7 +27,7 @@ use crate::exit::Exit;
 /// Signals that ask the program to end.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// The signals that end us and are not ignored.
+/// The signals that end this process and are not ignored.
 fn ending() -> SigSet {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut set = SigSet::empty();
@@ -49,17 +49,17 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Looks for it now.
+    /// Checks now whether there is a terminal.
     pub fn here() -> Terminal {
         Terminal { was_there: Terminal::is_there() }
     }
 
-    /// Whether there was one and it has gone.
+    /// Whether there was a terminal that has gone.
     pub fn has_gone(&self) -> bool {
         if !self.was_there {
             return false;
         }
-        // The kernel may send the signal a moment before it takes the terminal away.
+        // The kernel may send the signal shortly before it removes the terminal.
         thread::sleep(Duration::from_millis(100));
         !Terminal::is_there()
     }
@@ -69,8 +69,8 @@ impl Terminal {
     }
 }
 
-/// From now on, the first signal that asks to end cancels `watch`, and the second ends the process; `reload` is called
-/// when the configuration is to be read again. Call it before any thread is started.
+/// Installs the handling of signals: the first signal that asks to end cancels `watch`, the second ends the process, and
+/// `reload` is called when the configuration must be read again. Must be called before any thread is started.
 pub fn cancel_on_signal(watch: &Arc<Watch>, reload: impl Fn() + Send + 'static) -> io::Result<()> {
     let set = ending();
     set.thread_block()?;
@@ -91,7 +91,7 @@ pub fn cancel_on_signal(watch: &Arc<Watch>, reload: impl Fn() + Send + 'static) 
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map(|_| ())
 }
 
-/// Runs `start` with the signals unblocked in this thread, for a child that inherits the mask.
+/// Runs `start` with the signals unblocked in this thread, because a child process inherits the mask.
 pub fn let_through<T>(start: impl FnOnce() -> T) -> T {
     let before = SigSet::thread_get_mask();
     let unblocked = ending().thread_unblock();
@@ -102,14 +102,14 @@ pub fn let_through<T>(start: impl FnOnce() -> T) -> T {
     started
 }
 
-/// Signals that ask to end, held back from this thread while a terminal is in a state that must not be left behind.
+/// Holds ending signals back from this thread while the terminal is in a state that must be undone.
 pub struct Held {
     arrived: SignalFd,
     before: SigSet,
 }
 
 impl Held {
-    /// Holds them until it is dropped.
+    /// Holds the signals until this is dropped.
     pub fn new() -> io::Result<Held> {
         let set = ending();
         let before = SigSet::thread_get_mask()?;
@@ -118,7 +118,7 @@ impl Held {
         Ok(Held { arrived, before })
     }
 
-    /// True if one has arrived since.
+    /// True if a signal has arrived since.
     pub fn arrived(&self) -> bool {
         matches!(self.arrived.read_signal(), Ok(Some(_)))
     }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_can_be_interrupted_although_we_hold_signals() {
+    fn a_child_can_be_interrupted_while_signals_are_held() {
         let held = Held::new().unwrap();
         let sees = || process::Command::new("grep").args(["SigBlk", "/proc/self/status"]).output().unwrap().stdout;
         let through = String::from_utf8(let_through(sees)).unwrap();

@@ -1,11 +1,11 @@
-//! Points in time as people read them, in UTC: no local time, so that a name or a line means the same on every machine.
+//! Points in time as people read them, in UTC: a name or a line means the same on every machine.
 //!
-//! Written here because a calendar library is far more than the one function that is needed. Every representable time
-//! has a text, also years before 0 and beyond 9999, because a repository may hold any.
+//! The conversion is written here because a calendar library is far more than the one function needed. Every
+//! representable time has a text, even years before 0 and after 9999, because a repository may hold any time.
 
 use bygone_core::entry::Time;
 
-/// A point in time split by the Gregorian calendar, in UTC.
+/// A point in time in the Gregorian calendar, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Civil {
     /// Astronomical year: 0 is 1 BC.
@@ -18,14 +18,14 @@ pub struct Civil {
     pub hour: u8,
     /// 0 to 59.
     pub minute: u8,
-    /// 0 to 59: leap seconds do not exist here.
+    /// 0 to 59: there are no leap seconds.
     pub second: u8,
 }
 
-/// Splits `time`.
+/// Splits `time` into its calendar fields.
 pub fn civil(time: Time) -> Civil {
-    // Years are counted from March, so that the leap day is the last of its year, and in eras of 400 years, which all
-    // have 146,097 days.
+    // Years are counted from March, so the leap day is the last day of its year, and in eras of 400 years, each of
+    // which has 146,097 days.
     let days = time.secs.div_euclid(86_400) + 719_468;
     let second_of_day = time.secs.rem_euclid(86_400);
     let era = days.div_euclid(146_097);
@@ -47,19 +47,18 @@ pub fn civil(time: Time) -> Civil {
     }
 }
 
-/// `time` as RFC 3339 writes it, whole seconds: `2026-11-22T23:50:01Z`.
+/// `time` in RFC 3339 format, in whole seconds: `2026-11-22T23:50:01Z`.
 pub fn utc(time: Time) -> String {
     let c = civil(time);
     format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", c.year, c.month, c.day, c.hour, c.minute, c.second)
 }
 
-/// `time` as RFC 3339 writes it, to the nanosecond.
+/// `time` in RFC 3339 format, to the nanosecond.
 pub fn utc_exact(time: Time) -> String {
     utc(time).replace('Z', &format!(".{:09}Z", time.nanos))
 }
 
-/// `time` as a file name that needs no quoting anywhere, in an order that is the order of time:
-/// `2026-11-22T23-50-01Z`.
+/// `time` as a file name that needs no quoting anywhere: `2026-11-22T23-50-01Z`. Names sort in the order of time.
 pub fn utc_name(time: Time) -> String {
     utc(time).replace(':', "-")
 }

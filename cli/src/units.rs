@@ -1,4 +1,4 @@
-//! Sizes, rates, times and counts as they are written on a command line and in the configuration file.
+//! Sizes, rates, times and counts as people write them on a command line and in the configuration file.
 
 use std::fmt;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
     bytes.ok_or_else(|| format!("{text:?} is not a size: write 123, 64K, 1MiB or 2G"))
 }
 
-/// Bytes a second, or none for no limit.
+/// Bytes a second, or `None` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub Option<u64>);
 
@@ -47,7 +47,7 @@ pub fn parse_rate(text: &str) -> std::result::Result<Rate, String> {
     let wrong =
         || format!("{text:?} is not a rate: write bytes a second as in 500k, 2M or 800KB/s, or none for no limit");
     match parse_size(text.strip_suffix("/s").unwrap_or(text)) {
-        Ok(0) => Err("0 bytes a second would never end: write none for no limit".to_owned()),
+        Ok(0) => Err("a transfer at 0 bytes a second would never end: write none for no limit".to_owned()),
         Ok(bytes) => Ok(Rate(Some(bytes))),
         Err(_) => Err(wrong()),
     }
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
-/// How many transfers at a time.
+/// Number of transfers at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "usize")]
 pub struct Parallel(pub usize);
@@ -88,7 +88,7 @@ impl TryFrom<usize> for Parallel {
         if (1..=TRANSFERS_MAX).contains(&count) {
             return Ok(Parallel(count));
         }
-        Err(format!("{count} transfers at a time are not possible: 1 to {TRANSFERS_MAX} are"))
+        Err(format!("the number of transfers at a time must be 1 to {TRANSFERS_MAX}, not {count}"))
     }
 }
 

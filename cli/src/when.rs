@@ -1,7 +1,7 @@
 //! Points in time as people write them, in UTC.
 //!
-//! A text that leaves out its smaller units means their whole span: `2026-03-01` is that day, and "not later than" it
-//! means not later than its last moment. That is how a person who knows the day finds the snapshot of that day.
+//! A text without its smaller units means the whole span: `2026-03-01` is that day, and "not later than 2026-03-01" means
+//! not later than its last moment. So a person who knows the day finds the snapshot of that day.
 
 use bygone_core::entry::Time;
 
@@ -9,7 +9,7 @@ use crate::time::civil;
 
 const NANOS_LAST: u32 = 999_999_999;
 
-/// Seconds since 1970 of a day that the calendar has, `None` of any other.
+/// Start of a day in seconds since 1970; `None` if the calendar has no such day.
 fn day_start(year: i64, month: u8, day: u8) -> Option<i64> {
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) || !(0..=9_999).contains(&year) {
         return None;
@@ -21,12 +21,12 @@ fn day_start(year: i64, month: u8, day: u8) -> Option<i64> {
     let day_of_year = (153 * from_march + 2) / 5 + i64::from(day) - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     let secs = (era * 146_097 + day_of_era - 719_468) * 86_400;
-    // February 30 would come out as a day of March.
+    // February 30 would become a day of March.
     let back = civil(Time { secs, nanos: 0 });
     ((back.year, back.month, back.day) == (year, month, day)).then_some(secs)
 }
 
-/// The digits that `text` must be, in this number.
+/// The value of `text`, which must be exactly `count` digits.
 fn digits(text: &str, count: usize) -> Option<u8> {
     (text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }
@@ -40,9 +40,9 @@ fn date(text: &str) -> Option<i64> {
     day_start(year.parse().ok()?, digits(month, 2)?, digits(day, 2)?)
 }
 
-/// Second of the day and whether seconds were given.
+/// The second of the day, and whether seconds were given.
 fn clock(text: &str) -> Option<(i64, bool)> {
-    // A name of a file has no colons.
+    // Times in file names are written without colons.
     let separator = if text.contains(':') { ':' } else { '-' };
     let (hour, rest) = text.split_once(separator)?;
     let (minute, second) = rest.split_once(separator).map_or((rest, None), |(minute, second)| (minute, Some(second)));
@@ -80,7 +80,7 @@ fn rfc3339(text: &str) -> Option<Time> {
 }
 
 /// The last moment that `text` can mean: a date, a date with a clock time, or an age such as `3d` before `now`.
-/// Also `now`, `today`, `yesterday`, and the names that snapshots have in a mount. `None` if it is nothing of that kind.
+/// Also accepts `now`, `today`, `yesterday`, and the names of snapshots in a mount. `None` if `text` is none of these.
 pub fn parse_moment(text: &str, now: Time) -> Option<Time> {
     word(text, now).or_else(|| age(text, now)).or_else(|| {
         let text = text.strip_suffix(['Z', 'z']).filter(|text| text.len() > 10).unwrap_or(text);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_means_its_whole_span() {
+    fn a_missing_unit_means_its_whole_span() {
         assert_eq!(last("2026-03-01").as_deref(), Some("2026-03-01T23:59:59Z"));
         assert_eq!(last("2026-03-01T10:20").as_deref(), Some("2026-03-01T10:20:59Z"));
         assert_eq!(last("2026-03-01 10:20:30Z").as_deref(), Some("2026-03-01T10:20:30Z"));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_none() {
+    fn text_that_is_no_time_is_none() {
         let bad = "2026-02-30|2026-13-01|2026-00-01|2026-1-1|26-01-01|2026-01-01T|2026-01-01T24:00|2026-01-01T1:00|d|3|\
                    3x|-3d|+3d|99999999999999999999d|2026-01-01T10|2026-01-01Z10|latest||\u{e9}|2026-01-01T10:20:30.5Z";
         for text in bad.split('|') {

@@ -1,7 +1,8 @@
 //! Reading extended attributes: system calls that nix does not wrap.
 //!
-//! The agent stores the attributes of the files that it backs up; the mount asks another mount for its statistics, which
-//! are one. Each function is one call with its buffer, and reports failure as an [`Errno`], never by a panic.
+//! The agent stores the attributes of the files that it backs up. The mount asks another mount for its statistics, which
+//! are an attribute too. Each function makes one call with its buffer, and reports failure as an [`Errno`], never by a
+//! panic.
 
 use std::ffi::CStr;
 use std::os::fd::AsRawFd;
@@ -12,21 +13,21 @@ use nix::libc;
 
 use bygone_core::limits;
 
-/// First size of a buffer for extended attributes: nearly all lists and values fit, and the kernel clears little.
+/// First size of the buffer: nearly all lists and values fit, and the kernel has little to clear.
 const XATTR_BYTES_FIRST: usize = 1 << 10;
-/// Last size: Linux returns no longer list and no longer value.
+/// Second size of the buffer: Linux returns no longer list or value.
 const XATTR_BYTES_LAST: usize = limits::XATTR_VALUE_BYTES_MAX;
 
-/// What extended attributes are asked of.
+/// Whose extended attributes are read.
 #[derive(Clone, Copy)]
 pub enum XattrsOf<'a> {
-    /// Something open for reading.
+    /// A file or directory that is open for reading.
     Fd(BorrowedFd<'a>),
-    /// A path, whose last component is not followed.
+    /// A path; a symbolic link at its end is not followed.
     Path(&'a CStr),
 }
 
-/// The names of all extended attributes, each ended by a NUL.
+/// The names of all extended attributes, each terminated by a NUL.
 pub fn xattr_names(of: XattrsOf<'_>) -> Result<Vec<u8>, Errno> {
     filled(|to, size| {
         // SAFETY: the kernel writes at most `size` bytes to `to`, which `filled` promises to be that long; paths end
@@ -56,7 +57,7 @@ pub fn xattr_value(of: XattrsOf<'_>, name: &CStr) -> Result<Vec<u8>, Errno> {
     })
 }
 
-/// Lets `call` fill a buffer (address, size) and answer how much it wrote, with a larger one if the first is too small.
+/// Lets `call` fill a buffer (address, size) and return the number of bytes written; retries once with a larger buffer.
 fn filled(call: impl Fn(*mut u8, usize) -> isize) -> Result<Vec<u8>, Errno> {
     for size in [XATTR_BYTES_FIRST, XATTR_BYTES_LAST] {
         let mut bytes: Vec<u8> = Vec::with_capacity(size);

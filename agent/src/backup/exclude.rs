@@ -32,7 +32,7 @@ pub(crate) struct PathState(Option<Arc<[u64]>>);
 
 /// A pattern that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the exclude pattern {pattern:?} {why}")]
+#[error("the pattern {pattern:?} {why}")]
 pub struct BadPattern {
     /// The pattern, printable.
     pub pattern: String,

@@ -126,7 +126,7 @@ fn listed(
         Some(way) if !way.asked => listing.lead(scope, &folder, way),
         _ if scope.is_foreign(&folder) => scope.issues.exclude(1),
         _ if inner && is_made_by_the_kernel(&folder) => {
-            let note = "what is in it is made by the kernel and was left out";
+            let note = "its content is made up by the kernel and was left out";
             scope.issues.add(folder.path(b""), Trouble::Note(note.into()));
         }
         _ => {
@@ -152,7 +152,7 @@ impl Scope<'_> {
     fn admits(&self, folder: &Folder, name: &Name, stat: &Stat, is_asked: bool) -> bool {
         match stat.file_type() {
             FileType::Directory if self.own.contains(&(stat.device, stat.inode)) => {
-                let note = "bygone keeps its own data here: left out";
+                let note = "left out, because bygone keeps its own data here";
                 self.issues.add(folder.path(name.as_bytes()), Trouble::Note(note.into()));
                 false
             }

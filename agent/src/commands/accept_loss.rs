@@ -15,17 +15,17 @@ use bygone_core::survey::Finding;
 use crate::commands::Context;
 use crate::commands::alarms;
 
-/// List what is wrong with the store and not yet accepted, and accept it
+/// List the open alarms about the store, or accept them
 ///
-/// Without --yes and without WHICH the open alarms are listed and nothing is changed; the command ends with 13 if there
-/// are any. Accepting ends alarms and deletes nothing: what is lost stays known as lost, and the next backup stores again
-/// what the source still has. Where commits were lost, this machine records again whatever its catalog still knows.
+/// Without --yes or WHICH, lists the open alarms, changes nothing, and ends with 13 if there are any. Accepting an alarm
+/// ends it and deletes nothing: what is lost stays recorded as lost, and the next backup stores again what the source
+/// still has. If commits were lost, this machine records again everything that its catalog still knows.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Accept only these: a code such as REMOTE_MISSING, or an object, or the beginning of its name
+    /// Accept only these alarms: a code such as REMOTE_MISSING, an object, or the beginning of an object's name
     #[arg(value_name = "WHICH")]
     which: Vec<String>,
-    /// Accept all that is listed
+    /// Accept all open alarms
     #[arg(long)]
     yes: bool,
 }
@@ -39,7 +39,7 @@ impl Args {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     if args.which.iter().any(String::is_empty) {
-        return Err(Failure::Usage("an empty name would mean all alarms: say --yes for that".into()));
+        return Err(Failure::Usage("an empty WHICH would match every alarm: accept all of them with --yes".into()));
     }
     let mut locked = context.lock(context.open()?)?;
     if args.which.is_empty() && !args.yes {
@@ -67,7 +67,8 @@ fn list(context: &mut Context, open: &[Finding], unexplained: &[Finding]) -> Res
         let end = match open.len() as u64 {
             0 => "no alarm is open".to_owned(),
             number => {
-                format!("{} open; --yes accepts, or name a code or an object", count(number, "alarm is", "alarms are"))
+                let alarms = count(number, "alarm is", "alarms are");
+                format!("{alarms} open: accept all with --yes, or name a code or an object")
             }
         };
         context.say(&end)?;
@@ -94,7 +95,7 @@ fn tell(context: &mut Context, accepted: &Accepted) -> Result<Exit> {
         context.output.line(&format!("accepted: {}", alarms::line(finding)))?;
     }
     if accepted.is_new_chain {
-        context.say("this machine writes a chain of commits of its own from now on")?;
+        context.say("from now on this machine writes a new chain of commits")?;
     }
     if accepted.snapshots_again + accepted.volumes_again > 0 {
         context.say(&format!(
@@ -105,8 +106,11 @@ fn tell(context: &mut Context, accepted: &Accepted) -> Result<Exit> {
     }
     let end = match (accepted.findings.len() as u64, accepted.open.len() as u64) {
         (0, 0) => "no alarm was open: there was nothing to accept".to_owned(),
-        (0, open) => format!("nothing was accepted: none of {} is named so", count(open, "open alarm", "open alarms")),
-        (number, 0) => format!("{} accepted, none is open", count(number, "alarm was", "alarms were")),
+        (0, open) => {
+            let alarms = count(open, "open alarm does", "open alarms do");
+            format!("nothing was accepted: {alarms} not match")
+        }
+        (number, 0) => format!("{} accepted, none are open", count(number, "alarm was", "alarms were")),
         (number, open) => {
             format!("{} accepted, {} open", count(number, "alarm was", "alarms were"), count(open, "is", "are"))
         }

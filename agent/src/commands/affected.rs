@@ -24,13 +24,13 @@ use crate::commands::Context;
 /// Digits by which a volume may be named, at least.
 const DIGITS_MIN: usize = 4;
 
-/// Tell which files of which snapshots a volume costs, if it is lost
+/// List the files of all snapshots that need a volume
 ///
-/// Goes by this machine's catalog alone, and reads nothing. Without VOLUME: what all volumes cost that a check has found
-/// lost. Ends with 14 if anything is lost that a snapshot needs, and with 0 for a volume that is there.
+/// Reads this machine's catalog and nothing else. Without VOLUME, lists what is lost with the volumes that a check has
+/// found lost. Ends with 14 if anything is lost that a snapshot needs, and with 0 for a volume that is there.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The volume: its name, or the beginning of it (4 digits or more), or its object
+    /// Volume: its name, the first digits of its name (at least 4), or its object
     #[arg(value_name = "VOLUME")]
     volume: Option<String>,
 }
@@ -91,7 +91,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let end = match (&volume, state) {
         (Some(volume), Some(state)) => {
             let object = volume_object(volume.kind, volume.name);
-            format!("{object} ({state}): needed by {paths}, for {}", size(sums.bytes))
+            format!("{object} ({state}): needed by {paths}, {}", size(sums.bytes))
         }
         _ => format!("lost: {paths}, {}", size(sums.bytes)),
     };
@@ -104,16 +104,20 @@ fn find(catalog: &Catalog, text: &str) -> Result<VolumeRow> {
     let digits = text.rsplit('/').next().unwrap_or_default();
     if digits.len() < DIGITS_MIN || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let text = one_line(text);
-        return Err(Failure::Usage(format!("{text:?} does not name a volume: give {DIGITS_MIN} digits or more")));
+        return Err(Failure::Usage(format!(
+            "{text:?} does not name a volume: give at least {DIGITS_MIN} digits of its name"
+        )));
     }
     let digits = digits.to_ascii_lowercase();
     let mut found: Vec<VolumeRow> =
         catalog.volumes()?.into_iter().filter(|volume| volume.name.to_hex().starts_with(&digits)).collect();
     match (found.pop(), found.is_empty()) {
         (Some(volume), true) => Ok(volume),
-        (Some(_), false) => Err(Failure::Usage(format!("several volumes begin with {digits}: give more digits"))),
+        (Some(_), false) => {
+            Err(Failure::Usage(format!("{digits} matches several volumes: give more digits of the name")))
+        }
         (None, _) => {
-            let hint = "`bygone check` names the volumes that are lost";
+            let hint = "`bygone check` lists the volumes that are lost";
             Err(Error::NotFound { what: format!("a volume whose name begins with {digits}"), hint }.into())
         }
     }

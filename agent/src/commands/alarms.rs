@@ -51,18 +51,20 @@ pub(super) fn tell(context: &mut Context, learnt: &Learnt) {
     }
     let more = learnt.news.raised.len().saturating_sub(TOLD_MAX);
     if more > 0 {
-        output::message(&format!(
-            "and {} more alarms: list them with `bygone accept-loss`",
-            output::number(more as u64)
-        ));
+        let more = count(more as u64, "more alarm", "more alarms");
+        output::message(&format!("and {more}: list all with `bygone accept-loss`"));
     }
     advice(&learnt.news.raised).iter().for_each(|text| output::message(text));
     if learnt.settled > 0 && !context.settings.quiet {
-        let volumes = count(learnt.settled, "volume", "volumes");
-        output::message(&format!("note: {volumes} of an interrupted backup were found in the store and are used"));
+        let volumes = count(
+            learnt.settled,
+            "volume of an interrupted backup was found in the store and is used",
+            "volumes of an interrupted backup were found in the store and are used",
+        );
+        output::message(&format!("note: {volumes}"));
     }
     for object in &learnt.news.ended {
-        output::message(&format!("{object} is as it should be again: its alarm has ended"));
+        output::message(&format!("{object} is intact again: its alarm has ended"));
     }
     learnt.notes.iter().for_each(|note| output::message(&format!("note: {}", line(note))));
     if context.settings.verbose {
@@ -75,7 +77,7 @@ pub(super) fn remind(context: &Context, open: &[Finding]) {
     if !open.is_empty() && !context.settings.json {
         let alarms = count(open.len() as u64, "alarm is", "alarms are");
         output::message(&format!(
-            "{alarms} open, so this ends with 13: `bygone accept-loss` lists them and, with --yes, ends them"
+            "{alarms} open, so this ends with 13: `bygone accept-loss` lists alarms, and accepts them with --yes"
         ));
     }
 }

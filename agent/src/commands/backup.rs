@@ -60,59 +60,59 @@ use crate::select::choose;
 /// How long standard input may be silent before we look whether the user wants to stop.
 const PATIENCE_MS: u16 = 200;
 
-/// Back files up: make a snapshot of them
+/// Back up files as a new snapshot
 ///
-/// A pattern G of --exclude without a slash matches names at any depth; one that begins with a slash matches whole
-/// paths; `*`, `?` and `[a-z]` stay within a name, `**` stands for any number of directories. What matches is left out
-/// with everything below it.
+/// A PATTERN without a slash matches names at any depth; one that starts with a slash matches paths from the root;
+/// `*`, `?` and `[a-z]` match within one name, and `**` matches any number of directories. A match is left out with
+/// everything below it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What to back up; if nothing is named, what the configuration names as `paths`
+    /// Paths to back up (default: `paths` in the configuration file)
     #[arg(value_name = "PATH", conflicts_with = "stdin")]
     paths: Vec<PathBuf>,
-    /// Label the snapshot
-    #[arg(long, value_name = "T")]
+    /// Add a tag to the snapshot; may be repeated
+    #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
-    /// Name of this machine in the snapshot (default: its host name)
-    #[arg(long, value_name = "H")]
+    /// Host name to record in the snapshot (default: that of this machine)
+    #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// Leave out what matches a pattern
-    #[arg(long, value_name = "G")]
+    /// Leave out paths that match PATTERN
+    #[arg(long, value_name = "PATTERN")]
     exclude: Vec<OsString>,
-    /// Leave out what matches a pattern in a file: one a line, lines that begin with # mean nothing
+    /// Leave out paths that match a pattern in FILE: one pattern a line, lines starting with # are ignored
     #[arg(long, value_name = "FILE")]
     exclude_file: Vec<PathBuf>,
-    /// Do not go into other file systems
+    /// Stay on the file systems of the given paths
     #[arg(long)]
     one_file_system: bool,
-    /// Leave out what is in a directory that a valid CACHEDIR.TAG marks as a cache
+    /// Leave out the content of directories that a valid CACHEDIR.TAG marks as caches
     #[arg(long)]
     exclude_caches: bool,
-    /// Leave out what is in a directory that has an entry of this name
+    /// Leave out the content of directories that contain an entry called NAME
     #[arg(long, value_name = "NAME")]
     exclude_if_present: Vec<OsString>,
-    /// Leave out files of more than this size
+    /// Leave out files larger than SIZE
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     exclude_larger_than: Option<u64>,
-    /// Back up standard input, as the file NAME in the root of the snapshot
+    /// Back up standard input as the file NAME in the root of the snapshot
     #[arg(long, value_name = "NAME")]
     stdin: Option<OsString>,
-    /// Say what would be done and do nothing
+    /// Show what would be done, and do nothing
     #[arg(long, conflicts_with = "stdin")]
     dry_run: bool,
-    /// Read every file, also those that have not changed since the parent snapshot
+    /// Read every file, even if it has not changed since the parent snapshot
     #[arg(long)]
     force: bool,
-    /// Believe that a file is unchanged though its change time is another
+    /// Take a file as unchanged even if its change time differs
     #[arg(long)]
     ignore_ctime: bool,
-    /// Believe that a file is unchanged though its inode number is another
+    /// Take a file as unchanged even if its inode number differs
     #[arg(long)]
     ignore_inode: bool,
-    /// Compare with this snapshot (default: the newest of this host and these paths)
+    /// Compare with this snapshot (default: the newest one of this host and these paths)
     #[arg(long, value_name = "SNAP")]
     parent: Option<String>,
-    /// When the snapshot was made
+    /// Time of the snapshot
     #[arg(long, value_name = "TIME", hide = true, value_parser = parse_instant)]
     time: Option<Time>,
 }
@@ -277,7 +277,7 @@ fn check_labels(args: &Args) -> Result<()> {
     if let Some(label) = too_long {
         let max = limits::LABEL_BYTES_MAX;
         return Err(Failure::Usage(format!(
-            "{}...: a tag or host has at most {max} bytes",
+            "{}...: a tag or host name has at most {max} bytes",
             label.escape_debug().take(20).collect::<String>()
         )));
     }

@@ -29,7 +29,7 @@ use bygone_core::repo::Repository;
 
 use crate::commands::Context;
 
-/// Show or empty what is kept of far stores
+/// Show or clear the caches of far stores
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -38,14 +38,14 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the cache of each repository: how much of how many volumes, and where
+    /// Show the cache of each repository: its volumes, size and directory
     Info,
-    /// Empty caches, also while mounts use them: they fetch again what they need
+    /// Clear caches, even while mounts use them: mounts fetch again what they need
     Clear {
-        /// Beginning of the repository's id
+        /// First digits of the repository's id
         #[arg(value_name = "ID", required_unless_present = "all")]
         ids: Vec<String>,
-        /// Those of all repositories
+        /// Clear the caches of all repositories
         #[arg(long, conflicts_with = "ids")]
         all: bool,
     },
@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
                 context.output.value(&json!({ "cleared": usage_value(&cleared) }))?;
             } else {
                 let volumes = count(cleared.volumes, "volume", "volumes");
-                context.say(&format!("{} of {volumes} cleared", size(cleared.bytes)))?;
+                context.say(&format!("cleared {} of {volumes}", size(cleared.bytes)))?;
             }
         }
     }
@@ -114,10 +114,10 @@ fn find<'a>(text: &str, caches: &'a [Cache]) -> Result<&'a Cache> {
     match fitting.as_slice() {
         [cache] => Ok(cache),
         [] => {
-            let what = format!("a cache of a repository {}", printable(text.as_bytes()));
-            Err(Error::NotFound { what, hint: "list them with `bygone cache info`" }.into())
+            let what = format!("a cache of repository {}", printable(text.as_bytes()));
+            Err(Error::NotFound { what, hint: "list caches with `bygone cache info`" }.into())
         }
-        _ => Err(Failure::Usage(format!("{text} is the beginning of several repositories' ids: give more digits"))),
+        _ => Err(Failure::Usage(format!("{text} matches several repositories: give more digits of the id"))),
     }
 }
 
@@ -133,7 +133,7 @@ fn info(base: &Path, caches: &[Cache], context: &mut Context) -> Result<()> {
         return context.output.value(&json!({ "directory": base.to_string_lossy(), "caches": caches }));
     }
     if caches.is_empty() {
-        return context.say(&format!("nothing is kept in {}", base.display()));
+        return context.say(&format!("there are no caches in {}", base.display()));
     }
     let (left, right) = (Align::Left, Align::Right);
     let mut table = Table::new(&[("REPOSITORY", left), ("VOLUMES", right), ("SIZE", right), ("DIRECTORY", left)]);

@@ -22,7 +22,7 @@ const PIECE_BYTES: usize = 8 << 20;
 /// Write a file of a snapshot to standard output
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Which file: latest:/etc/fstab, an id and a path, or a time and a path
+    /// Snapshot and file in it: latest:/etc/fstab, an id and a path, or a time and a path
     #[arg(value_name = "SNAP:PATH")]
     file: OsString,
 }

@@ -28,22 +28,22 @@ use crate::commands::repair;
 
 /// Check that the store holds everything that the snapshots need
 ///
-/// Without options, names and sizes are compared and every block of every snapshot is looked up. With --read-data, every
-/// byte is read and authenticated too. What is found damaged is stored again by the next backup, as far as the source
-/// still has it, and put back by --repair, which also replaces the damaged objects.
+/// Without options, compares names and sizes, and looks up every block of every snapshot. With --read-data, reads and
+/// authenticates every byte too. The next backup stores again what is damaged, as far as the source still has it.
+/// --repair puts it back, and also replaces the damaged objects.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Read and authenticate all data
     #[arg(long, conflicts_with = "read_data_subset")]
     read_data: bool,
     /// Read some of the data: a share (5%) or an amount (500M), chosen anew each time, or a part (1/7: the first of 7)
-    #[arg(long, value_name = "WHICH")]
+    #[arg(long, value_name = "SUBSET")]
     read_data_subset: Option<Subset>,
-    /// Put back what is lost, as far as it can be had: from a second store, what is left of a damaged volume, what a mount
-    /// has kept of it, the catalog, and the files that were backed up. Damaged objects are replaced
+    /// Put back what is lost, as far as possible, from a second store, the rest of a damaged volume, the cache of a mount,
+    /// the catalog, and the files that were backed up; damaged objects are replaced
     #[arg(long)]
     repair: bool,
-    /// A second store of the same repository to repair from, such as one that `bygone copy` made
+    /// Second store of the same repository to repair from, such as one made by `bygone copy`
     #[arg(long, value_name = "URL", requires = "repair")]
     from: Option<String>,
 }
@@ -76,9 +76,8 @@ impl FromStr for Subset {
             }
             (None, None) => parse_size(text).ok().filter(|bytes| *bytes > 0).map(Subset::Bytes),
         };
-        subset.ok_or_else(|| {
-            format!("{text:?} is none of a share such as 5%, an amount such as 500M, a part such as 1/7")
-        })
+        subset
+            .ok_or_else(|| format!("{text:?} is not a share such as 5%, an amount such as 500M or a part such as 1/7"))
     }
 }
 
@@ -130,7 +129,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
             context.output.line(&line)?;
         }
         if repaired.is_none() && !report.is_clean() {
-            context.say("`bygone check --repair` puts back what can be had again")?;
+            context.say("`bygone check --repair` puts back what it can")?;
         }
     }
     Ok(exit(&report))
@@ -199,7 +198,7 @@ fn lines(report: &Report, seconds: f64, quiet: bool, verbose: bool) -> Vec<Strin
     let took = duration(seconds);
     let end = match (report.affected_count, report.is_clean()) {
         (0, true) => "everything is there".to_owned(),
-        (0, false) => "no snapshot has lost anything, but the store is not as it should be".to_owned(),
+        (0, false) => "no snapshot has lost anything, but the store is not intact".to_owned(),
         (lost, _) => format!("LOST: {}, in whole or in part", count(lost, "path", "paths")),
     };
     lines.push(format!("checked {snapshots} and {volumes}{read} in {took}: {end}"));

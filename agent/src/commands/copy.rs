@@ -27,21 +27,21 @@ use crate::commands::Context;
 
 /// Mirror the repository to a second store
 ///
-/// Copies what the second store does not have yet, in one direction. Every volume is held against the SHA-256 in its name
-/// as it passes. Nothing is deleted there. The copy is a repository like the first, with the same passphrases:
-/// `bygone -r URL recover`. It is meant for copies only: do not back up to both.
+/// Copies what the second store does not have yet, in one direction, and deletes nothing there. Every volume is checked
+/// against the SHA-256 in its name on the way. The copy is a repository with the same passphrases:
+/// `bygone -r URL recover`. Use it only as a copy: do not back up to both.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where the copy is, or shall be
+    /// Address of the second store; it is created if missing
     #[arg(long, value_name = "URL")]
     to: String,
-    /// Say what would be copied and do nothing
+    /// Show what would be copied, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace objects of the copy that have another size than in the source
+    /// Replace objects of the copy whose size differs from the source
     #[arg(long)]
     replace_damaged: bool,
-    /// Remove key slots from the copy that the repository has no more
+    /// Remove key slots of the copy that the repository no longer has
     #[arg(long)]
     remove_keys: bool,
 }
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
 pub(super) fn run_sync(args: &Args, context: &mut Context) -> Result<Exit> {
     let mut locked = context.lock(context.open()?)?;
     for (object, detail) in recover::sync(&mut locked, &context.watch)?.damaged {
-        context.warn(&format!("{object} cannot be read: {detail}: `bygone check` tells what it costs"));
+        context.warn(&format!("{object} cannot be read: {detail}: `bygone check` lists what is affected"));
     }
     copy(args, context, locked.repository())
 }
@@ -102,27 +102,34 @@ fn lines(copied: &Copied, address: &str, dry_run: bool, seconds: f64) -> Vec<Str
     let objects = format!("{} ({})", count(copied.objects, "object", "objects"), size(copied.bytes));
     let there = count(copied.there, "object was", "objects were");
     if dry_run {
-        return vec![format!("dry run: {objects} would be copied to {address}, {there} there")];
+        return vec![format!("dry run: {objects} would be copied to {address}, {there} already there")];
     }
-    vec![format!("copied {objects} to {address} in {}, {there} there", duration(seconds))]
+    vec![format!("copied {objects} to {address} in {}, {there} already there", duration(seconds))]
 }
 
 /// What is not as it should be, one line each.
 fn troubles(copied: &Copied) -> Vec<String> {
     let mut told = Vec::new();
     for (object, detail) in &copied.damaged {
-        told.push(one_line(&format!("not copied: {object}: {detail}: `bygone check --repair` may heal it")));
+        told.push(one_line(&format!("not copied: {object}: {detail}: `bygone check --repair` may repair it")));
     }
     for (object, detail) in &copied.damaged_copies {
         told.push(one_line(&format!("damaged in the copy: {object}: {detail}: --replace-damaged replaces it")));
     }
     if !copied.keys_left.is_empty() {
-        let slots = count(copied.keys_left.len() as u64, "key slot", "key slots");
-        told.push(format!("{slots} of the copy are no more in the repository, and still open it: --remove-keys"));
+        let slots = count(
+            copied.keys_left.len() as u64,
+            "key slot of the copy is no longer in the repository, but still opens the copy",
+            "key slots of the copy are no longer in the repository, but still open the copy",
+        );
+        told.push(format!("{slots}: use --remove-keys"));
     }
     if copied.others_left > 0 {
-        let objects = count(copied.others_left, "object", "objects");
-        told.push(format!("{objects} of the copy are not in the repository: nothing deletes them"));
+        told.push(count(
+            copied.others_left,
+            "object of the copy is not in the repository, and stays",
+            "objects of the copy are not in the repository, and stay",
+        ));
     }
     told
 }
@@ -160,7 +167,10 @@ mod tests {
     #[test]
     fn a_copy_that_lacks_something_says_so_and_does_not_end_with_0() {
         let whole = Copied { objects: 2, bytes: 2_048, there: 1, ..Copied::default() };
-        assert_eq!(lines(&whole, "/b", false, 1.0), ["copied 2 objects (2.0 KiB) to /b in 1.0 s, 1 object was there"]);
+        assert_eq!(
+            lines(&whole, "/b", false, 1.0),
+            ["copied 2 objects (2.0 KiB) to /b in 1.0 s, 1 object was already there"]
+        );
         assert_eq!((exit(&whole), troubles(&whole).len()), (Exit::Complete, 0));
         let lacking = Copied { damaged: vec![("data/x".into(), "y".into())], ..Copied::default() };
         assert_eq!(exit(&lacking), Exit::Damaged);

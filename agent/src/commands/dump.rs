@@ -6,7 +6,7 @@ use bygone_core::error::Error;
 
 use crate::commands::Context;
 
-/// Write the catalog as canonical text: equal catalogs give equal text
+/// Print the catalog as canonical text; equal catalogs give equal text
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 

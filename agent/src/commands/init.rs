@@ -16,17 +16,17 @@ use bygone_core::repo::Repository;
 
 use crate::commands::Context;
 
-/// Make a repository
+/// Create a repository
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Cut files into blocks of this size, a power of two from 64KiB to 16MiB
+    /// Cut files into blocks of SIZE, a power of two from 64KiB to 16MiB
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
     block_size: u64,
-    /// Gather blocks into volumes of about this size, 1MiB to 256MiB
+    /// Collect blocks in volumes of about SIZE, 1MiB to 256MiB
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     volume_size: u64,
-    /// How volumes are compressed: lz4, zstd, zstd:LEVEL (1 to 19) or none
-    #[arg(long, value_name = "HOW", default_value_t = Compression::Lz4)]
+    /// Compress volumes with METHOD: lz4, zstd, zstd:LEVEL (1 to 19) or none
+    #[arg(long, value_name = "METHOD", default_value_t = Compression::Lz4)]
     compression: Compression,
     #[command(flatten)]
     kdf: Kdf,
@@ -35,7 +35,7 @@ pub(super) struct Args {
 /// What a new key slot costs to open.
 #[derive(Debug, clap::Args)]
 pub(super) struct Kdf {
-    /// Memory that opening the key slot takes
+    /// Memory needed to open the key slot
     #[arg(long, value_name = "SIZE", hide = true, value_parser = parse_size)]
     kdf_memory: Option<u64>,
 }
@@ -48,7 +48,7 @@ impl Kdf {
         match memory_kib {
             KdfCost::MEMORY_KIB_MIN => Ok(KdfCost::for_tests()),
             KdfCost::NEW_MEMORY_KIB_MIN..=KdfCost::MEMORY_KIB_MAX => Ok(KdfCost { memory_kib, ..KdfCost::default() }),
-            _ => Err(Failure::Usage("--kdf-memory must be 19MiB to 1GiB (or 8MiB, for tests)".into())),
+            _ => Err(Failure::Usage("--kdf-memory must be between 19MiB and 1GiB (or 8MiB, for tests)".into())),
         }
     }
 }
@@ -94,11 +94,10 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         context.output.value(&value)?;
         return Ok(Exit::Complete);
     }
-    context.say(&format!("made repository {id} at {address}"))?;
+    context.say(&format!("created repository {id} at {address}"))?;
     context.say(&format!("fingerprint of its key: {fingerprint}"))?;
     context.say(&format!("catalog on this machine: {catalog}"))?;
-    context
-        .say("Keep the passphrase safe: without it nobody, neither you nor anyone else, can read what is in there.")?;
+    context.say("Keep the passphrase safe: without it nobody, including you, can read the repository.")?;
     Ok(Exit::Complete)
 }
 
@@ -109,7 +108,7 @@ fn check_sizes(block_bytes: u32, volume_bytes: u64) -> Result<()> {
         return Err(Failure::Usage("--block-size must be a power of two from 64KiB to 16MiB".into()));
     }
     if !(limits::VOLUME_BYTES_MIN..=limits::VOLUME_BYTES_MAX).contains(&volume_bytes) {
-        return Err(Failure::Usage("--volume-size must be 1MiB to 256MiB".into()));
+        return Err(Failure::Usage("--volume-size must be between 1MiB and 256MiB".into()));
     }
     Ok(())
 }

@@ -35,21 +35,21 @@ pub(super) struct Args {
 enum Command {
     /// List the key slots
     List,
-    /// Add a key slot with a passphrase of its own
+    /// Add a key slot with its own passphrase
     Add {
-        /// What to call it (default: user@host)
+        /// Label of the key slot (default: user@host)
         #[arg(long)]
         label: Option<String>,
         #[command(flatten)]
         new: New,
     },
-    /// Remove a key slot: its passphrase opens the repository no more
+    /// Remove a key slot, so its passphrase no longer opens the repository
     Remove {
-        /// Beginning of the slot's id
+        /// First digits of the slot's id
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Change the passphrase that opened the repository this time
+    /// Change the passphrase of the key slot that this command opens the repository with
     Passwd {
         #[command(flatten)]
         new: New,
@@ -59,7 +59,7 @@ enum Command {
 /// Where a new passphrase comes from.
 #[derive(Debug, clap::Args)]
 struct New {
-    /// Take the new passphrase from a file (default: the variable BYGONE_NEW_PASSPHRASE, else it is asked for)
+    /// Read the new passphrase from a file (default: the variable BYGONE_NEW_PASSPHRASE, or else a prompt)
     #[arg(long, value_name = "FILE")]
     new_passphrase_file: Option<PathBuf>,
     #[command(flatten)]
@@ -141,10 +141,10 @@ fn find(text: &str, slots: &[SlotRow]) -> Result<SlotId> {
     match fitting.as_slice() {
         [id] => Ok(*id),
         [] => {
-            let what = format!("a key slot {}", printable(text.as_bytes()));
-            Err(Error::NotFound { what, hint: "list them with `bygone key list`" }.into())
+            let what = format!("key slot {}", printable(text.as_bytes()));
+            Err(Error::NotFound { what, hint: "list key slots with `bygone key list`" }.into())
         }
-        _ => Err(Failure::Usage(format!("{text} is the beginning of several key slots' ids: give more digits"))),
+        _ => Err(Failure::Usage(format!("{text} matches several key slots: give more digits of the id"))),
     }
 }
 

@@ -34,7 +34,7 @@ impl Context {
                 return Err(error);
             }
             if !is_told {
-                self.warn("another bygone is at work on this machine's catalog: waiting for it to end");
+                self.warn("another bygone is using this machine's catalog: waiting for it to end");
                 is_told = true;
             }
             let pause = PAUSE.min(left);

@@ -33,18 +33,18 @@ use crate::select::Selector;
 const ENTRIES_AT_ONCE: usize = 1_024;
 const ACL_NAME: &[u8] = b"system.posix_acl_access";
 
-/// List what is in a snapshot
+/// List the content of a snapshot
 ///
-/// Names are written as they are, except on a terminal, where control characters and what is not UTF-8 are escaped.
+/// Names are printed as they are, except on a terminal, where control characters and bytes that are not UTF-8 are escaped.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Which snapshot, and which path in it: latest, latest:/etc, an id, or a time
+    /// Snapshot, and optionally a path in it: latest, latest:/etc, an id, or a time
     #[arg(value_name = "SNAP[:PATH]")]
     what: OsString,
-    /// Say all about each entry, times in UTC
+    /// Show the metadata of each entry, with times in UTC
     #[arg(short, long)]
     long: bool,
-    /// List directories below too, each entry with its whole path
+    /// List subdirectories too, each entry with its whole path
     #[arg(short = 'R', long)]
     recursive: bool,
 }

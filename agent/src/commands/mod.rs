@@ -56,10 +56,10 @@ use bygone_core::watch::Watch;
 const READ_CACHE_BYTES: usize = 64 << 20;
 
 const AFTER_HELP: &str = "\
-SNAP, a snapshot, is the beginning of its id (4 digits or more), latest, latest~N (N before the
-latest), or a time, which stands for the newest snapshot not later than that: 2026-03-01,
-2026-03-01T10:20, 2026-03-01T10:20:30, or an age such as 90m, 12h, 3d, 2w or 1y. SNAP:PATH is a path
-in it: latest:/etc.
+SNAP selects a snapshot: the first digits of its id (at least 4), latest, latest~N (the Nth before
+the latest), or a time, which selects the newest snapshot that is not later: 2026-03-01,
+2026-03-01T10:20, 2026-03-01T10:20:30, or an age such as 90m, 12h, 3d, 2w or 1y. SNAP:PATH selects
+a path in that snapshot: latest:/etc.
 
 Exit codes:
    0  complete                      11  locked
@@ -69,23 +69,23 @@ Exit codes:
       sources could not be read    130  interrupted
   10  no such repository
 
-13 stays until the store is right again or `bygone accept-loss` was told that the loss is known; a
-backup that ends with 13 has made a snapshot if it says so.";
+Commands keep ending with 13 until the store is intact again or the loss is accepted with
+`bygone accept-loss`. A backup that ends with 13 has made a snapshot if its output names one.";
 
 /// Every past version of your files, in a directory.
 ///
-/// A repository is a directory of sealed volumes; a catalog on this machine knows what is in them. All times are UTC,
-/// both those shown and those given.
+/// A repository is a store of sealed volumes; a catalog on this machine lists what is in them. All times are UTC, in
+/// output and in arguments.
 #[derive(Debug, Parser)]
 #[command(name = "bygone", version, disable_help_subcommand = true)]
 #[command(after_help = AFTER_HELP)]
 struct Arguments {
     #[command(flatten)]
     globals: Globals,
-    /// If another bygone is at work on this machine's catalog, wait for it to end, so long at most: 30s, 10m, 2h
-    /// (default: not at all, end with 11)
+    /// If another bygone is using this machine's catalog, wait up to DURATION for it to end: 30s, 10m, 2h (default: do
+    /// not wait, end with 11)
     #[arg(long, global = true, value_name = "DURATION", value_parser = lock::parse_wait)]
-    #[arg(help_heading = "Options of every command")]
+    #[arg(help_heading = "Global options")]
     wait_lock: Option<Duration>,
     #[command(subcommand)]
     command: Command,
@@ -106,7 +106,7 @@ enum Command {
     Recover(recover::Args),
     AcceptLoss(accept_loss::Args),
     Copy(copy::Args),
-    /// Bring this machine's catalog up to the store, then mirror the repository to a second store, as copy does
+    /// Update this machine's catalog from the store, then mirror the repository to a second store, as copy does
     Sync(copy::Args),
     Key(key::Args),
     CatalogDump(dump::Args),

@@ -41,13 +41,13 @@ use crate::select::Selector;
 /// Content that is asked for together.
 const BATCH_BYTES: u64 = 16 << 20;
 
-/// Fetch files, or all below directories, into the cache of this machine
+/// Fetch files, or everything below directories, into this machine's cache
 ///
-/// What is there is read by mounts without asking the store, also with --offline. It stays until the cache has no room for
+/// Mounts read cached content without asking the store, even with --offline. It stays until the cache needs the room for
 /// something newer. A store on this machine needs no cache.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Which snapshot, and which path in it: latest:/home/me/films. A path alone is one in the latest snapshot: /home/me
+    /// Snapshot and path in it: latest:/home/me/films; a path alone is one in the latest snapshot: /home/me
     #[arg(value_name = "SNAP[:PATH]", required = true)]
     what: Vec<OsString>,
     #[command(flatten)]
@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         context.output.value(&value)?;
     } else if reader.frames().is_far() {
         let (files, bytes) = (count(counted.files, "file", "files"), size(counted.bytes));
-        context.say(&format!("{files} of {bytes} at hand, {} fetched", size(fetched)))?;
+        context.say(&format!("{files} ({bytes}) cached, {} fetched", size(fetched)))?;
     } else {
         context.say("the store is on this machine: there is nothing to fetch")?;
     }
@@ -245,8 +245,8 @@ fn too_little_room(taken: u64, size_max: u64, room_bytes: u64) -> Failure {
     no_space(
         taken,
         format!(
-            "with a --cache-size of {} only {} stay, so nothing was fetched: give --cache-size {needed}MiB or more, here \
-             and to the mount",
+            "a --cache-size of {} keeps only {}, so nothing was fetched: give --cache-size {needed}MiB or more, here and \
+             to the mount",
             size(size_max),
             size(room_bytes),
         ),
@@ -254,8 +254,8 @@ fn too_little_room(taken: u64, size_max: u64, room_bytes: u64) -> Failure {
 }
 
 fn no_room(missing: u64) -> Failure {
-    let text = "its disk is too full, or others fill it: make room, allow more with --cache-size or --cache-free, or choose \
-                another disk with --cache-dir";
+    let text = "its disk is too full, or something else fills it: make room, allow more with --cache-size or --cache-free, \
+                or choose another disk with --cache-dir";
     no_space(missing, text.to_owned())
 }
 

@@ -23,11 +23,11 @@ use crate::select::short_id;
 
 /// Rebuild this machine's catalog from the store, or bring it up to date
 ///
-/// Reads commits, the ends of volumes and tree nodes, never file content. The newest snapshots come first: they can be
-/// listed and mounted while the rest is read. An interrupted run is resumed.
+/// Reads commits, the ends of volumes and tree nodes, but never file content. The newest snapshots come first: they can
+/// be listed and mounted while the rest is read. An interrupted run is resumed by the next one.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Throw the catalog away first: for one that is damaged, or was copied from another machine
+    /// Discard the catalog first, if it is damaged or was copied from another machine
     #[arg(long)]
     force: bool,
 }
@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         }))?;
     } else {
         context.say(&format!(
-            "learnt {}, {}, {} and {} in {}",
+            "read {}, {}, {} and {} in {}",
             count(learnt.snapshots, "snapshot", "snapshots"),
             count(learnt.commits, "commit", "commits"),
             count(learnt.volumes, "volume", "volumes"),
@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         ))?;
         context.say(&format!("catalog: {catalog}"))?;
         for (object, detail) in &learnt.damaged {
-            context.warn(&format!("{object} cannot be read: {detail}: `bygone check` tells what it costs"));
+            context.warn(&format!("{object} cannot be read: {detail}: `bygone check` lists what is affected"));
         }
     }
     alarms::tell(context, &learnt);
@@ -142,7 +142,7 @@ fn learn(context: &mut Context, locked: &mut LockedRepository) -> Result<(Learnt
         Told::Shown(snapshot) => {
             if shown_seconds.is_none() || context.settings.verbose {
                 let (id, time, took) = (short_id(snapshot), utc(snapshot.time), duration(context.seconds()));
-                let text = format!("snapshot {id} of {time} can be listed and mounted, after {took}");
+                let text = format!("snapshot {id} of {time} can be listed and mounted after {took}");
                 keep_first(&mut said, say(context, &text));
             }
             shown_seconds.get_or_insert_with(|| context.seconds());

@@ -112,7 +112,7 @@ pub(super) fn lines(repaired: &Repaired) -> Vec<String> {
         lines.push(one_line(&format!("not repaired: {object}: {reason}")));
     }
     if lines.is_empty() {
-        lines.push("nothing was to be repaired".to_owned());
+        lines.push("nothing needed repair".to_owned());
     }
     lines
 }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_was_repaired_and_what_was_not_is_told() {
-        assert_eq!(lines(&Repaired::default()), ["nothing was to be repaired"]);
+        assert_eq!(lines(&Repaired::default()), ["nothing needed repair"]);
         let repaired = Repaired {
             restored: vec![("data/x".into(), "rebuilt")],
             blocks: 2,

@@ -43,39 +43,39 @@ use crate::select::short_id;
 
 /// Restore a snapshot, or part of one, into a directory
 ///
-/// Of a directory, its content becomes the content of the target: `restore latest --target T` writes T/home/...,
-/// `restore latest:/home --target T` writes what was in /home directly into T. Patterns G are those of `bygone backup`,
-/// and match paths in the snapshot.
+/// The content of a directory becomes the content of the target: `restore latest --target T` writes T/home/..., while
+/// `restore latest:/home --target T` writes the content of /home directly into T. A PATTERN is written as for
+/// `bygone backup`, and matches paths in the snapshot.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Which snapshot, and which path in it: latest, latest:/etc, an id, or a time
+    /// Snapshot, and optionally a path in it: latest, latest:/etc, an id, or a time
     #[arg(value_name = "SNAP[:PATH]")]
     what: OsString,
-    /// Where to: a directory, which is made if it does not exist and must be empty unless --overwrite is given
+    /// Directory to restore into; it is created if missing, and must be empty unless --overwrite is given
     #[arg(long, value_name = "DIR")]
     target: PathBuf,
-    /// Restore only what matches a pattern
-    #[arg(long, value_name = "G")]
+    /// Restore only paths that match PATTERN
+    #[arg(long, value_name = "PATTERN")]
     include: Vec<OsString>,
-    /// Leave out what matches a pattern
-    #[arg(long, value_name = "G")]
+    /// Leave out paths that match PATTERN
+    #[arg(long, value_name = "PATTERN")]
     exclude: Vec<OsString>,
-    /// Delete what the snapshot does not have (needs --overwrite)
+    /// Delete entries of the target that the snapshot does not have (requires --overwrite)
     #[arg(long, requires = "overwrite")]
     delete: bool,
-    /// What to do about what is there: always, if-changed (unless size and time are the same), if-newer, never
+    /// When to replace existing entries: always, if-changed (size or time differs), if-newer, never
     #[arg(long, value_name = "WHEN")]
     overwrite: Option<Overwrite>,
-    /// Say what would be done and do nothing
+    /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// Read everything again in the end and compare it
+    /// Read the restored files back at the end, and compare them with the repository
     #[arg(long)]
     verify: bool,
-    /// Make holes of zeros
+    /// Write runs of zeros as holes
     #[arg(long)]
     sparse: bool,
-    /// Leave what can be read of damaged files, under names that say so
+    /// Keep the readable parts of damaged files, under names that say so
     #[arg(long)]
     keep_damaged: bool,
 }
@@ -196,10 +196,11 @@ fn finish(args: &Args, context: &mut Context, snapshot: &Snapshot, report: &Repo
     }
     let omitted = report.issues_total.saturating_sub(report.issues.len() as u64);
     if omitted > 0 {
-        output::message(&format!("and {} more that are not listed", number(omitted)));
+        output::message(&format!("and {}, not listed", count(omitted, "more issue", "more issues")));
     }
     if report.issues_total > 0 {
-        output::message(&format!("{} not as in the snapshot", count(report.issues_total, "entry", "entries")));
+        let entries = count(report.issues_total, "entry differs", "entries differ");
+        output::message(&format!("{entries} from the snapshot"));
     }
     report.warnings().iter().for_each(|warning| context.warn(warning));
     Ok(())

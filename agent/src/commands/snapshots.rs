@@ -24,16 +24,16 @@ use crate::select::short_id;
 /// List the snapshots, oldest first
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only those of this machine
+    /// Only snapshots of this host
     #[arg(long)]
     host: Option<String>,
-    /// Only those with this tag; repeated: with all of them
+    /// Only snapshots with this tag; if repeated, with all of the tags
     #[arg(long)]
     tag: Vec<String>,
-    /// Only those that hold this path
+    /// Only snapshots that contain this path
     #[arg(long)]
     path: Option<OsString>,
-    /// Only the newest N
+    /// Only the newest N snapshots
     #[arg(long, value_name = "N")]
     latest: Option<usize>,
 }

@@ -60,7 +60,7 @@ impl Summary<'_> {
         let counts = &self.report.counts;
         let what = match self.snapshot {
             Some(snapshot) => format!("snapshot {}", short_id(snapshot)),
-            None => "dry run: a snapshot would have".to_owned(),
+            None => "dry run, no snapshot made".to_owned(),
         };
         let (files, directories) = (files(counts.files()), directories(counts.directories));
         let (others, bytes) = (others(counts.others), size(counts.bytes));
@@ -94,11 +94,14 @@ impl Summary<'_> {
         let mut lines: Vec<String> =
             told.map(|issue| if is_loss(&issue) { issue.to_string() } else { format!("note: {issue}") }).collect();
         if self.report.issues_omitted > 0 {
-            lines.push(format!("and {} more issues that are not listed", number(self.report.issues_omitted)));
+            lines.push(format!("and {}, not listed", count(self.report.issues_omitted, "more issue", "more issues")));
         }
         if self.report.unreadable > 0 {
-            let paths = count(self.report.unreadable, "path", "paths");
-            lines.push(format!("{paths} could not be read: not in the snapshot"));
+            lines.push(count(
+                self.report.unreadable,
+                "path could not be read and is not in the snapshot",
+                "paths could not be read and are not in the snapshot",
+            ));
         }
         lines
     }
@@ -191,7 +194,7 @@ mod tests {
             ]
         );
         let issues = ["cannot read /a\\xff: Permission denied", "note: /b changed while it was read"];
-        let end = "1 path could not be read: not in the snapshot";
+        let end = "1 path could not be read and is not in the snapshot";
         assert_eq!(summary.issues(false), [issues[0], issues[1], end]);
         assert_eq!(summary.issues(true), [issues[0], end], "quiet leaves what is lost");
     }

@@ -60,7 +60,8 @@ pub(super) fn link_all(
         let to = go(&mut trail, directories, link.directory)?;
         let at = At::In(link.directory, link.entry.name.clone());
         if shared.has_failed(&from, &link.first.name) {
-            let reason = format!("it is the same file as {}, which failed", printable(link.first.name.as_bytes()));
+            let reason =
+                format!("it is a hard link to {}, which was not restored", printable(link.first.name.as_bytes()));
             shared.fail_at(&to, &link.entry.name, at, target("link")(io::Error::other(reason)));
             continue;
         }
@@ -110,7 +111,7 @@ pub(super) fn copy_all(
     for Link { directory, entry, verdict, .. } in links {
         let place = go(&mut trail, directories, directory)?;
         let verdict = if verdict == Verdict::Create { verdict } else { Verdict::Replace };
-        let text = "the target takes no hard link here: it is a file of its own now".to_owned();
+        let text = "the target cannot hard-link it: it was restored as a separate file".to_owned();
         shared.tally().issue(At::In(directory, entry.name.clone()), text, false);
         feed::submit(shared, view, feeder, Job { place, directory, entry, verdict })?;
     }
@@ -157,7 +158,7 @@ pub(super) fn complete_directories(
         let mut trouble = Trouble::default();
         let handle = Handle::Open(place.as_fd());
         let done = fstat(&*place)
-            .map_err(target("look at"))
+            .map_err(target("inspect"))
             .and_then(|stat| meta::apply(shared, handle, &stat, &meta, fresh, &mut trouble));
         match done {
             Ok(()) => meta::apply_flags(shared, handle, &meta, &mut trouble),
@@ -180,7 +181,7 @@ pub(super) fn sync(shared: &Shared<'_>, root: &Arc<Place>, directories: &Directo
         match synced {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                let failure = Failure::Target { doing: "write to disk what is in", source: error.into() };
+                let failure = Failure::Target { doing: "sync", source: error.into() };
                 shared.stop(At::Directory(index), failure);
                 return Err(Error::Cancelled);
             }
@@ -196,5 +197,5 @@ pub(super) fn go(trail: &mut Trail, directories: &Directories, index: Index) -> 
 }
 
 fn moved(directories: &Directories, index: Index, source: io::Error) -> Error {
-    Error::Local { doing: "find again in the target", path: printable(&directories.path(index)), source }
+    Error::Local { doing: "find the restored directory", path: printable(&directories.path(index)), source }
 }

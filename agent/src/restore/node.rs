@@ -36,7 +36,7 @@ pub(super) fn restore(shared: &Shared<'_>, job: &Job) -> Result<(), Failure> {
     partial.made();
     let (fd, stat) = locate(&job.place, partial.name())?;
     if stat.st_mode & libc::S_IFMT != expected {
-        return Err(target("finish")(io::Error::other("something else was put in its place")));
+        return Err(target("finish")(io::Error::other("another entry was put in its place")));
     }
     let handle = Handle::Located(fd.as_fd());
     if job.place.inherits && expected != libc::S_IFLNK {
@@ -85,6 +85,6 @@ pub(super) fn adjust(shared: &Shared<'_>, job: &Job) -> Result<(), Failure> {
 fn locate(place: &Arc<Place>, name: &[u8]) -> Result<(OwnedFd, FileStat), Failure> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let fd = openat(place.as_fd(), name, flags, Mode::empty()).map_err(target("find"))?;
-    let stat = fstat(&fd).map_err(target("look at"))?;
+    let stat = fstat(&fd).map_err(target("inspect"))?;
     Ok((fd, stat))
 }

@@ -35,7 +35,7 @@ impl FromStr for Overwrite {
             "if-changed" => Ok(Overwrite::IfChanged),
             "if-newer" => Ok(Overwrite::IfNewer),
             "never" => Ok(Overwrite::Never),
-            _ => Err("say always, if-changed, if-newer or never".to_owned()),
+            _ => Err("use always, if-changed, if-newer or never".to_owned()),
         }
     }
 }

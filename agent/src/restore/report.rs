@@ -8,6 +8,7 @@ use std::io;
 
 use nix::libc;
 
+use bygone_cli::output::count;
 use bygone_core::error::Error;
 
 use crate::restore::directories::At;
@@ -63,14 +64,26 @@ impl Report {
     /// One line for each kind of trouble that is expected and only counted.
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let mut add = |count: u64, what: &str| {
-            if count > 0 {
-                lines.push(format!("{count} {what}"));
+        let mut add = |number: u64, one: &str, many: &str| {
+            if number > 0 {
+                lines.push(count(number, one, many));
             }
         };
-        add(self.owners_refused, "entries belong to you and not to their owner: only root can restore owners");
-        add(self.xattrs_refused, "extended attributes were left out: only root can restore them");
-        add(self.flags_refused, "entries were left without their inode flags: the target does not take them");
+        add(
+            self.owners_refused,
+            "entry belongs to you and not to its owner: only root can restore owners",
+            "entries belong to you and not to their owners: only root can restore owners",
+        );
+        add(
+            self.xattrs_refused,
+            "extended attribute was left out: only root can restore it",
+            "extended attributes were left out: only root can restore them",
+        );
+        add(
+            self.flags_refused,
+            "entry lacks its inode flags: the target does not support them",
+            "entries lack their inode flags: the target does not support them",
+        );
         lines
     }
 }

@@ -43,7 +43,7 @@ pub fn restore(
     say: &mut dyn FnMut(Step, &[u8]),
 ) -> Result<Report> {
     if options.delete && options.overwrite.is_none() {
-        let what = "--delete is for a target that is not empty: say --overwrite too".to_owned();
+        let what = "--delete requires --overwrite".to_owned();
         return Err(Error::Invalid { what });
     }
     let root = open_target(target, options)?;
@@ -85,7 +85,7 @@ fn open_target(target: &Path, options: &Options) -> Result<Option<Target>> {
     };
     let made = match std::fs::metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => return Err(trouble("look at the target")(error)),
+        Err(error) => return Err(trouble("inspect the target")(error)),
         Ok(_) => false,
     };
     if made && options.dry_run {
@@ -101,12 +101,12 @@ fn open_target(target: &Path, options: &Options) -> Result<Option<Target>> {
     let fd =
         open(target, flags, Mode::empty()).map_err(io::Error::from).map_err(trouble("open the target directory"))?;
     let place = if made { Place::made(fd, true) } else { Place::existing(fd) };
-    let mut place = place.map_err(trouble("look at the target"))?;
+    let mut place = place.map_err(trouble("inspect the target"))?;
     if options.overwrite.is_none() && !made {
         if !existing::is_empty(&place).map_err(trouble("list the target"))? {
             return Err(Error::Exists {
                 what: format!("something in {}", target.display()),
-                hint: "the target is not empty: choose an empty directory, or say --overwrite \
+                hint: "the target is not empty: choose an empty directory, or give --overwrite \
                        always|if-changed|if-newer|never",
             });
         }
@@ -146,7 +146,7 @@ fn first_directory(shared: &Shared<'_>, subject: &Subject, target: Option<&Targe
     let Some(Target { place, made }) = target else { return Ok(Directories::none()) };
     let Subject::Directory { meta, path, .. } = subject else { return Ok(Directories::new(place, *made, None)) };
     let yields = existing::target_yields(place, meta, shared.options).map_err(|source| Error::Local {
-        doing: "look at the target for",
+        doing: "inspect the target for",
         path: printable(path),
         source,
     })?;

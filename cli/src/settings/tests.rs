@@ -1,4 +1,4 @@
-//! What counts when several places say it.
+//! Which place counts when a setting is given in several.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn globals(repo: &str) -> Globals {
 }
 
 #[test]
-fn the_command_line_is_stronger_than_the_environment() {
+fn the_command_line_overrides_the_environment() {
     let environment = Environment {
         repo: Some("/env".into()),
         catalog_dir: Some("/env-catalog".into()),
@@ -33,7 +33,7 @@ fn the_command_line_is_stronger_than_the_environment() {
 }
 
 #[test]
-fn an_outage_lasts_as_long_as_the_strongest_place_says() {
+fn the_strongest_place_sets_the_patience() {
     let environment = Environment { retry_for: Some("2m".into()), ..environment() };
     let nothing = Environment::default();
     let section = |seconds| Section { retry_for: Some(Patience(Duration::from_secs(seconds))), ..Section::default() };
@@ -53,7 +53,7 @@ fn an_outage_lasts_as_long_as_the_strongest_place_says() {
 }
 
 #[test]
-fn catalog_and_cache_have_places_of_their_own_by_default() {
+fn catalog_and_cache_have_default_directories() {
     let at_home = locations(&globals("file:/r"), environment()).unwrap();
     let directories = ["/home/u/.local/state/bygone", "/home/u/.cache/bygone", "/r"].map(PathBuf::from);
     assert_eq!(at_home.directories(), directories);
@@ -65,9 +65,9 @@ fn catalog_and_cache_have_places_of_their_own_by_default() {
 }
 
 #[test]
-fn what_is_missing_is_asked_for_as_a_mistake_in_usage() {
-    let told = locations(&Globals::default(), environment()).unwrap_err();
-    assert!(matches!(&told, Failure::Usage(text) if text.contains("BYGONE_REPO")), "{told}");
+fn a_missing_setting_is_a_usage_error() {
+    let error = locations(&Globals::default(), environment()).unwrap_err();
+    assert!(matches!(&error, Failure::Usage(text) if text.contains("BYGONE_REPO")), "{error}");
     let homeless = locations(&globals("/r"), Environment::default()).unwrap_err();
     assert!(matches!(&homeless, Failure::Usage(text) if text.contains("--catalog-dir")), "{homeless}");
     assert!(locations(&globals("sftp:x"), environment()).is_err());
@@ -76,7 +76,7 @@ fn what_is_missing_is_asked_for_as_a_mistake_in_usage() {
 }
 
 #[test]
-fn an_option_for_the_passphrase_silences_all_its_variables() {
+fn a_passphrase_option_overrides_all_passphrase_variables() {
     let environment = Environment {
         passphrase_file: Some("/file".into()),
         passphrase_command: Some("command".into()),
@@ -93,7 +93,7 @@ fn an_option_for_the_passphrase_silences_all_its_variables() {
 }
 
 #[test]
-fn the_line_is_stronger_than_the_profile_the_profile_than_the_environment_and_that_than_the_defaults() {
+fn command_line_profile_environment_defaults_in_this_order() {
     let scratch = tempfile::tempdir().unwrap();
     fs::create_dir(scratch.path().join("bygone")).unwrap();
     let text = r#"

@@ -135,7 +135,7 @@ impl<'a, 's> Builder<'a, 's> {
         if left.is_some_and(|level| level.state == State::Open)
             && let Some(trail) = &mut self.trail
         {
-            let trouble = |source| Error::Local { doing: "go up from", path: printable(self.walk.path()), source };
+            let trouble = |source| Error::Local { doing: "leave", path: printable(self.walk.path()), source };
             trail.leave().map_err(trouble)?;
         }
         Ok(())
@@ -182,7 +182,7 @@ impl<'a, 's> Builder<'a, 's> {
                 return Ok(State::Failed);
             }
         };
-        let trouble = |source| Error::Local { doing: "remember", path: printable(&path), source };
+        let trouble = |source| Error::Local { doing: "record", path: printable(&path), source };
         let index = self.rest.directories.add(index, entry.name.clone(), &place, meta).map_err(trouble)?;
         if let Some(trail) = &mut self.trail {
             trail.enter(index, Arc::new(place));
@@ -199,7 +199,7 @@ impl<'a, 's> Builder<'a, 's> {
     ) -> Result<(Option<Place>, Option<Box<Meta>>), Failure> {
         let dry_run = self.shared.options.dry_run;
         let name = entry.name.as_bytes();
-        let there = if parent.fresh { None } else { existing::look(parent, name).map_err(target("look at"))? };
+        let there = if parent.fresh { None } else { existing::look(parent, name).map_err(target("inspect"))? };
         let step = existing::judge_directory(there.as_ref(), &entry.meta, self.shared.options)
             .map_err(|reason| target("create")(io::Error::other(reason)))?;
         (self.say)(step, path);

@@ -54,7 +54,7 @@ pub(in crate::restore) fn is_directory(stat: &FileStat) -> bool {
 /// True if what is there is to become what the snapshot has; an error, and why, if that cannot be.
 fn yields(stat: &FileStat, meta: &Meta, options: &Options) -> Result<bool, &'static str> {
     match options.overwrite {
-        None => Err("something of its name appeared in the target during the restore"),
+        None => Err("an entry of the same name appeared in the target during the restore"),
         Some(Overwrite::Never) => Ok(false),
         Some(Overwrite::IfNewer) => Ok(mtime(meta) > (stat.st_mtime, stat.st_mtime_nsec)),
         Some(Overwrite::Always | Overwrite::IfChanged) => Ok(true),
@@ -76,7 +76,7 @@ pub(in crate::restore) fn judge_directory(
         (true, true) => Ok(Step::Adjust),
         (false, true) => Ok(Step::Keep),
         (true, false) => Ok(Step::Replace),
-        (false, false) => Err("something that is no directory is in its place and stays"),
+        (false, false) => Err("an entry that is not a directory is in its place, and stays"),
     }
 }
 
@@ -96,14 +96,14 @@ pub(in crate::restore) fn judge_and_clear(
         return Ok(Verdict::Create);
     }
     let name = entry.name.as_bytes();
-    let Some(stat) = look(place, name).map_err(target("look at"))? else { return Ok(Verdict::Create) };
+    let Some(stat) = look(place, name).map_err(target("inspect"))? else { return Ok(Verdict::Create) };
     let verdict = judge(place, &stat, entry, shared.options)?;
     if verdict == Verdict::Keep || !is_directory(&stat) || shared.options.dry_run {
         return Ok(verdict);
     }
     let removed = clear_directory(place, name, shared.options.delete).map_err(|source| match source.kind() {
         io::ErrorKind::DirectoryNotEmpty => {
-            target("create")(io::Error::other("a directory with content is in its place (--delete removes it)"))
+            target("create")(io::Error::other("a directory that is not empty is in its place (--delete removes it)"))
         }
         _ => target("make room for")(source),
     })?;
@@ -116,7 +116,7 @@ fn judge(place: &Place, stat: &FileStat, entry: &Entry, options: &Options) -> Re
         return Ok(Verdict::Keep);
     }
     let same =
-        options.overwrite == Some(Overwrite::IfChanged) && is_same(place, stat, entry).map_err(target("look at"))?;
+        options.overwrite == Some(Overwrite::IfChanged) && is_same(place, stat, entry).map_err(target("inspect"))?;
     Ok(match (same, stat.st_nlink > 1) {
         (false, _) => Verdict::Replace,
         (true, false) => Verdict::Adjust,

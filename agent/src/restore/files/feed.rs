@@ -89,11 +89,9 @@ pub(in crate::restore) fn verify_all(
             Event::Entry(entry) => push(shared, view, &trail, feeder, entry)?,
             // The restore has told it.
             Event::Unreadable(_) => {}
-            Event::Leave => trail.leave().map_err(|source| Error::Local {
-                doing: "go back up from",
-                path: printable(walk.path()),
-                source,
-            })?,
+            Event::Leave => {
+                trail.leave().map_err(|source| Error::Local { doing: "leave", path: printable(walk.path()), source })?
+            }
         }
     }
     Ok(())

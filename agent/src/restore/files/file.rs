@@ -60,7 +60,7 @@ impl Draft {
         if job.place.inherits {
             drop_inherited_acls(Handle::Open(fd.as_fd()));
         }
-        let stat = fstat(&fd).map_err(target("look at"))?;
+        let stat = fstat(&fd).map_err(target("inspect"))?;
         Ok(Draft { partial, file: File::from(fd), stat })
     }
 
@@ -96,7 +96,7 @@ impl Draft {
         }
         // Private, as set when it was created: what it lacks may be what made it safe to show.
         let kept = self.partial.keep_as_damaged(job.entry.name.as_bytes())?;
-        let detail = format!("what could be read is in {}", printable(&kept));
+        let detail = format!("the readable part is in {}", printable(&kept));
         Ok(Error::corrupt(error, detail))
     }
 }
@@ -125,7 +125,7 @@ pub(in crate::restore) fn restore(
 pub(in crate::restore) fn open_map(view: &View, meta: &Meta, content: &Content) -> Result<FileMap, Failure> {
     let map = view.file(content)?;
     if map.length() != meta.size {
-        let detail = format!("its blocks hold {} bytes, its entry says {}", map.length(), meta.size);
+        let detail = format!("its blocks hold {} bytes, but its entry says {}", map.length(), meta.size);
         return Err(Failure::Damage(Error::corrupt("a file of the snapshot", detail)));
     }
     Ok(map)
@@ -197,7 +197,7 @@ pub(in crate::restore) fn read(shared: &Shared<'_>, map: &FileMap, range: Range<
     let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let bytes = shared.reader.read(map, range.start, length, Verify::Blocks)?;
     if bytes.len() != length {
-        let detail = format!("{length} bytes at {} were asked for, {} came", range.start, bytes.len());
+        let detail = format!("{length} bytes were requested at offset {}, but {} arrived", range.start, bytes.len());
         return Err(Failure::Damage(Error::corrupt("a file of the snapshot", detail)));
     }
     Ok(bytes)

@@ -49,7 +49,7 @@ impl Partial {
     pub(in crate::restore) fn complete(&mut self, job: &Job) -> Result<(), Failure> {
         if self.renamed {
             let (from, to) = (self.name.as_slice(), job.entry.name.as_bytes());
-            renameat(&*self.place, from, &*self.place, to).map_err(target("put the new one in the place of"))?;
+            renameat(&*self.place, from, &*self.place, to).map_err(target("rename the new version over"))?;
         }
         self.complete = true;
         Ok(())

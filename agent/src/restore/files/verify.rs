@@ -102,7 +102,7 @@ fn compare(shared: &Shared<'_>, view: &View, job: &Job, stretch: Option<Stretch>
         return Ok(false);
     }
     if size != meta.size {
-        return Err(differs(format!("it has {size} bytes instead of {}", meta.size)));
+        return Err(differs(format!("its size is {size} instead of {}", meta.size)));
     }
     let stretches = match stretch {
         Some(stretch) => vec![stretch],
@@ -129,7 +129,7 @@ fn compare_data(shared: &Shared<'_>, map: &FileMap, file: &File, range: Range<u6
         file.read_exact_at(&mut found, from).map_err(target("verify"))?;
         if expected != found {
             let same = expected.iter().zip(&found).take_while(|(expected, found)| expected == found).count();
-            return Err(differs(format!("the byte at {} is not that of the snapshot", from + same as u64)));
+            return Err(differs(format!("the byte at offset {} differs from the snapshot", from + same as u64)));
         }
         from = next;
     }
@@ -145,7 +145,7 @@ fn compare_hole(shared: &Shared<'_>, file: &File, range: Range<u64>) -> Result<(
         let mut bytes = vec![0u8; usize::try_from(next - from).unwrap_or(0)];
         file.read_exact_at(&mut bytes, from).map_err(target("verify"))?;
         if bytes.iter().any(|byte| *byte != 0) {
-            return Err(differs(format!("there is data between {from} and {next}, where there was none")));
+            return Err(differs(format!("there is data from offset {from} to {next}, where the snapshot has a hole")));
         }
         offset = next;
     }
