@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bygone_core::repo::{Place, Repository, Secret};
-use bygone_core::store::testing::faulty::{Fault, FaultyStore};
 use bygone_core::store::local::LocalStore;
+use bygone_core::store::testing::faulty::{Fault, FaultyStore};
 use bygone_core::watch::Watch;
 use bygone_tests::program::{PASSPHRASE, Site, wait_until};
 use bygone_tests::tree::{Tree, prose, random};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bygone_core::store::testing::contract::contract;
 use bygone_core::store::s3::{S3Store, Trouble};
+use bygone_core::store::testing::contract::contract;
 use bygone_core::store::{ByteRange, ObjectName, Source, Store};
 use bygone_core::watch::Watch;
 use bygone_tests::fake_s3::faults::FAILURES;

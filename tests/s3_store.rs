@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bygone_core::error::Error;
-use bygone_core::store::testing::contract::contract;
 use bygone_core::store::link::Link;
 use bygone_core::store::retry::{Clock, RetryStore};
 use bygone_core::store::s3::{S3Access, S3Address, S3Keys, S3Store, Trouble};
+use bygone_core::store::testing::contract::contract;
 use bygone_core::store::{ByteRange, ObjectName, Source, Store};
 use bygone_core::watch::Watch;
 use bygone_tests::fake_s3::faults::{BROKEN_BODIES, BROKEN_LISTS, BROKEN_RANGES, ENDLESS_ANSWERS, FAILURES, REFUSALS};

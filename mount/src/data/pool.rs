@@ -33,7 +33,7 @@ use crate::data::ahead::Rules;
 use crate::data::ahead::Streams;
 use crate::lock::lock;
 use crate::lock::wait;
-use crate::tree::failure::Failure;
+use crate::tree::operation_error::Failure;
 
 /// Files and volumes whose streams are followed.
 const STREAMS_KEPT: usize = 1_024;

@@ -36,8 +36,8 @@ use crate::data::ahead::Streams;
 use crate::data::gate::Gate;
 use crate::data::pool::Data;
 use crate::tree::Tree;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
+use crate::tree::operation_error::Failure;
 
 /// The longest file that is pushed.
 pub const FILE_BYTES_MAX: u64 = 128 << 10;

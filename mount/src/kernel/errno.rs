@@ -10,7 +10,7 @@ use fuser::Errno;
 
 use bygone_core::error::Error;
 
-use crate::tree::failure::Failure;
+use crate::tree::operation_error::Failure;
 
 /// The error number for `failure`.
 pub fn errno(failure: &Failure) -> Errno {

@@ -54,7 +54,7 @@ use crate::kernel::errno::errno;
 use crate::kernel::errno::is_trouble;
 use crate::kernel::event::Event;
 use crate::kernel::log::Log;
-use crate::kernel::refused::Refusal;
+use crate::kernel::refused_readers::Refusal;
 use crate::kernel::stats;
 use crate::kernel::stats::Request as Asked;
 use crate::kernel::stats::Stats;
@@ -63,8 +63,8 @@ use crate::tree::Tree;
 use crate::tree::attr::Attr;
 use crate::tree::attr::READ_BYTES;
 use crate::tree::attr::Type;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
+use crate::tree::operation_error::Failure;
 
 /// How long the kernel may keep what never changes.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);

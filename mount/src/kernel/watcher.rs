@@ -29,10 +29,10 @@ use bygone_core::read::View;
 
 use crate::kernel::log::Log;
 use crate::tree::Tree;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
 use crate::tree::listing::Listing;
 use crate::tree::moments::Moment;
+use crate::tree::operation_error::Failure;
 use crate::tree::synthetic;
 
 /// How often the catalog is looked at.

@@ -41,7 +41,7 @@ use crate::data::push;
 use crate::kernel::event::Event;
 use crate::kernel::fuse::Mounted;
 use crate::kernel::log::Log;
-use crate::kernel::refused::Refusal;
+use crate::kernel::refused_readers::Refusal;
 use crate::kernel::stats::Stats;
 use crate::kernel::stats_file::StatsFile;
 use crate::kernel::watcher::Watcher;

@@ -7,7 +7,7 @@ use bygone_cli::exit::Failure;
 use bygone_cli::when::parse_moment;
 use bygone_core::entry::Time;
 
-use crate::kernel::refused::Refusal;
+use crate::kernel::refused_readers::Refusal;
 use crate::program::session::Shown;
 use crate::tree::shape::Filter;
 use crate::tree::shape::Layout;

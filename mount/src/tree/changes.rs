@@ -10,9 +10,9 @@ use bygone_core::limits;
 use bygone_core::read::Difference;
 use bygone_core::read::View;
 
-use crate::tree::failure::Failure;
 use crate::tree::inode::ROOT_PATH;
 use crate::tree::inode::Side;
+use crate::tree::operation_error::Failure;
 
 /// The states of a directory before and after.
 pub type Pair = (Option<NodeId>, Option<NodeId>);

@@ -36,13 +36,13 @@ use crate::tree::changes::shown_of;
 use crate::tree::changes::unknown_path;
 use crate::tree::derived_rows::Made;
 use crate::tree::derived_rows::MadeRow;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
 use crate::tree::inode::ROOT_PATH;
 use crate::tree::inode::Side;
 use crate::tree::listing::Listing;
 use crate::tree::naming::ending;
 use crate::tree::naming::key_of;
+use crate::tree::operation_error::Failure;
 
 /// Names, versions and states that are kept of directories that were looked at.
 const HISTORY_WEIGHT_MAX: usize = 200_000;

@@ -26,9 +26,9 @@ use bygone_core::read::Reader;
 use bygone_core::read::View;
 
 use crate::tree::changes::descend;
-use crate::tree::failure::Failure;
 use crate::tree::listing::Listing;
 use crate::tree::listing::Shown;
+use crate::tree::operation_error::Failure;
 
 /// What all of their names begin with.
 pub const PREFIX: &[u8] = b"user.bygone.";

@@ -17,10 +17,10 @@ use bygone_core::read::Item;
 use bygone_core::read::View;
 
 use crate::caches::recent::Recent;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
 use crate::tree::inode::ROOT_PATH;
 use crate::tree::listing::Listing;
+use crate::tree::operation_error::Failure;
 
 /// How many directories are remembered by their place.
 const FOLDERS_KEPT: usize = 16 << 10;

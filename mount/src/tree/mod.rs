@@ -8,12 +8,12 @@ pub mod changes;
 pub mod derived;
 pub mod derived_rows;
 pub mod facts;
-pub mod failure;
 pub mod folders;
 pub mod inode;
 pub mod listing;
 pub mod moments;
 pub mod naming;
+pub mod operation_error;
 pub mod shape;
 pub mod synthetic;
 mod xattrs;
@@ -37,12 +37,12 @@ use crate::tree::attr::Attr;
 use crate::tree::attr::Type;
 use crate::tree::attr::type_of;
 use crate::tree::derived_rows::MadeRow;
-use crate::tree::failure::Failure;
 use crate::tree::folders::Folder;
 use crate::tree::folders::Folders;
 use crate::tree::inode::Inode;
 use crate::tree::moments::Moment;
 use crate::tree::moments::Views;
+use crate::tree::operation_error::Failure;
 
 /// How many files are remembered with their metadata.
 const FILES_KEPT: usize = 16 << 10;

@@ -30,8 +30,8 @@ use bygone_core::read::View;
 
 use crate::lock::lock;
 use crate::tree::derived::Past;
-use crate::tree::failure::Failure;
 use crate::tree::listing::Listing;
+use crate::tree::operation_error::Failure;
 use crate::tree::shape::Shape;
 
 /// What the catalog as a whole said at one time.

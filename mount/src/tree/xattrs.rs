@@ -7,9 +7,9 @@ use bygone_core::read::View;
 use crate::tree::Tree;
 use crate::tree::facts;
 use crate::tree::facts::Of;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
 use crate::tree::moments::Moment;
+use crate::tree::operation_error::Failure;
 
 /// What the names of the attributes begin with that hold access lists.
 const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
