@@ -13,6 +13,5 @@ mod program;
 #[cfg(test)]
 mod testing;
 mod tree;
-mod trouble;
 
 pub use program::cli::run;

@@ -33,7 +33,7 @@ use crate::data::ahead::Rules;
 use crate::data::ahead::Streams;
 use crate::lock::lock;
 use crate::lock::wait;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// Files and volumes whose streams are followed.
 const STREAMS_KEPT: usize = 1_024;
@@ -46,7 +46,7 @@ const FAR_FILE_BYTES: u64 = 4 << 20;
 const AHEAD_SHARE: u64 = 4;
 
 /// What is called with the bytes read.
-type Answer = Box<dyn FnOnce(Result<Vec<u8>, Failure>) + Send>;
+type Answer = Box<dyn FnOnce(Result<Vec<u8>, OperationError>) + Send>;
 
 /// The pool.
 pub struct Data {
@@ -161,7 +161,7 @@ impl Data {
         map: Arc<FileMap>,
         offset: u64,
         length: usize,
-        answer: impl FnOnce(Result<Vec<u8>, Failure>) + Send + 'static,
+        answer: impl FnOnce(Result<Vec<u8>, OperationError>) + Send + 'static,
     ) {
         let end = offset.saturating_add(length as u64).min(map.length());
         if offset >= end {
@@ -179,8 +179,8 @@ impl Data {
 
 impl Data {
     /// The whole of a small file, in the calling thread, which may wait.
-    pub fn read_all(&self, map: &FileMap) -> Result<Vec<u8>, Failure> {
-        let length = usize::try_from(map.length()).map_err(|_| Failure::Invalid)?;
+    pub fn read_all(&self, map: &FileMap) -> Result<Vec<u8>, OperationError> {
+        let length = usize::try_from(map.length()).map_err(|_| OperationError::Invalid)?;
         Ok(self.shared.reader.read(map, 0, length, Verify::Seals)?)
     }
 
@@ -207,14 +207,15 @@ const SEEK_HOLE: i32 = 4;
 
 impl Data {
     /// The next position from `offset` on with data (or without, by `whence`). The end of a file counts as a hole.
-    pub fn seek(&self, map: &FileMap, offset: i64, whence: i32) -> Result<i64, Failure> {
-        let offset = u64::try_from(offset).ok().filter(|offset| *offset < map.length()).ok_or(Failure::Beyond)?;
+    pub fn seek(&self, map: &FileMap, offset: i64, whence: i32) -> Result<i64, OperationError> {
+        let offset =
+            u64::try_from(offset).ok().filter(|offset| *offset < map.length()).ok_or(OperationError::Beyond)?;
         let position = match whence {
             SEEK_DATA => self.shared.reader.data_from(map, offset)?,
             SEEK_HOLE => self.shared.reader.hole_from(map, offset)?,
-            _ => return Err(Failure::Invalid),
+            _ => return Err(OperationError::Invalid),
         };
-        position.and_then(|position| i64::try_from(position).ok()).ok_or(Failure::Beyond)
+        position.and_then(|position| i64::try_from(position).ok()).ok_or(OperationError::Beyond)
     }
 }
 
@@ -317,8 +318,8 @@ impl Shared {
                     let Demand { map, offset, length, answer } = demand;
                     let read = catch_unwind(AssertUnwindSafe(|| self.reader.read(&map, offset, length, Verify::Seals)));
                     let read = match read {
-                        Ok(read) => read.map_err(Failure::from),
-                        Err(panic) => Err(Failure::defect(&*panic)),
+                        Ok(read) => read.map_err(OperationError::from),
+                        Err(panic) => Err(OperationError::defect(&*panic)),
                     };
                     // An answer that panics leaves the reply to its own drop, which sends an error.
                     let _ = catch_unwind(AssertUnwindSafe(|| answer(read)));

@@ -37,7 +37,7 @@ use crate::data::gate::Gate;
 use crate::data::pool::Data;
 use crate::tree::Tree;
 use crate::tree::inode::Inode;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// The longest file that is pushed.
 pub const FILE_BYTES_MAX: u64 = 128 << 10;
@@ -191,7 +191,7 @@ struct Pusher {
 }
 
 impl Pusher {
-    fn take(&mut self, hint: Hint) -> Result<(), Failure> {
+    fn take(&mut self, hint: Hint) -> Result<(), OperationError> {
         let batch = self.planner.take(hint)?;
         if batch.is_empty() {
             return Ok(());
@@ -216,7 +216,7 @@ impl Pusher {
     }
 
     /// Pushes one file of the newest batch.
-    fn push_next(&mut self) -> Result<(), Failure> {
+    fn push_next(&mut self) -> Result<(), OperationError> {
         let next = self.batches.back_mut().and_then(VecDeque::pop_front);
         let Some((version, map)) = next else {
             self.batches.pop_back();
@@ -233,9 +233,9 @@ impl Pusher {
         self.push(version, &bytes)
     }
 
-    fn push(&self, version: u64, bytes: &[u8]) -> Result<(), Failure> {
+    fn push(&self, version: u64, bytes: &[u8]) -> Result<(), OperationError> {
         let number = Inode::File(version).number()?;
-        self.notifier.store(INodeNo(number), 0, bytes).map_err(|_| Failure::Stale)
+        self.notifier.store(INodeNo(number), 0, bytes).map_err(|_| OperationError::Stale)
     }
 }
 
@@ -244,7 +244,7 @@ impl Planner {
         Planner { tree, directories: Recent::new(DIRECTORIES_KEPT) }
     }
 
-    fn take(&mut self, hint: Hint) -> Result<Batch, Failure> {
+    fn take(&mut self, hint: Hint) -> Result<Batch, OperationError> {
         match hint {
             Hint::Read(version) => self.look_around(version, true, false),
             Hint::Listed { version, needs_marker } => self.look_around(version, false, needs_marker),
@@ -252,7 +252,7 @@ impl Planner {
     }
 
     /// The files that are likely to be read after `version`; that one too unless it was read.
-    fn look_around(&self, version: u64, was_read: bool, needs_marker: bool) -> Result<Batch, Failure> {
+    fn look_around(&self, version: u64, was_read: bool, needs_marker: bool) -> Result<Batch, OperationError> {
         let Some(around) = self.tree.neighbours(version)? else { return Ok(Vec::new()) };
         let place = around.place() as u64;
         let mut streams = self.directories.get(around.node()).unwrap_or_default();

@@ -10,21 +10,21 @@ use fuser::Errno;
 
 use bygone_core::error::Error;
 
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
-/// The error number for `failure`.
-pub fn errno(failure: &Failure) -> Errno {
-    match failure {
-        Failure::Stale => Errno::ESTALE,
-        Failure::NotDirectory => Errno::ENOTDIR,
-        Failure::NotLink | Failure::NotFile | Failure::Invalid => Errno::EINVAL,
-        Failure::NameTooLong => Errno::ENAMETOOLONG,
-        Failure::NoAttribute => Errno::NO_XATTR,
-        Failure::NotSupported => Errno::EOPNOTSUPP,
-        Failure::Range => Errno::ERANGE,
-        Failure::Beyond => Errno::ENXIO,
-        Failure::Defect(_) => Errno::EIO,
-        Failure::Repository(error) => repository_errno(error),
+/// The error number for `error`.
+pub fn errno(error: &OperationError) -> Errno {
+    match error {
+        OperationError::Stale => Errno::ESTALE,
+        OperationError::NotDirectory => Errno::ENOTDIR,
+        OperationError::NotLink | OperationError::NotFile | OperationError::Invalid => Errno::EINVAL,
+        OperationError::NameTooLong => Errno::ENAMETOOLONG,
+        OperationError::NoAttribute => Errno::NO_XATTR,
+        OperationError::NotSupported => Errno::EOPNOTSUPP,
+        OperationError::Range => Errno::ERANGE,
+        OperationError::Beyond => Errno::ENXIO,
+        OperationError::Defect(_) => Errno::EIO,
+        OperationError::Repository(error) => repository_errno(error),
     }
 }
 
@@ -50,20 +50,20 @@ fn repository_errno(error: &Error) -> Errno {
     }
 }
 
-/// True if the failure is trouble that the log should name, not an answer like any other.
-pub fn is_trouble(failure: &Failure) -> bool {
-    match failure {
+/// True if the error is trouble that the log should name, not an answer like any other.
+pub fn belongs_in_log(error: &OperationError) -> bool {
+    match error {
         // Reads end in this way when the mount does.
-        Failure::Repository(Error::Cancelled) => false,
-        Failure::Repository(_) | Failure::Defect(_) => true,
+        OperationError::Repository(Error::Cancelled) => false,
+        OperationError::Repository(_) | OperationError::Defect(_) => true,
         _ => false,
     }
 }
 
-/// What failures have in common that are one cause for the log. A lost volume is one, whichever of its bytes are wanted,
+/// What errors have in common that are one cause for the log. A lost volume is one, whichever of its bytes are wanted,
 /// and so is what forbids to ask the store for any.
-pub fn cause(failure: &Failure) -> String {
-    let Failure::Repository(Error::Store { object, source, .. }) = failure else { return failure.to_string() };
+pub fn cause(error: &OperationError) -> String {
+    let OperationError::Repository(Error::Store { object, source, .. }) = error else { return error.to_string() };
     match source.kind() {
         io::ErrorKind::PermissionDenied => source.to_string(),
         kind => format!("{}: {kind}", object.split(", bytes ").next().unwrap_or_default()),
@@ -86,9 +86,9 @@ mod tests {
             Error::Catalog { path: "catalog.sqlite".into(), detail: "malformed".into() },
             Error::NoRepository { store: "/gone".into() },
         ] {
-            let failure = Failure::from(error);
-            assert_eq!(errno(&failure).code(), Errno::EIO.code(), "{failure}");
-            assert!(is_trouble(&failure));
+            let error = OperationError::from(error);
+            assert_eq!(errno(&error).code(), Errno::EIO.code(), "{error}");
+            assert!(belongs_in_log(&error));
         }
     }
 
@@ -104,29 +104,29 @@ mod tests {
         assert_eq!(refused("data/ab, bytes 0 to 9"), refused("data/cd, bytes 0 to 9"));
         let damaged = |frame: &str| cause(&Error::corrupt("data/ab", frame).into());
         assert_ne!(damaged("frame 1"), damaged("frame 2"));
-        assert!(!is_trouble(&Error::Cancelled.into()));
+        assert!(!belongs_in_log(&Error::Cancelled.into()));
     }
 
     #[test]
     fn no_failure_looks_like_a_missing_name_or_a_missing_operation() {
-        let failures = [
-            Failure::Stale,
-            Failure::NotDirectory,
-            Failure::NotLink,
-            Failure::NotFile,
-            Failure::NameTooLong,
-            Failure::NoAttribute,
-            Failure::NotSupported,
-            Failure::Range,
-            Failure::Beyond,
-            Failure::Invalid,
-            Failure::Defect(String::new()),
+        let errors = [
+            OperationError::Stale,
+            OperationError::NotDirectory,
+            OperationError::NotLink,
+            OperationError::NotFile,
+            OperationError::NameTooLong,
+            OperationError::NoAttribute,
+            OperationError::NotSupported,
+            OperationError::Range,
+            OperationError::Beyond,
+            OperationError::Invalid,
+            OperationError::Defect(String::new()),
             Error::Cancelled.into(),
             Error::NotFound { what: "snapshot".into(), hint: "" }.into(),
         ];
-        for failure in failures {
-            let code = errno(&failure).code();
-            assert!(code != Errno::ENOENT.code() && code != Errno::ENOSYS.code(), "{failure:?}");
+        for error in errors {
+            let code = errno(&error).code();
+            assert!(code != Errno::ENOENT.code() && code != Errno::ENOSYS.code(), "{error:?}");
         }
     }
 }

@@ -49,12 +49,12 @@ use bygone_core::entry::Time;
 
 use crate::data::pool::Data;
 use crate::data::push::Hints;
+use crate::kernel::errno::belongs_in_log;
 use crate::kernel::errno::cause;
 use crate::kernel::errno::errno;
-use crate::kernel::errno::is_trouble;
 use crate::kernel::event::Event;
 use crate::kernel::log::Log;
-use crate::kernel::refused_readers::Refusal;
+use crate::kernel::refused_readers::RefusedReaders;
 use crate::kernel::stats;
 use crate::kernel::stats::Request as Asked;
 use crate::kernel::stats::Stats;
@@ -64,7 +64,7 @@ use crate::tree::attr::Attr;
 use crate::tree::attr::READ_BYTES;
 use crate::tree::attr::Type;
 use crate::tree::inode::Inode;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// How long the kernel may keep what never changes.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
@@ -98,7 +98,7 @@ pub struct Mounted {
     data: Arc<Data>,
     hints: Hints,
     log: Arc<Log>,
-    refusal: Refusal,
+    refused_readers: RefusedReaders,
     stats: Arc<Stats>,
     generation: Generation,
     granted: InitFlags,
@@ -106,7 +106,7 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Serves `tree` but the content that `refusal` refuses, tells `hints` which files are read, the log and the counts
+    /// Serves `tree` but the content that `refused_readers` refuses, tells `hints` which files are read, the log and the counts
     /// what happens, and `ended` when all is over. `generation` is another number for every catalog that numbers inodes
     /// anew.
     pub fn new(
@@ -114,40 +114,40 @@ impl Mounted {
         data: Arc<Data>,
         hints: Hints,
         (log, stats): (Arc<Log>, Arc<Stats>),
-        refusal: Refusal,
+        refused_readers: RefusedReaders,
         generation: u64,
         ended: Sender<Event>,
     ) -> Mounted {
         let (generation, granted) = (Generation(generation), InitFlags::empty());
-        Mounted { tree, data, hints, log, refusal, stats, generation, granted, ended }
+        Mounted { tree, data, hints, log, refused_readers, stats, generation, granted, ended }
     }
 
     /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
-    fn answer<T>(&self, number: INodeNo, work: impl FnOnce(&Tree) -> Result<T, Failure>) -> Result<T, Errno> {
+    fn answer<T>(&self, number: INodeNo, work: impl FnOnce(&Tree) -> Result<T, OperationError>) -> Result<T, Errno> {
         let result = match catch_unwind(AssertUnwindSafe(|| work(&self.tree))) {
             Ok(result) => result,
-            Err(panic) => Err(Failure::defect(&*panic)),
+            Err(panic) => Err(OperationError::defect(&*panic)),
         };
-        result.map_err(|failure| report(&self.tree, &self.log, &self.stats, number.0, "", &failure))
+        result.map_err(|error| report(&self.tree, &self.log, &self.stats, number.0, "", &error))
     }
 }
 
-/// The error number for `failure`, which is written to the log if it is trouble. `what` says what was asked of `number`.
-fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, failure: &Failure) -> Errno {
-    if is_trouble(failure) {
+/// The error number for `error`, which is written to the log if it is trouble. `what` says what was asked of `number`.
+fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, error: &OperationError) -> Errno {
+    if belongs_in_log(error) {
         stats.failed();
         let text = || {
             let path = catch_unwind(AssertUnwindSafe(|| tree.describe(number))).unwrap_or_default();
-            format!("{path}{what}: {failure}")
+            format!("{path}{what}: {error}")
         };
-        match failure {
-            Failure::Repository(error) if error.is_outage() => {
+        match error {
+            OperationError::Repository(error) if error.is_outage() => {
                 log.store_fails(stats.fetched_bytes(), Instant::now(), text);
             }
-            _ => log.once(&cause(failure), text),
+            _ => log.once(&cause(error), text),
         }
     }
-    errno(failure)
+    errno(error)
 }
 
 impl Filesystem for Mounted {
@@ -227,7 +227,7 @@ impl Filesystem for Mounted {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        if self.refusal.refuses(request.pid()) {
+        if self.refused_readers.refuses(request.pid()) {
             return reply.error(Errno::EACCES);
         }
         let waiting = self.stats.asked_to_read();
@@ -245,9 +245,9 @@ impl Filesystem for Mounted {
                     log.store_has_given(stats.fetched_bytes(), Instant::now);
                     waiting.answered(bytes.len());
                 }
-                Err(failure) => {
+                Err(error) => {
                     let what = format!(", {size} bytes at {offset}");
-                    reply.error(report(&tree, &log, &stats, ino.0, &what, &failure));
+                    reply.error(report(&tree, &log, &stats, ino.0, &what, &error));
                 }
             });
             Ok(())
@@ -349,8 +349,8 @@ fn names_ttl(parent: INodeNo) -> Duration {
 }
 
 /// The value if the caller's buffer of `size` bytes holds it; with size 0 the caller asks only how long it is.
-fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>, Failure> {
-    if size != 0 && value.len() > size as usize { Err(Failure::Range) } else { Ok(value) }
+fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>, OperationError> {
+    if size != 0 && value.len() > size as usize { Err(OperationError::Range) } else { Ok(value) }
 }
 
 fn reply_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_buffer_too_small_is_an_error_and_none_at_all_is_a_question() {
-        assert!(matches!(fitting(vec![1, 2], 1), Err(Failure::Range)));
+        assert!(matches!(fitting(vec![1, 2], 1), Err(OperationError::Range)));
         assert_eq!(fitting(vec![1, 2], 2).unwrap(), [1, 2]);
         assert_eq!(fitting(vec![1, 2], 0).unwrap(), [1, 2]);
     }

@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use serde::Deserialize;
 use serde::Serialize;
 
+use bygone_cli::exit::Failure;
 use bygone_cli::output::count;
 use bygone_cli::output::duration;
 use bygone_cli::output::number;
@@ -27,7 +28,6 @@ use bygone_cli::xattrs::xattr_value;
 use bygone_core::read::Reader;
 
 use crate::tree::Tree;
-use crate::trouble::Trouble;
 
 /// Name of the extended attribute that holds the numbers.
 pub const XATTR: &str = "user.bygone.stats";
@@ -225,10 +225,10 @@ impl Report {
     }
 
     /// What the mount at `point` says.
-    pub fn of(point: &Path) -> Result<Report, Trouble> {
+    pub fn of(point: &Path) -> Result<Report, Failure> {
         let shown = point.display();
-        let failed = |error: io::Error| Trouble::Mount(format!("cannot ask the mount at {shown}: {error}"));
-        let none = || Trouble::Mount(format!("no repository is mounted at {shown}"));
+        let failed = |error: io::Error| Failure::Refused(format!("cannot ask the mount at {shown}: {error}"));
+        let none = || Failure::Refused(format!("no repository is mounted at {shown}"));
         let path = fs::canonicalize(point).map_err(failed)?;
         let invalid = |_| failed(io::ErrorKind::InvalidInput.into());
         let path = CString::new(path.as_os_str().as_bytes()).map_err(invalid)?;

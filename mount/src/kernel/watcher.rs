@@ -32,7 +32,7 @@ use crate::tree::Tree;
 use crate::tree::inode::Inode;
 use crate::tree::listing::Listing;
 use crate::tree::moments::Moment;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 use crate::tree::synthetic;
 
 /// How often the catalog is looked at.
@@ -71,7 +71,7 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
     let mut seen = None;
     while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
         let looked = catch_unwind(AssertUnwindSafe(|| look(tree, &mut view, seen)));
-        match looked.unwrap_or_else(|panic| Err(Failure::defect(&*panic))) {
+        match looked.unwrap_or_else(|panic| Err(OperationError::defect(&*panic))) {
             Ok((version, before)) => {
                 seen = Some(version);
                 if tree.ignores_access_lists() {
@@ -87,7 +87,7 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
 }
 
 /// Looks at the catalog: its version, and the moment before if it changed.
-fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>), Failure> {
+fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>), OperationError> {
     tree.views().check_catalog()?;
     // The version stands still while a read transaction is held, like everything else.
     view.renew()?;

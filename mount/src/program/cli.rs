@@ -40,7 +40,6 @@ use crate::program::reading::Reading;
 use crate::program::session::Session;
 use crate::program::signals;
 use crate::program::wanted::Wanted;
-use crate::trouble::Trouble;
 
 /// Name of the log in the catalog directory.
 const LOG_FILE: &str = "mount.log";
@@ -157,7 +156,7 @@ fn complain(text: &str) {
 }
 
 impl Arguments {
-    fn mount(&self, is_fake: bool) -> Result<u8, Trouble> {
+    fn mount(&self, is_fake: bool) -> Result<u8, Failure> {
         // Before anything is opened: see there.
         let descriptor = self.ready_fd.map(announce::take_descriptor).transpose()?;
         if self.stats {
@@ -204,7 +203,7 @@ impl Arguments {
     }
 
     /// Mounts and waits for the end.
-    fn serve(&self, repository: &Repository, point: &Path, way: Way, parent: Option<Parent>) -> Result<u8, Trouble> {
+    fn serve(&self, repository: &Repository, point: &Path, way: Way, parent: Option<Parent>) -> Result<u8, Failure> {
         let Way { options, log, mut announcer, stats_file, watch } = way;
         let log = match (&log, &parent) {
             (Some(path), _) => Log::to_file(path),
@@ -240,13 +239,13 @@ impl Arguments {
         });
         if let Err(failure) = ready {
             session.unmount()?;
-            return Err(failure.into());
+            return Err(failure);
         }
         session.wait(|| announcer.stopping()).map(|()| Exit::Complete.code())
     }
 
     /// Shows the numbers of a mount that is there.
-    fn show_stats(&self) -> Result<u8, Trouble> {
+    fn show_stats(&self) -> Result<u8, Failure> {
         let report = Report::of(&self.mountpoint)?;
         let mut output = Output::new(self.globals.json);
         if self.globals.json {
@@ -273,8 +272,8 @@ impl Arguments {
     }
 }
 
-fn log_trouble(error: io::Error) -> Trouble {
-    Trouble::Mount(format!("cannot open the log: {error}: choose another file with --log"))
+fn log_trouble(error: io::Error) -> Failure {
+    Failure::Refused(format!("cannot open the log: {error}: choose another file with --log"))
 }
 
 #[cfg(test)]

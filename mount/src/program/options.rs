@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_done_or_refused() {
         let parse =
-            |text: &str| Options::parse(text.split(',')).map_err(|trouble| (trouble.exit(), trouble.to_string()));
+            |text: &str| Options::parse(text.split(',')).map_err(|failure| (failure.exit(), failure.to_string()));
         assert_eq!(parse("allow_other,noexec").unwrap(), Options { allow_other: true, noexec: true });
         for refused in ["suid", "dev", "auto_unmount", "uid=5", "max_read=4096", "Allow_other"] {
             let (code, text) = parse(refused).unwrap_err();

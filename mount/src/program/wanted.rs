@@ -7,7 +7,7 @@ use bygone_cli::exit::Failure;
 use bygone_cli::when::parse_moment;
 use bygone_core::entry::Time;
 
-use crate::kernel::refused_readers::Refusal;
+use crate::kernel::refused_readers::RefusedReaders;
 use crate::program::session::Shown;
 use crate::tree::shape::Filter;
 use crate::tree::shape::Layout;
@@ -61,7 +61,7 @@ impl Wanted {
             last: self.last,
         };
         let template = self.time_template.as_deref().map(Template::parse).transpose()?;
-        let refusal = Refusal { everybody: self.no_content, names: self.deny_process.clone() };
-        Ok(Shown { shape: Shape::new(self.layout, template, filter), refusal })
+        let refused_readers = RefusedReaders { everybody: self.no_content, names: self.deny_process.clone() };
+        Ok(Shown { shape: Shape::new(self.layout, template, filter), refused_readers })
     }
 }

@@ -12,7 +12,7 @@ use bygone_core::read::View;
 
 use crate::tree::inode::ROOT_PATH;
 use crate::tree::inode::Side;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// The states of a directory before and after.
 pub type Pair = (Option<NodeId>, Option<NodeId>);
@@ -53,18 +53,18 @@ pub fn is_own_change(difference: &Difference, side: Side) -> bool {
 }
 
 /// The states at `path` of two snapshots with these roots.
-pub fn descend(view: &View, roots: Pair, path: u64) -> Result<Pair, Failure> {
+pub fn descend(view: &View, roots: Pair, path: u64) -> Result<Pair, OperationError> {
     let mut names = Vec::new();
     let mut at = path;
     while at != ROOT_PATH {
-        let (parent, name) = view.path(at)?.ok_or(Failure::Stale)?;
+        let (parent, name) = view.path(at)?.ok_or(OperationError::Stale)?;
         if names.len() > limits::PATH_BYTES_MAX {
             return Err(unknown_path(&name));
         }
         names.push(name);
         at = parent;
     }
-    let step = |node: Option<NodeId>, name: &Name| -> Result<Option<NodeId>, Failure> {
+    let step = |node: Option<NodeId>, name: &Name| -> Result<Option<NodeId>, OperationError> {
         let Some(node) = node else { return Ok(None) };
         let item = view.directory(node)?.find(view, name.as_bytes())?;
         Ok(item.and_then(|item| item.entry.directory()))
@@ -77,12 +77,12 @@ pub fn descend(view: &View, roots: Pair, path: u64) -> Result<Pair, Failure> {
 }
 
 /// The number of the directory `name` in the directory `parent`.
-pub fn path_id(view: &View, parent: u64, name: &Name) -> Result<u64, Failure> {
+pub fn path_id(view: &View, parent: u64, name: &Name) -> Result<u64, OperationError> {
     view.path_id(parent, name)?.ok_or_else(|| unknown_path(name))
 }
 
 /// A directory that has no number, which every one should have.
-pub fn unknown_path(name: &Name) -> Failure {
+pub fn unknown_path(name: &Name) -> OperationError {
     let detail = "the catalog has no number for this directory: run `bygone recover`";
     Error::disagree(Diagnosis::LocalCorrupt, format!("{name:?}"), detail).into()
 }

@@ -42,7 +42,7 @@ use crate::tree::inode::Side;
 use crate::tree::listing::Listing;
 use crate::tree::naming::ending;
 use crate::tree::naming::key_of;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// Names, versions and states that are kept of directories that were looked at.
 const HISTORY_WEIGHT_MAX: usize = 200_000;
@@ -113,7 +113,7 @@ impl Past {
         listing: &Listing,
         inode: Inode,
         row: &MadeRow,
-    ) -> Result<Option<(u64, Name)>, Failure> {
+    ) -> Result<Option<(u64, Name)>, OperationError> {
         Ok(match inode {
             Inode::VersionsOf { path, .. } => {
                 let made = self.made(view, listing, Inode::Versions(path))?;
@@ -127,17 +127,17 @@ impl Past {
     }
 
     /// What is in the directory `inode`; `None` if it is not one that is made here.
-    pub fn made(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Arc<Made>>, Failure> {
+    pub fn made(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Arc<Made>>, OperationError> {
         if let Some(made) = self.made.get(inode) {
             return Ok(Some(made));
         }
         let rows = match inode {
             Inode::Versions(path) => self.versions(view, listing, path)?,
             Inode::VersionsOf { path, .. } => {
-                let made = self.made(view, listing, Inode::Versions(path))?.ok_or(Failure::Stale)?;
-                let name = made.with_inode(inode).ok_or(Failure::Stale)?.name.clone();
-                let history = self.history(view, ALL, path)?.ok_or(Failure::Stale)?;
-                self.versions_of(listing, history.find(name.as_bytes()).ok_or(Failure::Stale)?)?
+                let made = self.made(view, listing, Inode::Versions(path))?.ok_or(OperationError::Stale)?;
+                let name = made.with_inode(inode).ok_or(OperationError::Stale)?.name.clone();
+                let history = self.history(view, ALL, path)?.ok_or(OperationError::Stale)?;
+                self.versions_of(listing, history.find(name.as_bytes()).ok_or(OperationError::Stale)?)?
             }
             Inode::Deleted(path) => self.deleted(view, path)?,
             Inode::Changed { side, snapshot, path } => self.changed(view, listing, side, snapshot, path)?,
@@ -149,21 +149,21 @@ impl Past {
     }
 
     /// Who may look into the directory `inode`, which is made here; `None` if nothing is known of it.
-    pub fn access(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Access>, Failure> {
+    pub fn access(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Access>, OperationError> {
         if let Inode::Versions(ROOT_PATH) | Inode::Deleted(ROOT_PATH) = inode {
             return Ok(self.lines.first().and_then(|line| line.access));
         }
         if let Inode::Changed { snapshot, path: ROOT_PATH, .. } = inode {
             return Ok(listing.numbered(snapshot).map(|shown| Access::of(&shown.snapshot.root_meta)));
         }
-        let parent = self.parent(view, inode)?.ok_or(Failure::Stale)?;
-        let made = self.made(view, listing, parent)?.ok_or(Failure::Stale)?;
-        Ok(made.with_inode(inode).ok_or(Failure::Stale)?.access)
+        let parent = self.parent(view, inode)?.ok_or(OperationError::Stale)?;
+        let made = self.made(view, listing, parent)?.ok_or(OperationError::Stale)?;
+        Ok(made.with_inode(inode).ok_or(OperationError::Stale)?.access)
     }
 
     /// The directory that holds the directory `inode`, which is made here.
-    pub fn parent(&self, view: &View, inode: Inode) -> Result<Option<Inode>, Failure> {
-        let up = |path| Ok::<_, Failure>(view.path(path)?.ok_or(Failure::Stale)?.0);
+    pub fn parent(&self, view: &View, inode: Inode) -> Result<Option<Inode>, OperationError> {
+        let up = |path| Ok::<_, OperationError>(view.path(path)?.ok_or(OperationError::Stale)?.0);
         Ok(match inode {
             Inode::Versions(ROOT_PATH) | Inode::Deleted(ROOT_PATH) => Some(Inode::Root),
             Inode::Versions(path) => Some(Inode::Versions(up(path)?)),
@@ -175,10 +175,10 @@ impl Past {
         })
     }
 
-    fn versions(&self, view: &View, listing: &Listing, path: u64) -> Result<Vec<MadeRow>, Failure> {
+    fn versions(&self, view: &View, listing: &Listing, path: u64) -> Result<Vec<MadeRow>, OperationError> {
         // Before the first snapshot there is a root, and nothing in it.
         let Some(history) = self.history(view, ALL, path)? else {
-            return if path == ROOT_PATH { Ok(Vec::new()) } else { Err(Failure::Stale) };
+            return if path == ROOT_PATH { Ok(Vec::new()) } else { Err(OperationError::Stale) };
         };
         let mut keys = HashSet::new();
         let mut rows = Vec::with_capacity(history.lifetimes.len());
@@ -206,18 +206,18 @@ impl Past {
         Ok(rows)
     }
 
-    fn versions_of(&self, listing: &Listing, lifetime: &Lifetime) -> Result<Vec<MadeRow>, Failure> {
+    fn versions_of(&self, listing: &Listing, lifetime: &Lifetime) -> Result<Vec<MadeRow>, OperationError> {
         let ending = ending(lifetime.name.as_bytes());
         let mut rows = Vec::with_capacity(lifetime.versions.len());
         for (position, version) in &lifetime.versions {
-            let shown = listing.snapshots.get(*position as usize).ok_or(Failure::Stale)?;
-            let name = Name::new(&[shown.name.as_bytes(), ending].concat()).map_err(|_| Failure::NameTooLong)?;
+            let shown = listing.snapshots.get(*position as usize).ok_or(OperationError::Stale)?;
+            let name = Name::new(&[shown.name.as_bytes(), ending].concat()).map_err(|_| OperationError::NameTooLong)?;
             rows.push(MadeRow { name, inode: Inode::File(*version), access: None });
         }
         Ok(rows)
     }
 
-    fn deleted(&self, view: &View, path: u64) -> Result<Vec<MadeRow>, Failure> {
+    fn deleted(&self, view: &View, path: u64) -> Result<Vec<MadeRow>, OperationError> {
         let mut rows: Vec<(MadeRow, usize)> = Vec::new();
         let mut places: HashMap<Name, usize> = HashMap::new();
         for (number, line) in (0u32..).zip(&self.lines).skip(1) {
@@ -250,7 +250,7 @@ impl Past {
     }
 
     /// True if `lifetime` was a directory that the newest snapshot of the line lacks, or something in it.
-    fn lacks_directory(&self, view: &View, line: u32, path: u64, lifetime: &Lifetime) -> Result<bool, Failure> {
+    fn lacks_directory(&self, view: &View, line: u32, path: u64, lifetime: &Lifetime) -> Result<bool, OperationError> {
         match lifetime.directories.as_slice() {
             [] => Ok(false),
             [newest, ..] if newest.position > 0 => Ok(true),
@@ -260,7 +260,7 @@ impl Past {
     }
 
     /// True if something below the directory `path` is not in the newest snapshot of the line any more.
-    fn lacks_below(&self, view: &View, line: u32, path: u64) -> Result<bool, Failure> {
+    fn lacks_below(&self, view: &View, line: u32, path: u64) -> Result<bool, OperationError> {
         if let Some(known) = self.below_line.get((line, path)) {
             return Ok(known);
         }
@@ -300,11 +300,11 @@ impl Past {
         side: Side,
         snapshot: u64,
         path: u64,
-    ) -> Result<Vec<MadeRow>, Failure> {
-        let shown = listing.numbered(snapshot).ok_or(Failure::Stale)?;
+    ) -> Result<Vec<MadeRow>, OperationError> {
+        let shown = listing.numbered(snapshot).ok_or(OperationError::Stale)?;
         let (before, after) = descend(view, (shown.before, Some(shown.snapshot.root)), path)?;
         if before.is_none() && after.is_none() {
-            return Err(Failure::Stale);
+            return Err(OperationError::Stale);
         }
         let mut rows = Vec::new();
         for difference in view.differences(before, after)? {
@@ -337,7 +337,7 @@ impl Past {
     }
 
     /// True if something below two states of the directory `inode` is to be shown on this side.
-    fn changes_below(&self, view: &View, side: Side, inode: Inode, pair: Pair) -> Result<bool, Failure> {
+    fn changes_below(&self, view: &View, side: Side, inode: Inode, pair: Pair) -> Result<bool, OperationError> {
         if let Some(known) = self.below.get(inode) {
             return Ok(known);
         }
@@ -356,7 +356,7 @@ impl Past {
     }
 
     /// What the directory `path` held in the states of a line; `None` if the line never had it.
-    fn history(&self, view: &View, line: u32, path: u64) -> Result<Option<Arc<History>>, Failure> {
+    fn history(&self, view: &View, line: u32, path: u64) -> Result<Option<Arc<History>>, OperationError> {
         let mut names = Vec::new();
         let mut at = path;
         let mut history = loop {
@@ -368,7 +368,7 @@ impl Past {
                 let Some(root) = root else { return Ok(None) };
                 break self.look(view, line, ROOT_PATH, &root.eras)?;
             }
-            let (parent, name) = view.path(at)?.ok_or(Failure::Stale)?;
+            let (parent, name) = view.path(at)?.ok_or(OperationError::Stale)?;
             if names.len() > limits::PATH_BYTES_MAX {
                 return Err(unknown_path(&name));
             }
@@ -384,7 +384,7 @@ impl Past {
         Ok(Some(history))
     }
 
-    fn look(&self, view: &View, line: u32, path: u64, eras: &[Era]) -> Result<Arc<History>, Failure> {
+    fn look(&self, view: &View, line: u32, path: u64, eras: &[Era]) -> Result<Arc<History>, OperationError> {
         let lifetimes = view.history(eras)?;
         let by_name = lifetimes.iter().enumerate().map(|(place, found)| (found.name.clone(), place)).collect();
         let weight = lifetimes.iter().map(|found| 1 + found.directories.len() + found.versions.len()).sum::<usize>();

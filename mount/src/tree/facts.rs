@@ -28,7 +28,7 @@ use bygone_core::read::View;
 use crate::tree::changes::descend;
 use crate::tree::listing::Listing;
 use crate::tree::listing::Shown;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// What all of their names begin with.
 pub const PREFIX: &[u8] = b"user.bygone.";
@@ -48,7 +48,7 @@ pub enum Of<'a> {
 }
 
 /// The value of the attribute `name`.
-pub fn value(view: &View, listing: &Listing, of: &Of<'_>, name: &[u8]) -> Result<Vec<u8>, Failure> {
+pub fn value(view: &View, listing: &Listing, of: &Of<'_>, name: &[u8]) -> Result<Vec<u8>, OperationError> {
     match name.strip_prefix(PREFIX).unwrap_or_default() {
         b"snapshots" => Ok(lines(holders(view, listing, of)?.iter().map(|shown| shown.name.as_str()))),
         b"first_seen" => time_of(holders(view, listing, of)?.first()),
@@ -56,21 +56,21 @@ pub fn value(view: &View, listing: &Listing, of: &Of<'_>, name: &[u8]) -> Result
         b"content_id" => Ok(content_id(content_of(of)?).into_bytes()),
         b"volumes" => Ok(lines(view.stored(content_of(of)?)?.volumes.iter().map(String::as_str))),
         b"stored_bytes" => Ok(view.stored(content_of(of)?)?.bytes.to_string().into_bytes()),
-        _ => Err(Failure::NoAttribute),
+        _ => Err(OperationError::NoAttribute),
     }
 }
 
 /// The value of [`CACHED`] for a file.
-pub fn cached(view: &View, reader: &Reader, of: &Of<'_>) -> Result<Vec<u8>, Failure> {
+pub fn cached(view: &View, reader: &Reader, of: &Of<'_>) -> Result<Vec<u8>, OperationError> {
     let is_kept = reader.is_kept(&view.file(content_of(of)?)?)?;
     Ok(if is_kept { b"yes" } else { b"no".as_slice() }.to_vec())
 }
 
 /// The snapshots that hold it, oldest first.
-fn holders<'a>(view: &View, listing: &'a Listing, of: &Of<'_>) -> Result<Vec<&'a Shown>, Failure> {
+fn holders<'a>(view: &View, listing: &'a Listing, of: &Of<'_>) -> Result<Vec<&'a Shown>, OperationError> {
     let path = match of {
         Of::Directory(path) => *path,
-        Of::File(.., path) => path.ok_or(Failure::NoAttribute)?,
+        Of::File(.., path) => path.ok_or(OperationError::NoAttribute)?,
     };
     let mut known: HashMap<Option<NodeId>, bool> = HashMap::new();
     let mut found = Vec::new();
@@ -89,7 +89,7 @@ fn holders<'a>(view: &View, listing: &'a Listing, of: &Of<'_>) -> Result<Vec<&'a
     Ok(found)
 }
 
-fn holds(view: &View, directory: Option<NodeId>, of: &Of<'_>) -> Result<bool, Failure> {
+fn holds(view: &View, directory: Option<NodeId>, of: &Of<'_>) -> Result<bool, OperationError> {
     let Some(node) = directory else { return Ok(false) };
     Ok(match of {
         Of::Directory(_) => true,
@@ -100,10 +100,10 @@ fn holds(view: &View, directory: Option<NodeId>, of: &Of<'_>) -> Result<bool, Fa
     })
 }
 
-fn content_of<'a>(of: &Of<'a>) -> Result<&'a Content, Failure> {
+fn content_of<'a>(of: &Of<'a>) -> Result<&'a Content, OperationError> {
     match of {
         Of::File(Entry { kind: Kind::File(content), .. }, ..) => Ok(content),
-        _ => Err(Failure::NoAttribute),
+        _ => Err(OperationError::NoAttribute),
     }
 }
 
@@ -119,8 +119,8 @@ fn lines<'a>(names: impl DoubleEndedIterator<Item = &'a str>) -> Vec<u8> {
     names.join("\n").into_bytes()
 }
 
-fn time_of(shown: Option<&&Shown>) -> Result<Vec<u8>, Failure> {
-    shown.map(|shown| utc(shown.snapshot.time).into_bytes()).ok_or(Failure::NoAttribute)
+fn time_of(shown: Option<&&Shown>) -> Result<Vec<u8>, OperationError> {
+    shown.map(|shown| utc(shown.snapshot.time).into_bytes()).ok_or(OperationError::NoAttribute)
 }
 
 /// A name for content as it is kept: the ids in it are keyed, so this tells nobody more than they could read.

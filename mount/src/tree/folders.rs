@@ -20,7 +20,7 @@ use crate::caches::recent::Recent;
 use crate::tree::inode::Inode;
 use crate::tree::inode::ROOT_PATH;
 use crate::tree::listing::Listing;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// How many directories are remembered by their place.
 const FOLDERS_KEPT: usize = 16 << 10;
@@ -63,7 +63,7 @@ impl Default for Folders {
 
 impl Folders {
     /// The entries of the directory `node`.
-    pub fn directory(&self, view: &View, node: NodeId) -> Result<Arc<Directory>, Failure> {
+    pub fn directory(&self, view: &View, node: NodeId) -> Result<Arc<Directory>, OperationError> {
         if let Some(directory) = self.by_node.get(node) {
             return Ok(directory);
         }
@@ -73,9 +73,15 @@ impl Folders {
     }
 
     /// The directory at `path` in `snapshot`.
-    pub fn find(&self, view: &View, listing: &Listing, snapshot: u64, path: u64) -> Result<Arc<Folder>, Failure> {
+    pub fn find(
+        &self,
+        view: &View,
+        listing: &Listing,
+        snapshot: u64,
+        path: u64,
+    ) -> Result<Arc<Folder>, OperationError> {
         // A folder kept from before does not bring a removed snapshot back.
-        let shown = listing.numbered(snapshot).ok_or(Failure::Stale)?;
+        let shown = listing.numbered(snapshot).ok_or(OperationError::Stale)?;
         let mut names = Vec::new();
         let mut at = path;
         let mut folder = loop {
@@ -87,7 +93,7 @@ impl Folders {
                 let (node, meta) = (root.root, root.root_meta.clone());
                 break self.keep(Folder { snapshot, path: ROOT_PATH, parent: 0, node, meta });
             }
-            let (parent, name) = view.path(at)?.ok_or(Failure::Stale)?;
+            let (parent, name) = view.path(at)?.ok_or(OperationError::Stale)?;
             if names.len() > limits::PATH_BYTES_MAX {
                 let detail = "its parents have no end: run `bygone recover`";
                 return Err(Error::disagree(Diagnosis::LocalCorrupt, format!("path {path}"), detail).into());
@@ -96,14 +102,14 @@ impl Folders {
             at = parent;
         };
         for (at, name) in names.into_iter().rev() {
-            let item = self.directory(view, folder.node)?.find(view, name.as_bytes())?.ok_or(Failure::Stale)?;
-            folder = self.remember(&folder, at, &item.entry).ok_or(Failure::Stale)?;
+            let item = self.directory(view, folder.node)?.find(view, name.as_bytes())?.ok_or(OperationError::Stale)?;
+            folder = self.remember(&folder, at, &item.entry).ok_or(OperationError::Stale)?;
         }
         Ok(folder)
     }
 
     /// The directory inside `parent` that `item` is (`None` if it is something else), which is kept.
-    pub fn child(&self, view: &View, parent: &Folder, item: &Item) -> Result<Option<Arc<Folder>>, Failure> {
+    pub fn child(&self, view: &View, parent: &Folder, item: &Item) -> Result<Option<Arc<Folder>>, OperationError> {
         if item.entry.directory().is_none() {
             return Ok(None);
         }

@@ -42,7 +42,7 @@ use crate::tree::folders::Folders;
 use crate::tree::inode::Inode;
 use crate::tree::moments::Moment;
 use crate::tree::moments::Views;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// How many files are remembered with their metadata.
 const FILES_KEPT: usize = 16 << 10;
@@ -113,11 +113,11 @@ impl Tree {
 
     /// What is called `name` in the directory `parent`; `None` if nothing is. The names `.` and `..` are asked for by
     /// NFS, to connect a handle that it kept.
-    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>, Failure> {
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>, OperationError> {
         if name.len() > limits::NAME_BYTES_MAX {
-            return Err(Failure::NameTooLong);
+            return Err(OperationError::NameTooLong);
         }
-        let inode = Inode::decode(parent).ok_or(Failure::Stale)?;
+        let inode = Inode::decode(parent).ok_or(OperationError::Stale)?;
         self.views.with(|view, moment| match (inode, name) {
             (_, b".") => self.attr_of(view, moment, inode).map(Some),
             (_, b"..") => self.attr_of(view, moment, self.parent(view, moment, inode)?).map(Some),
@@ -126,7 +126,7 @@ impl Tree {
                 let Some(item) = self.folders.directory(view, folder.node)?.find(view, name)? else { return Ok(None) };
                 self.attr_of_item(view, &folder, &item).map(Some)
             }
-            (Inode::File(_), _) => Err(Failure::NotDirectory),
+            (Inode::File(_), _) => Err(OperationError::NotDirectory),
             _ => {
                 if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
                     return made.find(name).map(|row| self.attr_of_row(view, moment, inode, row)).transpose();
@@ -138,8 +138,8 @@ impl Tree {
     }
 
     /// The attributes of an inode.
-    pub fn attr(&self, number: u64) -> Result<Attr, Failure> {
-        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
+    pub fn attr(&self, number: u64) -> Result<Attr, OperationError> {
+        let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
         self.views.with(|view, moment| self.attr_of(view, moment, inode))
     }
 
@@ -151,8 +151,8 @@ impl Tree {
         cookie: u64,
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
-    ) -> Result<(), Failure> {
-        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
+    ) -> Result<(), OperationError> {
+        let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
         self.views.with(|view, moment| {
             let parent = || self.parent(view, moment, inode);
             for (ordinal, name) in [".", ".."].into_iter().enumerate().skip(usize::try_from(cookie).unwrap_or(2)) {
@@ -187,7 +187,7 @@ impl Tree {
         mut ordinal: u64,
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), OperationError> {
         let directory = self.folders.directory(view, folder.node)?;
         loop {
             let items = directory.from(view, ordinal, LIST_ITEMS)?;
@@ -219,7 +219,7 @@ impl Tree {
         ordinal: u64,
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), OperationError> {
         if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
             for (place, made) in made.from(ordinal) {
                 let attr = match made.inode {
@@ -239,7 +239,7 @@ impl Tree {
             }
             return Ok(());
         }
-        let children = synthetic::children(&moment.listing, inode).ok_or(Failure::NotDirectory)?;
+        let children = synthetic::children(&moment.listing, inode).ok_or(OperationError::NotDirectory)?;
         for child in children.into_iter().skip_while(|child| child.ordinal < ordinal) {
             let attr = match detail {
                 Detail::Attributes => Some(self.attr_of(view, moment, child.inode)?),
@@ -259,23 +259,23 @@ impl Tree {
     }
 
     /// The target of a symbolic link.
-    pub fn target(&self, number: u64) -> Result<Vec<u8>, Failure> {
-        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
+    pub fn target(&self, number: u64) -> Result<Vec<u8>, OperationError> {
+        let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
         self.views.with(|view, moment| match inode {
             Inode::File(version) => match &self.seen(view, version)?.entry.kind {
                 Kind::Symlink(target) => Ok(target.clone()),
-                _ => Err(Failure::NotLink),
+                _ => Err(OperationError::NotLink),
             },
             Inode::Link(_) | Inode::Latest(_) | Inode::Near(_) | Inode::Beside(_) => {
-                synthetic::target(&moment.listing, inode).map(String::into_bytes).ok_or(Failure::Stale)
+                synthetic::target(&moment.listing, inode).map(String::into_bytes).ok_or(OperationError::Stale)
             }
-            _ => Err(Failure::NotLink),
+            _ => Err(OperationError::NotLink),
         })
     }
 
     /// Where the bytes of the regular file `number` are.
-    pub fn map(&self, number: u64) -> Result<Arc<FileMap>, Failure> {
-        let Some(Inode::File(version)) = Inode::decode(number) else { return Err(Failure::NotFile) };
+    pub fn map(&self, number: u64) -> Result<Arc<FileMap>, OperationError> {
+        let Some(Inode::File(version)) = Inode::decode(number) else { return Err(OperationError::NotFile) };
         let key = (self.views.number(), version);
         if let Some(map) = self.maps.get(key) {
             return Ok(map);
@@ -286,17 +286,21 @@ impl Tree {
                 self.maps.insert(key, Arc::clone(&map));
                 Ok(map)
             }
-            _ => Err(Failure::NotFile),
+            _ => Err(OperationError::NotFile),
         })
     }
 
     /// The entries around a file version: see [`View::neighbours`].
-    pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>, Failure> {
+    pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>, OperationError> {
         self.views.with(|view, _| Ok(view.neighbours(version)?))
     }
 
     /// The version of each of `entries` that is a regular file of 1 to `bytes_max` bytes, and where its bytes are.
-    pub fn small_files(&self, entries: &[(Arc<Entry>, u64)], bytes_max: u64) -> Result<Vec<(u64, FileMap)>, Failure> {
+    pub fn small_files(
+        &self,
+        entries: &[(Arc<Entry>, u64)],
+        bytes_max: u64,
+    ) -> Result<Vec<(u64, FileMap)>, OperationError> {
         self.views.with(|view, _| {
             let mut files = Vec::new();
             for (entry, version) in entries {
@@ -311,7 +315,7 @@ impl Tree {
     }
 
     /// Stored bytes and number of file versions of the whole repository.
-    pub fn totals(&self) -> Result<(u64, u64), Failure> {
+    pub fn totals(&self) -> Result<(u64, u64), OperationError> {
         self.views.with(|view, _| {
             let totals = view.totals()?;
             Ok((totals.bytes_stored, totals.versions))
@@ -325,7 +329,7 @@ impl Tree {
                 moment.listing.numbered(snapshot).map_or_else(|| snapshot.to_string(), |shown| shown.name.clone());
             format!("{}{name}{}", moment.listing.layout.prefix(), printable(&Folders::names(view, path)))
         };
-        let described: Result<String, Failure> = self.views.with(|view, moment| match Inode::decode(number) {
+        let described: Result<String, OperationError> = self.views.with(|view, moment| match Inode::decode(number) {
             Some(Inode::File(version)) => {
                 let seen = self.seen(view, version)?;
                 let name = printable(seen.entry.name.as_bytes());
@@ -335,12 +339,12 @@ impl Tree {
                 })
             }
             Some(Inode::Directory { snapshot, path }) => Ok(place(view, moment, snapshot, path)),
-            _ => Err(Failure::Stale),
+            _ => Err(OperationError::Stale),
         });
         described.unwrap_or_else(|_| format!("inode {number:#x}"))
     }
 
-    fn parent(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Inode, Failure> {
+    fn parent(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Inode, OperationError> {
         match inode {
             Inode::Directory { snapshot, path } => {
                 let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
@@ -349,12 +353,12 @@ impl Tree {
             }
             _ => match moment.past.parent(view, inode)? {
                 Some(parent) => Ok(parent),
-                None => synthetic::parent(inode).ok_or(Failure::NotDirectory),
+                None => synthetic::parent(inode).ok_or(OperationError::NotDirectory),
             },
         }
     }
 
-    fn attr_of(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Attr, Failure> {
+    fn attr_of(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Attr, OperationError> {
         match inode {
             Inode::File(version) => {
                 let seen = self.seen(view, version)?;
@@ -368,11 +372,11 @@ impl Tree {
                 let access = moment.past.access(view, &moment.listing, inode)?;
                 Ok(Attr::of_made_directory(inode.number()?, access, self.owner, moment.listing.changed))
             }
-            _ => synthetic::attr(&moment.listing, inode, self.owner).ok_or(Failure::Stale),
+            _ => synthetic::attr(&moment.listing, inode, self.owner).ok_or(OperationError::Stale),
         }
     }
 
-    fn attr_of_row(&self, view: &View, moment: &Moment, parent: Inode, row: &MadeRow) -> Result<Attr, Failure> {
+    fn attr_of_row(&self, view: &View, moment: &Moment, parent: Inode, row: &MadeRow) -> Result<Attr, OperationError> {
         match row.inode {
             Inode::File(version) => {
                 let seen = self.seen(view, version)?;
@@ -388,7 +392,7 @@ impl Tree {
         }
     }
 
-    fn attr_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<Attr, Failure> {
+    fn attr_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<Attr, OperationError> {
         if let Some(folder) = self.folders.child(view, parent, item)? {
             return Ok(Attr::of_directory(folder.inode().number()?, &folder.meta));
         }
@@ -399,7 +403,7 @@ impl Tree {
         Ok(attr)
     }
 
-    fn number_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<u64, Failure> {
+    fn number_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<u64, OperationError> {
         let inode = match self.folders.child(view, parent, item)? {
             Some(folder) => folder.inode(),
             None => Inode::File(item.version),
@@ -412,9 +416,9 @@ impl Tree {
         view: &View,
         moment: &Moment,
         number: u64,
-        work: impl FnOnce(Option<&Meta>) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        match Inode::decode(number).ok_or(Failure::Stale)? {
+        work: impl FnOnce(Option<&Meta>) -> Result<T, OperationError>,
+    ) -> Result<T, OperationError> {
+        match Inode::decode(number).ok_or(OperationError::Stale)? {
             Inode::File(version) => work(Some(&self.seen(view, version)?.entry.meta)),
             Inode::Directory { snapshot, path } => {
                 work(Some(&self.folders.find(view, &moment.listing, snapshot, path)?.meta))
@@ -423,11 +427,11 @@ impl Tree {
         }
     }
 
-    fn seen(&self, view: &View, version: u64) -> Result<Arc<Seen>, Failure> {
+    fn seen(&self, view: &View, version: u64) -> Result<Arc<Seen>, OperationError> {
         if let Some(seen) = self.files.get(version) {
             return Ok(seen);
         }
-        let entry = view.version(version)?.ok_or(Failure::Stale)?;
+        let entry = view.version(version)?.ok_or(OperationError::Stale)?;
         let seen = Arc::new(Seen { entry, place: None, path: None });
         self.files.insert(version, Arc::clone(&seen));
         Ok(seen)

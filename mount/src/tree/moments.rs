@@ -31,7 +31,7 @@ use bygone_core::read::View;
 use crate::lock::lock;
 use crate::tree::derived::Past;
 use crate::tree::listing::Listing;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 use crate::tree::shape::Shape;
 
 /// What the catalog as a whole said at one time.
@@ -99,8 +99,8 @@ impl Views {
     /// Runs `work` with a view that is at least as new as the moment it gets.
     pub fn with<T>(
         &self,
-        work: impl FnOnce(&View, &Moment) -> std::result::Result<T, Failure>,
-    ) -> std::result::Result<T, Failure> {
+        work: impl FnOnce(&View, &Moment) -> std::result::Result<T, OperationError>,
+    ) -> std::result::Result<T, OperationError> {
         let moment = self.moment();
         let (shown, mut view) = match self.take_idle() {
             Some(idle) => idle,

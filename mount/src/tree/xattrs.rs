@@ -9,7 +9,7 @@ use crate::tree::facts;
 use crate::tree::facts::Of;
 use crate::tree::inode::Inode;
 use crate::tree::moments::Moment;
-use crate::tree::operation_error::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// What the names of the attributes begin with that hold access lists.
 const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
@@ -32,7 +32,7 @@ impl Tree {
 
     /// The value of an extended attribute. A name of `security.` or `system.` that nothing in the repository has is
     /// "not supported": `ls` asks for such names of every file, and stops asking a file system that says so.
-    pub fn xattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, Failure> {
+    pub fn xattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, OperationError> {
         self.views.with(|view, moment| {
             if !moment.xattr_names.contains(name) {
                 if name.starts_with(facts::PREFIX) {
@@ -40,17 +40,21 @@ impl Tree {
                 }
                 let asked_of_all = name.starts_with(b"security.") || name.starts_with(b"system.");
                 let is_needed = name.starts_with(ACCESS_LISTS) && self.enforces_lists.load(Ordering::Relaxed);
-                return Err(if asked_of_all && !is_needed { Failure::NotSupported } else { Failure::NoAttribute });
+                return Err(if asked_of_all && !is_needed {
+                    OperationError::NotSupported
+                } else {
+                    OperationError::NoAttribute
+                });
             }
             self.with_meta(view, moment, number, |meta| {
                 let found = meta.and_then(|meta| meta.xattrs.iter().find(|xattr| xattr.name == name));
-                found.map(|xattr| xattr.value.clone()).ok_or(Failure::NoAttribute)
+                found.map(|xattr| xattr.value.clone()).ok_or(OperationError::NoAttribute)
             })
         })
     }
 
-    fn fact(&self, view: &View, moment: &Moment, number: u64, name: &[u8]) -> Result<Vec<u8>, Failure> {
-        match Inode::decode(number).ok_or(Failure::Stale)? {
+    fn fact(&self, view: &View, moment: &Moment, number: u64, name: &[u8]) -> Result<Vec<u8>, OperationError> {
+        match Inode::decode(number).ok_or(OperationError::Stale)? {
             Inode::File(version) => {
                 let seen = self.seen(view, version)?;
                 let of = Of::File(&seen.entry, version, seen.path);
@@ -62,13 +66,13 @@ impl Tree {
             Inode::Directory { path, .. } | Inode::Versions(path) | Inode::Deleted(path) => {
                 facts::value(view, &moment.listing, &Of::Directory(path), name)
             }
-            _ => Err(Failure::NoAttribute),
+            _ => Err(OperationError::NoAttribute),
         }
     }
 
     /// The names of all extended attributes, each ended by a NUL. None is an empty list and not "not supported", also where
     /// nothing in the repository has any: getfattr takes that for an error.
-    pub fn xattr_names(&self, number: u64) -> Result<Vec<u8>, Failure> {
+    pub fn xattr_names(&self, number: u64) -> Result<Vec<u8>, OperationError> {
         self.views.with(|view, moment| {
             self.with_meta(view, moment, number, |meta| {
                 let mut names = Vec::new();

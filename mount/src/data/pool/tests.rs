@@ -37,7 +37,7 @@ impl Fixture {
         self.tree.lookup(root, name.as_bytes()).unwrap().unwrap().number
     }
 
-    fn begin(&self, name: &str, offset: u64, length: usize) -> mpsc::Receiver<Result<Vec<u8>, Failure>> {
+    fn begin(&self, name: &str, offset: u64, length: usize) -> mpsc::Receiver<Result<Vec<u8>, OperationError>> {
         let (sender, receiver) = mpsc::channel();
         let number = self.number(name);
         let map = self.tree.map(number).unwrap();
@@ -45,7 +45,7 @@ impl Fixture {
         receiver
     }
 
-    fn read(&self, name: &str, offset: u64, length: usize) -> Result<Vec<u8>, Failure> {
+    fn read(&self, name: &str, offset: u64, length: usize) -> Result<Vec<u8>, OperationError> {
         self.begin(name, offset, length).recv_timeout(Duration::from_secs(60)).expect("every read is answered")
     }
 }
@@ -123,12 +123,12 @@ fn reading_on_is_answered_from_memory() {
 fn a_store_that_fails_fails_the_read_and_the_next_try_may_succeed() {
     let fixture = fixture(2);
     fixture.sample.store.fail_at_random(1, 1_000, &[Fault::Before]);
-    let failure = fixture.read("big", 0, 4_096).unwrap_err();
-    assert!(matches!(failure, Failure::Repository(bygone_core::error::Error::Store { .. })), "{failure:?}");
+    let error = fixture.read("big", 0, 4_096).unwrap_err();
+    assert!(matches!(error, OperationError::Repository(bygone_core::error::Error::Store { .. })), "{error:?}");
     fixture.sample.store.heal();
     fixture.sample.store.fail_at_random(1, 1_000, &[Fault::Flip]);
-    let failure = fixture.read("f07", 0, 4_096).unwrap_err();
-    assert!(matches!(failure, Failure::Repository(bygone_core::error::Error::Corrupt { .. })), "{failure:?}");
+    let error = fixture.read("f07", 0, 4_096).unwrap_err();
+    assert!(matches!(error, OperationError::Repository(bygone_core::error::Error::Corrupt { .. })), "{error:?}");
     fixture.sample.store.heal();
     assert!(fixture.read("big", 0, 4_096).unwrap() == noise(1, 4_096));
     assert!(fixture.read("f07", 0, 4_096).unwrap() == noise(9, 4_096));

@@ -175,11 +175,11 @@ fn attributes_that_nobody_has_are_told_apart_from_those_that_this_file_lacks() {
     assert_eq!(tree.xattr(tagged, b"user.colour").unwrap(), b"red");
     assert_eq!(tree.xattr_names(tagged).unwrap(), b"user.colour\0");
     assert_eq!(tree.xattr_names(plain).unwrap(), b"");
-    assert!(matches!(tree.xattr(plain, b"user.colour"), Err(Failure::NoAttribute)));
-    assert!(matches!(tree.xattr(plain, b"user.other"), Err(Failure::NoAttribute)));
-    assert!(matches!(tree.xattr(1, b"user.colour"), Err(Failure::NoAttribute)));
-    assert!(matches!(tree.xattr(tagged, b"security.selinux"), Err(Failure::NotSupported)));
-    assert!(matches!(tree.xattr(1, b"system.posix_acl_access"), Err(Failure::NotSupported)));
+    assert!(matches!(tree.xattr(plain, b"user.colour"), Err(OperationError::NoAttribute)));
+    assert!(matches!(tree.xattr(plain, b"user.other"), Err(OperationError::NoAttribute)));
+    assert!(matches!(tree.xattr(1, b"user.colour"), Err(OperationError::NoAttribute)));
+    assert!(matches!(tree.xattr(tagged, b"security.selinux"), Err(OperationError::NotSupported)));
+    assert!(matches!(tree.xattr(1, b"system.posix_acl_access"), Err(OperationError::NotSupported)));
     let bare = Sample::new();
     bare.backup(1, &[], named(vec![("a", file("a"))]));
     assert_eq!(bare.tree().xattr_names(2).unwrap(), b"", "no attributes at all are an empty list too");
@@ -191,19 +191,19 @@ fn what_is_not_there_or_not_of_that_kind_is_said_so() {
     let same = at(&tree, &format!("{FIRST}/same"));
     let folder = at(&tree, &format!("{FIRST}/d"));
     let gone = Inode::Directory { snapshot: 99, path: 1 }.number().unwrap();
-    assert!(matches!(tree.attr(gone), Err(Failure::Stale)));
-    assert!(matches!(tree.lookup(gone, b"a"), Err(Failure::Stale)));
-    assert!(matches!(tree.attr(Inode::File(99_999).number().unwrap()), Err(Failure::Stale)));
-    assert!(matches!(tree.attr(Inode::Host(99).number().unwrap()), Err(Failure::Stale)));
-    assert!(matches!(tree.attr(Inode::Latest(99).number().unwrap()), Err(Failure::Stale)));
-    assert!(matches!(tree.attr(0), Err(Failure::Stale)));
-    assert!(matches!(tree.lookup(same, b"a"), Err(Failure::NotDirectory)));
-    assert!(matches!(tree.list(same, 0, Detail::Names, |_, _| false), Err(Failure::NotDirectory)));
-    assert!(matches!(tree.target(same), Err(Failure::NotLink)));
-    assert!(matches!(tree.target(folder), Err(Failure::NotLink)));
-    assert!(matches!(tree.map(folder), Err(Failure::NotFile)));
-    assert!(matches!(tree.map(at(&tree, &format!("{FIRST}/link"))), Err(Failure::NotFile)));
-    assert!(matches!(tree.lookup(folder, &[b'n'; 256]), Err(Failure::NameTooLong)));
+    assert!(matches!(tree.attr(gone), Err(OperationError::Stale)));
+    assert!(matches!(tree.lookup(gone, b"a"), Err(OperationError::Stale)));
+    assert!(matches!(tree.attr(Inode::File(99_999).number().unwrap()), Err(OperationError::Stale)));
+    assert!(matches!(tree.attr(Inode::Host(99).number().unwrap()), Err(OperationError::Stale)));
+    assert!(matches!(tree.attr(Inode::Latest(99).number().unwrap()), Err(OperationError::Stale)));
+    assert!(matches!(tree.attr(0), Err(OperationError::Stale)));
+    assert!(matches!(tree.lookup(same, b"a"), Err(OperationError::NotDirectory)));
+    assert!(matches!(tree.list(same, 0, Detail::Names, |_, _| false), Err(OperationError::NotDirectory)));
+    assert!(matches!(tree.target(same), Err(OperationError::NotLink)));
+    assert!(matches!(tree.target(folder), Err(OperationError::NotLink)));
+    assert!(matches!(tree.map(folder), Err(OperationError::NotFile)));
+    assert!(matches!(tree.map(at(&tree, &format!("{FIRST}/link"))), Err(OperationError::NotFile)));
+    assert!(matches!(tree.lookup(folder, &[b'n'; 256]), Err(OperationError::NameTooLong)));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_path_of_a_snapshot_that_lacks_it_is_not_there() {
     sample.backup(300, &[], named(vec![("d", file("a file now"))]));
     let tree = sample.tree();
     let third = Inode::Directory { snapshot: snapshot + 2, path }.number().unwrap();
-    assert!(matches!(tree.attr(third), Err(Failure::Stale)));
+    assert!(matches!(tree.attr(third), Err(OperationError::Stale)));
 }
 
 #[test]
