@@ -8,7 +8,6 @@
 mod caches;
 mod data;
 mod kernel;
-mod lock;
 mod program;
 #[cfg(test)]
 mod testing;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Mutex;
 
-use crate::lock::lock;
+use bygone_core::lock::lock;
 
 /// A bounded map for several threads; values are cheap to clone.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use crate::lock::lock;
+use bygone_core::lock::lock;
 
 /// Most values that are kept, however light.
 const VALUES_MAX: usize = 256;

@@ -7,7 +7,7 @@
 
 use std::sync::Mutex;
 
-use crate::lock::lock;
+use bygone_core::lock::lock;
 
 type Answer = Box<dyn FnOnce() + Send>;
 

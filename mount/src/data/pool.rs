@@ -21,6 +21,8 @@ use std::thread;
 use std::thread::JoinHandle;
 
 use bygone_core::limits;
+use bygone_core::lock::lock;
+use bygone_core::lock::wait;
 use bygone_core::read::FileMap;
 use bygone_core::read::FrameAt;
 use bygone_core::read::RUN_FRAMES_MAX;
@@ -31,8 +33,6 @@ use crate::caches::recent::Recent;
 use crate::data::ahead;
 use crate::data::ahead::Rules;
 use crate::data::ahead::Streams;
-use crate::lock::lock;
-use crate::lock::wait;
 use crate::tree::operation_error::OperationError;
 
 /// Files and volumes whose streams are followed.

@@ -20,9 +20,8 @@ use std::time::Instant;
 use bygone_cli::output::one_line;
 use bygone_cli::settings::now;
 use bygone_cli::time::utc;
+use bygone_core::lock::lock;
 use bygone_core::watch::News;
-
-use crate::lock::lock;
 
 /// Most causes that are told apart.
 const CAUSES_MAX: usize = 4_096;

@@ -25,10 +25,10 @@ use std::sync::atomic::Ordering;
 use bygone_core::entry::Time;
 use bygone_core::error::Error;
 use bygone_core::error::Result;
+use bygone_core::lock::lock;
 use bygone_core::read::Reader;
 use bygone_core::read::View;
 
-use crate::lock::lock;
 use crate::tree::derived::Past;
 use crate::tree::listing::Listing;
 use crate::tree::operation_error::OperationError;
