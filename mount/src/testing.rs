@@ -31,7 +31,7 @@ use bygone_core::write::Piece;
 use bygone_core::write::Writer;
 
 use crate::tree::Tree;
-use crate::tree::moments::Views;
+use crate::tree::moments::Moments;
 use crate::tree::shape::Shape;
 
 /// Metadata with nothing special in it.
@@ -143,14 +143,15 @@ impl Sample {
         Arc::new(Reader::new(&self.repository(), CACHE_BYTES_MAX, Order::Any).unwrap())
     }
 
-    /// Views of its catalog.
-    pub fn views(&self, reader: Arc<Reader>) -> Views {
-        Views::new(reader, self.repository().catalog_path(), self.shape.clone(), 1, Time { secs: 7, nanos: 0 }).unwrap()
+    /// Moments of its catalog.
+    pub fn moments(&self, reader: Arc<Reader>) -> Moments {
+        Moments::new(reader, self.repository().catalog_path(), self.shape.clone(), 1, Time { secs: 7, nanos: 0 })
+            .unwrap()
     }
 
     /// The tree that a fresh mount of it shows.
     pub fn tree(&self) -> Tree {
-        Tree::new(self.views(self.reader()), (0, 0))
+        Tree::new(self.moments(self.reader()), (0, 0))
     }
 }
 

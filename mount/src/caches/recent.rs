@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_used_stays_and_the_rest_goes() {
+    fn used_values_stay_and_the_rest_goes() {
         let recent = Recent::new(8);
         recent.insert(0, "used");
         for key in 1..1_000 {

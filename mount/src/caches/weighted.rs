@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_weight_is_bounded_and_the_last_one_stays() {
+    fn the_weight_is_bounded_and_the_last_value_stays() {
         let kept = Weighted::new(10);
         (0..5).for_each(|key| kept.insert(key, key, 3));
         assert_eq!([0, 1, 2, 3, 4].map(|key| kept.get(key).is_some()), [false, false, true, true, true]);

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_in_order_is_planned_for_once_and_without_gaps() {
+    fn sequential_reads_are_planned_once_and_without_gaps() {
         let mut streams = Streams::default();
         let plans = in_order(&mut streams, &FILE, 0, 128 * KIB, 200);
         let mut expected = 128 * KIB;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_overtake_each_other_stay_one_stream() {
+    fn reordered_requests_stay_one_stream() {
         let mut streams = Streams::default();
         let mut planned = 0;
         for i in [0u64, 2, 1, 3, 5, 4, 6, 8, 7] {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_numbers_is_no_trouble() {
+    fn positions_at_the_end_of_the_range_do_not_overflow() {
         let mut streams = Streams::default();
         for start in [u64::MAX - 1, u64::MAX] {
             let plan = streams.step(&FILE, start..u64::MAX);

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_to_a_closed_gate_passes_when_it_opens() {
+    fn answers_at_a_closed_gate_pass_when_it_opens() {
         let (gate, passed) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
         let pass = || {
             let passed = Arc::clone(&passed);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_held_while_who_opens_the_gate_waits() {
+    fn nothing_is_held_while_the_gates_opener_waits() {
         let (gate, passed) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
         let pass = || {
             let passed = Arc::clone(&passed);

@@ -49,7 +49,7 @@ const AHEAD_SHARE: u64 = 4;
 type Answer = Box<dyn FnOnce(Result<Vec<u8>, OperationError>) + Send>;
 
 /// The pool.
-pub struct Data {
+pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -127,9 +127,9 @@ enum Work {
     Ahead(Vec<FrameAt>),
 }
 
-impl Data {
+impl Pool {
     /// Starts `threads` threads for a reader that keeps up to `cache_bytes_max` decoded bytes.
-    pub fn new(reader: Arc<Reader>, threads: usize, cache_bytes_max: usize) -> io::Result<Data> {
+    pub fn new(reader: Arc<Reader>, threads: usize, cache_bytes_max: usize) -> io::Result<Pool> {
         let mut rules = Guesses::within(cache_bytes_max as u64 / AHEAD_SHARE);
         if reader.frames().is_far() {
             // What is fetched ahead lies in another place than what is decoded ahead.
@@ -144,13 +144,13 @@ impl Data {
             files: Recent::new(STREAMS_KEPT),
             volumes: Recent::new(STREAMS_KEPT),
         });
-        let mut data = Data { shared, workers: Vec::new() };
-        for number in 0..data.shared.workers {
-            let shared = Arc::clone(&data.shared);
+        let mut pool = Pool { shared, workers: Vec::new() };
+        for number in 0..pool.shared.workers {
+            let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new().name(format!("decode-{number}"));
-            data.workers.push(worker.spawn(move || shared.work_on())?);
+            pool.workers.push(worker.spawn(move || shared.work_on())?);
         }
-        Ok(data)
+        Ok(pool)
     }
 
     /// Reads up to `length` bytes at `offset` of the file `number`, fewer only at its end. `answer` is called exactly
@@ -177,7 +177,7 @@ impl Data {
     }
 }
 
-impl Data {
+impl Pool {
     /// The whole of a small file, in the calling thread, which may wait.
     pub fn read_all(&self, map: &FileMap) -> Result<Vec<u8>, OperationError> {
         let length = usize::try_from(map.length()).map_err(|_| OperationError::Invalid)?;
@@ -205,7 +205,7 @@ const SEEK_DATA: i32 = 3;
 /// `lseek`'s question for a hole.
 const SEEK_HOLE: i32 = 4;
 
-impl Data {
+impl Pool {
     /// The next position from `offset` on with data (or without, by `whence`). The end of a file counts as a hole.
     pub fn seek(&self, map: &FileMap, offset: i64, whence: i32) -> Result<i64, OperationError> {
         let offset =
@@ -219,7 +219,7 @@ impl Data {
     }
 }
 
-impl Drop for Data {
+impl Drop for Pool {
     fn drop(&mut self) {
         lock(&self.shared.queues).closed = true;
         self.shared.work.notify_all();

@@ -76,7 +76,7 @@ mod tests {
     use bygone_core::error::Diagnosis;
 
     #[test]
-    fn damage_and_a_failing_store_are_io_errors_whatever_they_look_like() {
+    fn damage_and_store_failures_are_io_errors() {
         let absent = || io::Error::from(io::ErrorKind::NotFound);
         for error in [
             Error::corrupt("data/ab", "frame 3"),
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cause_is_one_whichever_bytes_are_wanted() {
+    fn the_cause_does_not_depend_on_the_bytes_wanted() {
         let store = |object: &str, kind: io::ErrorKind, text: &str| {
             cause(&Error::store("read", object, io::Error::new(kind, text)).into())
         };
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn no_failure_looks_like_a_missing_name_or_a_missing_operation() {
+    fn no_error_looks_like_a_missing_name_or_operation() {
         let errors = [
             OperationError::Stale,
             OperationError::NotDirectory,

@@ -1,7 +1,7 @@
-//! The tree as FUSE asks for it: each operation takes the request apart, asks [`Tree`] or [`Data`], and answers.
+//! The tree as FUSE asks for it: each operation takes the request apart, asks [`Tree`] or [`Pool`], and answers.
 //!
 //! Nothing here waits. Answers about the tree come from the catalog; a read that memory cannot answer is answered later by
-//! the pool of [`Data`]. A panic becomes EIO and a line in the log, because a thread that dies here serves nobody again.
+//! the pool of [`Pool`]. A panic becomes EIO and a line in the log, because a thread that dies here serves nobody again.
 //!
 //! What the kernel may keep: everything inside a snapshot for ever, also that a name is not there, because a snapshot never
 //! changes; the mount's own directories for some seconds, and they are called back when a snapshot comes (see
@@ -47,7 +47,7 @@ use fuser::Request;
 
 use bygone_core::entry::Time;
 
-use crate::data::pool::Data;
+use crate::data::pool::Pool;
 use crate::data::push::Hints;
 use crate::kernel::errno::belongs_in_log;
 use crate::kernel::errno::cause;
@@ -56,7 +56,7 @@ use crate::kernel::event::Event;
 use crate::kernel::log::Log;
 use crate::kernel::refused_readers::RefusedReaders;
 use crate::kernel::stats;
-use crate::kernel::stats::Request as Asked;
+use crate::kernel::stats::Operation;
 use crate::kernel::stats::Stats;
 use crate::tree::Detail;
 use crate::tree::Tree;
@@ -95,7 +95,7 @@ const WISHES: [InitFlags; 8] = [
 /// The file system that fuser serves.
 pub struct Mounted {
     tree: Arc<Tree>,
-    data: Arc<Data>,
+    pool: Arc<Pool>,
     hints: Hints,
     log: Arc<Log>,
     refused_readers: RefusedReaders,
@@ -111,7 +111,7 @@ impl Mounted {
     /// anew.
     pub fn new(
         tree: Arc<Tree>,
-        data: Arc<Data>,
+        pool: Arc<Pool>,
         hints: Hints,
         (log, stats): (Arc<Log>, Arc<Stats>),
         refused_readers: RefusedReaders,
@@ -119,7 +119,7 @@ impl Mounted {
         ended: Sender<Event>,
     ) -> Mounted {
         let (generation, granted) = (Generation(generation), InitFlags::empty());
-        Mounted { tree, data, hints, log, refused_readers, stats, generation, granted, ended }
+        Mounted { tree, pool, hints, log, refused_readers, stats, generation, granted, ended }
     }
 
     /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
@@ -173,7 +173,7 @@ impl Filesystem for Mounted {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.stats.asked(Asked::Lookup);
+        self.stats.count(Operation::Lookup);
         match self.answer(parent, |tree| tree.lookup(parent.0, name.as_bytes())) {
             Ok(Some(attr)) => {
                 reply.entry_with_ttls(&attr_ttl(attr.number), &names_ttl(parent), &file_attr(&attr), self.generation);
@@ -184,7 +184,7 @@ impl Filesystem for Mounted {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.stats.asked(Asked::Getattr);
+        self.stats.count(Operation::Getattr);
         match self.answer(ino, |tree| tree.attr(ino.0)) {
             Ok(attr) => reply.attr(&attr_ttl(ino.0), &file_attr(&attr)),
             Err(errno) => reply.error(errno),
@@ -192,7 +192,7 @@ impl Filesystem for Mounted {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        self.stats.asked(Asked::Readlink);
+        self.stats.count(Operation::Readlink);
         match self.answer(ino, |tree| tree.target(ino.0)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
@@ -200,7 +200,7 @@ impl Filesystem for Mounted {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.stats.asked(Asked::Open);
+        self.stats.count(Operation::Open);
         // "Not implemented" spares the kernel all further calls of open and release, and lets it keep its cache.
         if self.granted.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
             return reply.error(Errno::ENOSYS);
@@ -209,7 +209,7 @@ impl Filesystem for Mounted {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.stats.asked(Asked::Opendir);
+        self.stats.count(Operation::Opendir);
         if self.granted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) {
             return reply.error(Errno::ENOSYS);
         }
@@ -230,7 +230,7 @@ impl Filesystem for Mounted {
         if self.refused_readers.refuses(request.pid()) {
             return reply.error(Errno::EACCES);
         }
-        let waiting = self.stats.asked_to_read();
+        let waiting = self.stats.begin_read();
         let map = match self.answer(ino, |tree| tree.map(ino.0)) {
             Ok(map) => map,
             Err(errno) => return reply.error(errno),
@@ -239,7 +239,7 @@ impl Filesystem for Mounted {
         let (tree, log, stats) = (Arc::clone(&self.tree), Arc::clone(&self.log), Arc::clone(&self.stats));
         // Should this panic, the reply is dropped, and dropping it sends EIO.
         let _ = self.answer(ino, |_| {
-            self.data.read(ino.0, map, offset, size as usize, move |read| match read {
+            self.pool.read(ino.0, map, offset, size as usize, move |read| match read {
                 Ok(bytes) => {
                     reply.data(&bytes);
                     log.store_has_given(stats.fetched_bytes(), Instant::now);
@@ -258,7 +258,7 @@ impl Filesystem for Mounted {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        self.stats.asked(Asked::Readdir);
+        self.stats.count(Operation::Readdir);
         let listed = self.answer(ino, |tree| {
             tree.list(ino.0, offset, Detail::Names, |row, _| {
                 reply.add(INodeNo(row.number), row.cookie, file_type(row.kind), OsStr::from_bytes(row.name))
@@ -273,7 +273,7 @@ impl Filesystem for Mounted {
     }
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        self.stats.asked(Asked::Readdirplus);
+        self.stats.count(Operation::Readdirplus);
         let ttl = names_ttl(ino);
         let mut first_file = None;
         let listed = self.answer(ino, |tree| {
@@ -294,7 +294,7 @@ impl Filesystem for Mounted {
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        self.stats.asked(Asked::Statfs);
+        self.stats.count(Operation::Statfs);
         match self.answer(ino, Tree::totals) {
             Ok((bytes, versions)) => {
                 let blocks = bytes.div_ceil(SPACE_BYTES);
@@ -305,7 +305,7 @@ impl Filesystem for Mounted {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.stats.asked(Asked::Getxattr);
+        self.stats.count(Operation::Getxattr);
         let value = |tree: &Tree| match (ino, name) {
             (INodeNo::ROOT, name) if name == stats::XATTR => Ok(self.stats.value()),
             _ => tree.xattr(ino.0, name.as_bytes()),
@@ -314,13 +314,13 @@ impl Filesystem for Mounted {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.stats.asked(Asked::Listxattr);
+        self.stats.count(Operation::Listxattr);
         reply_xattr(self.answer(ino, |tree| fitting(tree.xattr_names(ino.0)?, size)), size, reply);
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        self.stats.asked(Asked::Lseek);
-        match self.answer(ino, |tree| self.data.seek(&*tree.map(ino.0)?, offset, whence)) {
+        self.stats.count(Operation::Lseek);
+        match self.answer(ino, |tree| self.pool.seek(&*tree.map(ino.0)?, offset, whence)) {
             Ok(position) => reply.offset(position),
             Err(errno) => reply.error(errno),
         }
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_too_small_is_an_error_and_none_at_all_is_a_question() {
+    fn small_buffers_are_errors_and_size_zero_asks_for_the_length() {
         assert!(matches!(fitting(vec![1, 2], 1), Err(OperationError::Range)));
         assert_eq!(fitting(vec![1, 2], 2).unwrap(), [1, 2]);
         assert_eq!(fitting(vec![1, 2], 0).unwrap(), [1, 2]);

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_written_once_and_causes_are_bounded() {
+    fn each_cause_is_logged_once_and_causes_are_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = Log::to_file(&path).unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_goes_and_comes_back_is_two_lines() {
+    fn an_outage_and_its_end_are_two_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = Log::to_file(&path).unwrap();

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_known_by_its_program_and_a_long_name_by_its_beginning() {
+    fn processes_match_by_program_and_long_names_by_prefix() {
         let own = std::env::current_exe().unwrap().file_name().unwrap().to_string_lossy().into_owned();
         let refused_readers =
             |names: &[&str]| RefusedReaders { everybody: false, names: names.iter().map(|n| n.to_string()).collect() };

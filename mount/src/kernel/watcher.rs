@@ -78,7 +78,7 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
                     log.once(UNENFORCED, || UNENFORCED.to_owned());
                 }
                 if let Some(before) = before {
-                    tell(notifier, &before.listing, &tree.views().moment().listing);
+                    call_back(notifier, &before.listing, &tree.moments().moment().listing);
                 }
             }
             Err(error) => log.once(&error.to_string(), || format!("cannot look for new snapshots: {error}")),
@@ -88,19 +88,19 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
 
 /// Looks at the catalog: its version, and the moment before if it changed.
 fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>), OperationError> {
-    tree.views().check_catalog()?;
+    tree.moments().check_catalog()?;
     // The version stands still while a read transaction is held, like everything else.
     view.renew()?;
     let version = view.data_version()?;
     let changed = seen != Some(version);
-    let before = if changed { Some(tree.views().advance(view, now())?) } else { None };
+    let before = if changed { Some(tree.moments().advance(view, now())?) } else { None };
     // Also when nothing changed: a view that stands where it stood keeps the catalog's log from being folded back.
-    tree.views().renew_idle()?;
+    tree.moments().renew_idle()?;
     Ok((version, before))
 }
 
 /// Calls back what the kernel keeps of the mount's own directories where `after` differs from `before`.
-fn tell(notifier: &Notifier, before: &Listing, after: &Listing) {
+fn call_back(notifier: &Notifier, before: &Listing, after: &Listing) {
     // A refusal leaves what the kernel keeps to expire by itself, some seconds later.
     for (parent, name) in changed_names(before, after) {
         if let Ok(number) = parent.number() {
@@ -134,7 +134,7 @@ mod tests {
     use bygone_core::entry::Time;
 
     #[test]
-    fn what_a_new_snapshot_changes_is_called_back_and_nothing_else() {
+    fn only_names_that_a_new_snapshot_changes_are_called_back() {
         let first = || snapshot_row(1, 10, "a", &["x"]);
         let listing = |rows| Listing::new(rows, &Shape::default(), Time::default()).unwrap();
         let before = listing(vec![first()]);

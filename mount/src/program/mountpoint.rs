@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_is_an_empty_directory_apart_from_the_repository() {
+    fn the_mount_point_is_empty_and_outside_the_repository() {
         let dir = tempfile::tempdir().unwrap();
         let make = |name: &str| {
             let path = dir.path().join(name);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_got_the_number_of_a_mount_that_is_gone_is_another_one() {
+    fn a_mount_that_reuses_our_number_is_not_ours() {
         let ours = parse(b"36 35 0:52 / /mnt ro - fuse.bygone /srv/r ro").unwrap();
         let moved = parse(b"36 35 0:52 / /else ro - fuse.bygone /srv/r ro").unwrap();
         assert!(ours.is_same(&ours) && ours.is_same(&moved));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_always_mounted_and_a_fresh_directory_is_not() {
+    fn the_root_is_a_mount_and_a_fresh_directory_is_not() {
         assert!(top(Path::new("/")).unwrap().is_some());
         assert_eq!(top(tempfile::tempdir().unwrap().path()).unwrap(), None);
     }

@@ -37,7 +37,7 @@ use bygone_core::repo::Repository;
 use bygone_core::watch::News;
 use bygone_core::watch::Watch;
 
-use crate::data::pool::Data;
+use crate::data::pool::Pool;
 use crate::data::push;
 use crate::kernel::event::Event;
 use crate::kernel::fuse::Mounted;
@@ -53,7 +53,7 @@ use crate::program::mountpoint::Unmounted;
 use crate::program::options::Options;
 use crate::program::reading::Fetching;
 use crate::tree::Tree;
-use crate::tree::moments::Views;
+use crate::tree::moments::Moments;
 use crate::tree::shape::Layout;
 use crate::tree::shape::Shape;
 
@@ -115,17 +115,17 @@ impl Session {
         let reader = Arc::new(Reader::fetching(repository, cache_bytes_max, Order::Any, fetch_options)?);
         // One for each thread that serves the kernel, one to push, and one for messages.
         let count = serving_threads(cores) + 2;
-        let views = Views::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
+        let moments = Moments::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
-        let tree = Arc::new(Tree::new(views, owner));
+        let tree = Arc::new(Tree::new(moments, owner));
         let stats = Arc::new(Stats::new(Arc::clone(&tree), Arc::clone(&reader), fetched_bytes_max));
         log_outages(&watch, &log, &stats);
-        let data = Data::new(reader, workers(cores, repository), cache_bytes_max).map_err(no_thread)?;
-        let data = Arc::new(data);
+        let pool = Pool::new(reader, workers(cores, repository), cache_bytes_max).map_err(no_thread)?;
+        let pool = Arc::new(pool);
         let (hints, hinted) = push::hints();
         let mounted = Mounted::new(
             Arc::clone(&tree),
-            Arc::clone(&data),
+            Arc::clone(&pool),
             hints,
             (Arc::clone(&log), Arc::clone(&stats)),
             shown.refused_readers,
@@ -154,8 +154,8 @@ impl Session {
             _background: background,
         };
         let watch = || {
-            let view = tree.views().open()?;
-            push::start(Arc::clone(&tree), data, notifier.clone(), hinted).map_err(no_thread)?;
+            let view = tree.moments().open_view()?;
+            push::start(Arc::clone(&tree), pool, notifier.clone(), hinted).map_err(no_thread)?;
             Watcher::start(tree, view, notifier, log).map_err(no_thread)
         };
         match watch() {
@@ -196,7 +196,7 @@ impl Session {
         // The watcher could hold the mount for a moment with what it tells the kernel.
         self.watcher = None;
         let begun = Instant::now();
-        let mut told = false;
+        let mut is_logged = false;
         let mut lazily = false;
         let mut stall = Stall::begin(&self.stats);
         loop {
@@ -210,12 +210,12 @@ impl Session {
                 Unmounted::Covered if lazily => return Err(Failure::Refused(COVERED.to_owned())),
                 Unmounted::Covered | Unmounted::Busy => {}
             }
-            if !told {
+            if !is_logged {
                 self.log.line(&match state {
                     Unmounted::Covered => COVERED.to_owned(),
                     Unmounted::Gone | Unmounted::Busy => self.held(),
                 });
-                told = true;
+                is_logged = true;
             }
             match self.events.recv_timeout(BUSY_PERIOD) {
                 Ok(Event::Ended) => return Ok(()),

@@ -112,7 +112,7 @@ impl Attr {
     }
 
     /// The attributes of a directory that is made of several. One link says that its subdirectories were not counted.
-    pub fn of_made_directory(number: u64, access: Option<Access>, owner: (u32, u32), changed: Time) -> Attr {
+    pub fn of_derived_directory(number: u64, access: Option<Access>, owner: (u32, u32), changed: Time) -> Attr {
         let mode = access.map_or(0o555, |access| access.mode);
         let owner = access.and_then(|access| access.owner).unwrap_or(owner);
         Attr { mode, nlink: 1, ..Attr::of_synthetic_directory(number, 0, owner, changed) }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn space_is_what_is_stored_in_whole_pages_and_holes_take_none() {
+    fn space_counts_whole_pages_and_no_holes() {
         let block = Extent::Block { id: BlockId([0; 32]), length: 5_000 };
         let hole = Extent::Hole { length: 1 << 30 };
         assert_eq!(attr(Kind::File(Content::Inline(vec![])), 0).sectors, 0);

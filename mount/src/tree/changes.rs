@@ -10,15 +10,15 @@ use bygone_core::limits;
 use bygone_core::read::Difference;
 use bygone_core::read::View;
 
+use crate::tree::inode::Change;
 use crate::tree::inode::ROOT_PATH;
-use crate::tree::inode::Side;
 use crate::tree::operation_error::OperationError;
 
 /// The states of a directory before and after.
 pub type Pair = (Option<NodeId>, Option<NodeId>);
 
 /// What a difference shows on one side: a file version, or two states of a directory to go on with.
-pub fn shown_of(difference: &Difference, side: Side) -> (Option<u64>, Option<Pair>) {
+pub fn shown_of(difference: &Difference, change: Change) -> (Option<u64>, Option<Pair>) {
     let directory =
         |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| row.as_ref().and_then(|row| row.0.directory());
     let file = |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| {
@@ -26,30 +26,30 @@ pub fn shown_of(difference: &Difference, side: Side) -> (Option<u64>, Option<Pai
     };
     let (before, after) = (directory(&difference.before), directory(&difference.after));
     let (old, new) = (file(&difference.before), file(&difference.after));
-    match side {
-        Side::Added => (new.filter(|_| old.is_none()), after.map(|after| (before, Some(after)))),
-        Side::Deleted => (old.filter(|_| new.is_none()), before.map(|before| (Some(before), after))),
-        Side::Modified => {
+    match change {
+        Change::Added => (new.filter(|_| old.is_none()), after.map(|after| (before, Some(after)))),
+        Change::Deleted => (old.filter(|_| new.is_none()), before.map(|before| (Some(before), after))),
+        Change::Modified => {
             (new.filter(|_| old.is_some()), before.zip(after).map(|(before, after)| (Some(before), Some(after))))
         }
     }
 }
 
 /// True for a directory that is wholly new, or wholly gone.
-pub fn is_whole(pair: Pair, side: Side) -> bool {
-    match side {
-        Side::Added => pair.0.is_none(),
-        Side::Deleted => pair.1.is_none(),
-        Side::Modified => false,
+pub fn is_whole(pair: Pair, change: Change) -> bool {
+    match change {
+        Change::Added => pair.0.is_none(),
+        Change::Deleted => pair.1.is_none(),
+        Change::Modified => false,
     }
 }
 
 /// True if a directory itself differs, in more than what changes whenever something in it does.
-pub fn is_own_change(difference: &Difference, side: Side) -> bool {
+pub fn is_own_change(difference: &Difference, change: Change) -> bool {
     let (Some((before, _)), Some((after, _))) = (&difference.before, &difference.after) else { return false };
     let same = (before.meta.mode, &before.meta.owner, &before.meta.xattrs, before.meta.flags)
         == (after.meta.mode, &after.meta.owner, &after.meta.xattrs, after.meta.flags);
-    side == Side::Modified && before.directory().is_some() && after.directory().is_some() && !same
+    change == Change::Modified && before.directory().is_some() && after.directory().is_some() && !same
 }
 
 /// The states at `path` of two snapshots with these roots.

@@ -50,7 +50,7 @@ const CHANGED_BIT: u64 = 1 << 59;
 const KEY_BITS: u32 = 32;
 const NAMED_PATH_BITS: u32 = 28;
 const CHANGED_PATH_BITS: u32 = 33;
-const SIDE_SHIFT: u32 = 57;
+const CHANGE_SHIFT: u32 = 57;
 const SNAPSHOT_BITS: u32 = 24;
 const PATH_BITS: u32 = 38;
 const TAG_SHIFT: u32 = 36;
@@ -71,7 +71,7 @@ const TAG_BESIDE: u64 = 9;
 
 /// Which changes a directory of changes shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
+pub enum Change {
     /// What is new.
     Added = 0,
     /// What is different.
@@ -130,7 +130,7 @@ pub enum Inode {
     /// A directory below `changes/<snapshot>/`.
     Changed {
         /// Which changes it shows.
-        side: Side,
+        change: Change,
         /// The snapshot's number in the catalog.
         snapshot: u64,
         /// The path's number in the catalog.
@@ -166,15 +166,15 @@ impl Inode {
             return (path >= ROOT_PATH).then_some(Inode::VersionsOf { path, key });
         }
         if number & CHANGED_BIT != 0 {
-            let side = match number >> SIDE_SHIFT & 3 {
-                0 => Side::Added,
-                1 => Side::Modified,
-                2 => Side::Deleted,
+            let change = match number >> CHANGE_SHIFT & 3 {
+                0 => Change::Added,
+                1 => Change::Modified,
+                2 => Change::Deleted,
                 _ => return None,
             };
             let snapshot = number >> CHANGED_PATH_BITS & ((1 << SNAPSHOT_BITS) - 1);
             let path = number & ((1 << CHANGED_PATH_BITS) - 1);
-            return (path >= ROOT_PATH).then_some(Inode::Changed { side, snapshot, path });
+            return (path >= ROOT_PATH).then_some(Inode::Changed { change, snapshot, path });
         }
         let payload = number & PAYLOAD_MAX;
         let snapshot = || Some(payload).filter(|number| number >> SNAPSHOT_BITS == 0);
@@ -224,9 +224,9 @@ impl Inode {
                     | within(PATH, path, NAMED_PATH_BITS)? << KEY_BITS
                     | within("the key of a name", key, KEY_BITS)?
             }
-            Inode::Changed { side, snapshot, path } => {
+            Inode::Changed { change, snapshot, path } => {
                 CHANGED_BIT
-                    | (side as u64) << SIDE_SHIFT
+                    | (change as u64) << CHANGE_SHIFT
                     | snapshot_number(snapshot)? << CHANGED_PATH_BITS
                     | within(PATH, path, CHANGED_PATH_BITS)?
             }
@@ -257,8 +257,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn any_side() -> impl Strategy<Value = Side> {
-        prop_oneof![Just(Side::Added), Just(Side::Modified), Just(Side::Deleted)]
+    fn any_change() -> impl Strategy<Value = Change> {
+        prop_oneof![Just(Change::Added), Just(Change::Modified), Just(Change::Deleted)]
     }
 
     fn any_inode() -> impl Strategy<Value = Inode> {
@@ -280,8 +280,8 @@ mod tests {
             snapshot().prop_map(Inode::Beside),
             (ROOT_PATH..1 << NAMED_PATH_BITS, 0..1u64 << KEY_BITS)
                 .prop_map(|(path, key)| Inode::VersionsOf { path, key }),
-            (any_side(), snapshot(), ROOT_PATH..1 << CHANGED_PATH_BITS)
-                .prop_map(|(side, snapshot, path)| Inode::Changed { side, snapshot, path }),
+            (any_change(), snapshot(), ROOT_PATH..1 << CHANGED_PATH_BITS)
+                .prop_map(|(change, snapshot, path)| Inode::Changed { change, snapshot, path }),
             (0..=PAYLOAD_MAX).prop_map(Inode::Host),
             (0..=PAYLOAD_MAX).prop_map(Inode::Tag),
             snapshot().prop_map(Inode::Link),
@@ -293,14 +293,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_means_what_it_was_made_from(inode in any_inode()) {
+        fn numbers_decode_to_what_they_encode(inode in any_inode()) {
             let number = inode.number().unwrap();
             prop_assert_eq!(Inode::decode(number), Some(inode));
             prop_assert!(number != 0 && number < 1 << 63, "0 means nothing to FUSE, 2^63 is negative to some programs");
         }
 
         #[test]
-        fn whatever_decodes_has_that_number(number: u64) {
+        fn decoded_numbers_encode_to_themselves(number: u64) {
             if let Some(inode) = Inode::decode(number) {
                 prop_assert_eq!(inode.number().unwrap(), number);
             }
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn parts_that_do_not_fit_are_refused() {
         for inode in [
             Inode::Host(1 << 36),
             Inode::Link(1 << 24),
@@ -323,7 +323,7 @@ mod tests {
             Inode::File(1 << 61),
             Inode::Versions(1 << 36),
             Inode::VersionsOf { path: 1 << 28, key: 0 },
-            Inode::Changed { side: Side::Added, snapshot: 1, path: 1 << 33 },
+            Inode::Changed { change: Change::Added, snapshot: 1, path: 1 << 33 },
         ] {
             assert!(matches!(inode.number(), Err(Error::Limit { .. })), "{inode:?}");
         }

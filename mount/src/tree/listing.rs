@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_keeps_its_name_when_another_of_the_same_second_comes() {
+    fn a_second_snapshot_in_one_second_renames_nothing() {
         let first = || snapshot_row(7, 1_795_391_401, "a", &[]);
         let alone = shown(vec![first()]);
         let both = shown(vec![snapshot_row(8, 1_795_391_401, "a", &[]), first()]);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn any_label_is_a_name_and_two_labels_are_two_names() {
+    fn distinct_labels_become_distinct_valid_names() {
         let labels = ["", ".", "..", "...", "/", "%2F", "%", "a/b", "a%2Fb", "a\nb", "\u{e9}", "\u{85}", "~"];
         let names: HashSet<String> = labels.iter().map(|label| file_name(label)).collect();
         assert_eq!(names.len(), labels.len());
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_number_beyond_24_bits_is_refused() {
+    fn snapshot_numbers_beyond_24_bits_are_refused() {
         assert!(Listing::new(vec![snapshot_row(1 << 24, 0, "a", &[])], &Shape::default(), Time::default()).is_err());
     }
 }

@@ -36,12 +36,12 @@ use crate::caches::recent::Recent;
 use crate::tree::attr::Attr;
 use crate::tree::attr::Type;
 use crate::tree::attr::type_of;
-use crate::tree::derived_rows::MadeRow;
+use crate::tree::derived_rows::DerivedRow;
 use crate::tree::folders::Folder;
 use crate::tree::folders::Folders;
 use crate::tree::inode::Inode;
 use crate::tree::moments::Moment;
-use crate::tree::moments::Views;
+use crate::tree::moments::Moments;
 use crate::tree::operation_error::OperationError;
 
 /// How many files are remembered with their metadata.
@@ -83,7 +83,7 @@ struct Seen {
 
 /// The tree of all snapshots.
 pub struct Tree {
-    views: Views,
+    moments: Moments,
     owner: (u32, u32),
     folders: Folders,
     files: Recent<u64, Arc<Seen>>,
@@ -95,9 +95,9 @@ pub struct Tree {
 
 impl Tree {
     /// A tree whose own directories belong to `owner` (user, group).
-    pub fn new(views: Views, owner: (u32, u32)) -> Tree {
+    pub fn new(moments: Moments, owner: (u32, u32)) -> Tree {
         Tree {
-            views,
+            moments,
             owner,
             folders: Folders::default(),
             files: Recent::new(FILES_KEPT),
@@ -107,8 +107,8 @@ impl Tree {
     }
 
     /// The views that the tree is seen through.
-    pub fn views(&self) -> &Views {
-        &self.views
+    pub fn moments(&self) -> &Moments {
+        &self.moments
     }
 
     /// What is called `name` in the directory `parent`; `None` if nothing is. The names `.` and `..` are asked for by
@@ -118,7 +118,7 @@ impl Tree {
             return Err(OperationError::NameTooLong);
         }
         let inode = Inode::decode(parent).ok_or(OperationError::Stale)?;
-        self.views.with(|view, moment| match (inode, name) {
+        self.moments.with(|view, moment| match (inode, name) {
             (_, b".") => self.attr_of(view, moment, inode).map(Some),
             (_, b"..") => self.attr_of(view, moment, self.parent(view, moment, inode)?).map(Some),
             (Inode::Directory { snapshot, path }, _) => {
@@ -128,8 +128,8 @@ impl Tree {
             }
             (Inode::File(_), _) => Err(OperationError::NotDirectory),
             _ => {
-                if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
-                    return made.find(name).map(|row| self.attr_of_row(view, moment, inode, row)).transpose();
+                if let Some(rows) = moment.derived.rows(view, &moment.listing, inode)? {
+                    return rows.find(name).map(|row| self.attr_of_row(view, moment, inode, row)).transpose();
                 }
                 let child = synthetic::find(&moment.listing, inode, name, now());
                 child.map(|child| self.attr_of(view, moment, child)).transpose()
@@ -140,7 +140,7 @@ impl Tree {
     /// The attributes of an inode.
     pub fn attr(&self, number: u64) -> Result<Attr, OperationError> {
         let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
-        self.views.with(|view, moment| self.attr_of(view, moment, inode))
+        self.moments.with(|view, moment| self.attr_of(view, moment, inode))
     }
 
     /// Tells `add` the lines of the directory `number` after `cookie`, until it says that it has enough. `attr` is
@@ -153,7 +153,7 @@ impl Tree {
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
     ) -> Result<(), OperationError> {
         let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
-        self.views.with(|view, moment| {
+        self.moments.with(|view, moment| {
             let parent = || self.parent(view, moment, inode);
             for (ordinal, name) in [".", ".."].into_iter().enumerate().skip(usize::try_from(cookie).unwrap_or(2)) {
                 let shown = if ordinal == 0 { inode } else { parent()? };
@@ -220,17 +220,17 @@ impl Tree {
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
     ) -> Result<(), OperationError> {
-        if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
-            for (place, made) in made.from(ordinal) {
-                let attr = match made.inode {
-                    Inode::File(_) => Some(self.attr_of_row(view, moment, inode, made)?),
-                    _ if detail == Detail::Attributes => Some(self.attr_of_row(view, moment, inode, made)?),
+        if let Some(rows) = moment.derived.rows(view, &moment.listing, inode)? {
+            for (place, derived) in rows.from(ordinal) {
+                let attr = match derived.inode {
+                    Inode::File(_) => Some(self.attr_of_row(view, moment, inode, derived)?),
+                    _ if detail == Detail::Attributes => Some(self.attr_of_row(view, moment, inode, derived)?),
                     _ => None,
                 };
                 let row = Row {
                     cookie: place + 3,
-                    name: made.name.as_bytes(),
-                    number: made.inode.number()?,
+                    name: derived.name.as_bytes(),
+                    number: derived.inode.number()?,
                     kind: attr.as_ref().map_or(Type::Directory, |attr| attr.kind),
                 };
                 if add(&row, attr.as_ref().filter(|_| detail == Detail::Attributes)) {
@@ -261,7 +261,7 @@ impl Tree {
     /// The target of a symbolic link.
     pub fn target(&self, number: u64) -> Result<Vec<u8>, OperationError> {
         let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
-        self.views.with(|view, moment| match inode {
+        self.moments.with(|view, moment| match inode {
             Inode::File(version) => match &self.seen(view, version)?.entry.kind {
                 Kind::Symlink(target) => Ok(target.clone()),
                 _ => Err(OperationError::NotLink),
@@ -276,11 +276,11 @@ impl Tree {
     /// Where the bytes of the regular file `number` are.
     pub fn map(&self, number: u64) -> Result<Arc<FileMap>, OperationError> {
         let Some(Inode::File(version)) = Inode::decode(number) else { return Err(OperationError::NotFile) };
-        let key = (self.views.number(), version);
+        let key = (self.moments.number(), version);
         if let Some(map) = self.maps.get(key) {
             return Ok(map);
         }
-        self.views.with(|view, _| match &self.seen(view, version)?.entry.kind {
+        self.moments.with(|view, _| match &self.seen(view, version)?.entry.kind {
             Kind::File(content) => {
                 let map = Arc::new(view.file(content)?);
                 self.maps.insert(key, Arc::clone(&map));
@@ -292,7 +292,7 @@ impl Tree {
 
     /// The entries around a file version: see [`View::neighbours`].
     pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>, OperationError> {
-        self.views.with(|view, _| Ok(view.neighbours(version)?))
+        self.moments.with(|view, _| Ok(view.neighbours(version)?))
     }
 
     /// The version of each of `entries` that is a regular file of 1 to `bytes_max` bytes, and where its bytes are.
@@ -301,7 +301,7 @@ impl Tree {
         entries: &[(Arc<Entry>, u64)],
         bytes_max: u64,
     ) -> Result<Vec<(u64, FileMap)>, OperationError> {
-        self.views.with(|view, _| {
+        self.moments.with(|view, _| {
             let mut files = Vec::new();
             for (entry, version) in entries {
                 if let Kind::File(content) = &entry.kind
@@ -316,7 +316,7 @@ impl Tree {
 
     /// Stored bytes and number of file versions of the whole repository.
     pub fn totals(&self) -> Result<(u64, u64), OperationError> {
-        self.views.with(|view, _| {
+        self.moments.with(|view, _| {
             let totals = view.totals()?;
             Ok((totals.bytes_stored, totals.versions))
         })
@@ -329,7 +329,7 @@ impl Tree {
                 moment.listing.numbered(snapshot).map_or_else(|| snapshot.to_string(), |shown| shown.name.clone());
             format!("{}{name}{}", moment.listing.layout.prefix(), printable(&Folders::names(view, path)))
         };
-        let described: Result<String, OperationError> = self.views.with(|view, moment| match Inode::decode(number) {
+        let described: Result<String, OperationError> = self.moments.with(|view, moment| match Inode::decode(number) {
             Some(Inode::File(version)) => {
                 let seen = self.seen(view, version)?;
                 let name = printable(seen.entry.name.as_bytes());
@@ -351,7 +351,7 @@ impl Tree {
                 let parent = Inode::Directory { snapshot, path: folder.parent };
                 Ok(if folder.parent == 0 { moment.listing.home() } else { parent })
             }
-            _ => match moment.past.parent(view, inode)? {
+            _ => match moment.derived.parent(view, inode)? {
                 Some(parent) => Ok(parent),
                 None => synthetic::parent(inode).ok_or(OperationError::NotDirectory),
             },
@@ -369,18 +369,24 @@ impl Tree {
                 Ok(Attr::of_directory(inode.number()?, &folder.meta))
             }
             Inode::Versions(_) | Inode::VersionsOf { .. } | Inode::Deleted(_) | Inode::Changed { .. } => {
-                let access = moment.past.access(view, &moment.listing, inode)?;
-                Ok(Attr::of_made_directory(inode.number()?, access, self.owner, moment.listing.changed))
+                let access = moment.derived.access(view, &moment.listing, inode)?;
+                Ok(Attr::of_derived_directory(inode.number()?, access, self.owner, moment.listing.changed))
             }
             _ => synthetic::attr(&moment.listing, inode, self.owner).ok_or(OperationError::Stale),
         }
     }
 
-    fn attr_of_row(&self, view: &View, moment: &Moment, parent: Inode, row: &MadeRow) -> Result<Attr, OperationError> {
+    fn attr_of_row(
+        &self,
+        view: &View,
+        moment: &Moment,
+        parent: Inode,
+        row: &DerivedRow,
+    ) -> Result<Attr, OperationError> {
         match row.inode {
             Inode::File(version) => {
                 let seen = self.seen(view, version)?;
-                if let Some((path, name)) = moment.past.origin(view, &moment.listing, parent, row)?
+                if let Some((path, name)) = moment.derived.origin(view, &moment.listing, parent, row)?
                     && (seen.path != Some(path) || seen.entry.name != name)
                 {
                     let entry = Arc::new(Entry { name, ..Entry::clone(&seen.entry) });
@@ -388,7 +394,7 @@ impl Tree {
                 }
                 self.attr_of(view, moment, row.inode)
             }
-            inode => Ok(Attr::of_made_directory(inode.number()?, row.access, self.owner, moment.listing.changed)),
+            inode => Ok(Attr::of_derived_directory(inode.number()?, row.access, self.owner, moment.listing.changed)),
         }
     }
 

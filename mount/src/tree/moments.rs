@@ -29,7 +29,7 @@ use bygone_core::lock::lock;
 use bygone_core::read::Reader;
 use bygone_core::read::View;
 
-use crate::tree::derived::Past;
+use crate::tree::derived::Derived;
 use crate::tree::listing::Listing;
 use crate::tree::operation_error::OperationError;
 use crate::tree::shape::Shape;
@@ -40,13 +40,13 @@ pub struct Moment {
     /// All snapshots.
     pub listing: Listing,
     /// The directories that are made of several snapshots.
-    pub past: Arc<Past>,
+    pub derived: Arc<Derived>,
     /// The names of all extended attributes of all entries.
     pub xattr_names: HashSet<Vec<u8>>,
 }
 
 /// Gives each operation a view of its own.
-pub struct Views {
+pub struct Moments {
     reader: Arc<Reader>,
     catalog: PathBuf,
     shape: Shape,
@@ -59,17 +59,17 @@ pub struct Views {
     kept: usize,
 }
 
-impl Views {
+impl Moments {
     /// Looks at the catalog as it is now, with `count` views that are ready for use. `catalog` is its file, and `shape`
     /// says what is shown of it.
-    pub fn new(reader: Arc<Reader>, catalog: PathBuf, shape: Shape, count: usize, now: Time) -> Result<Views> {
+    pub fn new(reader: Arc<Reader>, catalog: PathBuf, shape: Shape, count: usize, now: Time) -> Result<Moments> {
         let file = file_of(&catalog)?;
         let views = (0..count.max(1)).map(|_| reader.view()).collect::<Result<Vec<_>>>()?;
         let Some(view) = views.first() else { return Err(rebuilt(&catalog)) };
         let moment = Mutex::new(Arc::new(look(view, &shape, now)?));
         let idle = Mutex::new(views.into_iter().map(|view| (0, view)).collect());
         let kept = count.max(1);
-        let views = Views { reader, catalog, shape, file, number: AtomicU64::new(0), moment, idle, kept };
+        let views = Moments { reader, catalog, shape, file, number: AtomicU64::new(0), moment, idle, kept };
         views.check_catalog()?;
         Ok(views)
     }
@@ -80,7 +80,7 @@ impl Views {
     }
 
     /// One more view of the same catalog.
-    pub fn open(&self) -> Result<View> {
+    pub fn open_view(&self) -> Result<View> {
         let view = self.reader.view()?;
         self.check_catalog()?;
         Ok(view)
@@ -104,7 +104,7 @@ impl Views {
         let moment = self.moment();
         let (shown, mut view) = match self.take_idle() {
             Some(idle) => idle,
-            None => (self.number(), self.open()?),
+            None => (self.number(), self.open_view()?),
         };
         let number = self.number();
         if shown != number {
@@ -130,7 +130,7 @@ impl Views {
         let before = self.moment();
         if before.listing.shows_the_same(&moment.listing) {
             moment.listing.changed = before.listing.changed;
-            moment.past = Arc::clone(&before.past);
+            moment.derived = Arc::clone(&before.derived);
         }
         let moment = Arc::new(moment);
         Ok(std::mem::replace(&mut lock(&self.moment), moment))
@@ -173,8 +173,8 @@ fn rebuilt(catalog: &Path) -> Error {
 
 fn look(view: &View, shape: &Shape, now: Time) -> Result<Moment> {
     let listing = Listing::new(view.snapshots()?, shape, now)?;
-    let past = Arc::new(Past::new(&listing));
-    Ok(Moment { listing, past, xattr_names: view.xattr_names()?.into_iter().collect() })
+    let derived = Arc::new(Derived::new(&listing));
+    Ok(Moment { listing, derived, xattr_names: view.xattr_names()?.into_iter().collect() })
 }
 
 #[cfg(test)]
@@ -183,10 +183,10 @@ mod tests {
     use crate::testing::Sample;
 
     #[test]
-    fn views_do_not_become_more_while_they_are_renewed_and_used() {
+    fn renewal_and_use_keep_the_number_of_views() {
         let sample = Sample::new();
         sample.backup(100, &[], Vec::new());
-        let views = sample.views(sample.reader());
+        let views = sample.moments(sample.reader());
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {

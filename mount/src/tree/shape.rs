@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_fits_everything_that_was_asked_for() {
+    fn snapshots_must_match_every_filter() {
         let mut rows = vec![
             snapshot_row(1, 10, "a", &["x"]),
             snapshot_row(2, 20, "b", &["x", "y"]),

@@ -7,9 +7,9 @@ use bygone_core::entry::Time;
 
 use crate::tree::attr::Attr;
 use crate::tree::attr::Type;
+use crate::tree::inode::Change;
 use crate::tree::inode::Inode;
 use crate::tree::inode::ROOT_PATH;
-use crate::tree::inode::Side;
 use crate::tree::listing::Group;
 use crate::tree::listing::Listing;
 use crate::tree::listing::Shown;
@@ -43,7 +43,8 @@ fn top(layout: Layout) -> &'static [(&'static str, Inode)] {
 }
 
 /// The three directories of `changes/<snapshot>/`.
-const SIDES: [(&str, Side); 3] = [("added", Side::Added), ("modified", Side::Modified), ("deleted", Side::Deleted)];
+const CHANGE_DIRECTORIES: [(&str, Change); 3] =
+    [("added", Change::Added), ("modified", Change::Modified), ("deleted", Change::Deleted)];
 
 /// What `inode` is.
 pub fn kind(inode: Inode) -> Type {
@@ -105,7 +106,7 @@ pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>
         Inode::Snapshots | Inode::ZfsSnapshots => of_each(&root_of),
         Inode::Zfs => fixed(&[("snapshot", Inode::ZfsSnapshots)]),
         Inode::Changes => of_each(&|shown| Inode::ChangesOf(shown.number)),
-        Inode::ChangesOf(snapshot) => sides(listing.numbered(snapshot)?),
+        Inode::ChangesOf(snapshot) => changes_of(listing.numbered(snapshot)?),
         Inode::Ids => {
             let child = |shown: &Shown| Child {
                 ordinal: shown.number,
@@ -140,13 +141,13 @@ pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>
 }
 
 /// What is in the directory of the changes of a snapshot.
-fn sides(shown: &Shown) -> Vec<Child<'static>> {
-    let child = |((name, side), ordinal)| Child {
+fn changes_of(shown: &Shown) -> Vec<Child<'static>> {
+    let child = |((name, change), ordinal)| Child {
         ordinal,
         name: Cow::from(name),
-        inode: Inode::Changed { side, snapshot: shown.number, path: ROOT_PATH },
+        inode: Inode::Changed { change, snapshot: shown.number, path: ROOT_PATH },
     };
-    SIDES.into_iter().zip(FIRST..).map(child).collect()
+    CHANGE_DIRECTORIES.into_iter().zip(FIRST..).map(child).collect()
 }
 
 /// What is called `name` in the directory `inode`.
@@ -254,7 +255,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reader_goes_on_where_it_was_while_snapshots_come_and_go(
+        fn readers_resume_while_snapshots_come_and_go(
             before in prop::collection::btree_set(1_u64..100, 0..20),
             after in prop::collection::btree_set(1_u64..100, 0..20),
             read in 0_usize..25,

@@ -17,7 +17,7 @@ const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
 impl Tree {
     /// True if anything in the repository has an access list.
     pub fn has_access_lists(&self) -> bool {
-        self.views.moment().xattr_names.iter().any(|name| name.starts_with(ACCESS_LISTS))
+        self.moments.moment().xattr_names.iter().any(|name| name.starts_with(ACCESS_LISTS))
     }
 
     /// From now on the kernel enforces access lists.
@@ -33,7 +33,7 @@ impl Tree {
     /// The value of an extended attribute. A name of `security.` or `system.` that nothing in the repository has is
     /// "not supported": `ls` asks for such names of every file, and stops asking a file system that says so.
     pub fn xattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, OperationError> {
-        self.views.with(|view, moment| {
+        self.moments.with(|view, moment| {
             if !moment.xattr_names.contains(name) {
                 if name.starts_with(facts::PREFIX) {
                     return self.fact(view, moment, number, name);
@@ -59,7 +59,7 @@ impl Tree {
                 let seen = self.seen(view, version)?;
                 let of = Of::File(&seen.entry, version, seen.path);
                 if name == facts::CACHED {
-                    return facts::cached(view, self.views.reader(), &of);
+                    return facts::cached(view, self.moments.reader(), &of);
                 }
                 facts::value(view, &moment.listing, &of, name)
             }
@@ -73,7 +73,7 @@ impl Tree {
     /// The names of all extended attributes, each ended by a NUL. None is an empty list and not "not supported", also where
     /// nothing in the repository has any: getfattr takes that for an error.
     pub fn xattr_names(&self, number: u64) -> Result<Vec<u8>, OperationError> {
-        self.views.with(|view, moment| {
+        self.moments.with(|view, moment| {
             self.with_meta(view, moment, number, |meta| {
                 let mut names = Vec::new();
                 for xattr in meta.map(|meta| meta.xattrs.as_slice()).unwrap_or_default() {

@@ -84,7 +84,7 @@ fn versions_has_each_distinct_version_of_each_file() {
 }
 
 #[test]
-fn who_is_listing_when_a_snapshot_comes_meets_no_name_twice_and_misses_none() {
+fn listing_during_a_new_snapshot_repeats_and_skips_nothing() {
     let sample = Sample::new();
     let files = |range: std::ops::Range<u32>| {
         named(range.map(|n| (&*format!("f{n:02}").leak(), file("x"))).collect::<Vec<(&str, _)>>())
@@ -113,7 +113,7 @@ fn who_is_listing_when_a_snapshot_comes_meets_no_name_twice_and_misses_none() {
 }
 
 #[test]
-fn deleted_has_the_last_copy_of_what_has_gone_and_nothing_else() {
+fn deleted_has_the_last_copies_of_vanished_files_only() {
     let tree = history().tree();
     // `both.d` is a file now, so what the directory held has gone.
     let wanted = ["both.d/", "both.d/in", "gone/", "gone/a", "gone/b/", "gone/b/c", "report.pdf"];
@@ -152,7 +152,7 @@ fn at_a_time_is_the_newest_snapshot_not_later() {
 }
 
 #[test]
-fn layouts_and_filters_show_what_was_asked_for() {
+fn layouts_and_filters_show_what_was_requested() {
     let mut sample = history();
     let mut top = |layout: Layout, filter: Filter| {
         sample.shape = Shape::new(layout, None, filter);
@@ -180,7 +180,7 @@ fn layouts_and_filters_show_what_was_asked_for() {
 }
 
 #[test]
-fn numbers_of_what_is_made_need_no_memory() {
+fn numbers_of_derived_directories_need_no_memory() {
     let sample = history();
     let tree = sample.tree();
     for directory in directories(&tree, 1) {
@@ -203,7 +203,7 @@ fn no_directory_is_in_two_places() {
 }
 
 #[test]
-fn what_was_closed_once_stays_closed() {
+fn access_denied_once_stays_denied() {
     use bygone_core::read::Access;
     let access = |owner, mode| Access { owner, mode };
     let (alice, bob) = (Some((1, 1)), Some((2, 1)));
@@ -216,7 +216,7 @@ fn what_was_closed_once_stays_closed() {
 }
 
 #[test]
-fn facts_are_told_to_who_asks_and_never_listed() {
+fn facts_are_readable_by_name_and_never_listed() {
     let tree = history().tree();
     let fact = |path: &str, name: &str| {
         let value = tree.xattr(at(&tree, path), format!("user.bygone.{name}").as_bytes());
@@ -239,7 +239,7 @@ fn facts_are_told_to_who_asks_and_never_listed() {
 }
 
 #[test]
-fn what_a_file_takes_in_the_store_is_known() {
+fn a_file_knows_its_volumes_and_stored_bytes() {
     let tree = two_snapshots().tree();
     let same = at(&tree, "latest").max(1);
     assert!(tree.xattr(same, b"user.bygone.volumes").is_err(), "a link has no content");

@@ -85,7 +85,7 @@ const FIRST: &str = "snapshots/1970-01-01T00-01-40Z";
 const SECOND: &str = "snapshots/1970-01-01T00-03-20Z";
 
 #[test]
-fn a_listing_says_what_lookup_and_attributes_say_and_goes_on_anywhere() {
+fn listings_agree_with_lookup_and_resume_anywhere() {
     let sample = two_snapshots();
     let tree = sample.tree();
     for directory in directories(&tree, 1) {
@@ -127,7 +127,7 @@ fn numbers_need_no_memory_and_outlive_the_mount() {
 }
 
 #[test]
-fn an_unchanged_file_is_one_inode_in_all_snapshots_and_a_directory_never_is() {
+fn unchanged_files_share_an_inode_and_directories_do_not() {
     let tree = two_snapshots().tree();
     let pair = |path: &str| (at(&tree, &format!("{FIRST}/{path}")), at(&tree, &format!("{SECOND}/{path}")));
     for path in ["same", "d/e/f", "link", "many/0500"] {
@@ -169,7 +169,7 @@ fn an_empty_repository_shows_empty_directories_and_no_latest() {
 }
 
 #[test]
-fn attributes_that_nobody_has_are_told_apart_from_those_that_this_file_lacks() {
+fn unknown_attributes_differ_from_absent_ones() {
     let tree = two_snapshots().tree();
     let (tagged, plain) = (at(&tree, &format!("{FIRST}/tagged")), at(&tree, &format!("{FIRST}/same")));
     assert_eq!(tree.xattr(tagged, b"user.colour").unwrap(), b"red");
@@ -186,7 +186,7 @@ fn attributes_that_nobody_has_are_told_apart_from_those_that_this_file_lacks() {
 }
 
 #[test]
-fn what_is_not_there_or_not_of_that_kind_is_said_so() {
+fn wrong_kinds_and_stale_numbers_have_their_errors() {
     let tree = two_snapshots().tree();
     let same = at(&tree, &format!("{FIRST}/same"));
     let folder = at(&tree, &format!("{FIRST}/d"));
@@ -207,7 +207,7 @@ fn what_is_not_there_or_not_of_that_kind_is_said_so() {
 }
 
 #[test]
-fn a_path_of_a_snapshot_that_lacks_it_is_not_there() {
+fn a_path_that_a_snapshot_lacks_is_stale() {
     let tree = two_snapshots().tree();
     let Some(Inode::Directory { path, .. }) = Inode::decode(at(&tree, &format!("{SECOND}/d/e"))) else { panic!() };
     let Some(Inode::Directory { snapshot, .. }) = Inode::decode(at(&tree, FIRST)) else { panic!() };
@@ -220,17 +220,17 @@ fn a_path_of_a_snapshot_that_lacks_it_is_not_there() {
 }
 
 #[test]
-fn a_new_snapshot_shows_after_the_views_advance_and_not_before() {
+fn a_new_snapshot_appears_when_the_moment_advances() {
     let sample = two_snapshots();
     let reader = sample.reader();
-    let tree = Tree::new(sample.views(Arc::clone(&reader)), (0, 0));
+    let tree = Tree::new(sample.moments(Arc::clone(&reader)), (0, 0));
     sample.backup(300, &["x"], named(vec![("third", file("3"))]));
     assert_eq!(tree.lookup(2, b"1970-01-01T00-05-00Z").unwrap(), None);
-    let before = tree.views().advance(&reader.view().unwrap(), Time { secs: 9, nanos: 0 }).unwrap();
+    let before = tree.moments().advance(&reader.view().unwrap(), Time { secs: 9, nanos: 0 }).unwrap();
     assert_eq!(before.listing.snapshots.len(), 2);
     assert_eq!(tree.attr(at(&tree, "snapshots/1970-01-01T00-05-00Z/third")).unwrap().size, 1);
     assert_eq!(tree.attr(2).unwrap().mtime.secs, 9, "the directory changed when the snapshot came");
-    tree.views().advance(&reader.view().unwrap(), Time { secs: 10, nanos: 0 }).unwrap();
+    tree.moments().advance(&reader.view().unwrap(), Time { secs: 10, nanos: 0 }).unwrap();
     assert_eq!(tree.attr(2).unwrap().mtime.secs, 9, "and not when nothing did");
 }
 
@@ -251,10 +251,10 @@ fn the_tree_never_touches_the_store() {
 }
 
 #[test]
-fn a_catalog_that_was_rebuilt_is_not_mixed_with_the_old_one() {
+fn a_rebuilt_catalog_is_not_mixed_with_the_old_one() {
     let sample = two_snapshots();
     let reader = sample.reader();
-    let views = sample.views(Arc::clone(&reader));
+    let views = sample.moments(Arc::clone(&reader));
     let tree = Tree::new(views, (0, 0));
     let same = at(&tree, &format!("{FIRST}/same"));
     let before = tree.attr(same).unwrap();
@@ -262,6 +262,6 @@ fn a_catalog_that_was_rebuilt_is_not_mixed_with_the_old_one() {
     std::fs::copy(&path, path.with_extension("copy")).unwrap();
     std::fs::rename(path.with_extension("copy"), &path).unwrap();
     assert_eq!(tree.attr(same).unwrap(), before, "the old one is still read");
-    let told = tree.views().open().err().expect("no view of the new one is opened").to_string();
+    let told = tree.moments().open_view().err().expect("no view of the new one is opened").to_string();
     assert!(told.contains("mount again"), "{told}");
 }
