@@ -89,7 +89,7 @@ pub enum Node {
 /// A repository in memory with its catalog in a temporary directory.
 pub struct Sample {
     _dir: tempfile::TempDir,
-    /// Where its objects are.
+    /// The store that holds its objects.
     pub store: Arc<FaultyStore>,
     place: Place,
     /// What is shown of it.
@@ -114,7 +114,7 @@ impl Sample {
         Sample { _dir: dir, store, place, shape: Shape::default() }
     }
 
-    /// Makes a snapshot; the files called `tagged` have an extended attribute.
+    /// Makes a snapshot. Files called `tagged` get an extended attribute.
     pub fn backup(&self, secs: i64, tags: &[&str], root: Vec<(String, Node)>) {
         let options = BackupOptions {
             time: Time { secs, nanos: 0 },
@@ -133,7 +133,7 @@ impl Sample {
         write::backup(&mut locked, options, &Watch::new(), body).unwrap();
     }
 
-    /// It, opened.
+    /// Opens it.
     pub fn repository(&self) -> Repository {
         Repository::open(&self.place, &secret()).unwrap()
     }

@@ -1,8 +1,8 @@
 //! A bounded map that keeps what was used recently.
 //!
-//! Two generations instead of a list: what is used goes to the young one; when that is half the capacity, it becomes the
-//! old one and the old one goes. Nothing that was among the last half capacity uses is ever lost, and an operation is
-//! one or two lookups, with no order to maintain.
+//! There are two generations instead of an ordered list. Every used value goes to the young generation. When that holds
+//! half the capacity, it becomes the old generation, and the previous old one is dropped. So the values of the last uses,
+//! half the capacity of them, are always there, and an operation is one or two lookups.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use bygone_core::lock::lock;
 
-/// A bounded map for several threads; values are cheap to clone.
+/// A bounded map for several threads. Values are cloned, so they must be cheap to clone.
 #[derive(Debug)]
 pub struct Recent<K, V> {
     half: usize,

@@ -1,4 +1,5 @@
-//! A directory before and after, and what of a difference between the two is shown on which side.
+//! A directory before and after a snapshot, and which part of their difference belongs in `added/`, `modified/` or
+//! `deleted/`.
 
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ use crate::tree::inode::Change;
 use crate::tree::inode::ROOT_PATH;
 use crate::tree::operation_error::OperationError;
 
-/// The states of a directory before and after.
+/// The states of a directory before and after; `None` where it did not exist.
 pub type Pair = (Option<NodeId>, Option<NodeId>);
 
-/// What a difference shows on one side: a file version, or two states of a directory to go on with.
+/// The part of a difference that belongs to `change`: a file version, or the two states of a directory to descend into.
 pub fn shown_of(difference: &Difference, change: Change) -> (Option<u64>, Option<Pair>) {
     let directory =
         |row: &Option<(Arc<bygone_core::entry::Entry>, u64)>| row.as_ref().and_then(|row| row.0.directory());
@@ -35,7 +36,7 @@ pub fn shown_of(difference: &Difference, change: Change) -> (Option<u64>, Option
     }
 }
 
-/// True for a directory that is wholly new, or wholly gone.
+/// True if the whole directory is new, or all of it is gone.
 pub fn is_whole(pair: Pair, change: Change) -> bool {
     match change {
         Change::Added => pair.0.is_none(),
@@ -44,7 +45,7 @@ pub fn is_whole(pair: Pair, change: Change) -> bool {
     }
 }
 
-/// True if a directory itself differs, in more than what changes whenever something in it does.
+/// True if the metadata of a directory differs, apart from what changes whenever its content does.
 pub fn is_own_change(difference: &Difference, change: Change) -> bool {
     let (Some((before, _)), Some((after, _))) = (&difference.before, &difference.after) else { return false };
     let same = (before.meta.mode, &before.meta.owner, &before.meta.xattrs, before.meta.flags)
@@ -81,7 +82,7 @@ pub fn path_id(view: &View, parent: u64, name: &Name) -> Result<u64, OperationEr
     view.path_id(parent, name)?.ok_or_else(|| unknown_path(name))
 }
 
-/// A directory that has no number, which every one should have.
+/// The error for a directory without a number, which every directory should have.
 pub fn unknown_path(name: &Name) -> OperationError {
     let detail = "the catalog has no number for this directory: run `bygone recover`";
     Error::disagree(Diagnosis::LocalCorrupt, format!("{name:?}"), detail).into()

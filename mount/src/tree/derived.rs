@@ -1,18 +1,19 @@
-//! Directories that no snapshot holds, made of what several do: `versions/`, `deleted/` and `changes/`.
+//! Derived directories: `versions/`, `deleted/` and `changes/`, which combine several snapshots and lie in none.
 //!
-//! - `versions/<path>/`: a directory of any snapshot is a directory, and a file is a directory of its distinct versions, each
-//!   called by the snapshot in which it stands first, with the file's own ending, so that it opens as the file did.
-//! - `deleted/<path>`: the last copy of what is not in the newest snapshot of its host and paths any more.
-//! - `changes/<snapshot>/{added,modified,deleted}/`: the snapshot against the one before.
+//! - `versions/<path>/`: a directory of any snapshot is a directory here. A file becomes a directory of its distinct
+//!   versions. Each version is named after the first snapshot that has it and keeps the ending of the file, so that the
+//!   same programs open it.
+//! - `deleted/<path>`: the last copy of everything that the newest snapshot of its host and paths lacks.
+//! - `changes/<snapshot>/{added,modified,deleted}/`: the snapshot compared with the one before.
 //!
-//! All is made when it is asked for, from the catalog alone, and kept within bounds as long as the list of snapshots is
-//! the same. A state of a directory that many snapshots share is looked at once, and what two snapshots share is not
-//! looked at when they are compared, so the cost is that of what changed.
+//! All of them are made on demand, from the catalog alone, and are kept, within bounds, as long as the list of snapshots
+//! stays the same. A state of a directory that many snapshots share is read once, and parts that two snapshots share are
+//! skipped when these are compared. So the cost is that of the changes.
 //!
 //! Edge cases:
-//! - Such a directory allows what all of the directories that it stands for allow: what was closed once stays closed.
-//! - A path that was a file and a directory is one directory in `versions/`, with the versions beside the entries; in
-//!   `deleted/` the directory is shown; in `changes/` the one is deleted and the other added.
+//! - A derived directory allows only the access that all the directories behind it allow: access denied once stays denied.
+//! - A path that was both a file and a directory is one directory in `versions/`, which has the versions of the file beside
+//!   the entries. `deleted/` shows the directory. `changes/` shows one as deleted and the other as added.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -44,26 +45,26 @@ use crate::tree::naming::ending;
 use crate::tree::naming::key_of;
 use crate::tree::operation_error::OperationError;
 
-/// Names, versions and states that are kept of directories that were looked at.
+/// How many names, versions and states are kept of the histories that were read.
 const HISTORY_WEIGHT_MAX: usize = 200_000;
-/// Rows that are kept of directories that were rows.
+/// How many rows of derived directories are kept.
 const ROWS_KEPT_MAX: usize = 200_000;
-/// Directories of which it is kept whether something was deleted or changed below them.
+/// For how many directories it is kept whether something below them was deleted or changed.
 const ANSWERS_KEPT: usize = 64 << 10;
 
-/// The sequence of all snapshots, oldest first; those after it are successions, newest first.
+/// The number of the sequence of all snapshots, oldest first. Each one after it has one host and set of paths, newest first.
 const ALL: u32 = 0;
 
-/// Snapshots in an order, as the states that their roots had.
+/// Snapshots in some order, as the states of their roots.
 #[derive(Debug)]
 struct Sequence {
     eras: Vec<Era>,
     access: Option<Access>,
-    /// Position in the listing, for each position in this order.
+    /// The position in the listing of each snapshot of this sequence.
     positions: Vec<usize>,
 }
 
-/// What one directory held in the states of a sequence.
+/// The content of one directory in all states of a sequence.
 #[derive(Debug)]
 struct History {
     lifetimes: Vec<Lifetime>,
@@ -77,13 +78,13 @@ impl History {
     }
 }
 
-/// Makes the directories for one list of snapshots.
+/// The derived directories of one list of snapshots.
 #[derive(Debug)]
 pub struct Derived {
     sequences: Vec<Sequence>,
     histories: Weighted<(u32, u64), Arc<History>>,
     rows_kept: Weighted<Inode, Arc<DerivedRows>>,
-    /// Whether something is to be shown below a directory.
+    /// Whether a directory of changes has anything to show below it.
     changed_below: Recent<Inode, bool>,
     lacking_below: Recent<(u32, u64), bool>,
 }
@@ -105,8 +106,8 @@ impl Derived {
         }
     }
 
-    /// The directory whose entry the sequence `row` of the directory `inode` is, by the number of its path, and its name
-    /// there; `None` if it is not known.
+    /// The origin of `row` in the directory `inode`: the path number of the directory that it was an entry of, and its name
+    /// there. `None` if they are not known.
     pub fn origin(
         &self,
         view: &View,
@@ -119,14 +120,14 @@ impl Derived {
                 let rows = self.rows(view, listing, Inode::Versions(path))?;
                 rows.and_then(|rows| Some((path, rows.with_inode(inode)?.name.clone())))
             }
-            // Versions beside the entries of a directory that was a file once.
+            // These versions stand beside the entries of a directory that was a file once.
             Inode::Versions(path) => view.path(path)?,
             Inode::Deleted(path) | Inode::Changed { path, .. } => Some((path, row.name.clone())),
             _ => None,
         })
     }
 
-    /// What is in the directory `inode`; `None` if it is not one that is made here.
+    /// The rows of the directory `inode`; `None` if it is not a derived one.
     pub fn rows(
         &self,
         view: &View,
@@ -153,7 +154,7 @@ impl Derived {
         Ok(Some(rows))
     }
 
-    /// Who may look into the directory `inode`, which is made here; `None` if nothing is known of it.
+    /// The access that the derived directory `inode` allows; `None` if nothing is known about it.
     pub fn access(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Access>, OperationError> {
         if let Inode::Versions(ROOT_PATH) | Inode::Deleted(ROOT_PATH) = inode {
             return Ok(self.sequences.first().and_then(|sequence| sequence.access));
@@ -166,7 +167,7 @@ impl Derived {
         Ok(rows.with_inode(inode).ok_or(OperationError::Stale)?.access)
     }
 
-    /// The directory that holds the directory `inode`, which is made here.
+    /// The parent of the derived directory `inode`; `None` if it is not a derived one.
     pub fn parent(&self, view: &View, inode: Inode) -> Result<Option<Inode>, OperationError> {
         let up = |path| Ok::<_, OperationError>(view.path(path)?.ok_or(OperationError::Stale)?.0);
         Ok(match inode {
@@ -181,7 +182,7 @@ impl Derived {
     }
 
     fn versions(&self, view: &View, listing: &Listing, path: u64) -> Result<Vec<DerivedRow>, OperationError> {
-        // Before the first snapshot there is a root, and nothing in it.
+        // Before the first snapshot there is an empty root.
         let Some(history) = self.history(view, ALL, path)? else {
             return if path == ROOT_PATH { Ok(Vec::new()) } else { Err(OperationError::Stale) };
         };
@@ -189,7 +190,7 @@ impl Derived {
         let mut rows = Vec::with_capacity(history.lifetimes.len());
         for lifetime in &history.lifetimes {
             let name = lifetime.name.clone();
-            // A key is taken also for a directory, so that it never changes hands.
+            // A directory takes a key too, so that a key never passes to another name.
             let mut key = key_of(name.as_bytes());
             while !keys.insert(key) {
                 key = key.wrapping_add(1);
@@ -254,7 +255,7 @@ impl Derived {
         Ok(rows.into_iter().map(|(row, _)| row).collect())
     }
 
-    /// True if `lifetime` was a directory that the newest snapshot of the sequence lacks, or something in it.
+    /// True if `lifetime` was a directory and the newest snapshot of the sequence lacks it or something in it.
     fn lacks_directory(
         &self,
         view: &View,
@@ -270,7 +271,7 @@ impl Derived {
         }
     }
 
-    /// True if something below the directory `path` is not in the newest snapshot of the sequence any more.
+    /// True if the newest snapshot of the sequence lacks something that was below the directory `path`.
     fn lacks_below(&self, view: &View, sequence: u32, path: u64) -> Result<bool, OperationError> {
         if let Some(known) = self.lacking_below.get((sequence, path)) {
             return Ok(known);
@@ -348,7 +349,7 @@ impl Derived {
         Ok(rows)
     }
 
-    /// True if something below two states of the directory `inode` is to be shown on this side.
+    /// True if the two states of the directory `inode` differ, anywhere below it, in the way that `change` shows.
     fn changes_below(&self, view: &View, change: Change, inode: Inode, pair: Pair) -> Result<bool, OperationError> {
         if let Some(known) = self.changed_below.get(inode) {
             return Ok(known);
@@ -367,7 +368,7 @@ impl Derived {
         Ok(found)
     }
 
-    /// What the directory `path` held in the states of a sequence; `None` if the sequence never had it.
+    /// The content of the directory `path` in all states of a sequence; `None` if the sequence never had it.
     fn history(&self, view: &View, sequence: u32, path: u64) -> Result<Option<Arc<History>>, OperationError> {
         let mut names = Vec::new();
         let mut at = path;

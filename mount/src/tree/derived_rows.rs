@@ -1,8 +1,8 @@
-//! What is in a directory that no snapshot holds: its lines, found by name and by inode, each at a place of its own.
+//! The rows of a derived directory, found by name and by inode, each at a place of its own.
 //!
-//! The place of a line follows from its name alone, so that whoever is reading a listing when a snapshot comes or goes
-//! neither meets a name twice nor misses one that stays. Lines are listed in the order of their places, which looks like
-//! none. Two names of one place are next to impossible; the later one takes the next place.
+//! The place of a row depends on its name alone. So a listing during which snapshots appear or disappear neither repeats
+//! a name nor skips one that stays. Rows are listed in the order of their places, which looks random. Two names with one
+//! place are next to impossible; the second one takes the next free place.
 
 use std::collections::HashMap;
 
@@ -11,21 +11,21 @@ use bygone_core::read::Access;
 
 use crate::tree::inode::Inode;
 
-/// Bits of a place: what the kernel is told is a little more, and has 63.
+/// Bits of a place. The kernel gets a slightly larger number, which may have 63 bits.
 const PLACE_BITS: u32 = 60;
 
-/// A line of a directory that was rows.
+/// A row of a derived directory.
 #[derive(Debug, Clone)]
 pub struct DerivedRow {
     /// Its name.
     pub name: Name,
     /// What it is.
     pub inode: Inode,
-    /// For a directory, who may look into it.
+    /// The access that a directory allows.
     pub access: Option<Access>,
 }
 
-/// A directory that was rows.
+/// All rows of a derived directory.
 #[derive(Debug)]
 pub struct DerivedRows {
     /// By place.
@@ -35,7 +35,7 @@ pub struct DerivedRows {
 }
 
 impl DerivedRows {
-    /// A directory of these lines, whose names differ.
+    /// Arranges `rows`, whose names differ.
     pub fn new(rows: Vec<DerivedRow>) -> DerivedRows {
         let mut rows: Vec<(u64, DerivedRow)> =
             rows.into_iter().map(|row| (place_of(row.name.as_bytes()), row)).collect();
@@ -50,24 +50,24 @@ impl DerivedRows {
         DerivedRows { rows, by_name, by_inode }
     }
 
-    /// The lines from this place on, each with its place.
+    /// The rows from this place on, each with its place.
     pub fn from(&self, place: u64) -> &[(u64, DerivedRow)] {
         let start = self.rows.partition_point(|(at, _)| *at < place);
         self.rows.get(start..).unwrap_or_default()
     }
 
-    /// How many lines there are.
+    /// How many rows there are.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// The line with this name.
+    /// The row with this name.
     pub fn find(&self, name: &[u8]) -> Option<&DerivedRow> {
         let name = Name::new(name).ok()?;
         self.rows.get(*self.by_name.get(&name)?).map(|(_, row)| row)
     }
 
-    /// The line of this inode.
+    /// The row with this inode.
     pub fn with_inode(&self, inode: Inode) -> Option<&DerivedRow> {
         self.rows.get(*self.by_inode.get(&inode)?).map(|(_, row)| row)
     }

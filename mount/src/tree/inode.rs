@@ -1,21 +1,21 @@
 //! Inode numbers that carry their whole meaning, so that the mount keeps no table of inodes.
 //!
-//! The kernel names everything by a 64-bit number that it may present at any later time: after its caches were dropped,
-//! through a file handle of NFS, after a remount. A number is therefore computed, never assigned:
+//! The kernel names everything by a 64-bit number, which it may present at any later time: after its caches were dropped,
+//! through a file handle of NFS, after a remount. So numbers are computed and never assigned:
 //!
 //! ```text
-//! bit 63      0, because programs exist that keep inode numbers in signed integers
+//! bit 63      0, because some programs keep inode numbers in signed integers
 //! bit 62      1: a directory inside a snapshot: 24 bits number of the snapshot, 38 bits number of the path
 //! bit 61      1 (and bit 62 0): a file version: 61 bits
 //! bit 60      1: the versions of one file: 28 bits number of its directory's path, 32 bits key of its name
-//! bit 59      1: a directory of changes: 2 bits side, 24 bits number of the snapshot, 33 bits number of the path
+//! bit 59      1: a directory of changes: 2 bits change, 24 bits number of the snapshot, 33 bits number of the path
 //! otherwise   < 2^40, the directories and links of the mount itself: 4 bits tag, 36 bits payload
 //! ```
 //!
-//! The key of a name is its hash; where two names of one directory have the same, the one met later takes the next.
+//! The key of a name is its hash. If two names of one directory have the same hash, the later one takes the next number.
 //!
-//! A file version is one row for ever, so a file that did not change is one inode in all snapshots, with one copy in the
-//! page cache. Directories are not shared: the kernel moves a directory that shows up in a second place.
+//! A file version keeps its row for ever. So an unchanged file is one inode in all snapshots, with one copy in the page
+//! cache. Directories are not shared, because the kernel moves a directory that shows up in a second place.
 
 use bygone_core::error::Error;
 use bygone_core::error::Result;
@@ -55,7 +55,7 @@ const SNAPSHOT_BITS: u32 = 24;
 const PATH_BITS: u32 = 38;
 const TAG_SHIFT: u32 = 36;
 const PATH: &str = "the number of a directory's path";
-/// Most that a payload below a tag can be.
+/// The largest payload below a tag.
 pub const PAYLOAD_MAX: u64 = (1 << TAG_SHIFT) - 1;
 
 const TAG_FIXED: u64 = 0;
@@ -69,18 +69,18 @@ const TAG_CHANGES: u64 = 7;
 const TAG_NEAR: u64 = 8;
 const TAG_BESIDE: u64 = 9;
 
-/// Which changes a directory of changes shows.
+/// The kind of change that a directory of changes shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// What is new.
+    /// Entries that are new.
     Added = 0,
-    /// What is different.
+    /// Entries that differ.
     Modified = 1,
-    /// What is gone.
+    /// Entries that are gone.
     Deleted = 2,
 }
 
-/// What an inode number stands for.
+/// The meaning of an inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Inode {
     /// The mount's root directory.
@@ -98,7 +98,7 @@ pub enum Inode {
     /// The symbolic link in `hosts/<host>/` and `tags/<tag>/` to a snapshot: one inode with several names.
     Link(u64),
     /// The symbolic link `latest` while it leads to this snapshot. It gets another number when it leads elsewhere, so
-    /// that no cached target outlives its truth.
+    /// that no cached target becomes wrong.
     Latest(u64),
     /// The symbolic link from a directory just below the root, such as `at/`, to a snapshot.
     Near(u64),
@@ -129,7 +129,7 @@ pub enum Inode {
     ChangesOf(u64),
     /// A directory below `changes/<snapshot>/`.
     Changed {
-        /// Which changes it shows.
+        /// The kind of change that it shows.
         change: Change,
         /// The snapshot's number in the catalog.
         snapshot: u64,
@@ -148,7 +148,7 @@ pub enum Inode {
 }
 
 impl Inode {
-    /// What `number` stands for, or `None` if it never was a number of this mount.
+    /// The meaning of `number`; `None` if it never was a number of this mount.
     pub fn decode(number: u64) -> Option<Inode> {
         if number >> 63 != 0 {
             return None;
@@ -201,7 +201,7 @@ impl Inode {
         }
     }
 
-    /// The number, or the limit that a part of it exceeds.
+    /// The number, or an error that names the limit which a part of it exceeds.
     pub fn number(self) -> Result<u64> {
         let tagged = |tag: u64, payload: u64| tag << TAG_SHIFT | payload;
         Ok(match self {
@@ -242,7 +242,7 @@ impl Inode {
     }
 }
 
-/// The number of a snapshot if the mount can carry it.
+/// The number of a snapshot, or an error if it does not fit into an inode number.
 pub fn snapshot_number(snapshot: u64) -> Result<u64> {
     within("the number of a snapshot", snapshot, SNAPSHOT_BITS)
 }

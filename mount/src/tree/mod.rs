@@ -1,7 +1,7 @@
 //! What the mount shows, in its own terms: operations on inode numbers and names, with no word of FUSE.
 //!
-//! Everything here is answered from the catalog on this machine. None of it touches the store, so `find`, `ls -lR`,
-//! `stat` and `du` cost no request, and nothing here can wait for a network.
+//! All answers come from the catalog on this machine and never from the store. So `find`, `ls -lR`, `stat` and `du` cost
+//! no request, and no operation can wait for a network.
 
 pub mod attr;
 pub mod changes;
@@ -48,13 +48,13 @@ use crate::tree::operation_error::OperationError;
 const FILES_KEPT: usize = 16 << 10;
 /// How many files are remembered with the places of their blocks.
 const MAPS_KEPT: usize = 64;
-/// How many entries are taken from a directory at once: about what fits an answer of 32 KiB.
+/// How many entries are taken from a directory at once: about as many as fit an answer of 32 KiB.
 const LIST_ITEMS: usize = 200;
 
-/// One line of a directory's listing.
+/// One row of a directory's listing.
 #[derive(Debug)]
 pub struct Row<'a> {
-    /// Where the listing goes on after this line.
+    /// The position from which the listing goes on after this row.
     pub cookie: u64,
     /// The name.
     pub name: &'a [u8],
@@ -64,7 +64,7 @@ pub struct Row<'a> {
     pub kind: Type,
 }
 
-/// What a listing is made for.
+/// How much a listing shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     /// Names, kinds and numbers.
@@ -73,11 +73,12 @@ pub enum Detail {
     Attributes,
 }
 
-/// A file as it was found, with a directory that it was found in.
+/// A file as it was found, with the directory that it was last found in.
 struct Seen {
     entry: Arc<Entry>,
+    /// The snapshot and the path of the directory, if it is inside a snapshot.
     place: Option<(u64, u64)>,
-    /// The path of the directory, also where it was found in one that is made of several.
+    /// The path of the directory, even if it is a derived one.
     path: Option<u64>,
 }
 
@@ -87,9 +88,9 @@ pub struct Tree {
     owner: (u32, u32),
     folders: Folders,
     files: Recent<u64, Arc<Seen>>,
-    /// By the number of the moment too: what was stored again, or taken out, lies elsewhere in the next.
+    /// The key begins with the number of the moment, because a later moment may locate the same blocks elsewhere.
     maps: Recent<(u64, u64), Arc<FileMap>>,
-    /// The kernel enforces access lists, and takes nothing but "there is none" for their absence.
+    /// The kernel enforces access lists. It then accepts "no such attribute" for a file without one, but no other error.
     enforces_lists: AtomicBool,
 }
 
@@ -106,13 +107,13 @@ impl Tree {
         }
     }
 
-    /// The views that the tree is seen through.
+    /// The connections to the catalog.
     pub fn moments(&self) -> &Moments {
         &self.moments
     }
 
-    /// What is called `name` in the directory `parent`; `None` if nothing is. The names `.` and `..` are asked for by
-    /// NFS, to connect a handle that it kept.
+    /// The entry `name` of the directory `parent`; `None` if there is none. NFS asks for `.` and `..` to connect a handle
+    /// that it kept.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>, OperationError> {
         if name.len() > limits::NAME_BYTES_MAX {
             return Err(OperationError::NameTooLong);
@@ -143,8 +144,8 @@ impl Tree {
         self.moments.with(|view, moment| self.attr_of(view, moment, inode))
     }
 
-    /// Tells `add` the lines of the directory `number` after `cookie`, until it says that it has enough. `attr` is
-    /// given with [`Detail::Attributes`] only.
+    /// Passes the rows of the directory `number` after `cookie` to `add`, until that returns true because it is full.
+    /// Attributes are passed only with [`Detail::Attributes`].
     pub fn list(
         &self,
         number: u64,
@@ -273,7 +274,7 @@ impl Tree {
         })
     }
 
-    /// Where the bytes of the regular file `number` are.
+    /// The places of the bytes of the regular file `number`.
     pub fn map(&self, number: u64) -> Result<Arc<FileMap>, OperationError> {
         let Some(Inode::File(version)) = Inode::decode(number) else { return Err(OperationError::NotFile) };
         let key = (self.moments.number(), version);
@@ -295,7 +296,7 @@ impl Tree {
         self.moments.with(|view, _| Ok(view.neighbours(version)?))
     }
 
-    /// The version of each of `entries` that is a regular file of 1 to `bytes_max` bytes, and where its bytes are.
+    /// The version of each of `entries` that is a regular file of 1 to `bytes_max` bytes, and the places of its bytes.
     pub fn small_files(
         &self,
         entries: &[(Arc<Entry>, u64)],
@@ -322,7 +323,7 @@ impl Tree {
         })
     }
 
-    /// A path for messages: where the kernel was last shown this inode.
+    /// A path for messages: the place where the kernel last saw this inode.
     pub fn describe(&self, number: u64) -> String {
         let place = |view: &View, moment: &Moment, snapshot: u64, path: u64| {
             let name =

@@ -1,15 +1,15 @@
 //! Connections to the catalog, and the moment of the catalog that they show.
 //!
-//! A [`View`] holds a read transaction: that makes a query several times cheaper, but what it shows stands still, and a
-//! transaction that is never renewed keeps the catalog's log from being folded back. So one thread (the watcher) looks
-//! for changes and renews what lies idle; a view that was busy meanwhile is renewed when it is next taken.
+//! A [`View`] holds a read transaction. That makes queries several times cheaper, but the view does not see later changes,
+//! and a transaction that is never renewed keeps the catalog's write-ahead log from shrinking. So one thread (the watcher)
+//! looks for changes and renews idle views. A view that was busy meanwhile is renewed when it is next taken.
 //!
-//! The order that makes this right: a change is announced in steps 1. the number of the moment grows, 2. the new moment is
-//! published, 3. the kernel is told. Whoever takes the moment first and the view second can therefore never have a view
-//! that is older than the moment.
+//! No operation gets a view that is older than its moment, because of the order of steps. A change is announced in three:
+//! the number of the moment grows, the new moment is published, the kernel is told. An operation takes the moment first
+//! and the view second.
 //!
-//! A catalog that is rebuilt is another file, which numbers everything anew. The views of a mount stay with the file that
-//! was there when it began, and no view of another is ever opened: numbers that the kernel holds would lead elsewhere.
+//! A rebuilt catalog is another file with other numbers. The views of a mount stay with the file that it was started with,
+//! and no view of another file is ever opened, because the numbers that the kernel holds would lead elsewhere.
 
 use std::collections::HashSet;
 use std::fs;
@@ -34,18 +34,18 @@ use crate::tree::listing::Listing;
 use crate::tree::operation_error::OperationError;
 use crate::tree::shape::Shape;
 
-/// What the catalog as a whole said at one time.
+/// The catalog as a whole at one time.
 #[derive(Debug)]
 pub struct Moment {
     /// All snapshots.
     pub listing: Listing,
-    /// The directories that are made of several snapshots.
+    /// The derived directories.
     pub derived: Arc<Derived>,
     /// The names of all extended attributes of all entries.
     pub xattr_names: HashSet<Vec<u8>>,
 }
 
-/// Gives each operation a view of its own.
+/// The present moment, and a view of it for each operation.
 pub struct Moments {
     reader: Arc<Reader>,
     catalog: PathBuf,
@@ -55,13 +55,13 @@ pub struct Moments {
     number: AtomicU64,
     moment: Mutex<Arc<Moment>>,
     idle: Mutex<Vec<(u64, View)>>,
-    /// How many are kept: each takes memory and files.
+    /// The most idle views that are kept, because each takes memory and open files.
     kept: usize,
 }
 
 impl Moments {
-    /// Looks at the catalog as it is now, with `count` views that are ready for use. `catalog` is its file, and `shape`
-    /// says what is shown of it.
+    /// Looks at the catalog as it is now, with `count` views ready for use. `catalog` is its file, and `shape` chooses
+    /// what is shown of it.
     pub fn new(reader: Arc<Reader>, catalog: PathBuf, shape: Shape, count: usize, now: Time) -> Result<Moments> {
         let file = file_of(&catalog)?;
         let views = (0..count.max(1)).map(|_| reader.view()).collect::<Result<Vec<_>>>()?;
@@ -74,7 +74,7 @@ impl Moments {
         Ok(views)
     }
 
-    /// Who reads the data.
+    /// The reader of the data.
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
@@ -86,7 +86,7 @@ impl Moments {
         Ok(view)
     }
 
-    /// Fails if the catalog's file is not the one that it was.
+    /// Fails if another file has taken the place of the catalog.
     pub fn check_catalog(&self) -> Result<()> {
         if file_of(&self.catalog)? == self.file { Ok(()) } else { Err(rebuilt(&self.catalog)) }
     }
@@ -115,7 +115,7 @@ impl Moments {
         result
     }
 
-    /// Keeps a view for later, unless there are enough.
+    /// Keeps a view for later, unless enough are idle.
     fn give_back(&self, number: u64, view: View) {
         let mut idle = lock(&self.idle);
         if idle.len() < self.kept {
@@ -123,7 +123,7 @@ impl Moments {
         }
     }
 
-    /// Publishes what the catalog says by now, as seen by `view` (renewed): returns the moment before.
+    /// Publishes the state of the catalog that `view`, just renewed, shows. Returns the moment before.
     pub fn advance(&self, view: &View, now: Time) -> Result<Arc<Moment>> {
         self.number.fetch_add(1, Ordering::SeqCst);
         let mut moment = look(view, &self.shape, now)?;
@@ -136,9 +136,9 @@ impl Moments {
         Ok(std::mem::replace(&mut lock(&self.moment), moment))
     }
 
-    /// Renews the views that nobody uses.
+    /// Renews the idle views.
     pub fn renew_idle(&self) -> Result<()> {
-        // One at a time: whoever wants one meanwhile finds the others. The one that was idle for longest comes first.
+        // One at a time, so that operations find the others meanwhile. The view that was idle for longest comes first.
         let count = lock(&self.idle).len();
         for _ in 0..count {
             let mut idle = lock(&self.idle);
@@ -155,7 +155,7 @@ impl Moments {
         lock(&self.idle).pop()
     }
 
-    /// The number of the present moment: another one whenever the catalog has changed.
+    /// The number of the present moment, which grows whenever the catalog has changed.
     pub fn number(&self) -> u64 {
         self.number.load(Ordering::SeqCst)
     }
@@ -167,7 +167,7 @@ fn file_of(catalog: &Path) -> Result<(u64, u64)> {
 }
 
 fn rebuilt(catalog: &Path) -> Error {
-    let detail = "it was rebuilt since it was mounted: unmount and mount again".to_owned();
+    let detail = "it was rebuilt since it was mounted: unmount it and mount again".to_owned();
     Error::Catalog { path: catalog.display().to_string(), detail }
 }
 

@@ -1,4 +1,4 @@
-//! Extended attributes, and what access lists among them ask of the kernel.
+//! Extended attributes, and whether the kernel enforces the access lists among them.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use crate::tree::inode::Inode;
 use crate::tree::moments::Moment;
 use crate::tree::operation_error::OperationError;
 
-/// What the names of the attributes begin with that hold access lists.
+/// Attributes whose names begin with this hold access lists.
 const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
 
 impl Tree {
@@ -25,13 +25,13 @@ impl Tree {
         self.enforces_lists.store(true, Ordering::Relaxed);
     }
 
-    /// True if there are access lists that the kernel does not enforce, because there were none when it was mounted.
+    /// True if there are access lists that the kernel does not enforce because there were none at mount time.
     pub fn ignores_access_lists(&self) -> bool {
         !self.enforces_lists.load(Ordering::Relaxed) && self.has_access_lists()
     }
 
-    /// The value of an extended attribute. A name of `security.` or `system.` that nothing in the repository has is
-    /// "not supported": `ls` asks for such names of every file, and stops asking a file system that says so.
+    /// The value of an extended attribute. If the name begins with `security.` or `system.` and nothing in the repository
+    /// has it, the answer is "not supported": `ls` asks for such names for every file until it gets that answer.
     pub fn xattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, OperationError> {
         self.moments.with(|view, moment| {
             if !moment.xattr_names.contains(name) {
@@ -70,8 +70,8 @@ impl Tree {
         }
     }
 
-    /// The names of all extended attributes, each ended by a NUL. None is an empty list and not "not supported", also where
-    /// nothing in the repository has any: getfattr takes that for an error.
+    /// The names of all extended attributes, each terminated by a NUL. Without attributes the list is empty. It is never
+    /// "not supported", not even if nothing in the repository has any, because getfattr takes that for an error.
     pub fn xattr_names(&self, number: u64) -> Result<Vec<u8>, OperationError> {
         self.moments.with(|view, moment| {
             self.with_meta(view, moment, number, |meta| {

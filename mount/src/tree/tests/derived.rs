@@ -1,4 +1,4 @@
-//! What is made of several snapshots: `at/`, `versions/`, `deleted/`, `changes/`, the layouts and the filters.
+//! Directories derived from several snapshots (`at/`, `versions/`, `deleted/`, `changes/`), the layouts and the filters.
 
 use super::*;
 use crate::testing::Sample;
@@ -6,7 +6,7 @@ use crate::tree::shape::Filter;
 use crate::tree::shape::Layout;
 use crate::tree::shape::Shape;
 
-/// Three snapshots: a file that changes and goes, one that comes, a directory that goes, one that becomes a file.
+/// Three snapshots: one file changes and vanishes, one appears, one directory vanishes, one becomes a file.
 fn history() -> Sample {
     let sample = Sample::new();
     let same = || ("same", folder(vec![("deep", folder(vec![("f", file("same"))]))]));
@@ -95,9 +95,9 @@ fn listing_during_a_new_snapshot_repeats_and_skips_nothing() {
     let deleted = at(&tree, "deleted");
     let mut rows = listed(&tree, deleted, 2, Detail::Names, 20);
     let (next, ..) = rows[19];
-    // A tree that is looked at holds the catalog as it is, and numbers mean the same in the next.
+    // A tree keeps showing the catalog as it was, and numbers mean the same in the next tree.
     drop(tree);
-    // Of the same paths: what was deleted before still is, and more.
+    // The same paths again: everything that was deleted still is, and more.
     sample.backup(300, &[], files(60..61));
     sample.backup(400, &[], files(61..62));
     rows.extend(listed(&sample.tree(), deleted, next, Detail::Names, usize::MAX));
@@ -108,14 +108,14 @@ fn listing_during_a_new_snapshot_repeats_and_skips_nothing() {
     assert_eq!(names.len(), count, "no name twice");
     for n in 1..40 {
         let name = format!("f{n:02}");
-        assert!(names.iter().any(|found| found == name.as_bytes()), "{name} is missed");
+        assert!(names.iter().any(|found| found == name.as_bytes()), "{name} is skipped");
     }
 }
 
 #[test]
 fn deleted_has_the_last_copies_of_vanished_files_only() {
     let tree = history().tree();
-    // `both.d` is a file now, so what the directory held has gone.
+    // `both.d` is a file now, so the content of the directory is gone.
     let wanted = ["both.d/", "both.d/in", "gone/", "gone/a", "gone/b/", "gone/b/c", "report.pdf"];
     assert_eq!(below(&tree, "deleted"), wanted);
     assert_eq!(at(&tree, "deleted/report.pdf"), at(&tree, &format!("snapshots/{}/report.pdf", NAMES[1])));
@@ -131,7 +131,11 @@ fn changes_has_what_a_snapshot_changed() {
     assert_eq!(of(1, "deleted"), ["both.d/", "both.d/in", "gone/", "gone/b/", "gone/b/c"]);
     assert_eq!(of(2, "deleted"), ["gone/", "gone/a", "report.pdf"]);
     assert_eq!(of(2, "added"), [] as [&str; 0]);
-    assert_eq!(of(0, "added"), below(&tree, &format!("snapshots/{}", NAMES[0])), "the first adds all that it has");
+    assert_eq!(
+        of(0, "added"),
+        below(&tree, &format!("snapshots/{}", NAMES[0])),
+        "the first snapshot adds everything it has"
+    );
     let (old, new) =
         (format!("changes/{}/modified/report.pdf", NAMES[1]), format!("snapshots/{}/report.pdf", NAMES[1]));
     assert_eq!(at(&tree, &old), at(&tree, &new));
@@ -148,7 +152,7 @@ fn at_a_time_is_the_newest_snapshot_not_later() {
     assert_eq!(target("1970-01-01T00-03-20Z").as_deref(), Some("../snapshots/1970-01-01T00-03-20Z"));
     assert_eq!(target("yesterday").as_deref(), Some("../snapshots/1970-01-01T00-05-00Z"));
     assert_eq!((target("1969-12-31"), target("nonsense"), target("\u{e9}")), (None, None, None));
-    assert_eq!(below(&tree, "at"), [] as [&str; 0], "nothing to walk into");
+    assert_eq!(below(&tree, "at"), [] as [&str; 0], "nothing is listed");
 }
 
 #[test]
@@ -176,7 +180,7 @@ fn layouts_and_filters_show_what_was_requested() {
     let (tree, _) = top(Layout::Default, at_two);
     assert_eq!(below(&tree, "snapshots").first().unwrap(), &format!("{}/", NAMES[1]));
     let changed = below(&tree, &format!("changes/{}/modified", NAMES[1]));
-    assert_eq!(changed, ["report.pdf"], "against the one before, also if that is not shown");
+    assert_eq!(changed, ["report.pdf"], "compared with the one before, even if that is not shown");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The tree, asked as the kernel asks it, over real repositories in memory.
+//! The tree, with the questions that the kernel asks, over real repositories in memory.
 
 mod derived;
 
@@ -115,7 +115,7 @@ fn numbers_need_no_memory_and_outlive_the_mount() {
     let attrs = numbers.map(|number| tree.attr(number).unwrap());
     for (number, attr) in numbers.into_iter().zip(attrs).rev() {
         let fresh = sample.tree();
-        assert_eq!(fresh.attr(number).unwrap(), attr, "known without a lookup before");
+        assert_eq!(fresh.attr(number).unwrap(), attr, "known without an earlier lookup");
     }
     let fresh = sample.tree();
     let deepest = at(&tree, &format!("{SECOND}/d/e"));
@@ -182,7 +182,7 @@ fn unknown_attributes_differ_from_absent_ones() {
     assert!(matches!(tree.xattr(1, b"system.posix_acl_access"), Err(OperationError::NotSupported)));
     let bare = Sample::new();
     bare.backup(1, &[], named(vec![("a", file("a"))]));
-    assert_eq!(bare.tree().xattr_names(2).unwrap(), b"", "no attributes at all are an empty list too");
+    assert_eq!(bare.tree().xattr_names(2).unwrap(), b"", "without any attributes the list is empty too");
 }
 
 #[test]
@@ -262,6 +262,6 @@ fn a_rebuilt_catalog_is_not_mixed_with_the_old_one() {
     std::fs::copy(&path, path.with_extension("copy")).unwrap();
     std::fs::rename(path.with_extension("copy"), &path).unwrap();
     assert_eq!(tree.attr(same).unwrap(), before, "the old one is still read");
-    let told = tree.moments().open_view().err().expect("no view of the new one is opened").to_string();
-    assert!(told.contains("mount again"), "{told}");
+    let error = tree.moments().open_view().err().expect("no view of the new one is opened").to_string();
+    assert!(error.contains("mount again"), "{error}");
 }
