@@ -21,6 +21,8 @@ use std::thread;
 use std::thread::JoinHandle;
 
 use bygone_core::limits;
+use bygone_core::lock::lock;
+use bygone_core::lock::wait;
 use bygone_core::read::FileMap;
 use bygone_core::read::FrameAt;
 use bygone_core::read::RUN_FRAMES_MAX;
@@ -31,9 +33,7 @@ use crate::caches::recent::Recent;
 use crate::data::ahead;
 use crate::data::ahead::Rules;
 use crate::data::ahead::Streams;
-use crate::lock::lock;
-use crate::lock::wait;
-use crate::tree::failure::Failure;
+use crate::tree::operation_error::OperationError;
 
 /// Files and volumes whose streams are followed.
 const STREAMS_KEPT: usize = 1_024;
@@ -46,10 +46,10 @@ const FAR_FILE_BYTES: u64 = 4 << 20;
 const AHEAD_SHARE: u64 = 4;
 
 /// What is called with the bytes read.
-type Answer = Box<dyn FnOnce(Result<Vec<u8>, Failure>) + Send>;
+type Answer = Box<dyn FnOnce(Result<Vec<u8>, OperationError>) + Send>;
 
 /// The pool.
-pub struct Data {
+pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -127,9 +127,9 @@ enum Work {
     Ahead(Vec<FrameAt>),
 }
 
-impl Data {
+impl Pool {
     /// Starts `threads` threads for a reader that keeps up to `cache_bytes_max` decoded bytes.
-    pub fn new(reader: Arc<Reader>, threads: usize, cache_bytes_max: usize) -> io::Result<Data> {
+    pub fn new(reader: Arc<Reader>, threads: usize, cache_bytes_max: usize) -> io::Result<Pool> {
         let mut rules = Guesses::within(cache_bytes_max as u64 / AHEAD_SHARE);
         if reader.frames().is_far() {
             // What is fetched ahead lies in another place than what is decoded ahead.
@@ -144,13 +144,13 @@ impl Data {
             files: Recent::new(STREAMS_KEPT),
             volumes: Recent::new(STREAMS_KEPT),
         });
-        let mut data = Data { shared, workers: Vec::new() };
-        for number in 0..data.shared.workers {
-            let shared = Arc::clone(&data.shared);
+        let mut pool = Pool { shared, workers: Vec::new() };
+        for number in 0..pool.shared.workers {
+            let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new().name(format!("decode-{number}"));
-            data.workers.push(worker.spawn(move || shared.work_on())?);
+            pool.workers.push(worker.spawn(move || shared.work_on())?);
         }
-        Ok(data)
+        Ok(pool)
     }
 
     /// Reads up to `length` bytes at `offset` of the file `number`, fewer only at its end. `answer` is called exactly
@@ -161,7 +161,7 @@ impl Data {
         map: Arc<FileMap>,
         offset: u64,
         length: usize,
-        answer: impl FnOnce(Result<Vec<u8>, Failure>) + Send + 'static,
+        answer: impl FnOnce(Result<Vec<u8>, OperationError>) + Send + 'static,
     ) {
         let end = offset.saturating_add(length as u64).min(map.length());
         if offset >= end {
@@ -177,10 +177,10 @@ impl Data {
     }
 }
 
-impl Data {
+impl Pool {
     /// The whole of a small file, in the calling thread, which may wait.
-    pub fn read_all(&self, map: &FileMap) -> Result<Vec<u8>, Failure> {
-        let length = usize::try_from(map.length()).map_err(|_| Failure::Invalid)?;
+    pub fn read_all(&self, map: &FileMap) -> Result<Vec<u8>, OperationError> {
+        let length = usize::try_from(map.length()).map_err(|_| OperationError::Invalid)?;
         Ok(self.shared.reader.read(map, 0, length, Verify::Seals)?)
     }
 
@@ -205,20 +205,21 @@ const SEEK_DATA: i32 = 3;
 /// `lseek`'s question for a hole.
 const SEEK_HOLE: i32 = 4;
 
-impl Data {
+impl Pool {
     /// The next position from `offset` on with data (or without, by `whence`). The end of a file counts as a hole.
-    pub fn seek(&self, map: &FileMap, offset: i64, whence: i32) -> Result<i64, Failure> {
-        let offset = u64::try_from(offset).ok().filter(|offset| *offset < map.length()).ok_or(Failure::Beyond)?;
+    pub fn seek(&self, map: &FileMap, offset: i64, whence: i32) -> Result<i64, OperationError> {
+        let offset =
+            u64::try_from(offset).ok().filter(|offset| *offset < map.length()).ok_or(OperationError::Beyond)?;
         let position = match whence {
             SEEK_DATA => self.shared.reader.data_from(map, offset)?,
             SEEK_HOLE => self.shared.reader.hole_from(map, offset)?,
-            _ => return Err(Failure::Invalid),
+            _ => return Err(OperationError::Invalid),
         };
-        position.and_then(|position| i64::try_from(position).ok()).ok_or(Failure::Beyond)
+        position.and_then(|position| i64::try_from(position).ok()).ok_or(OperationError::Beyond)
     }
 }
 
-impl Drop for Data {
+impl Drop for Pool {
     fn drop(&mut self) {
         lock(&self.shared.queues).closed = true;
         self.shared.work.notify_all();
@@ -317,8 +318,8 @@ impl Shared {
                     let Demand { map, offset, length, answer } = demand;
                     let read = catch_unwind(AssertUnwindSafe(|| self.reader.read(&map, offset, length, Verify::Seals)));
                     let read = match read {
-                        Ok(read) => read.map_err(Failure::from),
-                        Err(panic) => Err(Failure::defect(&*panic)),
+                        Ok(read) => read.map_err(OperationError::from),
+                        Err(panic) => Err(OperationError::defect(&*panic)),
                     };
                     // An answer that panics leaves the reply to its own drop, which sends an error.
                     let _ = catch_unwind(AssertUnwindSafe(|| answer(read)));

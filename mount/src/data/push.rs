@@ -34,10 +34,10 @@ use crate::caches::recent::Recent;
 use crate::data::ahead;
 use crate::data::ahead::Streams;
 use crate::data::gate::Gate;
-use crate::data::pool::Data;
+use crate::data::pool::Pool;
 use crate::tree::Tree;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
+use crate::tree::operation_error::OperationError;
 
 /// The longest file that is pushed.
 pub const FILE_BYTES_MAX: u64 = 128 << 10;
@@ -88,19 +88,19 @@ pub struct Hints {
 }
 
 /// The other end of [`Hints`].
-pub struct Hinted {
-    receiver: Receiver<Hint>,
+pub struct HintReceiver {
+    hints: Receiver<Hint>,
     notes: Arc<Recent<u64, Note>>,
     gate: Arc<Gate>,
 }
 
 /// The two ends of the way that hints take.
-pub fn hints() -> (Hints, Hinted) {
+pub fn hints() -> (Hints, HintReceiver) {
     let (sender, receiver) = bounded(HINTS_MAX);
     let notes = Arc::new(Recent::new(NOTES_KEPT));
     let gate = Arc::new(Gate::default());
-    let hinted = Hinted { receiver, notes: Arc::clone(&notes), gate: Arc::clone(&gate) };
-    (Hints { sender, notes, gate, listings_left: AtomicU32::new(0) }, hinted)
+    let receiver = HintReceiver { hints: receiver, notes: Arc::clone(&notes), gate: Arc::clone(&gate) };
+    (Hints { sender, notes, gate, listings_left: AtomicU32::new(0) }, receiver)
 }
 
 impl Hints {
@@ -156,20 +156,20 @@ struct Planner {
 type Batch = Vec<(u64, FileMap)>;
 
 /// Starts the thread that pushes. It ends when its [`Hints`] are dropped.
-pub fn start(tree: Arc<Tree>, data: Arc<Data>, notifier: Notifier, hinted: Hinted) -> io::Result<()> {
-    let Hinted { receiver, notes, gate } = hinted;
-    let mut pusher = Pusher { planner: Planner::new(tree), data, notifier, notes, gate, batches: VecDeque::new() };
+pub fn start(tree: Arc<Tree>, pool: Arc<Pool>, notifier: Notifier, hints: HintReceiver) -> io::Result<()> {
+    let HintReceiver { hints, notes, gate } = hints;
+    let mut pusher = Pusher { planner: Planner::new(tree), pool, notifier, notes, gate, batches: VecDeque::new() };
     let work = move || {
         // What fails here fails again where somebody waits for it, and is told there.
         let attempt = |pusher: &mut Pusher, hint| {
             let _ = catch_unwind(AssertUnwindSafe(|| pusher.take(hint)));
             pusher.gate.open();
         };
-        while let Ok(hint) = receiver.recv() {
+        while let Ok(hint) = hints.recv() {
             attempt(&mut pusher, hint);
             // A new hint goes first: its reader is there now.
             while !pusher.batches.is_empty() {
-                match receiver.try_recv() {
+                match hints.try_recv() {
                     Ok(hint) => attempt(&mut pusher, hint),
                     Err(_) => _ = catch_unwind(AssertUnwindSafe(|| pusher.push_next())),
                 }
@@ -182,7 +182,7 @@ pub fn start(tree: Arc<Tree>, data: Arc<Data>, notifier: Notifier, hinted: Hinte
 /// The thread that pushes.
 struct Pusher {
     planner: Planner,
-    data: Arc<Data>,
+    pool: Arc<Pool>,
     notifier: Notifier,
     notes: Arc<Recent<u64, Note>>,
     gate: Arc<Gate>,
@@ -191,7 +191,7 @@ struct Pusher {
 }
 
 impl Pusher {
-    fn take(&mut self, hint: Hint) -> Result<(), Failure> {
+    fn take(&mut self, hint: Hint) -> Result<(), OperationError> {
         let batch = self.planner.take(hint)?;
         if batch.is_empty() {
             return Ok(());
@@ -201,10 +201,10 @@ impl Pusher {
                 self.notes.insert(*version, Note::Pushed);
             }
         }
-        self.data.prepare(batch.iter().map(|(_, map)| map));
+        self.pool.prepare(batch.iter().map(|(_, map)| map));
         let mut batch = VecDeque::from(batch);
         for _ in 0..HELD_FILES {
-            let Some(bytes) = batch.front().and_then(|(_, map)| self.data.read_all_cached(map)) else { break };
+            let Some(bytes) = batch.front().and_then(|(_, map)| self.pool.read_all_cached(map)) else { break };
             let Some((version, _)) = batch.pop_front() else { break };
             self.push(version, &bytes)?;
         }
@@ -216,7 +216,7 @@ impl Pusher {
     }
 
     /// Pushes one file of the newest batch.
-    fn push_next(&mut self) -> Result<(), Failure> {
+    fn push_next(&mut self) -> Result<(), OperationError> {
         let next = self.batches.back_mut().and_then(VecDeque::pop_front);
         let Some((version, map)) = next else {
             self.batches.pop_back();
@@ -226,16 +226,16 @@ impl Pusher {
         if self.notes.get(version) == Some(Note::Read) {
             return Ok(());
         }
-        let bytes = match self.data.read_all_cached(&map) {
+        let bytes = match self.pool.read_all_cached(&map) {
             Some(bytes) => bytes,
-            None => self.gate.while_open(|| self.data.read_all(&map))?,
+            None => self.gate.while_open(|| self.pool.read_all(&map))?,
         };
         self.push(version, &bytes)
     }
 
-    fn push(&self, version: u64, bytes: &[u8]) -> Result<(), Failure> {
+    fn push(&self, version: u64, bytes: &[u8]) -> Result<(), OperationError> {
         let number = Inode::File(version).number()?;
-        self.notifier.store(INodeNo(number), 0, bytes).map_err(|_| Failure::Stale)
+        self.notifier.store(INodeNo(number), 0, bytes).map_err(|_| OperationError::Stale)
     }
 }
 
@@ -244,7 +244,7 @@ impl Planner {
         Planner { tree, directories: Recent::new(DIRECTORIES_KEPT) }
     }
 
-    fn take(&mut self, hint: Hint) -> Result<Batch, Failure> {
+    fn take(&mut self, hint: Hint) -> Result<Batch, OperationError> {
         match hint {
             Hint::Read(version) => self.look_around(version, true, false),
             Hint::Listed { version, needs_marker } => self.look_around(version, false, needs_marker),
@@ -252,7 +252,7 @@ impl Planner {
     }
 
     /// The files that are likely to be read after `version`; that one too unless it was read.
-    fn look_around(&self, version: u64, was_read: bool, needs_marker: bool) -> Result<Batch, Failure> {
+    fn look_around(&self, version: u64, was_read: bool, needs_marker: bool) -> Result<Batch, OperationError> {
         let Some(around) = self.tree.neighbours(version)? else { return Ok(Vec::new()) };
         let place = around.place() as u64;
         let mut streams = self.directories.get(around.node()).unwrap_or_default();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_read_in_order_is_pushed_once_and_asked_for_rarely() {
+    fn a_directory_read_in_order_is_pushed_once() {
         let (_sample, mut planner, files) = planner(240);
         let (asked, mut pushed) = walk(&mut planner, &files, Vec::new());
         assert!(asked <= 12, "{asked} of {} files were asked for", files.len());
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_directory_is_pushed_but_for_one_file_from_time_to_time() {
+    fn a_listed_directory_is_pushed_except_for_markers() {
         for (needs_marker, pushed) in [(true, 7), (false, 8)] {
             let (_sample, mut planner, files) = planner(8);
             let listed = versions(planner.take(Hint::Listed { version: files[0], needs_marker }).unwrap());
@@ -349,8 +349,8 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_a_hint_only_while_something_is_read() {
-        let (hints, hinted) = hints();
+    fn listings_are_hints_only_while_files_are_read() {
+        let (hints, receiver) = hints();
         // What was told, and whether it needs a marker.
         let listed = || {
             let mut answered = false;
@@ -360,8 +360,8 @@ mod tests {
                 Hint::Listed { version: 7, needs_marker } => Some(needs_marker),
                 _ => None,
             };
-            let told = hinted.receiver.try_iter().filter_map(marked).last();
-            hinted.gate.open();
+            let told = receiver.hints.try_iter().filter_map(marked).last();
+            receiver.gate.open();
             told
         };
         assert_eq!(listed(), None, "nothing was read yet");
@@ -375,8 +375,8 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_listing_waits_only_for_a_thread_that_was_told() {
-        let (hints, hinted) = hints();
+    fn listings_end_late_only_if_the_pusher_took_the_hint() {
+        let (hints, receiver) = hints();
         let (sender, ended) = crossbeam_channel::unbounded();
         let end = || {
             let sender = sender.clone();
@@ -387,23 +387,23 @@ mod tests {
         hints.read(3, 1);
         hints.listing(7, || assert!(!end(), "the gate is closed before the kernel hears of the files"));
         assert!(!end());
-        hinted.gate.open();
+        receiver.gate.open();
         assert_eq!(ended.try_iter().count(), 2);
         for _ in 0..HINTS_MAX {
             hints.read(4, 1);
             hints.listing(7, || ());
         }
-        hinted.gate.open();
+        receiver.gate.open();
         hints.listing(7, || ());
         assert!(end(), "there were too many hints: nobody was told");
-        drop(hinted);
+        drop(receiver);
         hints.read(5, 1);
         hints.listing(7, || ());
         assert!(end(), "nobody is there");
     }
 
     #[test]
-    fn what_does_not_fit_a_batch_is_left_out() {
+    fn batches_leave_out_what_does_not_fit() {
         let (_sample, planner, files) = planner(30);
         let around = planner.tree.neighbours(files[0]).unwrap().unwrap();
         let all = planner.tree.small_files(around.entries(0..usize::MAX), FILE_BYTES_MAX).unwrap();

@@ -10,21 +10,21 @@ use fuser::Errno;
 
 use bygone_core::error::Error;
 
-use crate::tree::failure::Failure;
+use crate::tree::operation_error::OperationError;
 
-/// The error number for `failure`.
-pub fn errno(failure: &Failure) -> Errno {
-    match failure {
-        Failure::Stale => Errno::ESTALE,
-        Failure::NotDirectory => Errno::ENOTDIR,
-        Failure::NotLink | Failure::NotFile | Failure::Invalid => Errno::EINVAL,
-        Failure::NameTooLong => Errno::ENAMETOOLONG,
-        Failure::NoAttribute => Errno::NO_XATTR,
-        Failure::NotSupported => Errno::EOPNOTSUPP,
-        Failure::Range => Errno::ERANGE,
-        Failure::Beyond => Errno::ENXIO,
-        Failure::Defect(_) => Errno::EIO,
-        Failure::Repository(error) => repository_errno(error),
+/// The error number for `error`.
+pub fn errno(error: &OperationError) -> Errno {
+    match error {
+        OperationError::Stale => Errno::ESTALE,
+        OperationError::NotDirectory => Errno::ENOTDIR,
+        OperationError::NotLink | OperationError::NotFile | OperationError::Invalid => Errno::EINVAL,
+        OperationError::NameTooLong => Errno::ENAMETOOLONG,
+        OperationError::NoAttribute => Errno::NO_XATTR,
+        OperationError::NotSupported => Errno::EOPNOTSUPP,
+        OperationError::Range => Errno::ERANGE,
+        OperationError::Beyond => Errno::ENXIO,
+        OperationError::Defect(_) => Errno::EIO,
+        OperationError::Repository(error) => repository_errno(error),
     }
 }
 
@@ -51,20 +51,20 @@ fn repository_errno(error: &Error) -> Errno {
     }
 }
 
-/// True if the failure is trouble that the log should name, not an answer like any other.
-pub fn is_trouble(failure: &Failure) -> bool {
-    match failure {
+/// True if the error is trouble that the log should name, not an answer like any other.
+pub fn belongs_in_log(error: &OperationError) -> bool {
+    match error {
         // Reads end in this way when the mount does.
-        Failure::Repository(Error::Cancelled) => false,
-        Failure::Repository(_) | Failure::Defect(_) => true,
+        OperationError::Repository(Error::Cancelled) => false,
+        OperationError::Repository(_) | OperationError::Defect(_) => true,
         _ => false,
     }
 }
 
-/// What failures have in common that are one cause for the log. A lost volume is one, whichever of its bytes are wanted,
+/// What errors have in common that are one cause for the log. A lost volume is one, whichever of its bytes are wanted,
 /// and so is what forbids to ask the store for any.
-pub fn cause(failure: &Failure) -> String {
-    let Failure::Repository(Error::Store { object, source, .. }) = failure else { return failure.to_string() };
+pub fn cause(error: &OperationError) -> String {
+    let OperationError::Repository(Error::Store { object, source, .. }) = error else { return error.to_string() };
     match source.kind() {
         io::ErrorKind::PermissionDenied => source.to_string(),
         kind => format!("{}: {kind}", object.split(", bytes ").next().unwrap_or_default()),
@@ -77,7 +77,7 @@ mod tests {
     use bygone_core::error::Diagnosis;
 
     #[test]
-    fn damage_and_a_failing_store_are_io_errors_whatever_they_look_like() {
+    fn damage_and_store_failures_are_io_errors() {
         let absent = || io::Error::from(io::ErrorKind::NotFound);
         for error in [
             Error::corrupt("data/ab", "frame 3"),
@@ -89,14 +89,14 @@ mod tests {
             Error::local_corrupt("directory d", "it is gone"),
             Error::defect("a rule was broken"),
         ] {
-            let failure = Failure::from(error);
-            assert_eq!(errno(&failure).code(), Errno::EIO.code(), "{failure}");
-            assert!(is_trouble(&failure));
+            let error = OperationError::from(error);
+            assert_eq!(errno(&error).code(), Errno::EIO.code(), "{error}");
+            assert!(belongs_in_log(&error));
         }
     }
 
     #[test]
-    fn one_cause_is_one_whichever_bytes_are_wanted() {
+    fn the_cause_does_not_depend_on_the_bytes_wanted() {
         let store = |object: &str, kind: io::ErrorKind, text: &str| {
             cause(&Error::store("read", object, io::Error::new(kind, text)).into())
         };
@@ -107,29 +107,29 @@ mod tests {
         assert_eq!(refused("data/ab, bytes 0 to 9"), refused("data/cd, bytes 0 to 9"));
         let damaged = |frame: &str| cause(&Error::corrupt("data/ab", frame).into());
         assert_ne!(damaged("frame 1"), damaged("frame 2"));
-        assert!(!is_trouble(&Error::Cancelled.into()));
+        assert!(!belongs_in_log(&Error::Cancelled.into()));
     }
 
     #[test]
-    fn no_failure_looks_like_a_missing_name_or_a_missing_operation() {
-        let failures = [
-            Failure::Stale,
-            Failure::NotDirectory,
-            Failure::NotLink,
-            Failure::NotFile,
-            Failure::NameTooLong,
-            Failure::NoAttribute,
-            Failure::NotSupported,
-            Failure::Range,
-            Failure::Beyond,
-            Failure::Invalid,
-            Failure::Defect(String::new()),
+    fn no_error_looks_like_a_missing_name_or_operation() {
+        let errors = [
+            OperationError::Stale,
+            OperationError::NotDirectory,
+            OperationError::NotLink,
+            OperationError::NotFile,
+            OperationError::NameTooLong,
+            OperationError::NoAttribute,
+            OperationError::NotSupported,
+            OperationError::Range,
+            OperationError::Beyond,
+            OperationError::Invalid,
+            OperationError::Defect(String::new()),
             Error::Cancelled.into(),
             Error::NotFound { what: "snapshot".into(), hint: "" }.into(),
         ];
-        for failure in failures {
-            let code = errno(&failure).code();
-            assert!(code != Errno::ENOENT.code() && code != Errno::ENOSYS.code(), "{failure:?}");
+        for error in errors {
+            let code = errno(&error).code();
+            assert!(code != Errno::ENOENT.code() && code != Errno::ENOSYS.code(), "{error:?}");
         }
     }
 }

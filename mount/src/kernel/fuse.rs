@@ -1,7 +1,7 @@
-//! The tree as FUSE asks for it: each operation takes the request apart, asks [`Tree`] or [`Data`], and answers.
+//! The tree as FUSE asks for it: each operation takes the request apart, asks [`Tree`] or [`Pool`], and answers.
 //!
 //! Nothing here waits. Answers about the tree come from the catalog; a read that memory cannot answer is answered later by
-//! the pool of [`Data`]. A panic becomes EIO and a line in the log, because a thread that dies here serves nobody again.
+//! the pool of [`Pool`]. A panic becomes EIO and a line in the log, because a thread that dies here serves nobody again.
 //!
 //! What the kernel may keep: everything inside a snapshot for ever, also that a name is not there, because a snapshot never
 //! changes; the mount's own directories for some seconds, and they are called back when a snapshot comes (see
@@ -47,24 +47,24 @@ use fuser::Request;
 
 use bygone_core::entry::Time;
 
-use crate::data::pool::Data;
+use crate::data::pool::Pool;
 use crate::data::push::Hints;
+use crate::kernel::errno::belongs_in_log;
 use crate::kernel::errno::cause;
 use crate::kernel::errno::errno;
-use crate::kernel::errno::is_trouble;
 use crate::kernel::event::Event;
 use crate::kernel::log::Log;
-use crate::kernel::refused::Refusal;
+use crate::kernel::refused_readers::RefusedReaders;
 use crate::kernel::stats;
-use crate::kernel::stats::Request as Asked;
+use crate::kernel::stats::Operation;
 use crate::kernel::stats::Stats;
 use crate::tree::Detail;
 use crate::tree::Tree;
 use crate::tree::attr::Attr;
 use crate::tree::attr::READ_BYTES;
 use crate::tree::attr::Type;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
+use crate::tree::operation_error::OperationError;
 
 /// How long the kernel may keep what never changes.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
@@ -95,10 +95,10 @@ const WISHES: [InitFlags; 8] = [
 /// The file system that fuser serves.
 pub struct Mounted {
     tree: Arc<Tree>,
-    data: Arc<Data>,
+    pool: Arc<Pool>,
     hints: Hints,
     log: Arc<Log>,
-    refusal: Refusal,
+    refused_readers: RefusedReaders,
     stats: Arc<Stats>,
     generation: Generation,
     granted: InitFlags,
@@ -106,48 +106,48 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Serves `tree` but the content that `refusal` refuses, tells `hints` which files are read, the log and the counts
+    /// Serves `tree` but the content that `refused_readers` refuses, tells `hints` which files are read, the log and the counts
     /// what happens, and `ended` when all is over. `generation` is another number for every catalog that numbers inodes
     /// anew.
     pub fn new(
         tree: Arc<Tree>,
-        data: Arc<Data>,
+        pool: Arc<Pool>,
         hints: Hints,
         (log, stats): (Arc<Log>, Arc<Stats>),
-        refusal: Refusal,
+        refused_readers: RefusedReaders,
         generation: u64,
         ended: Sender<Event>,
     ) -> Mounted {
         let (generation, granted) = (Generation(generation), InitFlags::empty());
-        Mounted { tree, data, hints, log, refusal, stats, generation, granted, ended }
+        Mounted { tree, pool, hints, log, refused_readers, stats, generation, granted, ended }
     }
 
     /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
-    fn answer<T>(&self, number: INodeNo, work: impl FnOnce(&Tree) -> Result<T, Failure>) -> Result<T, Errno> {
+    fn answer<T>(&self, number: INodeNo, work: impl FnOnce(&Tree) -> Result<T, OperationError>) -> Result<T, Errno> {
         let result = match catch_unwind(AssertUnwindSafe(|| work(&self.tree))) {
             Ok(result) => result,
-            Err(panic) => Err(Failure::defect(&*panic)),
+            Err(panic) => Err(OperationError::defect(&*panic)),
         };
-        result.map_err(|failure| report(&self.tree, &self.log, &self.stats, number.0, "", &failure))
+        result.map_err(|error| report(&self.tree, &self.log, &self.stats, number.0, "", &error))
     }
 }
 
-/// The error number for `failure`, which is written to the log if it is trouble. `what` says what was asked of `number`.
-fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, failure: &Failure) -> Errno {
-    if is_trouble(failure) {
+/// The error number for `error`, which is written to the log if it is trouble. `what` says what was asked of `number`.
+fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, error: &OperationError) -> Errno {
+    if belongs_in_log(error) {
         stats.failed();
         let text = || {
             let path = catch_unwind(AssertUnwindSafe(|| tree.describe(number))).unwrap_or_default();
-            format!("{path}{what}: {failure}")
+            format!("{path}{what}: {error}")
         };
-        match failure {
-            Failure::Repository(error) if error.is_outage() => {
+        match error {
+            OperationError::Repository(error) if error.is_outage() => {
                 log.store_fails(stats.fetched_bytes(), Instant::now(), text);
             }
-            _ => log.once(&cause(failure), text),
+            _ => log.once(&cause(error), text),
         }
     }
-    errno(failure)
+    errno(error)
 }
 
 impl Filesystem for Mounted {
@@ -173,7 +173,7 @@ impl Filesystem for Mounted {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.stats.asked(Asked::Lookup);
+        self.stats.count(Operation::Lookup);
         match self.answer(parent, |tree| tree.lookup(parent.0, name.as_bytes())) {
             Ok(Some(attr)) => {
                 reply.entry_with_ttls(&attr_ttl(attr.number), &names_ttl(parent), &file_attr(&attr), self.generation);
@@ -184,7 +184,7 @@ impl Filesystem for Mounted {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.stats.asked(Asked::Getattr);
+        self.stats.count(Operation::Getattr);
         match self.answer(ino, |tree| tree.attr(ino.0)) {
             Ok(attr) => reply.attr(&attr_ttl(ino.0), &file_attr(&attr)),
             Err(errno) => reply.error(errno),
@@ -192,7 +192,7 @@ impl Filesystem for Mounted {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        self.stats.asked(Asked::Readlink);
+        self.stats.count(Operation::Readlink);
         match self.answer(ino, |tree| tree.target(ino.0)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
@@ -200,7 +200,7 @@ impl Filesystem for Mounted {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.stats.asked(Asked::Open);
+        self.stats.count(Operation::Open);
         // "Not implemented" spares the kernel all further calls of open and release, and lets it keep its cache.
         if self.granted.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
             return reply.error(Errno::ENOSYS);
@@ -209,7 +209,7 @@ impl Filesystem for Mounted {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.stats.asked(Asked::Opendir);
+        self.stats.count(Operation::Opendir);
         if self.granted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) {
             return reply.error(Errno::ENOSYS);
         }
@@ -227,10 +227,10 @@ impl Filesystem for Mounted {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        if self.refusal.refuses(request.pid()) {
+        if self.refused_readers.refuses(request.pid()) {
             return reply.error(Errno::EACCES);
         }
-        let waiting = self.stats.asked_to_read();
+        let waiting = self.stats.begin_read();
         let map = match self.answer(ino, |tree| tree.map(ino.0)) {
             Ok(map) => map,
             Err(errno) => return reply.error(errno),
@@ -239,15 +239,15 @@ impl Filesystem for Mounted {
         let (tree, log, stats) = (Arc::clone(&self.tree), Arc::clone(&self.log), Arc::clone(&self.stats));
         // Should this panic, the reply is dropped, and dropping it sends EIO.
         let _ = self.answer(ino, |_| {
-            self.data.read(ino.0, map, offset, size as usize, move |read| match read {
+            self.pool.read(ino.0, map, offset, size as usize, move |read| match read {
                 Ok(bytes) => {
                     reply.data(&bytes);
                     log.store_has_given(stats.fetched_bytes(), Instant::now);
                     waiting.answered(bytes.len());
                 }
-                Err(failure) => {
+                Err(error) => {
                     let what = format!(", {size} bytes at {offset}");
-                    reply.error(report(&tree, &log, &stats, ino.0, &what, &failure));
+                    reply.error(report(&tree, &log, &stats, ino.0, &what, &error));
                 }
             });
             Ok(())
@@ -258,7 +258,7 @@ impl Filesystem for Mounted {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        self.stats.asked(Asked::Readdir);
+        self.stats.count(Operation::Readdir);
         let listed = self.answer(ino, |tree| {
             tree.list(ino.0, offset, Detail::Names, |row, _| {
                 reply.add(INodeNo(row.number), row.cookie, file_type(row.kind), OsStr::from_bytes(row.name))
@@ -273,7 +273,7 @@ impl Filesystem for Mounted {
     }
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        self.stats.asked(Asked::Readdirplus);
+        self.stats.count(Operation::Readdirplus);
         let ttl = names_ttl(ino);
         let mut first_file = None;
         let listed = self.answer(ino, |tree| {
@@ -294,7 +294,7 @@ impl Filesystem for Mounted {
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        self.stats.asked(Asked::Statfs);
+        self.stats.count(Operation::Statfs);
         match self.answer(ino, Tree::totals) {
             Ok((bytes, versions)) => {
                 let blocks = bytes.div_ceil(SPACE_BYTES);
@@ -305,7 +305,7 @@ impl Filesystem for Mounted {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.stats.asked(Asked::Getxattr);
+        self.stats.count(Operation::Getxattr);
         let value = |tree: &Tree| match (ino, name) {
             (INodeNo::ROOT, name) if name == stats::XATTR => Ok(self.stats.value()),
             _ => tree.xattr(ino.0, name.as_bytes()),
@@ -314,13 +314,13 @@ impl Filesystem for Mounted {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.stats.asked(Asked::Listxattr);
+        self.stats.count(Operation::Listxattr);
         reply_xattr(self.answer(ino, |tree| fitting(tree.xattr_names(ino.0)?, size)), size, reply);
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        self.stats.asked(Asked::Lseek);
-        match self.answer(ino, |tree| self.data.seek(&*tree.map(ino.0)?, offset, whence)) {
+        self.stats.count(Operation::Lseek);
+        match self.answer(ino, |tree| self.pool.seek(&*tree.map(ino.0)?, offset, whence)) {
             Ok(position) => reply.offset(position),
             Err(errno) => reply.error(errno),
         }
@@ -349,8 +349,8 @@ fn names_ttl(parent: INodeNo) -> Duration {
 }
 
 /// The value if the caller's buffer of `size` bytes holds it; with size 0 the caller asks only how long it is.
-fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>, Failure> {
-    if size != 0 && value.len() > size as usize { Err(Failure::Range) } else { Ok(value) }
+fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>, OperationError> {
+    if size != 0 && value.len() > size as usize { Err(OperationError::Range) } else { Ok(value) }
 }
 
 fn reply_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
@@ -430,8 +430,8 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_too_small_is_an_error_and_none_at_all_is_a_question() {
-        assert!(matches!(fitting(vec![1, 2], 1), Err(Failure::Range)));
+    fn small_buffers_are_errors_and_size_zero_asks_for_the_length() {
+        assert!(matches!(fitting(vec![1, 2], 1), Err(OperationError::Range)));
         assert_eq!(fitting(vec![1, 2], 2).unwrap(), [1, 2]);
         assert_eq!(fitting(vec![1, 2], 0).unwrap(), [1, 2]);
     }

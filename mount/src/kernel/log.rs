@@ -20,9 +20,8 @@ use std::time::Instant;
 use bygone_cli::clock::now;
 use bygone_cli::output::one_line;
 use bygone_cli::time::utc;
+use bygone_core::lock::lock;
 use bygone_core::watch::News;
-
-use crate::lock::lock;
 
 /// Most causes that are told apart.
 const CAUSES_MAX: usize = 4_096;
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_written_once_and_causes_are_bounded() {
+    fn each_cause_is_logged_once_and_causes_are_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = Log::to_file(&path).unwrap();
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_goes_and_comes_back_is_two_lines() {
+    fn an_outage_and_its_end_are_two_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = Log::to_file(&path).unwrap();

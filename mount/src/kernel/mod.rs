@@ -4,7 +4,7 @@ pub mod errno;
 pub mod event;
 pub mod fuse;
 pub mod log;
-pub mod refused;
+pub mod refused_readers;
 pub mod stats;
 pub mod stats_file;
 pub mod watcher;

@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use serde::Deserialize;
 use serde::Serialize;
 
+use bygone_cli::exit::Failure;
 use bygone_cli::output::count;
 use bygone_cli::output::duration;
 use bygone_cli::output::number;
@@ -27,14 +28,13 @@ use bygone_cli::xattrs::xattr_value;
 use bygone_core::read::Reader;
 
 use crate::tree::Tree;
-use crate::trouble::Trouble;
 
 /// Name of the extended attribute that holds the numbers.
 pub const XATTR: &str = "user.bygone.stats";
 
 /// What the kernel asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
+pub enum Operation {
     /// A name in a directory.
     Lookup,
     /// Attributes.
@@ -62,19 +62,19 @@ pub enum Request {
 }
 
 /// All requests, in the order of their numbers, as they are called in the report.
-const REQUESTS: [(Request, &str); 12] = [
-    (Request::Lookup, "lookup"),
-    (Request::Getattr, "getattr"),
-    (Request::Readlink, "readlink"),
-    (Request::Open, "open"),
-    (Request::Opendir, "opendir"),
-    (Request::Read, "read"),
-    (Request::Readdir, "readdir"),
-    (Request::Readdirplus, "readdirplus"),
-    (Request::Statfs, "statfs"),
-    (Request::Getxattr, "getxattr"),
-    (Request::Listxattr, "listxattr"),
-    (Request::Lseek, "lseek"),
+const OPERATIONS: [(Operation, &str); 12] = [
+    (Operation::Lookup, "lookup"),
+    (Operation::Getattr, "getattr"),
+    (Operation::Readlink, "readlink"),
+    (Operation::Open, "open"),
+    (Operation::Opendir, "opendir"),
+    (Operation::Read, "read"),
+    (Operation::Readdir, "readdir"),
+    (Operation::Readdirplus, "readdirplus"),
+    (Operation::Statfs, "statfs"),
+    (Operation::Getxattr, "getxattr"),
+    (Operation::Listxattr, "listxattr"),
+    (Operation::Lseek, "lseek"),
 ];
 
 /// The counters of one mount.
@@ -83,7 +83,7 @@ pub struct Stats {
     tree: Arc<Tree>,
     reader: Arc<Reader>,
     fetched_bytes_max: Option<u64>,
-    requests: [AtomicU64; REQUESTS.len()],
+    requests: [AtomicU64; OPERATIONS.len()],
     answered_bytes: AtomicU64,
     waiting: AtomicU64,
     errors: AtomicU64,
@@ -139,15 +139,15 @@ impl Stats {
     }
 
     /// The kernel asks.
-    pub fn asked(&self, request: Request) {
-        if let Some(counter) = self.requests.get(request as usize) {
+    pub fn count(&self, operation: Operation) {
+        if let Some(counter) = self.requests.get(operation as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// The kernel asks for bytes; it waits until the returned value is dropped.
-    pub fn asked_to_read(self: &Arc<Stats>) -> Waiting {
-        self.asked(Request::Read);
+    pub fn begin_read(self: &Arc<Stats>) -> Waiting {
+        self.count(Operation::Read);
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(Arc::clone(self))
     }
@@ -171,13 +171,13 @@ impl Stats {
     pub fn report(&self) -> Report {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let requests =
-            REQUESTS.iter().zip(&self.requests).map(|((_, name), counter)| ((*name).to_owned(), value(counter)));
+            OPERATIONS.iter().zip(&self.requests).map(|((_, name), counter)| ((*name).to_owned(), value(counter)));
         let frames = self.reader.frames().counters().counts();
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             mounted_seconds: seconds(self.since.elapsed().as_secs_f64()),
-            snapshots: self.tree.views().moment().listing.snapshots.len() as u64,
+            snapshots: self.tree.moments().moment().listing.snapshots.len() as u64,
             requests: requests.filter(|(_, count)| *count > 0).collect(),
             answered_bytes: value(&self.answered_bytes),
             waiting: value(&self.waiting),
@@ -225,10 +225,10 @@ impl Report {
     }
 
     /// What the mount at `point` says.
-    pub fn of(point: &Path) -> Result<Report, Trouble> {
+    pub fn of(point: &Path) -> Result<Report, Failure> {
         let shown = point.display();
-        let failed = |error: io::Error| Trouble::Mount(format!("cannot ask the mount at {shown}: {error}"));
-        let none = || Trouble::Mount(format!("no repository is mounted at {shown}"));
+        let failed = |error: io::Error| Failure::Refused(format!("cannot ask the mount at {shown}: {error}"));
+        let none = || Failure::Refused(format!("no repository is mounted at {shown}"));
         let path = fs::canonicalize(point).map_err(failed)?;
         let invalid = |_| failed(io::ErrorKind::InvalidInput.into());
         let path = CString::new(path.as_os_str().as_bytes()).map_err(invalid)?;
@@ -286,15 +286,15 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_their_kind() {
-        for (position, (request, _)) in REQUESTS.iter().enumerate() {
-            assert_eq!(*request as usize, position);
+        for (position, (operation, _)) in OPERATIONS.iter().enumerate() {
+            assert_eq!(*operation as usize, position);
         }
         let sample = Sample::new();
         sample.backup(1, &[], vec![("file".to_owned(), Node::File(vec![1]))]);
         let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader(), None));
         let before = stats.report();
-        stats.asked(Request::Lookup);
-        let (first, second) = (stats.asked_to_read(), stats.asked_to_read());
+        stats.count(Operation::Lookup);
+        let (first, second) = (stats.begin_read(), stats.begin_read());
         first.answered(10);
         stats.failed();
         let report: Report = serde_json::from_slice(&stats.value()).unwrap();
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_readable_and_one_of_another_version_too() {
+    fn reports_of_other_versions_are_readable() {
         let text = r#"{"pid":7,"requests":{"read":1200,"lookup":5},"gets":1,"fetched_bytes":2048,"later":[]}"#;
         let report: Report = serde_json::from_str(text).unwrap();
         let lines = report.lines();
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_no_mount_is_named() {
+    fn a_directory_that_is_not_a_mount_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let told = Report::of(dir.path()).unwrap_err().to_string();
         assert!(told.contains("no repository is mounted at"), "{told}");

@@ -79,12 +79,12 @@ fn write(stats: &Stats, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::stats::Operation;
     use crate::kernel::stats::Report;
-    use crate::kernel::stats::Request;
     use crate::testing::Sample;
 
     #[test]
-    fn the_file_is_there_at_once_and_holds_the_last_numbers_at_the_end() {
+    fn the_file_exists_at_once_and_ends_with_the_last_numbers() {
         let (sample, dir) = (Sample::new(), tempfile::tempdir().unwrap());
         sample.backup(1, &[], Vec::new());
         let path = dir.path().join("stats.json");
@@ -93,14 +93,14 @@ mod tests {
         let file = StatsFile::start(Arc::clone(&stats), path.clone(), log).unwrap();
         let read = || serde_json::from_slice::<Report>(&fs::read(&path).unwrap()).unwrap();
         assert!(read().requests.is_empty());
-        stats.asked(Request::Statfs);
+        stats.count(Operation::Statfs);
         drop(file);
         assert_eq!(read().requests["statfs"], 1);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_refused() {
+    fn an_unwritable_place_is_refused() {
         let (sample, dir) = (Sample::new(), tempfile::tempdir().unwrap());
         sample.backup(1, &[], Vec::new());
         let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader(), None));

@@ -29,10 +29,10 @@ use bygone_core::read::View;
 
 use crate::kernel::log::Log;
 use crate::tree::Tree;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
 use crate::tree::listing::Listing;
 use crate::tree::moments::Moment;
+use crate::tree::operation_error::OperationError;
 use crate::tree::synthetic;
 
 /// How often the catalog is looked at.
@@ -71,14 +71,14 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
     let mut seen = None;
     while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
         let looked = catch_unwind(AssertUnwindSafe(|| look(tree, &mut view, seen)));
-        match looked.unwrap_or_else(|panic| Err(Failure::defect(&*panic))) {
+        match looked.unwrap_or_else(|panic| Err(OperationError::defect(&*panic))) {
             Ok((version, before)) => {
                 seen = Some(version);
                 if tree.ignores_access_lists() {
                     log.once(UNENFORCED, || UNENFORCED.to_owned());
                 }
                 if let Some(before) = before {
-                    tell(notifier, &before.listing, &tree.views().moment().listing);
+                    call_back(notifier, &before.listing, &tree.moments().moment().listing);
                 }
             }
             Err(error) => log.once(&error.to_string(), || format!("cannot look for new snapshots: {error}")),
@@ -87,20 +87,20 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
 }
 
 /// Looks at the catalog: its version, and the moment before if it changed.
-fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>), Failure> {
-    tree.views().check_catalog()?;
+fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>), OperationError> {
+    tree.moments().check_catalog()?;
     // The version stands still while a read transaction is held, like everything else.
     view.renew()?;
     let version = view.data_version()?;
     let changed = seen != Some(version);
-    let before = if changed { Some(tree.views().advance(view, now())?) } else { None };
+    let before = if changed { Some(tree.moments().advance(view, now())?) } else { None };
     // Also when nothing changed: a view that stands where it stood keeps the catalog's log from being folded back.
-    tree.views().renew_idle()?;
+    tree.moments().renew_idle()?;
     Ok((version, before))
 }
 
 /// Calls back what the kernel keeps of the mount's own directories where `after` differs from `before`.
-fn tell(notifier: &Notifier, before: &Listing, after: &Listing) {
+fn call_back(notifier: &Notifier, before: &Listing, after: &Listing) {
     // A refusal leaves what the kernel keeps to expire by itself, some seconds later.
     for (parent, name) in changed_names(before, after) {
         if let Ok(number) = parent.number() {
@@ -134,7 +134,7 @@ mod tests {
     use bygone_core::entry::Time;
 
     #[test]
-    fn what_a_new_snapshot_changes_is_called_back_and_nothing_else() {
+    fn only_names_that_a_new_snapshot_changes_are_called_back() {
         let first = || snapshot_row(1, 10, "a", &["x"]);
         let listing = |rows| Listing::new(rows, &Shape::default(), Time::default()).unwrap();
         let before = listing(vec![first()]);

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_who_asked_is_told_once_it_is_there() {
+    fn readiness_is_announced_in_every_way_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let (path, pid_file) = (dir.path().join("notify"), dir.path().join("pid"));
         let systemd = UnixDatagram::bind(&path).unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_socket_is_one() {
+    fn abstract_sockets_are_notified() {
         let name = format!("bygone-test-{}", std::process::id());
         let systemd = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let announcer = Announcer { socket: Some(format!("@{name}").into()), ..Announcer::default() };
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_not_ours_stays() {
+    fn a_pid_file_of_another_process_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         let mut announcer = Announcer { pid_file: Some(PidFile::new(path.clone())), ..Announcer::default() };
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_is_not_there_is_refused() {
+    fn a_descriptor_that_is_not_open_is_refused() {
         for number in [-1, 0, 2, 1_000_000] {
             assert!(matches!(take_descriptor(number), Err(Failure::Usage(_))), "{number}");
         }

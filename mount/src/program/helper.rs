@@ -34,7 +34,7 @@ pub const EXIT_FAILED: u8 = 32;
 
 /// What `mount` asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct Translated {
     /// Our command line.
     pub arguments: Vec<OsString>,
     /// `-f`: everything but the mount itself.
@@ -57,7 +57,7 @@ pub fn long_options(command: &Command) -> BTreeMap<String, bool> {
 
 /// Our command line for that of `mount` (the first is the program's name), or what is wrong with it. `long` are our
 /// long options, and whether each takes a value.
-pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Result<Asked, String> {
+pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Result<Translated, String> {
     let mut given = arguments.iter().map(OsString::as_os_str);
     let name = given.next().unwrap_or_default();
     let mut places = Vec::new();
@@ -102,7 +102,7 @@ pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Resul
     all.append(&mut ours);
     all.extend(rest.into_iter().flat_map(|option| ["-o".into(), option]));
     all.extend(["--".into(), point.to_owned()]);
-    Ok(Asked { arguments: all, is_fake })
+    Ok(Translated { arguments: all, is_fake })
 }
 
 /// Adds each of the options in `list` to `ours` if it is one of `long`, and to `rest` if not.
@@ -152,7 +152,7 @@ fn joined(start: &[u8], end: &[u8]) -> OsString {
 mod tests {
     use super::*;
 
-    fn asked(line: &[&str]) -> Result<Asked, String> {
+    fn translated(line: &[&str]) -> Result<Translated, String> {
         let long =
             [("passphrase-file", true), ("log", true), ("allow-other", false), ("user", false), ("quiet", false)];
         let long = long.map(|(name, takes_value)| (name.to_owned(), takes_value)).into();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_name_for_mount_is_one() {
+    fn only_names_for_mount_count_as_such() {
         assert!(is_called_by_mount(OsStr::new("/sbin/mount.fuse.bygone")));
         assert!(is_called_by_mount(OsStr::new("mount.fuse.bygone")));
         assert!(!is_called_by_mount(OsStr::new("/mount.d/bygone-mount")));
@@ -169,28 +169,28 @@ mod tests {
     }
 
     #[test]
-    fn what_mount_says_becomes_our_command_line() {
+    fn the_command_line_of_mount_becomes_ours() {
         let options = "rw,noauto,passphrase_file=/root/a key,log=\"/x,y\",allow_other,_netdev,user";
         let line = ["/srv/r", "/mnt", "-sv", "-n", "-o", options, "-t", "fuse.bygone"];
-        let ours = asked(&line).unwrap();
+        let ours = translated(&line).unwrap();
         let expected = "/sbin/mount.fuse.bygone|--repo=/srv/r|--verbose|--passphrase-file=/root/a key|--log=/x,y|\
                         --allow-other|-o|rw|-o|noauto|-o|_netdev|-o|user|--|/mnt";
         assert_eq!(ours.arguments, expected.split('|').collect::<Vec<_>>());
-        assert!(!ours.is_fake && asked(&["/srv/r", "/mnt", "-fv"]).unwrap().is_fake);
-        let attached = asked(&["-oro", "s3://b/p?region=x", "/mnt", "-o", "nodev", "-tfuse.bygone"]).unwrap();
+        assert!(!ours.is_fake && translated(&["/srv/r", "/mnt", "-fv"]).unwrap().is_fake);
+        let attached = translated(&["-oro", "s3://b/p?region=x", "/mnt", "-o", "nodev", "-tfuse.bygone"]).unwrap();
         let expected =
             ["/sbin/mount.fuse.bygone", "--repo=s3://b/p?region=x", "--quiet", "-o", "ro", "-o", "nodev", "--", "/mnt"];
         assert_eq!(attached.arguments, expected);
     }
 
     #[test]
-    fn an_option_of_ours_without_its_value_stays_and_is_refused_later() {
-        let ours = asked(&["/r", "/m", "-o", "log,allow-other=yes,quiet"]).unwrap().arguments;
+    fn options_lacking_their_value_are_passed_on() {
+        let ours = translated(&["/r", "/m", "-o", "log,allow-other=yes,quiet"]).unwrap().arguments;
         assert_eq!(ours[2..], ["--quiet", "-o", "log", "-o", "allow-other=yes", "--", "/m"]);
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused() {
+    fn impossible_command_lines_are_refused() {
         for (line, word) in [
             (&["/r"][..], "usage"),
             (&["/r", "/m", "/n"], "usage"),
@@ -198,7 +198,7 @@ mod tests {
             (&["/r", "/m", "-x"], "-x"),
             (&["/r", "/m", "-N", "/proc/1/ns/mnt"], "nsenter"),
         ] {
-            let refused = asked(line).unwrap_err();
+            let refused = translated(line).unwrap_err();
             assert!(refused.contains(word), "{refused}");
         }
     }

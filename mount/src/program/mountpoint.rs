@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::mount::MntFlags;
 use nix::mount::umount2;
 
-use crate::trouble::Trouble;
+use bygone_cli::exit::Failure;
 
 /// What the kernel calls our file system.
 pub const FILE_SYSTEM_TYPE: &str = "fuse.bygone";
@@ -48,9 +48,9 @@ pub enum Unmounted {
 
 /// Checks that `path` is an empty directory, apart from all of `apart` (the repository and what belongs to it: a mount
 /// that had to read itself would wait for itself). Returns its full path.
-pub fn check(path: &Path, apart: &[PathBuf]) -> Result<PathBuf, Trouble> {
+pub fn check(path: &Path, apart: &[PathBuf]) -> Result<PathBuf, Failure> {
     let shown = path.display();
-    let fail = |text: String| Err(Trouble::Mount(text));
+    let fail = |text: String| Err(Failure::Refused(text));
     let point = match fs::canonicalize(path).and_then(|point| fs::metadata(&point).map(|about| (point, about))) {
         Ok((point, about)) if about.is_dir() => point,
         Ok(_) => return fail(format!("the mount point {shown} is not a directory")),
@@ -93,20 +93,20 @@ fn died(path: &Path) -> String {
 }
 
 /// The file system that is mounted at `point` and seen there.
-pub fn top(point: &Path) -> Result<Option<Mount>, Trouble> {
+pub fn top(point: &Path) -> Result<Option<Mount>, Failure> {
     Ok(all()?.into_iter().rfind(|mount| mount.point == point))
 }
 
 /// All that is mounted, in the order in which it was.
-fn all() -> Result<Vec<Mount>, Trouble> {
-    let failed = |error: io::Error| Trouble::Mount(format!("cannot read /proc/self/mountinfo: {error}"));
+fn all() -> Result<Vec<Mount>, Failure> {
+    let failed = |error: io::Error| Failure::Refused(format!("cannot read /proc/self/mountinfo: {error}"));
     let text = fs::read("/proc/self/mountinfo").map_err(failed)?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
 impl Mount {
     /// Unmounts this mount, at once even from under its users if `lazily`.
-    pub fn unmount(&self, lazily: bool) -> Result<Unmounted, Trouble> {
+    pub fn unmount(&self, lazily: bool) -> Result<Unmounted, Failure> {
         let mounts = all()?;
         let Some(now) = mounts.iter().find(|mount| self.is_same(mount)) else { return Ok(Unmounted::Gone) };
         if mounts.iter().rfind(|mount| mount.point == now.point) != Some(now) {
@@ -117,7 +117,7 @@ impl Mount {
             Ok(()) | Err(Errno::EINVAL) => Ok(Unmounted::Gone),
             Err(Errno::EBUSY) => Ok(Unmounted::Busy),
             Err(Errno::EPERM) => now.fusermount(lazily),
-            Err(errno) => Err(Trouble::Mount(format!("cannot unmount {}: {errno}", now.point.display()))),
+            Err(errno) => Err(Failure::Refused(format!("cannot unmount {}: {errno}", now.point.display()))),
         }
     }
 
@@ -127,10 +127,10 @@ impl Mount {
     }
 
     /// Unmounts through the helper that may do what an ordinary user may not.
-    fn fusermount(&self, lazily: bool) -> Result<Unmounted, Trouble> {
+    fn fusermount(&self, lazily: bool) -> Result<Unmounted, Failure> {
         let mut command = Command::new("fusermount3");
         command.arg("-u").args(lazily.then_some("-z")).arg("--").arg(&self.point).stdin(Stdio::null());
-        let failed = |text: String| Trouble::Mount(format!("cannot unmount {}: {text}", self.point.display()));
+        let failed = |text: String| Failure::Refused(format!("cannot unmount {}: {text}", self.point.display()));
         let output = command.output().map_err(|error| failed(format!("fusermount3: {error}")))?;
         let text = String::from_utf8_lossy(&output.stderr);
         match output.status.success() {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_is_an_empty_directory_apart_from_the_repository() {
+    fn the_mount_point_is_empty_and_outside_the_repository() {
         let dir = tempfile::tempdir().unwrap();
         let make = |name: &str| {
             let path = dir.path().join(name);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_got_the_number_of_a_mount_that_is_gone_is_another_one() {
+    fn a_mount_that_reuses_our_number_is_not_ours() {
         let ours = parse(b"36 35 0:52 / /mnt ro - fuse.bygone /srv/r ro").unwrap();
         let moved = parse(b"36 35 0:52 / /else ro - fuse.bygone /srv/r ro").unwrap();
         assert!(ours.is_same(&ours) && ours.is_same(&moved));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_always_mounted_and_a_fresh_directory_is_not() {
+    fn the_root_is_a_mount_and_a_fresh_directory_is_not() {
         assert!(top(Path::new("/")).unwrap().is_some());
         assert_eq!(top(tempfile::tempdir().unwrap().path()).unwrap(), None);
     }

@@ -94,15 +94,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fstab_has_for_mount_is_no_trouble() {
+    fn options_meant_for_mount_are_accepted() {
         let line = "rw,noauto,user,_netdev,x-systemd.automount,comment=backup,defaults,nofail";
         assert_eq!(Options::parse(line.split(',')).unwrap(), Options::default());
     }
 
     #[test]
-    fn what_is_asked_for_is_done_or_refused() {
+    fn options_are_honoured_or_refused() {
         let parse =
-            |text: &str| Options::parse(text.split(',')).map_err(|trouble| (trouble.exit(), trouble.to_string()));
+            |text: &str| Options::parse(text.split(',')).map_err(|failure| (failure.exit(), failure.to_string()));
         assert_eq!(parse("allow_other,noexec").unwrap(), Options { allow_other: true, noexec: true });
         for refused in ["suid", "dev", "auto_unmount", "uid=5", "max_read=4096", "Allow_other"] {
             let (code, text) = parse(refused).unwrap_err();

@@ -30,18 +30,19 @@ use nix::unistd::getegid;
 use nix::unistd::geteuid;
 
 use bygone_cli::clock::now;
+use bygone_cli::exit::Failure;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::Repository;
 use bygone_core::watch::News;
 use bygone_core::watch::Watch;
 
-use crate::data::pool::Data;
+use crate::data::pool::Pool;
 use crate::data::push;
 use crate::kernel::event::Event;
 use crate::kernel::fuse::Mounted;
 use crate::kernel::log::Log;
-use crate::kernel::refused::Refusal;
+use crate::kernel::refused_readers::RefusedReaders;
 use crate::kernel::stats::Stats;
 use crate::kernel::stats_file::StatsFile;
 use crate::kernel::watcher::Watcher;
@@ -52,10 +53,9 @@ use crate::program::mountpoint::Unmounted;
 use crate::program::options::Options;
 use crate::program::reading::Fetching;
 use crate::tree::Tree;
-use crate::tree::moments::Views;
+use crate::tree::moments::Moments;
 use crate::tree::shape::Layout;
 use crate::tree::shape::Shape;
-use crate::trouble::Trouble;
 
 /// From this many processors on, each thread gets its own way into the kernel.
 const CLONE_FROM_CORES: usize = 8;
@@ -79,7 +79,7 @@ pub struct Shown {
     /// Which snapshots, and how.
     pub shape: Shape,
     /// Whose reads are refused.
-    pub refusal: Refusal,
+    pub refused_readers: RefusedReaders,
 }
 
 /// A mounted repository.
@@ -107,7 +107,7 @@ impl Session {
         reading: Fetching,
         (log, watch): (Arc<Log>, Arc<Watch>),
         (sender, events): (Sender<Event>, Receiver<Event>),
-    ) -> Result<Session, Trouble> {
+    ) -> Result<Session, Failure> {
         let layout = shown.shape.layout;
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let Fetching { cache_bytes_max, options: fetch_options } = reading;
@@ -115,20 +115,20 @@ impl Session {
         let reader = Arc::new(Reader::fetching(repository, cache_bytes_max, Order::Any, fetch_options)?);
         // One for each thread that serves the kernel, one to push, and one for messages.
         let count = serving_threads(cores) + 2;
-        let views = Views::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
+        let moments = Moments::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
-        let tree = Arc::new(Tree::new(views, owner));
+        let tree = Arc::new(Tree::new(moments, owner));
         let stats = Arc::new(Stats::new(Arc::clone(&tree), Arc::clone(&reader), fetched_bytes_max));
-        tell_trouble(&watch, &log, &stats);
-        let data = Data::new(reader, workers(cores, repository), cache_bytes_max).map_err(no_thread)?;
-        let data = Arc::new(data);
+        log_outages(&watch, &log, &stats);
+        let pool = Pool::new(reader, workers(cores, repository), cache_bytes_max).map_err(no_thread)?;
+        let pool = Arc::new(pool);
         let (hints, hinted) = push::hints();
         let mounted = Mounted::new(
             Arc::clone(&tree),
-            Arc::clone(&data),
+            Arc::clone(&pool),
             hints,
             (Arc::clone(&log), Arc::clone(&stats)),
-            shown.refusal,
+            shown.refused_readers,
             generation(repository)?,
             sender,
         );
@@ -138,7 +138,7 @@ impl Session {
         let session = fuser::Session::new(mounted, point, &config).map_err(|error| refused(point, &error))?;
         let mount = mountpoint::top(point)?.ok_or_else(|| {
             let text = format!("{} is not in /proc/self/mountinfo after it was mounted", point.display());
-            Trouble::Mount(text)
+            Failure::Refused(text)
         })?;
         mount.widen_readahead();
         let background = ManuallyDrop::new(session.spawn().map_err(no_thread)?);
@@ -154,8 +154,8 @@ impl Session {
             _background: background,
         };
         let watch = || {
-            let view = tree.views().open()?;
-            push::start(Arc::clone(&tree), data, notifier.clone(), hinted).map_err(no_thread)?;
+            let view = tree.moments().open_view()?;
+            push::start(Arc::clone(&tree), pool, notifier.clone(), hinted).map_err(no_thread)?;
             Watcher::start(tree, view, notifier, log).map_err(no_thread)
         };
         match watch() {
@@ -163,7 +163,7 @@ impl Session {
                 session.watcher = Some(watcher);
                 Ok(session)
             }
-            Err(trouble) => session.unmount().and(Err(trouble)),
+            Err(failure) => session.unmount().and(Err(failure)),
         }
     }
 
@@ -174,7 +174,7 @@ impl Session {
     }
 
     /// Waits until the mount is gone or this process is asked to end, calls `stopping`, and unmounts in the latter case.
-    pub fn wait(mut self, stopping: impl FnOnce()) -> Result<(), Trouble> {
+    pub fn wait(mut self, stopping: impl FnOnce()) -> Result<(), Failure> {
         let event = self.events.recv();
         stopping();
         match event {
@@ -188,15 +188,15 @@ impl Session {
     }
 
     /// Unmounts.
-    pub fn unmount(mut self) -> Result<(), Trouble> {
+    pub fn unmount(mut self) -> Result<(), Failure> {
         self.leave()
     }
 
-    fn leave(&mut self) -> Result<(), Trouble> {
+    fn leave(&mut self) -> Result<(), Failure> {
         // The watcher could hold the mount for a moment with what it tells the kernel.
         self.watcher = None;
         let begun = Instant::now();
-        let mut told = false;
+        let mut is_logged = false;
         let mut lazily = false;
         let mut stall = Stall::begin(&self.stats);
         loop {
@@ -207,15 +207,15 @@ impl Session {
                     return self.drain();
                 }
                 // Serving goes on below what covers us: ending now would leave a dead mount there.
-                Unmounted::Covered if lazily => return Err(Trouble::Mount(COVERED.to_owned())),
+                Unmounted::Covered if lazily => return Err(Failure::Refused(COVERED.to_owned())),
                 Unmounted::Covered | Unmounted::Busy => {}
             }
-            if !told {
+            if !is_logged {
                 self.log.line(&match state {
                     Unmounted::Covered => COVERED.to_owned(),
                     Unmounted::Gone | Unmounted::Busy => self.held(),
                 });
-                told = true;
+                is_logged = true;
             }
             match self.events.recv_timeout(BUSY_PERIOD) {
                 Ok(Event::Ended) => return Ok(()),
@@ -237,7 +237,7 @@ impl Session {
 
     /// Waits a moment for the threads that serve the kernel: they end by themselves when the mount is gone, unless
     /// somebody kept a file open while it was detached.
-    fn drain(&self) -> Result<(), Trouble> {
+    fn drain(&self) -> Result<(), Failure> {
         let until = Instant::now() + Duration::from_secs(1);
         while !matches!(self.events.recv_deadline(until), Ok(Event::Ended) | Err(_)) {}
         Ok(())
@@ -252,7 +252,7 @@ impl Session {
 }
 
 /// Lets the log have what befalls the store, and not for each read anew.
-fn tell_trouble(watch: &Watch, log: &Arc<Log>, stats: &Arc<Stats>) {
+fn log_outages(watch: &Watch, log: &Arc<Log>, stats: &Arc<Stats>) {
     let (log, stats) = (Arc::clone(log), Arc::clone(stats));
     watch.tell_trouble(move |news| match news {
         News::Trouble(_) => log.store_is_away(stats.fetched_bytes(), || news.to_string()),
@@ -298,7 +298,7 @@ fn workers(cores: usize, repository: &Repository) -> usize {
 
 /// Another number for each catalog, as each numbers file versions in its own order: a file handle that NFS kept from
 /// before a rebuild must not lead to another file.
-fn generation(repository: &Repository) -> Result<u64, Trouble> {
+fn generation(repository: &Repository) -> Result<u64, Failure> {
     let (_, client) = repository.catalog()?.identity()?;
     // The kernel keeps 32 bits of it.
     Ok(client.0.iter().take(4).fold(0, |number, byte| number << 8 | u64::from(*byte)))
@@ -327,9 +327,9 @@ fn config(address: &str, options: Options, cores: usize) -> Config {
     config
 }
 
-fn refused(point: &Path, error: &io::Error) -> Trouble {
+fn refused(point: &Path, error: &io::Error) -> Failure {
     let point = point.display();
-    Trouble::Mount(match error.kind() {
+    Failure::Refused(match error.kind() {
         io::ErrorKind::NotFound => {
             format!("cannot mount at {point}: /dev/fuse or the program fusermount3 is missing (Debian: package fuse3)")
         }
@@ -345,6 +345,6 @@ fn refused(point: &Path, error: &io::Error) -> Trouble {
     })
 }
 
-fn no_thread(error: io::Error) -> Trouble {
-    Trouble::Mount(format!("cannot start a thread: {error}"))
+fn no_thread(error: io::Error) -> Failure {
+    Failure::Refused(format!("cannot start a thread: {error}"))
 }

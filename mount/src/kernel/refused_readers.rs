@@ -10,14 +10,14 @@ const COMM_BYTES: usize = 15;
 
 /// Who is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Refusal {
+pub struct RefusedReaders {
     /// Nobody reads any content.
     pub everybody: bool,
     /// Processes of these names do not.
     pub names: Vec<String>,
 }
 
-impl Refusal {
+impl RefusedReaders {
     /// True if the thread `pid` must not read.
     pub fn refuses(&self, pid: u32) -> bool {
         self.everybody || (!self.names.is_empty() && names_of(pid).iter().any(|name| self.is_meant(name)))
@@ -45,15 +45,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_known_by_its_program_and_a_long_name_by_its_beginning() {
+    fn processes_match_by_program_and_long_names_by_prefix() {
         let own = std::env::current_exe().unwrap().file_name().unwrap().to_string_lossy().into_owned();
-        let refusal =
-            |names: &[&str]| Refusal { everybody: false, names: names.iter().map(|n| n.to_string()).collect() };
-        assert!(refusal(&[&own]).refuses(std::process::id()));
-        assert!(!refusal(&["somebody-else"]).refuses(std::process::id()));
-        assert!(!refusal(&[]).refuses(std::process::id()));
-        assert!(Refusal { everybody: true, names: vec![] }.refuses(0));
-        assert!(refusal(&["tumbler-thumbnailer"]).is_meant("tumbler-thumbna"), "Linux keeps 15 bytes");
-        assert!(!refusal(&["tumbler-thumbnailer"]).is_meant("tumbler"));
+        let refused_readers =
+            |names: &[&str]| RefusedReaders { everybody: false, names: names.iter().map(|n| n.to_string()).collect() };
+        assert!(refused_readers(&[&own]).refuses(std::process::id()));
+        assert!(!refused_readers(&["somebody-else"]).refuses(std::process::id()));
+        assert!(!refused_readers(&[]).refuses(std::process::id()));
+        assert!(RefusedReaders { everybody: true, names: vec![] }.refuses(0));
+        assert!(refused_readers(&["tumbler-thumbnailer"]).is_meant("tumbler-thumbna"), "Linux keeps 15 bytes");
+        assert!(!refused_readers(&["tumbler-thumbnailer"]).is_meant("tumbler"));
     }
 }
