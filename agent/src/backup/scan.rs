@@ -17,8 +17,8 @@ use nix::sys::statfs::FsType;
 
 use bygone_core::entry::Name;
 
-use crate::backup::exclude::Excludes;
-use crate::backup::exclude::PathState;
+use crate::exclude::Excludes;
+use crate::exclude::PathState;
 use crate::backup::folder::Folder;
 use crate::backup::folder::Follow;
 use crate::backup::folder::open_quietly;

@@ -45,13 +45,13 @@ use bygone_core::write;
 use bygone_core::write::BackupOptions;
 
 use crate::backup;
-use crate::backup::Excludes;
+use crate::exclude::Excludes;
 use crate::backup::Options;
 use crate::backup::Parent;
 use crate::backup::Report;
 use crate::backup::Roots;
 use crate::backup::Rules;
-use crate::backup::pattern_lines;
+use crate::exclude::pattern_lines;
 use crate::commands::Context;
 use crate::commands::alarms;
 use crate::commands::summary::Summary;

@@ -24,7 +24,7 @@ use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::snapshot::Snapshot;
 
-use crate::backup::Excludes;
+use crate::exclude::Excludes;
 use crate::commands::Context;
 use crate::commands::READ_CACHE_BYTES;
 use crate::commands::summary::directories;

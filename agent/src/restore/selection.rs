@@ -3,8 +3,8 @@
 //! What matches an exclude pattern is left out with all below it, whatever the include patterns say. Without include
 //! patterns all else is wanted; with some, what matches one and all below it. Above what is wanted one has to look.
 
-use crate::backup::Excludes;
-use crate::backup::exclude::PathState;
+use crate::exclude::Excludes;
+use crate::exclude::PathState;
 
 /// Patterns over paths in the snapshot, in the form of those of a backup.
 #[derive(Debug, Clone, Default)]

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::backup::Excludes;
+use crate::exclude::Excludes;
 use crate::backup::Trouble;
 use crate::backup::tests::Call;
 use crate::backup::tests::Fixture;
