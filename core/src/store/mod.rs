@@ -62,7 +62,7 @@ impl ByteRange {
             ByteRange::Part { offset, bytes } => match offset.checked_add(bytes) {
                 Some(end) if end <= object_bytes => Ok(offset..end),
                 _ => {
-                    let cause = format!("{bytes} bytes from {offset} were asked for, the object has {object_bytes}");
+                    let cause = format!("it ends at byte {object_bytes}, but {bytes} from {offset} on were requested");
                     Err(Error::store("read", name, io::Error::new(io::ErrorKind::UnexpectedEof, cause)))
                 }
             },

@@ -33,6 +33,7 @@ use super::may_lie_there;
 use super::not_a_copy;
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::counted;
 use crate::lock::lock;
 use crate::lock::wait;
 use crate::objects::CONFIG_NAME;
@@ -232,7 +233,10 @@ impl RcloneStore {
                 if found == Some(source.bytes()) {
                     return Ok(Stored::default());
                 }
-                let odd = format!("{} bytes were stored, but its size is now {found:?}: try again", source.bytes());
+                let odd = format!(
+                    "its length is {found:?} after {} was stored: try again",
+                    counted(source.bytes(), "byte", "bytes")
+                );
                 return Err(failed(io::Error::other(odd)));
             }
         }

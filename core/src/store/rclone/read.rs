@@ -76,12 +76,12 @@ impl RcloneStore {
         if answer.status() != StatusCode::PARTIAL_CONTENT || !content_range.starts_with(&wanted) {
             let status = answer.status().as_u16();
             return Err(short(format!(
-                "{bytes} bytes from {offset} were requested, rclone returned {content_range:?} (status {status})"
+                "a range of {bytes} from {offset} was requested, rclone returned {content_range:?} (status {status})"
             )));
         }
         let body = answer.into_body();
         if body.content_length() != Some(bytes) {
-            return Err(short(format!("{bytes} bytes were requested, rclone sends {:?}", body.content_length())));
+            return Err(short(format!("a length of {bytes} was requested, rclone sends {:?}", body.content_length())));
         }
         self.read_exactly(body, bytes).map_err(failed)
     }

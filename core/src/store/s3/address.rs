@@ -1,4 +1,4 @@
-//! The address of a bucket: `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&...`, or `s3:URL/BUCKET/PREFIX` as restic writes it.
+//! The address of a bucket: `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&...`, or `s3:URL/BUCKET/PREFIX` as in restic.
 
 use std::fmt;
 use std::time::Duration;

@@ -148,7 +148,8 @@ mod tests {
             .map(|key| format!("<Contents><Key>{key}</Key><ETag>&quot;ab&quot;</ETag><Size>3</Size></Contents>"))
             .collect();
         format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
              <Name>b</Name><Prefix>p/</Prefix><MaxKeys>1000</MaxKeys>{rest}{objects}</ListBucketResult>"
         )
     }

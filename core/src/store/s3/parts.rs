@@ -189,7 +189,8 @@ impl S3Store {
         });
         let parts = parts.collect::<String>();
         let body = format!(
-            "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}</CompleteMultipartUpload>"
+            "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}\
+             </CompleteMultipartUpload>"
         );
         let headers = if is_conditional { CONDITION } else { &[] };
         let mut answer = self.post(name, &[("uploadId", &upload.id)], headers, body.as_bytes())?;

@@ -20,7 +20,7 @@ pub enum Trouble {
     },
     /// Wrong keys, or keys without the needed permissions.
     #[error(
-        "access is denied ({answer}): check the keys and their permissions to read, write, list and delete in this bucket"
+        "access is denied ({answer}): check the keys, and that they may read, write, list and delete in this bucket"
     )]
     Denied {
         /// The service's words.
@@ -251,7 +251,8 @@ mod tests {
 
     fn error(code: &str) -> String {
         format!(
-            "<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>because</Message><Resource>/x</Resource></Error>"
+            "<?xml version=\"1.0\"?>\n\
+             <Error><Code>{code}</Code><Message>because</Message><Resource>/x</Resource></Error>"
         )
     }
 
