@@ -212,7 +212,7 @@ fn a_repair_takes_lost_volumes_from_the_cache_of_a_mount() {
     let ran = far.site.bygone(["check", "--repair", "--json"]).ok();
     let put_back = ran.json()["repaired"]["restored"].as_array().unwrap().clone();
     assert_eq!(put_back.len(), lost.len(), "{ran}");
-    assert!(put_back.iter().all(|one| one["from"] == "rebuilt, with what a mount has kept"), "{ran}");
+    assert!(put_back.iter().all(|one| one["from"] == "rebuilt, partly from the cache of a mount"), "{ran}");
     let now = far.server.objects();
     assert!(lost.iter().all(|(name, bytes)| now.get(name) == Some(bytes)), "they are back to the byte");
     far.site.bygone(["check", "--read-data"]).ok();

@@ -101,12 +101,12 @@ impl Diagnosis {
                  source still has; `bygone check` shows what is affected, `bygone accept-loss` ends the alarm"
             }
             Diagnosis::RemoteCorrupt => {
-                "the disk or service that holds it cannot be trusted: have it checked; the next backup stores again what \
-                 the source still has, `bygone check` shows what is affected, `bygone accept-loss` ends the alarm"
+                "the disk or service that holds it cannot be trusted: have it checked; the next backup stores again \
+                 what the source still has, `bygone check` shows what is affected, `bygone accept-loss` ends the alarm"
             }
             Diagnosis::RemoteUnknownObject => {
-                "nothing: it belongs to a backup that is running elsewhere or was interrupted (`bygone recover` takes it \
-                 in), or to another program; bygone never deletes it"
+                "nothing: it belongs to a backup that is running elsewhere or was interrupted (`bygone recover` takes \
+                 it in), or to another program; bygone never deletes it"
             }
             Diagnosis::RemoteRolledBack | Diagnosis::RemoteForked => {
                 "restore the store to its former state, from its own versions or from a copy; give up what cannot be \
@@ -163,7 +163,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// No key slot opens with the secret given.
-    #[error("wrong passphrase: none of the {slots} key slots of {store} opens with it")]
+    #[error("wrong passphrase: it opens none of {} of {store}", counted(*.slots as u64, "key slot", "key slots"))]
     WrongKey {
         /// The store's address.
         store: String,
@@ -357,6 +357,11 @@ impl Error {
     pub fn is_absent(&self) -> bool {
         matches!(self, Error::Store { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// `number` things in words: "1 block", "2 blocks".
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A copy of the cause: its number or kind, and its text.

@@ -110,7 +110,8 @@ impl Cache {
         }
     }
 
-    /// Claims those of `frames` that nobody has made or is making: one claim per stretch, none longer than `frames_max`.
+    /// Claims those of `frames` that nobody has made or is making: one claim per stretch, none longer than
+    /// `frames_max`.
     pub fn claim_missing(&self, frames: &[FrameAt], frames_max: u32) -> Vec<Claim<'_>> {
         let mut state = self.state();
         let mut claims: Vec<Claim<'_>> = Vec::new();

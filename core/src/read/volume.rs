@@ -112,12 +112,12 @@ impl VolumeFile {
         let object = volume_object(kind, name);
         let held = match store.get(&object, ByteRange::Whole { bytes_max: bytes }) {
             Err(Error::Limit { found, .. }) => {
-                return Err(Error::corrupt(&object, format!("it has {found} bytes, it was stored with {bytes}")));
+                return Err(Error::corrupt(&object, format!("its length is {found} instead of {bytes} bytes")));
             }
             held => held?,
         };
         if held.len() as u64 != bytes {
-            let detail = format!("it has {} bytes, it was stored with {bytes}", held.len());
+            let detail = format!("its length is {} instead of {bytes} bytes", held.len());
             return Err(Error::corrupt(&object, detail));
         }
         VolumeFile::of(Bytes::Held(held), keys, kind, object, bytes)

@@ -1,4 +1,4 @@
-//! A place where nothing is: what a dry run compares with when the place that it is about does not exist yet.
+//! An empty place: what a dry run compares with if its target does not exist yet.
 //!
 //! It answers every question as an empty store does. It keeps nothing, so a PUT is a defect of the caller.
 

@@ -1,9 +1,9 @@
 //! Giving up what is lost, which only a person may do.
 //!
-//! What is given up is said in a commit, so that other machines and catalogs to come know it too. When commits were lost,
-//! that commit is more than a note: whatever this machine's catalog still knows and no commit in the store says any more
-//! (snapshots, volumes, removals) it says again, and so do the next commits of other machines that had seen what was lost.
-//! A deleted commit costs nothing as long as its volumes are there.
+//! A commit records what was given up, so that other machines and future catalogs know it too. If commits were lost,
+//! that commit also announces again whatever this machine's catalog still knows and no commit in the store says any
+//! more (snapshots, volumes, removals), and so do the next commits of other machines that had seen the lost ones. A
+//! deleted commit costs nothing as long as its volumes are there.
 
 use super::Depth;
 use super::Finding;
@@ -32,11 +32,11 @@ use crate::write::commit_changes;
 /// What was accepted.
 #[derive(Debug, Default)]
 pub struct Accepted {
-    /// The findings that are accepted now.
+    /// The findings that are now accepted.
     pub findings: Vec<Finding>,
-    /// Snapshots that lost commits had made and that this machine has recorded again.
+    /// Snapshots of lost commits that this machine has recorded again.
     pub snapshots_again: u64,
-    /// Volumes that only lost commits had named and that this machine has recorded again.
+    /// Volumes named only by lost commits that this machine has recorded again.
     pub volumes_again: u64,
     /// True if this machine writes a new chain from now on.
     pub is_new_chain: bool,
@@ -44,8 +44,7 @@ pub struct Accepted {
     pub open: Vec<Finding>,
 }
 
-/// Accepts the open alarms for which `is_chosen` holds. The store is surveyed first, so that they are about what is there
-/// now.
+/// Accepts the open alarms for which `is_chosen` holds. The store is surveyed first, so that the alarms are current.
 pub fn accept_loss(
     locked: &mut LockedRepository,
     time: Time,
@@ -54,7 +53,7 @@ pub fn accept_loss(
 ) -> Result<Accepted> {
     announce(locked)?;
     let seen = look(locked, Depth::New)?;
-    // Without what is new: whatever is adopted must come with its volumes, and that is for the next backup.
+    // New commits are not adopted here: that needs their volumes, and is left to the next backup.
     compare_volumes(locked, &seen.listing, watch)?;
     let chosen: Vec<Alarm> = locked.catalog().read().alarms_open()?.into_iter().filter(is_chosen).collect();
     let mut accepted = Accepted { findings: chosen.iter().map(Finding::of).collect(), ..Accepted::default() };
@@ -87,7 +86,7 @@ fn losses(chosen: &[Alarm]) -> Losses {
     losses
 }
 
-/// Has the next commit of this machine say what lost commits said, as far as this machine has seen them.
+/// Makes this machine's next commit announce what lost commits said, as far as this machine has seen them.
 pub(super) fn announce_again(locked: &mut LockedRepository, losses: &Losses) -> Result<()> {
     if losses.chains.is_empty() {
         return Ok(());
@@ -113,8 +112,8 @@ fn add_announced(announced: &mut Again, commit: &Commit) {
     announced.snapshots_removed.extend(&commit.snapshots_removed);
 }
 
-/// What the catalog knows and no commit in the store says. Every commit that the store has is read; ones that do not open
-/// say nothing.
+/// What the catalog knows and no commit in the store announces. Every commit in the store is read; commits that do not
+/// open announce nothing.
 fn announced_by_none(locked: &mut LockedRepository, listing: &super::Listing) -> Result<Again> {
     let mut announced = Again::default();
     let repository = locked.repository();

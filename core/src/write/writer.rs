@@ -1,8 +1,8 @@
-//! The writer: takes a tree in order, keeps what is new of it, and builds its nodes.
+//! The writer: takes a tree in order, keeps what is new in it, and builds its nodes.
 //!
-//! It is called depth first, with the names of each directory in byte order, so blocks come to lie in their volumes in
-//! the order in which a listing would read them. Whether a block is new is decided here and nowhere else: it is known if
-//! an open volume of this run has it, or if the catalog locates it in a volume that is stored or about to be.
+//! It is called depth first, with the names of each directory in byte order, so blocks lie in their volumes in the
+//! order in which a listing would read them. Only this module decides whether a block is new: a block is known if an
+//! open volume of this run has it, or if the catalog locates it in a volume that is stored or about to be.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -41,7 +41,7 @@ use crate::tree::build_list;
 use crate::volume::BlockInfo;
 use crate::watch::Watch;
 
-/// The ends of the channels that lead into the pipeline.
+/// The entrances to the pipeline.
 pub(super) struct Stages<'a> {
     pub jobs: Sender<SealJob>,
     pub order: Sender<Order>,
@@ -55,10 +55,10 @@ pub(super) struct Tree {
     pub totals: Totals,
 }
 
-/// What of this run cannot be looked up in the catalog yet: ids by the volume that they went into.
+/// Blocks of this run that the catalog cannot find yet: ids by volume.
 struct Claims<'a> {
     intended: &'a Intended,
-    /// Volumes that were ended and are not known to be in the catalog, oldest first, with their place in the order.
+    /// Ended volumes that may not be in the catalog yet, oldest first, each with its place in the order.
     ended: VecDeque<(u64, HashSet<[u8; 32]>)>,
     ended_count: u64,
     open: [HashSet<[u8; 32]>; 2],
@@ -83,7 +83,7 @@ impl Claims<'_> {
         self.ended.push_back((self.ended_count, set));
     }
 
-    /// Forgets volumes that the catalog has by now. True if there were any.
+    /// Forgets volumes that the catalog knows by now. True if there were any.
     fn trim(&mut self) -> bool {
         let count = self.intended.count();
         let before = self.ended.len();
@@ -111,7 +111,7 @@ pub struct Writer<'a> {
     watch: &'a Watch,
 }
 
-/// The extents of the file whose pieces are coming in; small content is held back, for it may be kept inline.
+/// The extents of the current file; small content is held back because it may be kept inline.
 #[derive(Default)]
 struct FileSoFar {
     extents: Vec<Extent>,
@@ -161,7 +161,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// What cuts and names blocks, for the threads that read files.
+    /// Cuts and names blocks, for the threads that read files.
     pub fn cutter(&self) -> Cutter {
         Cutter { ids: self.ids.clone(), block_bytes: self.block_bytes }
     }
@@ -192,8 +192,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Adds an entry of the parent snapshot whose content did not change. False if part of that content is not stored
-    /// any more: then the file must be read.
+    /// Adds an entry of the parent snapshot whose content did not change. False if part of that content is no longer
+    /// stored: then the file must be read.
     pub fn unchanged(&mut self, entry: &Entry) -> Result<bool> {
         if self.is_damaged && !self.content_is_stored(entry)? {
             return Ok(false);
@@ -239,7 +239,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Forgets the pieces of a file that turned out to be unreadable. Blocks already stored are not lost: they may
+    /// Forgets the pieces of a file that turned out to be unreadable. Blocks stored already are not lost: they may
     /// serve another file or a later backup.
     pub fn file_abandon(&mut self) {
         self.file = FileSoFar::default();
@@ -265,14 +265,14 @@ impl<'a> Writer<'a> {
         self.push(Entry { name, meta, kind: Kind::File(content) })
     }
 
-    /// Stores a block that was lost and found again, outside of any file.
+    /// Stores a recovered block, outside of any file.
     pub fn store_lost_block(&mut self, block: Block) -> Result<()> {
         self.store_block(block)?;
         self.file_abandon();
         Ok(())
     }
 
-    /// Stores a tree node that was lost and found again, outside of any tree.
+    /// Stores a recovered tree node, outside of any tree.
     pub fn store_lost_node(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.store_node(bytes).map(|_| ())
     }
@@ -283,7 +283,7 @@ impl<'a> Writer<'a> {
         self.meta.end()
     }
 
-    /// Ends the volumes and hands out the tree.
+    /// Ends the volumes and returns the tree.
     pub(super) fn finish(mut self) -> Result<Tree> {
         let (root, root_meta) = self.root.take().ok_or_else(|| Error::defect("the root was not ended"))?;
         self.data.end()?;
@@ -331,7 +331,7 @@ impl<'a> Writer<'a> {
         }
         let id = self.ids.node(&bytes);
         if !self.is_known(&id.0)? {
-            // What no reader would take must not be written.
+            // A node that no reader accepts must not be written.
             Node::decode(&bytes).map_err(|e| Error::defect(format!("a tree node would not be readable: {e}")))?;
             self.claims.open(VolumeKind::Meta).insert(id.0);
             if self.meta.add_node(id, bytes)? {
@@ -343,7 +343,7 @@ impl<'a> Writer<'a> {
 
     fn is_known(&mut self, id: &[u8; 32]) -> Result<bool> {
         if self.claims.trim() {
-            // The catalog's newest rows become visible to this connection only now.
+            // The newest rows of the catalog become visible to this connection only now.
             self.catalog.renew()?;
         }
         if self.claims.contains(id) {

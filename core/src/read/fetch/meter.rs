@@ -127,7 +127,8 @@ fn keep<T>(samples: &mut VecDeque<T>, sample: T) {
 mod tests {
     use super::*;
 
-    /// Fetches over a link of `rate` bytes a second and `wait` until an answer begins: as many at a time as the meter says.
+    /// Fetches over a link of `rate` bytes a second that needs `wait` until an answer begins, as many at a time as the
+    /// meter says.
     fn settle(rate: f64, wait: Duration) -> Meter {
         let mut meter = Meter::default();
         let mut under_way: VecDeque<(Begun, Duration, u64)> = VecDeque::new();

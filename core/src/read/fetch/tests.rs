@@ -1,4 +1,4 @@
-//! The engine before a store that counts: against a model, with readers at the same time, with damage, stalls and deaths.
+//! Fetching from a store that counts requests: against a model, with parallel readers, damage, stalls and deaths.
 
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;

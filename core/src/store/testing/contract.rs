@@ -1,5 +1,5 @@
-//! The contract of [`Store`] as one suite of tests, for every store that there is: a store's own test calls
-//! [`contract`] with a function that makes it, and adds what only it can suffer (a full disk, a lost bucket).
+//! The contract of [`Store`] as one test suite for every store. A store's own test calls [`contract`] with a function
+//! that makes the store, and adds what only that store can suffer (a full disk, a lost bucket).
 
 #![allow(clippy::unwrap_used, reason = "a test suite, here only because tests of other packages run it too")]
 
@@ -26,7 +26,7 @@ use crate::store::Store;
 const THREADS: u64 = 8;
 const LARGE_BYTES: usize = 3 << 20;
 
-/// Runs the suite; panics at the first broken promise. `make` makes a new and empty store each time.
+/// Runs the suite; panics at the first broken promise. `make` makes a new, empty store each time.
 pub fn contract(make: impl Fn() -> Arc<dyn Store>) {
     let parts: [fn(&dyn Store); 13] = [
         what_was_put_is_got_and_listed,
@@ -52,7 +52,7 @@ fn name(text: &str) -> ObjectName {
     ObjectName::new(text).unwrap()
 }
 
-/// Bytes without order, the same ones for the same `seed`.
+/// Random-looking bytes, always the same for the same `seed`.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let words = (0..length.div_ceil(8) as u64).flat_map(|at| scramble(seed ^ scramble(at)).to_le_bytes());
     words.take(length).collect()
