@@ -1,5 +1,5 @@
-//! The command line: each way of asking wrong, and each thing that can be wrong in the world, has its exit code and a
-//! message that says what, where and what next. Whatever happens, nothing that was stored is lost.
+//! The command line: every wrong call and every outside failure has an exit code, and a message that says what failed,
+//! where, and what to do next. Stored data survives all of them.
 
 use std::fs;
 use std::io::Write;
@@ -251,7 +251,7 @@ fn a_full_target_ends_with_1() {
 #[test]
 fn two_backups_at_once_exclude_each_other() {
     let (site, tree) = with_snapshot();
-    // It waits for its standard input, and keeps the lock meanwhile.
+    // It waits for its standard input and holds the lock meanwhile.
     let first = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
     site.wait_until_announced();
     site.bygone(["backup", tree.top().to_str().unwrap()]).ended_with(11).complains_of(&["another bygone"]);
@@ -266,7 +266,7 @@ fn an_interrupted_backup_ends_with_130_and_the_next_goes_on() {
     let (site, tree) = with_snapshot();
     for attempt in 0.. {
         let before = snapshot_ids(&site).len();
-        // It waits for the rest of its standard input, and so cannot end before the signal has come.
+        // It waits for the rest of its standard input, so it cannot end before the signal arrives.
         let mut running = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
         let mut input = running.child.stdin.take().unwrap();
         input.write_all(&random(attempt, 20 << 20)).unwrap();
@@ -276,7 +276,7 @@ fn an_interrupted_backup_ends_with_130_and_the_next_goes_on() {
         sleep(Duration::from_millis(200) * (attempt as u32 + 1));
         drop(input);
         let ended = running.end();
-        // On a busy machine the signal may be taken in late all the same; then it is tried again.
+        // On a busy machine the signal may still arrive too late; then try again.
         if ended.code == 0 && attempt < 20 {
             continue;
         }
@@ -364,8 +364,8 @@ fn every_command_speaks_json() {
     tree.file("file", prose(1, 200_000));
     let (top, target) = (tree.top().to_str().unwrap(), site.at("target"));
     let fields = |arguments: &[&str], fields: &[&str]| {
-        let said = site.bygone([arguments, &["--json"]].concat()).ok().json();
-        let object = said.as_array().map_or(&said, |all| &all[0]);
+        let printed = site.bygone([arguments, &["--json"]].concat()).ok().json();
+        let object = printed.as_array().map_or(&printed, |all| &all[0]);
         let missing: Vec<_> = fields.iter().filter(|field| object.get(**field).is_none()).collect();
         assert!(missing.is_empty(), "{arguments:?}: {missing:?} in {object}");
     };

@@ -1,4 +1,4 @@
-//! A second store that holds what the first one holds: whole, incremental, never a repository that lacks something.
+//! Copies to a second store are complete and incremental, and an unfinished one is never taken for a repository.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,7 +28,7 @@ fn copy(site: &Site, options: &[&str]) -> Ran {
     site.bygone([&["copy", "--to", to.to_str().unwrap()], options].concat())
 }
 
-/// Every file below `top` with its bytes, but for markers.
+/// Every file below `top` except markers, with its bytes.
 fn bytes_below(top: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![top.to_path_buf()];
@@ -82,7 +82,7 @@ fn a_copy_is_the_same_repository_and_copies_only_what_is_new() {
 fn an_interrupted_copy_is_no_repository_until_it_is_completed() {
     let (site, _tree) = with_history();
     copy(&site, &[]).ok();
-    // What is put last is taken away first: these are the states that an interrupted copy can leave.
+    // Removed in the reverse of the order of writing: these are the states that an interrupted copy can leave.
     let order = ["bygone.json", "README-RECOVER.txt", "keys", "commits", "data"];
     for gone in 1..=order.len() {
         for name in &order[..gone] {

@@ -1,4 +1,4 @@
-//! What the programs say, and how they end, when the store is not as this machine left it, and when several agents work
+//! Messages, diagnosis codes and exit codes when the store is not as this machine left it, and when several agents work
 //! on one repository.
 
 use std::fs;
@@ -35,8 +35,8 @@ fn first(site: &Site, folder: &str) -> String {
     site.objects(folder).into_keys().next().unwrap()
 }
 
-fn codes(said: &Value, list: &str) -> Vec<String> {
-    let all = said[list].as_array().unwrap_or_else(|| panic!("no {list} in {said}"));
+fn codes(printed: &Value, list: &str) -> Vec<String> {
+    let all = printed[list].as_array().unwrap_or_else(|| panic!("no {list} in {printed}"));
     all.iter().map(|finding| finding["diagnosis"].as_str().unwrap().to_string()).collect()
 }
 
@@ -47,7 +47,7 @@ fn a_lost_volume_is_an_alarm_until_it_is_accepted() {
     fs::remove_file(site.repository().join(&victim)).unwrap();
     let ran = backup(&site, &tree, &[]).ended_with(13);
     ran.complains_of(&["REMOTE_MISSING", &victim, "what to do", "accept-loss"]);
-    assert_eq!(snapshot_ids(&site).len(), 3, "the backup was made all the same");
+    assert_eq!(snapshot_ids(&site).len(), 3, "the backup was made nevertheless");
     site.restore("latest~2", &site.at("first"));
     site.restore("latest", &site.at("target"));
     compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
@@ -78,7 +78,7 @@ fn a_cut_volume_is_found_by_the_next_backup_and_stored_again() {
     backup(&site, &tree, &[]).ended_with(13).complains_of(&["REMOTE_TRUNCATED", &victim]);
     site.restore("latest", &site.at("target"));
     compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
-    // Brought back, it is whole, and the alarm is over.
+    // Once the whole volume is back, the alarm ends.
     site.replace(&victim, &bytes);
     backup(&site, &tree, &[]).ok().complains_of(&["is intact again"]);
     site.bygone(["check", "--read-data"]).ok();
@@ -109,7 +109,7 @@ fn a_rolled_back_store_stops_backups_until_it_is_accepted() {
     compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
     assert_eq!(snapshot_ids(&site).len(), 4);
     site.bygone(["check", "--read-data"]).ok();
-    // A new machine sees no trouble.
+    // A new machine finds nothing wrong.
     fs::remove_dir_all(site.catalogs()).unwrap();
     site.bygone(["recover"]).ok();
     backup(&site, &tree, &[]).ok();
@@ -160,7 +160,7 @@ fn three_machines_work_on_one_repository_at_once() {
     let shared = Tree::new(&site.at("shared"));
     (0..4u64).for_each(|n| drop(shared.file(format!("{n}"), random(n, 600_000))));
     let own: Vec<Tree> = machines.iter().map(|machine| Tree::new(&machine.at("own"))).collect();
-    // One after another first, so that each finds what the one before has stored.
+    // First one after another, so that each finds what the previous one stored.
     for (number, machine) in machines.iter().enumerate() {
         let before = site.objects("data");
         machine.run(command_on(machine, &site, &["backup", shared.top().to_str().unwrap()])).ok();
@@ -259,7 +259,7 @@ fn errors_name_the_disk_that_is_full() {
         let site = Site::new(&programs());
         let point = site.at(place);
         let _disk = SmallDisk::mount(&point, "4m");
-        // All of it is one volume, which fits neither into the store nor into the spool.
+        // Everything goes into one volume, which fits neither into the store nor into the spool.
         site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "64MiB"]).ok();
         let tree = Tree::new(&site.at("source"));
         (0..8).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1 << 20))));
@@ -291,8 +291,8 @@ fn volumes_of_an_interrupted_backup_are_found_by_a_new_catalog() {
     let content = random(500, 6_000_000);
     tree.file("large", content.clone());
     let before = site.objects("data").len();
-    // The stream does not end, so nothing is committed, and what was stored so far belongs to nobody once the catalog is
-    // lost too.
+    // The stream does not end, so nothing is committed; once the catalog is lost as well, nothing refers to the volumes
+    // stored so far.
     let mut running = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
     running.child.stdin.as_mut().unwrap().write_all(&content).unwrap();
     wait_until("storing", || site.objects("data").len() >= before + 3);

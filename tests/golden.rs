@@ -1,5 +1,5 @@
-//! Repositories written by earlier builds, one for each version of the format. They are never edited: what could be read
-//! once can be read for ever. `scripts/golden` makes one.
+//! Repositories written by earlier builds, one for each version of the format. They are never edited, because every
+//! released format must stay readable. `scripts/golden` makes one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ fn golden_repositories_can_still_be_read() {
     for name in GOLDEN {
         let golden = folder().join(name);
         let site = Site::new(&programs());
-        // A copy: reading must not change it, but a test that fails might.
+        // Reads a copy: a failing test might change the repository.
         tool(Command::new("cp").arg("-r").arg(golden.join("repository")).arg(site.repository()));
         let bygone = |arguments: &[&str]| -> Ran {
             let mut command = site.bygone_command(arguments);
@@ -53,7 +53,7 @@ fn golden_repositories_can_still_be_read() {
     }
 }
 
-/// The manifest of `top`, by the very function that wrote the golden one.
+/// The manifest of `top`, made by the same function as the golden one.
 fn manifest(top: &Path) -> String {
     let from = MANIFEST.find("manifest() {").unwrap();
     let to = from + MANIFEST[from..].find("\n}\n").unwrap() + 3;

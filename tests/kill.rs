@@ -1,5 +1,5 @@
-//! Power fails when it likes: a backup killed at any moment leaves a repository that the next one completes, without a
-//! repair step, without storing again what was stored, and without a snapshot that lacks anything.
+//! A backup killed at any moment leaves a repository that the next backup completes: without a repair step, without
+//! storing anything twice, and without an incomplete snapshot.
 
 use std::fs;
 use std::thread::sleep;
@@ -11,7 +11,7 @@ use bygone_tests::tree::{Tree, prose, random};
 
 use crate::site::{new_small_site, restored, snapshot_ids};
 
-/// How many moments are tried.
+/// The number of moments tried.
 const KILLS: u32 = 14;
 
 fn site_with_tree() -> (Site, Tree) {
@@ -44,7 +44,7 @@ fn a_killed_backup_is_completed_by_the_next() {
         let ended = running.end().code;
         let before = site.objects("data");
         useful += u32::from(ended == 128 + 9 && !before.is_empty());
-        // A snapshot exists as soon as its commit is stored, whether or not the catalog came to know of it.
+        // A snapshot exists as soon as its commit is stored, even if the catalog has not adopted it yet.
         let snapshots = site.objects("commits").len();
         assert!(snapshots <= 1, "at most the one that was being made");
 
@@ -53,7 +53,7 @@ fn a_killed_backup_is_completed_by_the_next() {
         for name in before.keys() {
             assert_eq!(after.get(name), before.get(name), "kill {kill}: {name} was stored and stays");
         }
-        // What was in flight when the kill came may be stored twice: the volumes that were being put, nothing else.
+        // Only the volumes in flight at the moment of the kill may be stored twice.
         let spare = 5 << 20;
         let bytes = stored_bytes(&site, "data");
         assert!(bytes <= clean_bytes + spare, "kill {kill}: {bytes} bytes stored where {clean_bytes} are enough");
@@ -62,7 +62,7 @@ fn a_killed_backup_is_completed_by_the_next() {
         site.restore("latest", &site.at("target"));
         compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
     }
-    assert!(useful > 0, "no kill came while volumes were being stored: the tree is too small for this machine");
+    assert!(useful > 0, "no kill arrived while volumes were being stored: the tree is too small for this machine");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The mount as programs see it: through the kernel, compared with the source by tools that know nothing of it.
+//! The mount as programs see it: through the kernel, compared with the source by independent tools.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -49,7 +49,7 @@ fn the_zoo_in_the_mount_is_the_zoo() {
     assert_eq!(ended.code, 0, "a mount that was unmounted ends well: {ended}");
 }
 
-/// `find` counts on two links and one more for each directory inside.
+/// `find` relies on two links plus one for each subdirectory.
 fn link_counts_of_directories_are_right(top: &Path) {
     for path in tool(Command::new("find").arg(top).args(["-type", "d", "-print0"])).split(|byte| *byte == 0) {
         let path = Path::new(OsStr::from_bytes(path));
@@ -70,8 +70,8 @@ fn hard_links_are_one_file(top: &Path) {
     assert_ne!(inode("sizes/twin-a"), inode("sizes/twin-b"), "two files with the same bytes are two files");
 }
 
-/// SEEK_DATA and SEEK_HOLE: every stretch of data in the source lies in a stretch of data here, and the holes that a
-/// block does not touch are holes here too.
+/// SEEK_DATA and SEEK_HOLE: every stretch of data in the source is data here, and every hole that no block touches is a
+/// hole here.
 fn holes_are_found(source: &Path, top: &Path) {
     for name in ["start", "middle", "end", "only", "many", "across-blocks", "one-gib"] {
         let path = Path::new("holes").join(name);
@@ -256,7 +256,7 @@ fn bytes_are_right_at_any_offset() {
     mounted.unmount().ok();
 }
 
-/// Reads of all lengths, forward, backward and across borders, compared with what is true.
+/// Reads of all lengths, forward, backward and across borders, compared with the content.
 fn reads_at_odd_places(path: &Path, content: &[u8], reader: usize) {
     let file = fs::File::open(path).unwrap();
     for step in 0..200usize {
@@ -292,7 +292,7 @@ fn a_mount_goes_to_the_background_and_ends_when_unmounted() {
     }
 }
 
-/// How many processes have `path` among their arguments.
+/// The number of processes with `path` among their arguments.
 fn processes_with(path: &Path) -> usize {
     let wanted = path.to_str().unwrap();
     let processes =

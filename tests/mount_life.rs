@@ -1,5 +1,5 @@
-//! What happens to a mount while it lives, and how it ends: users that do not let go, signals, kills, other mounts over
-//! it, a store that goes and comes back, snapshots that go.
+//! The life of a mount and its end: busy users, signals, kills, other mounts on top of it, a store that disappears and
+//! returns, snapshots that are removed.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -37,12 +37,12 @@ fn with_snapshot() -> (Site, Tree) {
     (site, tree)
 }
 
-/// A process that sits in `folder` until it is told to go.
+/// A process that keeps `folder` busy until it is killed.
 fn sitter(folder: &Path) -> Child {
     Command::new("cat").current_dir(folder).stdin(Stdio::piped()).spawn().unwrap()
 }
 
-/// The kernel forgets what it has of the file's content, so that the next read asks the mount.
+/// Makes the kernel drop the cached content of the file, so that the next read asks the mount.
 fn forget_pages(path: &Path) {
     tool(Command::new("dd").arg(format!("if={}", path.display())).args(["iflag=nocache", "count=0", "status=none"]));
 }
@@ -164,7 +164,7 @@ fn a_mount_on_top_of_ours_is_never_touched() {
     tmpfs();
     fs::write(point.join("ours"), "stays").unwrap();
     mounted.end().ok();
-    assert_eq!(fs::read_to_string(point.join("ours")).unwrap(), "stays", "also of what came in its place");
+    assert_eq!(fs::read_to_string(point.join("ours")).unwrap(), "stays", "even of the folder that replaced it");
     unmount(&point);
 }
 
@@ -224,7 +224,7 @@ fn a_second_mount_at_the_same_place_is_refused() {
     mounted.unmount().ok();
 }
 
-/// A process that is stopped stands for a machine that sleeps.
+/// A stopped process stands for a sleeping machine.
 #[test]
 fn readers_wait_while_the_mount_sleeps_and_then_go_on() {
     if !root() {
@@ -238,8 +238,8 @@ fn readers_wait_while_the_mount_sleeps_and_then_go_on() {
     fs::metadata(&two).unwrap();
     mounted.signal("STOP");
     let reader = std::thread::spawn(move || fs::read(two).unwrap());
-    assert!(fs::read(path("one")).unwrap() == random(1, BIG_BYTES), "the page cache needs nobody");
-    assert!(!reader.is_finished(), "there is nobody who could have answered");
+    assert!(fs::read(path("one")).unwrap() == random(1, BIG_BYTES), "the page cache needs no mount");
+    assert!(!reader.is_finished(), "the stopped mount cannot have answered");
     mounted.signal("CONT");
     assert!(reader.join().unwrap() == random(2, BIG_BYTES));
     mounted.unmount().ok();
@@ -270,7 +270,7 @@ fn an_absent_store_fails_only_reads_that_need_it() {
     mounted.unmount().ok();
 }
 
-/// Removes the snapshot `id`, by a commit as any client may write it.
+/// Removes the snapshot `id`, by a commit such as any client may write.
 fn remove_snapshot(site: &Site, id: &str) {
     let place = Place { store: Arc::new(LocalStore::open(&site.repository()).unwrap()), catalog_base: site.catalogs() };
     let repository = Repository::open(&place, &Secret::new(PASSPHRASE.into())).unwrap();

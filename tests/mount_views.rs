@@ -1,4 +1,4 @@
-//! The views of the mount over many snapshots, as programs see them through the kernel.
+//! The derived views of the mount over many snapshots, as programs see them through the kernel.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use bygone_tests::{root, tool};
 
 use crate::site::new_site;
 
-/// A machine with three snapshots: a report that changes and goes, and files that stay.
+/// A machine with three snapshots: a report that changes and is then deleted, and files that stay.
 fn with_history() -> (Site, Tree) {
     let site = new_site();
     let tree = Tree::new(&site.at("source"));
@@ -34,7 +34,7 @@ fn backup_at(site: &Site, tree: &Tree, time: &str) {
     site.bygone(["backup".as_ref(), "--time".as_ref(), time.as_ref(), tree.top().as_os_str()]).ok();
 }
 
-/// Where `path` of the source is in a view.
+/// The place of the source's `path` in a view.
 fn inside(mounted: &Mounted, view: &str, path: &Path) -> PathBuf {
     mounted.point().join(view).join(path.strip_prefix("/").unwrap())
 }
@@ -133,8 +133,8 @@ fn tools_that_walk_the_whole_mount_come_to_an_end() {
     let mounted = site.mount("mnt", &[]);
     let find =
         Command::new("find").arg(mounted.point()).args(["-xdev", "-type", "d", "-printf", "%i\\n"]).output().unwrap();
-    let said = String::from_utf8_lossy(&find.stderr);
-    assert!(find.status.success() && said.is_empty(), "find: {said}");
+    let printed = String::from_utf8_lossy(&find.stderr);
+    assert!(find.status.success() && printed.is_empty(), "find: {printed}");
     let inodes: Vec<&str> = std::str::from_utf8(&find.stdout).unwrap().lines().collect();
     let distinct: BTreeSet<&&str> = inodes.iter().collect();
     assert_eq!(inodes.len(), distinct.len(), "each directory is in one place");

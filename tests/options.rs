@@ -1,5 +1,5 @@
-//! The options of backup and restore, each tried once from the command line to the disk; and the places where a backup or
-//! a restore must not go.
+//! Every option of backup and restore, from the command line to the disk; and the places that a backup or a restore
+//! must stay out of.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,7 +51,7 @@ fn excluded_files_are_not_backed_up() {
     assert_eq!(files(&site, &tree), set(&["keep/a.txt", "drop/c.txt", "e.txt"]));
     backup(&site, &tree, &["--exclude", &format!("{}/drop", tree.top().display())]);
     assert_eq!(files(&site, &tree), set(&["keep/a.txt", "keep/b.log", "e.txt"]));
-    fs::write(site.at("patterns"), "# what nobody needs\ndrop\n*.log\n").unwrap();
+    fs::write(site.at("patterns"), "# not needed\ndrop\n*.log\n").unwrap();
     backup(&site, &tree, &["--exclude-file", site.at("patterns").to_str().unwrap()]);
     assert_eq!(files(&site, &tree), set(&["keep/a.txt", "e.txt"]));
     tree.file("drop/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
@@ -117,7 +117,7 @@ fn hosts_and_tags_are_kept_and_asked_for() {
     if root() {
         let mounted = site.mount("mnt", &[]);
         let listed = |folder: &str| fs::read_dir(mounted.point().join(folder)).unwrap().count();
-        // A host has its snapshots and the newest of them once more.
+        // A host's folder has its snapshots, plus a link to the newest.
         assert_eq!((listed("snapshots"), listed("hosts"), listed("hosts/elsewhere"), listed("tags")), (2, 2, 2, 2));
         let by_tag = fs::read_dir(mounted.point().join("tags/daily")).unwrap().next().unwrap().unwrap().path();
         let file = by_tag.join(tree.at("e.txt").strip_prefix("/").unwrap());
@@ -131,10 +131,10 @@ fn all_spellings_of_a_path_mean_the_same_path() {
     let (site, tree) = with_tree();
     let top = tree.top().to_str().unwrap();
     tree.symlink("../way", "source");
-    for said in ["source", "./source/", "source/../source", "source/."] {
-        site.bygone(["backup", said]).ok();
+    for spelling in ["source", "./source/", "source/../source", "source/."] {
+        site.bygone(["backup", spelling]).ok();
         let paths = site.bygone(["snapshots", "--json", "--latest", "1"]).ok().json()[0]["paths"].clone();
-        assert_eq!(paths, serde_json::json!([top]), "{said}");
+        assert_eq!(paths, serde_json::json!([top]), "{spelling}");
     }
     site.bygone(["backup", top, &format!("{top}/keep"), top]).ok();
     assert_eq!(files(&site, &tree).len(), 5, "nothing twice");
@@ -213,7 +213,7 @@ fn a_restore_never_leaves_its_target() {
     outside.file("e.txt", "untouched");
     let target = site.at("target");
     let inside = Tree::new(&restored(&target, tree.top()));
-    // A directory, a file and a hard link of the target lead out of it.
+    // A directory, a file and a hard link in the target lead out of it.
     inside.symlink("keep", outside.top());
     inside.symlink("e.txt", outside.at("e.txt"));
     inside.directory("drop");

@@ -1,8 +1,8 @@
-//! The same promises at a store that somebody else runs: the contract, and the life of a repository.
+//! Stores run by other software: the contract of a store, and the whole life of a repository.
 //!
-//! `BYGONE_TEST_STORE` is its address, in which `{}` stands for a name that each test chooses; what the store needs besides
-//! (keys, a region) is in the environment. These tests are left out unless they are asked for: `scripts/s3-matrix` runs them
-//! against a cluster of its own. With `BYGONE_TEST_STORE_SHOWS_DELETED`, lists may show for a moment what was just deleted.
+//! `BYGONE_TEST_STORE` is the address, in which each test replaces `{}` with a name of its own; the environment holds
+//! the keys and the region. The tests are ignored unless requested: `scripts/test-s3` and `scripts/s3-matrix` run them.
+//! With `BYGONE_TEST_STORE_SHOWS_DELETED`, lists may briefly show objects that were just deleted.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -35,8 +35,8 @@ fn address() -> String {
     address.replace("{}", &name)
 }
 
-/// A store whose lists may show for a moment what has just been deleted, as those of a Garage cluster do: its nodes leave
-/// out what is deleted each for itself, and one that has not heard of it yet shows it. A GET must say that it is absent.
+/// A store whose lists may briefly show deleted objects, as a Garage cluster's do: a node that has not heard of the
+/// deletion still lists the object. A GET must report it as absent.
 struct Ghostly {
     store: Arc<dyn Store>,
     deleted: Mutex<BTreeSet<ObjectName>>,
@@ -85,7 +85,7 @@ impl Store for Ghostly {
     }
 }
 
-/// A machine whose repository is elsewhere.
+/// A machine whose repository is in that store.
 struct Elsewhere {
     site: Site,
     address: String,
@@ -117,7 +117,7 @@ impl Elsewhere {
 }
 
 #[test]
-#[ignore = "wants a store of somebody else: see above"]
+#[ignore = "needs BYGONE_TEST_STORE: see above"]
 fn the_contract_holds() {
     contract(|| {
         let globals = Globals { repo: Some(address().into()), ..Globals::default() };
@@ -132,7 +132,7 @@ fn the_contract_holds() {
 }
 
 #[test]
-#[ignore = "wants a store of somebody else: see above"]
+#[ignore = "needs BYGONE_TEST_STORE: see above"]
 fn a_repository_lives_a_whole_life() {
     let elsewhere = Elsewhere::new();
     elsewhere.bygone(["init"]).ended_with(1).complains_of(&["already"]);

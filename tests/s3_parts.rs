@@ -1,4 +1,5 @@
-//! Long objects, which go to S3 in parts: no lie makes half of one an object, and what has arrived is not sent again.
+//! Long objects go to S3 in parts: no fault turns half of one into an object, and parts that arrived are not sent
+//! again.
 
 use std::sync::Arc;
 
@@ -44,12 +45,12 @@ fn a_long_object_goes_in_parts_and_has_the_listed_mark() {
     assert_eq!(verbs(&server), [Begin, Part, Part, Part, Part, Part, Complete, Head]);
     assert_eq!(store.get(&at, LONG).unwrap(), bytes);
     assert_eq!(mark(&store, &at), stored.etag);
-    // Again, by somebody who does not know: nothing is read back to see that it is the same.
+    // A store that does not know the object sends it again, and reads nothing back to compare.
     server.take_asked();
     assert_eq!(in_parts(&server, "60s").put(&at, Source::Bytes(&bytes)).unwrap(), stored);
     assert_eq!(verbs(&server).last(), Some(&Head));
-    assert_eq!(server.unfinished(), [""; 0], "what was sent in vain is cleared away");
-    // What is not named by its hash goes whole: of those, two at once would not be the same.
+    assert_eq!(server.unfinished(), [""; 0], "unfinished uploads are cleared away");
+    // An object not named by its hash goes whole, because two writers might send different bytes.
     server.take_asked();
     store.put(&name("commits/x"), Source::Bytes(&bytes)).unwrap();
     assert_eq!(verbs(&server), [Head, Verb::Put]);
@@ -82,7 +83,7 @@ fn lies_about_parts_are_errors_and_arrived_parts_are_not_resent() {
             let within = if verb == Verb::Part { "#4" } else { "" };
             server.misbehave(verb, within, fault, 1);
             let asked = if fault.is_silence() { &hasty } else { &store };
-            // Of some answers a part needs nothing but the mark.
+            // The answer to a part needs no body, only its mark.
             let first = asked.put(&at, Source::Bytes(&bytes));
             assert!(
                 first.is_err() || matches!((verb, fault), (Verb::Part, Fault::StallInBody | Fault::ShortBody)),
@@ -111,7 +112,7 @@ fn a_put_in_parts_survives_transient_faults() {
         [Fault::Status(500, "InternalError"), Fault::ResetWithin, Fault::ResetAfter, Fault::Silence, Fault::Html];
     for (seed, fault) in (200..).zip(faults) {
         for verb in [Verb::Begin, Verb::Part, Verb::Complete, Verb::Head] {
-            // An answer that makes no sense is not asked for so often.
+            // Answers that are no S3 at all are retried less often.
             server.misbehave(verb, "", fault, if fault == Fault::Html { 1 } else { 2 });
         }
         let (at, bytes) = long(seed);

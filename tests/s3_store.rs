@@ -1,4 +1,4 @@
-//! The S3 store against a server that lies: what it must refuse, what it must try again, and what it must not do.
+//! The S3 store against a faulty server: what it must refuse, what it must retry, and what it must never do.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,7 +37,7 @@ fn open(server: &FakeS3, prefix: &str, watch: &Arc<Watch>) -> S3Store {
     open_with(server.store(prefix), watch)
 }
 
-/// The same store, which gives up a server that is silent for a second.
+/// The same store, which gives up on a server after a second of silence.
 fn hasty(server: &FakeS3) -> S3Store {
     open_with(server.store("deep/prefix") + "&stall=1s", &Arc::new(Watch::new()))
 }
@@ -47,7 +47,7 @@ pub fn open_with(address: String, watch: &Arc<Watch>) -> S3Store {
     S3Store::new(&address, access(SystemTime::now), Arc::new(Link::default()), watch).unwrap()
 }
 
-/// A server with two objects, and the store.
+/// A server with three objects, and the store.
 pub fn stocked() -> (FakeS3, S3Store) {
     let server = FakeS3::start();
     let store = open(&server, "deep/prefix", &Arc::new(Watch::new()));
@@ -179,8 +179,8 @@ fn errors_with_a_remedy_name_it() {
     assert!(matches!(trouble(403, "RequestTimeTooSkewed").0, Some(Trouble::ClockSkew { .. })));
     assert!(matches!(trouble(404, "NoSuchBucket").0, Some(Trouble::NoBucket)));
     assert!(matches!(trouble(301, "PermanentRedirect").0, Some(Trouble::Redirected { .. })));
-    let (_, told) = trouble(403, "AccessDenied");
-    assert!(told.contains("data/00/a") && told.contains("check the keys"), "{told}");
+    let (_, message) = trouble(403, "AccessDenied");
+    assert!(message.contains("data/00/a") && message.contains("check the keys"), "{message}");
 }
 
 #[test]
@@ -189,9 +189,9 @@ fn errors_name_the_host_that_could_not_be_reached() {
     let address = server.store("prefix");
     drop(server);
     let store = open_with(address.clone(), &Arc::new(Watch::new()));
-    let told = store.list("").unwrap_err().to_string();
+    let message = store.list("").unwrap_err().to_string();
     let endpoint = address.split_once("endpoint=").unwrap().1.split('&').next().unwrap();
-    assert!(told.contains(&format!("no connection to {endpoint}: ")), "{told}");
+    assert!(message.contains(&format!("no connection to {endpoint}: ")), "{message}");
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn a_lost_answer_neither_fails_a_put_nor_resends_its_bytes() {
     assert_eq!(server.bytes_in() - before, BYTES.len() as u64);
 }
 
-/// A store whose patience does not take time.
+/// A store that retries without waiting.
 pub fn patient(store: S3Store) -> RetryStore {
     let clock = Clock { now: Box::new(|| Duration::ZERO), wait: Box::new(|_| {}), draw: Box::new(|| 0.5) };
     RetryStore::new(Arc::new(store), Duration::from_secs(900), Arc::new(Watch::new()), clock)

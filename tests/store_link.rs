@@ -1,4 +1,5 @@
-//! The way to the store: rclone between, limits that change while a backup runs, and the configuration that sets them.
+//! The way to the store: rclone, broken links, limits that change during a backup, and the configuration that sets
+//! them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -24,7 +25,7 @@ fn tree(site: &Site) -> Tree {
     tree
 }
 
-/// `bygone ARGUMENTS` on the repository's directory by way of rclone.
+/// `bygone ARGUMENTS` on the repository's directory through rclone.
 fn by_rclone<A: AsRef<OsStr>>(site: &Site, arguments: impl IntoIterator<Item = A>) -> Ran {
     let mut command = site.bygone_command(arguments);
     command.env("BYGONE_REPO", format!("rclone:{}", site.repository().display()));
@@ -54,7 +55,7 @@ fn a_repository_behind_rclone_lives_a_whole_life() {
     let target = site.at("target");
     by_rclone(&site, ["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]).ok();
     compare::assert_same(tree.top(), &restored(&target, tree.top()));
-    // The same objects without rclone between: whole, and under the names that they must have.
+    // Without rclone, the same objects are whole and have the right names.
     site.bygone(["check", "--read-data"]).ok();
 }
 
@@ -139,7 +140,7 @@ fn a_backup_over_a_link_that_is_cut_again_and_again_is_complete() {
     assert_eq!(link.counts().resets, CUTS as u64);
     let stored: usize = server.objects().values().map(Vec::len).sum();
     let twice = link.counts().bytes_up - stored as u64;
-    // Of each connection that is cut no more is lost than one volume, which is a little longer than its target.
+    // Each cut connection costs at most one volume, which is a little longer than its target.
     assert!(twice < CUTS as u64 * (3 << 20) / 2, "{twice} bytes were sent twice");
     run(&direct, &["check", "--read-data"]);
 }
@@ -147,7 +148,7 @@ fn a_backup_over_a_link_that_is_cut_again_and_again_is_complete() {
 #[test]
 fn a_profile_sets_how_long_to_retry() {
     let site = Site::new(&programs());
-    // Nobody listens there any more. Without the profile, a quarter of an hour would be waited for somebody.
+    // Nothing listens there any more. Without the profile, bygone would retry for a quarter of an hour.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     configure(&site, "[profile.now]\nretry-for = \"0\"\n");
     let address = format!("s3://bucket/repository?endpoint=http://{gone}&region=r");
@@ -165,7 +166,7 @@ fn check_and_restore_of_a_far_store_run_several_transfers() {
     let server = FakeS3::start();
     let direct = server.store("repository");
     let here = server.endpoint().strip_prefix("http://").unwrap().parse().unwrap();
-    // A new connection is made only when all that there are are in use.
+    // A new connection is made only when all others are in use.
     let over_a_link = |arguments: &[&str]| {
         let shape = Shape { latency: Duration::from_millis(20), ..Shape::default() };
         let link = SlowLink::to(here, shape).unwrap();
@@ -197,10 +198,10 @@ fn lifting_a_limit_affects_a_running_backup_at_once() {
     configure(&site, "[defaults]\nlimit-upload = 1\n");
     let started = site.start(site.bygone_command([OsStr::new("backup"), tree.top().as_os_str()]));
     site.wait_until_announced();
-    // At a byte a second it would last for a month.
+    // At a byte a second the backup would take a month.
     configure(&site, "[defaults]\nlimit-upload = \"fast\"\n");
     signal(&started, Signal::SIGHUP);
-    wait_until("a wrong configuration is told", || started.complaint().contains("the limits stay as they were"));
+    wait_until("a wrong configuration is reported", || started.complaint().contains("the limits stay as they were"));
     assert!(started.complaint().contains("line 2, limit-upload"), "{}", started.complaint());
     configure(&site, "[defaults]\nlimit-upload = \"none\"\n");
     signal(&started, Signal::SIGHUP);
@@ -257,7 +258,7 @@ fn a_mount_reads_its_configuration_again() {
     wait_until("the mount takes signals", || catches_sighup(mounted.pid()));
     kill(Pid::from_raw(mounted.pid().try_into().unwrap()), Signal::SIGHUP).unwrap();
     let logged = || fs::read_to_string(&log).unwrap_or_default();
-    wait_until("a wrong configuration is told", || logged().contains("the limits stay as they were"));
+    wait_until("a wrong configuration is reported", || logged().contains("the limits stay as they were"));
     assert!(fs::read(mounted.latest(&tree.at("noise"))).unwrap() == random(2, 3_000_000), "and the mount goes on");
     mounted.unmount().ok();
 }

@@ -13,7 +13,7 @@ use bygone_core::objects::VolumeKind;
 use bygone_core::volume::{BlockInfo, FrameInfo, Index};
 use proptest::prelude::*;
 
-/// One step of a history. Numbers name volumes and blocks of a small world; those of volumes wrap around.
+/// One step of a history. Numbers name volumes and blocks of a small world; the numbers of volumes wrap around.
 #[derive(Debug, Clone)]
 enum Step {
     Add(Vec<u8>, bool),

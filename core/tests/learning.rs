@@ -1,4 +1,4 @@
-//! Learning from the store: whatever interrupts it, it is resumed, and the newest snapshots come first.
+//! Learning from the store resumes after any interruption, and the newest snapshots come first.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -44,7 +44,7 @@ fn a_recovery_killed_at_any_call_resumes_to_the_same_end() {
     let ids = history(&first);
     let before = dump(&mut open(&first));
     let (_dir, second) = place(memory.clone());
-    // It dies a call later each time, until it gets through.
+    // The store dies a call later each time, until recovery completes.
     let mut runs = 0;
     loop {
         let store = Arc::new(FaultyStore::new(memory.clone()).with_connections(1 + runs % 3));
@@ -148,7 +148,7 @@ fn a_long_volume_of_trees_is_taken_in_by_parts() {
 
 #[test]
 fn a_block_stored_twice_is_located_in_the_first_volume() {
-    // Two machines that do not know of each other store the same content.
+    // Two machines that do not know each other store the same content.
     let memory = Arc::new(MemoryStore::new());
     let (_here_dir, here) = place(memory.clone());
     let (_there_dir, there) = place(memory.clone());
@@ -170,7 +170,7 @@ fn a_block_stored_twice_is_located_in_the_first_volume() {
     recover::recover(&mut locked, &Watch::new()).unwrap();
     let first = locked.catalog().read().volumes().unwrap();
     let blocks = first.iter().map(|row| locked.catalog().read().blocks_of(row.id).unwrap().len());
-    // The times of both commits are the same: which chain goes first is decided by the clients' ids, for all alike.
+    // Both commits have the same time, so the clients' ids decide which chain goes first, on every machine.
     let counts: Vec<usize> = blocks.collect();
     assert_eq!(counts.iter().filter(|count| **count > 0).count(), 2, "all blocks in one pair of volumes: {counts:?}");
     let same = dump(&mut locked) == before;
@@ -178,8 +178,8 @@ fn a_block_stored_twice_is_located_in_the_first_volume() {
     assert_eq!(same, is_here_first, "if the first chain is that of this machine, the catalogs are equal");
 }
 
-/// Repairs a volume of which the first block is in the source only, and the others in the damaged object only, with a
-/// store that dies at a call. Answers whether the repair got through, and whether the object was gone when it had not.
+/// Repairs a volume with a store that dies at a call. The first block is only in the source, the others only in the
+/// damaged object. Returns whether the repair completed, and whether the object was gone if it did not.
 fn repair_that_dies_at(number: u64) -> (bool, bool) {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, first) = place(memory.clone());
@@ -251,7 +251,7 @@ fn a_cache_of_sealed_frames_is_enough_to_rebuild_a_volume() {
     assert!(found.has_damage());
     let cache = |_: bygone_core::id::VolumeName, range: std::ops::Range<u64>| {
         let mut bytes = sound[range.start as usize..range.end as usize].to_vec();
-        // A cache may lie; here it does so about one frame, which the file still has.
+        // A cache may be wrong; here it is, about one frame that the object still has.
         if range.start < 1_000 {
             bytes[5] ^= 1;
         }

@@ -1,5 +1,5 @@
-//! A recovery brings the newest snapshot ahead of everything: nothing that happens to it meanwhile, or that is wrong with
-//! it, stands in the way of the rest.
+//! A recovery brings the newest snapshot first. Neither an interruption nor damage to that snapshot keeps the rest from
+//! being recovered.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -50,8 +50,8 @@ fn backup(place: &Place, round: i64, versions: &[u64]) -> String {
     write::backup(&mut open(place), options, &Watch::new(), body).unwrap().1.id.to_hex()
 }
 
-/// Ten snapshots by two machines, each of which changes most of what the one before it had. Ids from the oldest on, and
-/// the volumes of trees that came with each.
+/// Ten snapshots by two machines, each changing most of the previous one. Returns the ids, oldest first, and the tree
+/// volumes that each added.
 fn history(memory: &Arc<MemoryStore>) -> (Vec<String>, Vec<Vec<ObjectName>>, Vec<String>) {
     let (_here_dir, here) = place(memory.clone());
     let (_there_dir, there) = place(memory.clone());
@@ -74,7 +74,7 @@ fn history(memory: &Arc<MemoryStore>) -> (Vec<String>, Vec<Vec<ObjectName>>, Vec
     (ids, trees, dump(&mut locked))
 }
 
-/// Recovers with the newest snapshot ahead, and answers which snapshots were shown, in which order, after which calls.
+/// Recovers with the newest snapshot first, and returns which snapshots were shown, in order, after which calls.
 fn recover(locked: &mut LockedRepository, store: &FaultyStore) -> (Vec<(String, Vec<Call>)>, Result<Learnt>) {
     let mut shown = Vec::new();
     let plan = recover::plan(locked).map(|plan| plan.with_newest_ahead_from(0));
@@ -215,7 +215,7 @@ fn whatever_is_wrong_with_the_newest_the_others_come() {
         let is_lost = |row: &VolumeRow| row.state == VolumeState::Lost;
         let lost = locked.catalog().read().volumes().unwrap().into_iter().filter(is_lost).count();
         let found = check::check(&mut locked, ReadData::All, &Watch::new()).unwrap();
-        // A flip where no locator and no index lies is found by those who read data, and costs the nodes in one frame.
+        // A flip outside locators and index is found only by reading data, and costs the nodes of one frame.
         assert!(found.has_damage() && lost >= learnt.damaged.len(), "{harm:?}: {learnt:?} {found:?}");
         let newest = rows.last().unwrap().snapshot.id;
         let others = found.affected.iter().filter(|affected| affected.snapshot != newest).count();
@@ -230,7 +230,7 @@ fn whatever_is_wrong_with_the_newest_the_others_come() {
 
 #[test]
 fn what_is_mostly_new_is_not_read_twice() {
-    // One snapshot is all of its volumes.
+    // A single snapshot needs all volumes.
     let memory = Arc::new(MemoryStore::new());
     let (_first_dir, first) = place(memory.clone());
     init(&first);

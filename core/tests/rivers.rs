@@ -1,4 +1,4 @@
-//! What goes in at one river comes out at the other: backup through the writer, reading through views and readers.
+//! What the writer stores, views and readers return: the two rivers, end to end.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -107,7 +107,7 @@ fn a_failed_backup_commits_nothing_but_its_volumes_are_reused() {
         let faulty = FaultyStore::new(memory.clone());
         faulty.die_after_puts(survives);
         let broken = Place { store: Arc::new(faulty), catalog_base: place.catalog_base.clone() };
-        // Every call fails from that put on; whether the backup got through by then is for the next assertions.
+        // Every call fails from that put on; the next assertions ask whether the backup had completed by then.
         let result = Repository::open(&broken, &secret()).and_then(Repository::lock);
         let _ = result.and_then(|mut locked| backup(&mut locked, &sample()));
     }
@@ -327,7 +327,7 @@ fn other_chains_reveal_that_newest_commits_were_lost() {
     let (_new_dir, new) = place(memory);
     let learnt = recover::recover(&mut open(&new), &Watch::new()).unwrap();
     assert_eq!(learnt.troubles[0].diagnosis.code(), "REMOTE_ROLLED_BACK", "{learnt:?}");
-    assert_eq!(learnt.snapshots, 1, "what is there is taken in all the same");
+    assert_eq!(learnt.snapshots, 1, "the existing snapshot is still recovered");
     let error = recover::sync(&mut open(&new), &Watch::new()).unwrap_err();
     assert!(error.to_string().starts_with("REMOTE_ROLLED_BACK"), "it is not forgotten: {error}");
 }

@@ -1,4 +1,4 @@
-//! Key slots: whoever removes one can still get in, and whoever adds one will be found.
+//! Key slots: a removal never locks the user out, and a new slot is always found.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

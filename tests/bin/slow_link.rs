@@ -1,7 +1,7 @@
 //! A slow link as a program: `slow-link SERVER LATENCY_MS MBIT_PER_SECOND [RESETS WITHIN_BYTES SEED]`.
 //!
-//! It says where it listens. For each line of its standard input it prints what has gone over the link so far, as JSON; at
-//! the end of its standard input it ends.
+//! It prints where it listens. For each line of its standard input it prints the counts of the link as JSON, and it
+//! ends with its standard input.
 
 use std::io::{self, BufRead, Write};
 use std::time::Duration;

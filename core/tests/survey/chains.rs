@@ -76,7 +76,7 @@ fn accepting_a_loss_announces_again_what_commits_said() {
     assert!(!store.objects().contains_key(&ObjectName::new(&format!("commits/{old}/{:016}", 2)).unwrap()));
     assert!(machine.check().is_clean(), "{:?}", machine.check());
     nothing_deleted(&store);
-    // Machines to come take it as it is, and have everything.
+    // New machines accept the store as it is, and have everything.
     let fresh = Machine::new(store.clone());
     let learnt = fresh.recover();
     assert!(learnt.troubles.is_empty() && learnt.damaged.is_empty(), "{learnt:?}");
@@ -103,7 +103,7 @@ fn a_store_rolled_back_as_a_whole_is_noticed_and_usable() {
     );
     let accepted = machine.accept_all();
     assert_eq!((accepted.snapshots_again, accepted.open.len()), (2, 0), "{accepted:?}");
-    // What the two days had and the source still has heals them.
+    // The source still has some of those two days, which heals them.
     machine.backup(&[day(7), vec![day(8).remove(1)]].concat()).unwrap();
     let checked = machine.check();
     assert!(checked.findings.is_empty(), "accepted: {checked:?}");
@@ -119,14 +119,14 @@ fn a_gap_in_a_chain_costs_what_it_held_and_nothing_else() {
     let (store, machine) = with_history();
     let lost = commit(&machine, 2);
     store.tamper(&lost, None);
-    // A machine without a catalog has everything else, and is stopped from writing until somebody has looked.
+    // A machine without a catalog has everything else, and may not write until the loss is accepted.
     let fresh = Machine::new(store.clone());
     let learnt = fresh.recover();
     assert_eq!(codes(&learnt.troubles), [("REMOTE_MISSING", lost.to_string())]);
     all_restore(&fresh, 2);
     let error = fresh.backup(&day(5)).map(|_| ()).unwrap_err().to_string();
     assert!(error.starts_with("REMOTE_MISSING"), "{error}");
-    // The machine that has seen it knows what it said.
+    // The machine that has read the commit knows its content.
     assert_eq!(machine.accept_all().snapshots_again, 1);
     machine.backup(&day(3)).unwrap();
     assert!(machine.check().is_clean());
@@ -203,7 +203,7 @@ fn a_commit_with_a_lost_answer_is_recognised_as_ours() {
     let commits_put = |call: &&bygone_core::store::testing::faulty::Call| {
         call.verb == Verb::Put && call.object.starts_with("commits/")
     };
-    // Which call it is, is learnt from a run of the same kind.
+    // A similar run shows which call it is.
     let twin = Arc::new(FaultyStore::new(Arc::new(store.fork())).with_connections(1));
     let rehearsal = machine.cloned().on(twin.clone());
     rehearsal.backup(&day(3)).unwrap();
@@ -237,7 +237,7 @@ fn two_catalogs_with_one_client_part_ways() {
     assert!(error.starts_with("REMOTE_FORKED") && error.contains("run the backup again"), "{error}");
     drop((first, second));
     assert_eq!(machine.client(), client);
-    assert_ne!(clone.client(), client, "whoever was second has a chain of its own");
+    assert_ne!(clone.client(), client, "the second one has a chain of its own");
     let (learnt, made) = clone.backup(&day(4)).unwrap();
     assert_eq!((learnt.snapshots, made.totals.bytes_new), (1, 0), "what was stored is used");
     machine.backup(&day(5)).unwrap();
@@ -266,7 +266,7 @@ fn clones_that_take_turns_are_told() {
 #[test]
 fn another_history_is_a_fork_and_both_halves_can_be_kept() {
     let (store, machine) = with_history();
-    // The store is taken back, a machine with an old catalog writes, and then comes the one with the new catalog.
+    // The store is rolled back, a machine with an old catalog writes, then the one with the new catalog.
     let earlier = Arc::new(store.fork());
     let other = machine.cloned().on(earlier.clone());
     machine.backup(&day(3)).unwrap();

@@ -46,7 +46,7 @@ impl Machine {
         Machine { place, _dir: dir }
     }
 
-    /// The same machine before another store.
+    /// The same machine with another store.
     pub fn on(self, store: Arc<dyn Store>) -> Machine {
         Machine { place: Place { store, catalog_base: self.place.catalog_base }, _dir: self._dir }
     }

@@ -1,4 +1,5 @@
-//! Volumes that are missing, cut, changed or exchanged: found by the list, marked, stored again, told until accepted.
+//! Volumes that are missing, cut, changed or exchanged are found by the list, marked as lost, stored again, and
+//! reported until accepted.
 
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ fn a_machine_that_learns_of_another_reads_what_is_new_once() {
 
 type Damage = fn(&MemoryStore, &ObjectName, &ObjectName);
 
-/// What is done to the first of two volumes of content, and how that is called.
+/// A damage to the first of two volumes of content, and its diagnosis.
 const DAMAGES: [(&str, Damage); 6] = [
     ("REMOTE_MISSING", |store, name, _| store.tamper(name, None)),
     ("REMOTE_TRUNCATED", |store, name, _| {
@@ -80,7 +81,7 @@ fn each_damage_has_its_code_and_the_next_backup_heals_it() {
         assert_eq!(codes(&learnt.news.raised), expected, "damage {number}");
         assert!(made.totals.bytes_new > 0, "damage {number}: what lay in it is stored again");
         assert_eq!(machine.contents(&first).unwrap(), sample(), "damage {number}: the old snapshot is whole again");
-        // Told once more by every run, raised once.
+        // Raised once, reported by every run.
         let (learnt, made) = machine.backup(&sample()).unwrap();
         assert_eq!((codes(&learnt.news.raised), made.totals.bytes_new), (vec![], 0), "damage {number}");
         assert_eq!(machine.alarms(), expected, "damage {number}");
@@ -92,9 +93,9 @@ fn each_damage_has_its_code_and_the_next_backup_heals_it() {
         assert_eq!(codes(&machine.accept(|alarm| alarm.object == victim).findings), expected);
         assert_eq!(machine.alarms(), []);
         machine.backup(&sample()).unwrap();
-        assert_eq!(machine.alarms(), [], "damage {number}: what was accepted is not told again");
+        assert_eq!(machine.alarms(), [], "damage {number}: an accepted loss is not reported again");
         assert!(machine.check().is_clean(), "damage {number}: {:?}", machine.check());
-        // What was accepted is known to catalogs to come.
+        // New catalogs learn of what was accepted.
         machine.lose_catalog();
         machine.recover();
         machine.sync().unwrap();
@@ -109,7 +110,7 @@ fn a_lost_tree_is_stored_again_by_the_next_backup() {
     let first = machine.snapshots().remove(0);
     let victim = names(&store, "meta/").remove(0);
     store.tamper(&victim, None);
-    // Also the trees of snapshots that are no more like the source: the catalog has them.
+    // Even trees of snapshots that the source no longer resembles: the catalog has them.
     let (learnt, made) = machine.backup(&[file(2, 900_000)]).unwrap();
     assert_eq!(codes(&learnt.news.raised), [("REMOTE_MISSING", victim.to_string())]);
     let fresh = Machine::new(store.clone());
@@ -176,7 +177,7 @@ fn what_nobody_explains_is_told_and_stays() {
     let (store, machine) = with_snapshot();
     let stranger = ObjectName::new("data/00/notes").unwrap();
     store.tamper(&stranger, Some(b"hello".to_vec()));
-    // A volume of a run that never committed: the commit of another machine is taken away together with its chain.
+    // A volume of a run that never committed: the commit of another machine is removed together with its chain.
     let other = Machine::new(store.clone());
     other.backup(&[file(9, 300_000)]).unwrap();
     let commits = names(&store, &format!("commits/{}", other.client()));
@@ -188,7 +189,7 @@ fn what_nobody_explains_is_told_and_stays() {
     assert!(found.contains(&("REMOTE_UNKNOWN_OBJECT", stranger.to_string())), "{found:?}");
     assert_eq!(found.len(), 3, "a volume of content, one of trees, and the stranger: {found:?}");
     nothing_deleted(&store);
-    // Taken in, its blocks are used.
+    // Its blocks are adopted and used.
     machine.recover();
     let (learnt, made) = machine.backup(&[file(9, 300_000)]).unwrap();
     assert_eq!((made.totals.bytes_new, learnt.unexplained.len()), (0, 1));
