@@ -1,18 +1,18 @@
-//! Which paths the user does not want: patterns over raw bytes.
+//! Patterns over raw bytes that select paths.
 //!
 //! A pattern is matched against the path inside the snapshot, component by component:
 //!
-//! - without a slash (`*.o`, `cache`) it matches the last component, at any depth;
-//! - with a slash at its beginning (`/home/*/tmp`) it matches from the root on;
-//! - with a slash elsewhere (`target/debug`) it matches any run of components;
-//! - `*`, `?` and `[a-z]` (`[!a-z]` for the opposite) stay within one component, `**` alone in a component stands for
-//!   any number of them, `\` takes a special byte as it is; a slash at the end means nothing.
+//! - without a slash (`*.o`, `cache`), it matches the last component at any depth;
+//! - with a slash at its beginning (`/home/*/tmp`), it matches from the root;
+//! - with a slash elsewhere (`target/debug`), it matches any run of components;
+//! - `*`, `?` and `[a-z]` (`[!a-z]` for the opposite) match within one component, `**` as a whole component matches any
+//!   number of components, `\` makes the next byte ordinary, and a slash at the end is ignored.
 //!
-//! What matches is left out with everything below it, so `a/**` leaves out all that is in `a` and keeps `a`.
+//! A match includes everything below it, so excluding `a/**` leaves out the content of `a` and keeps `a`.
 //!
-//! No path is ever joined: each directory carries, for each pattern with several components, the set of positions up
-//! to which the pattern has matched ([`PathState`]), and a name takes it one step further. The cost is a few
-//! comparisons a name however deep the tree.
+//! No path is ever joined. For each pattern with several components, each directory carries the set of positions up to
+//! which the pattern has matched ([`PathState`]); a name moves each position one step further. The cost is a few
+//! comparisons a name, however deep the tree.
 
 use std::sync::Arc;
 
@@ -25,12 +25,12 @@ pub struct Excludes {
     paths: Vec<Vec<Part>>,
 }
 
-/// How far each pattern of several components has come on the way down to one directory: bit `p` of a pattern's word
-/// says that its first `p` parts match the directory's path.
+/// How far each pattern of several components has matched on the way down to one directory: if bit `p` of a pattern's
+/// word is set, its first `p` parts match the directory's path.
 #[derive(Debug, Clone)]
 pub(crate) struct PathState(Option<Arc<[u64]>>);
 
-/// A pattern that cannot be understood.
+/// An invalid pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the pattern {pattern:?} {why}")]
 pub struct BadPattern {
@@ -40,7 +40,7 @@ pub struct BadPattern {
     pub why: &'static str,
 }
 
-/// Positions are bits of a word, and the last of them is the end.
+/// Positions are bits of a word; the last one is the end.
 const PARTS_MAX: usize = 63;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ enum Token {
 }
 
 impl Excludes {
-    /// Reads patterns, each in the form that the module's description gives.
+    /// Parses patterns in the form that the module describes.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a [u8]>) -> Result<Excludes, BadPattern> {
         let mut excludes = Excludes::default();
         for pattern in patterns {
@@ -91,7 +91,7 @@ impl Excludes {
             }
         }
         if parts.last() == Some(&Part::AnyDepth) && pattern.contains(&b'*') {
-            // What is below a match goes with it, so any one component does for any number.
+            // A match includes everything below it, so one component here is as good as any number.
             parts.push(Part::One(Glob::Tokens(vec![Token::Many])));
         }
         match parts.as_slice() {
@@ -103,7 +103,7 @@ impl Excludes {
         Ok(())
     }
 
-    /// True without a pattern.
+    /// True if there is no pattern.
     pub(crate) fn is_empty(&self) -> bool {
         self.names.is_empty() && self.paths.is_empty()
     }
@@ -113,7 +113,7 @@ impl Excludes {
         PathState((!self.paths.is_empty()).then(|| self.paths.iter().map(|parts| reached(parts, 1)).collect()))
     }
 
-    /// True if `name` in a directory of this state is unwanted.
+    /// True if `name` matches in a directory of this state.
     pub(crate) fn excludes(&self, state: &PathState, name: &[u8]) -> bool {
         self.names.iter().any(|glob| glob.matches(name))
             || self.pairs(state).any(|(parts, before)| step(parts, before, name) >> parts.len() & 1 == 1)
@@ -131,7 +131,7 @@ impl Excludes {
     }
 }
 
-/// The positions of `parts` that one more component leads to.
+/// The positions in `parts` after one more component.
 fn step(parts: &[Part], before: u64, name: &[u8]) -> u64 {
     let mut after = 0;
     for (position, part) in parts.iter().enumerate() {
@@ -146,7 +146,7 @@ fn step(parts: &[Part], before: u64, name: &[u8]) -> u64 {
     reached(parts, after)
 }
 
-/// Adds the positions that are reached without a component, since `**` may stand for none.
+/// Adds the positions that need no component, because `**` may match none.
 fn reached(parts: &[Part], mut positions: u64) -> u64 {
     for (position, part) in parts.iter().enumerate() {
         if positions >> position & 1 == 1 && *part == Part::AnyDepth {
@@ -186,7 +186,7 @@ impl Glob {
     }
 }
 
-/// Linear but for `*`, whose last occurrence alone is tried again: at most tokens times bytes steps.
+/// Linear except for `*`, of which only the last one is retried: at most tokens times bytes steps.
 fn tokens_match(tokens: &[Token], name: &[u8]) -> bool {
     let (mut rest, mut left) = (tokens, name);
     let mut again: Option<(&[Token], &[u8])> = None;
@@ -223,7 +223,7 @@ impl Token {
     }
 }
 
-/// Reads a class from behind its `[` to behind its `]`. A `]` right after the opening stands for itself.
+/// Parses a class from after its `[` to after its `]`. A `]` right after the opening stands for itself.
 fn class(rest: &mut &[u8]) -> Result<Token, &'static str> {
     const OPEN: &str = "has a `[` without its `]`";
     let mut ranges = Vec::new();
@@ -260,8 +260,8 @@ fn taken(rest: &mut &[u8]) -> Option<u8> {
     Some(*first)
 }
 
-/// The patterns in a file of patterns: one a line, without the blanks around it; empty lines and lines that begin with
-/// `#` are none.
+/// The patterns in a file of patterns: one a line, without surrounding blanks. Empty lines and lines starting with `#`
+/// are ignored.
 pub fn pattern_lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     let lines = file.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
     lines.filter(|line| !line.is_empty() && line.first() != Some(&b'#'))
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_match_what_their_description_says() {
+    fn patterns_match_as_described() {
         let table: &[(&str, &[&str], &[&str])] = &[
             ("*.o", &["/a.o", "/d/e/a.o", "/.o", "/a.o/b"], &["/a.oo", "/a", "/o"]),
             ("cache", &["/cache", "/x/cache/y"], &["/cache2", "/x/my cache"]),
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_cannot_be_understood_is_refused() {
+    fn an_invalid_pattern_is_refused() {
         for bad in ["", "/", "./", "a/[b/c]", "[", "[a", "[!", "[b-a]", "\\", "../a", &"a/".repeat(64)] {
             assert!(Excludes::new([bad.as_bytes()]).is_err(), "{bad:?}");
         }

@@ -1,4 +1,4 @@
-//! The agent: the user's files and the command line.
+//! The agent: the user's files, and the commands of `bygone`.
 
 pub mod backup;
 pub mod commands;

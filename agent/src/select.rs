@@ -1,8 +1,8 @@
-//! Which snapshot, and which path in it: `SNAP` and `SNAP:PATH` on the command line.
+//! Selects a snapshot and a path in it: `SNAP` and `SNAP:PATH` on the command line.
 //!
-//! SNAP is the beginning of an id (four digits at least), `latest`, `latest~N`, or a time, which stands for the newest
-//! snapshot not later than that. A time may hold colons itself, so the path is what follows the first `:/`; only where
-//! there is none, and the whole is no time, does a path begin after the first colon.
+//! SNAP is the first digits of an id (at least four), `latest`, `latest~N`, or a time, which selects the newest snapshot
+//! that is not later. A time may contain colons, so the path follows the first `:/`. If there is no `:/` and the whole
+//! text is no time, the path follows the first colon.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -23,17 +23,17 @@ use bygone_core::id::NodeId;
 use bygone_core::read::View;
 use bygone_core::snapshot::Snapshot;
 
-/// Fewer digits of an id are too easily a slip.
+/// With fewer digits, a typing error would too easily match an id.
 const ID_DIGITS_MIN: usize = 4;
-/// Candidates that are listed if the beginning of an id fits several.
+/// Candidates that are listed if the digits match several ids.
 const CANDIDATES_MAX: usize = 8;
 
-/// What was said on the command line.
+/// A selector of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
-    /// Which snapshot, as said.
+    /// Which snapshot, as given.
     pub snapshot: String,
-    /// Which path in it, name by name; none for its root.
+    /// Which path in it, name by name; empty for the root.
     pub path: Vec<Name>,
 }
 
@@ -60,12 +60,12 @@ impl Selector {
         self.path.iter().flat_map(|name| [b"/", name.as_bytes()].concat()).collect()
     }
 
-    /// The snapshot that is meant, among all there are (oldest first).
+    /// The selected snapshot among `all`, which has the oldest first.
     pub fn snapshot(&self, all: Vec<Snapshot>, now: Time) -> Result<Snapshot> {
         choose(&self.snapshot, all, now)
     }
 
-    /// What the path leads to in this snapshot.
+    /// What is at the path in this snapshot.
     pub fn find(&self, view: &View, snapshot: &Snapshot) -> Result<Found> {
         let Some((last, above)) = self.path.split_last() else {
             let (node, meta) = (snapshot.root, snapshot.root_meta.clone());
@@ -89,7 +89,7 @@ impl Selector {
     }
 }
 
-/// What a path leads to.
+/// What is at a path.
 #[derive(Debug, Clone)]
 pub enum Found {
     /// A directory.
@@ -107,8 +107,8 @@ fn entry(view: &View, node: NodeId, name: &Name) -> Result<Option<Arc<Entry>>> {
     Ok(view.directory(node)?.find(view, name.as_bytes())?.map(|item| item.entry))
 }
 
-/// The names of a path; `.` and doubled slashes mean nothing, `..` is refused, because it would mean something else than
-/// on a disk with links.
+/// The names of a path. `.` and repeated slashes are ignored. `..` is refused, because on a disk with symbolic links it
+/// would mean something else.
 fn names(path: &[u8]) -> Result<Vec<Name>> {
     path.split(|byte| *byte == b'/')
         .filter(|name| !name.is_empty() && *name != b".")
@@ -116,12 +116,12 @@ fn names(path: &[u8]) -> Result<Vec<Name>> {
         .collect()
 }
 
-/// The first digits of a snapshot's id, enough for people.
+/// The first digits of a snapshot's id, which are enough for people.
 pub fn short_id(snapshot: &Snapshot) -> String {
     snapshot.id.to_hex().chars().take(8).collect()
 }
 
-/// The snapshot that `text` means.
+/// The snapshot that `text` selects.
 pub fn choose(text: &str, mut all: Vec<Snapshot>, now: Time) -> Result<Snapshot> {
     if all.is_empty() {
         return Err(Error::NotFound { what: "a snapshot".into(), hint: "make one with `bygone backup`" }.into());
@@ -173,7 +173,7 @@ fn not_found(what: String) -> Failure {
 }
 
 fn ambiguous(text: &str, fitting: &[Snapshot]) -> Failure {
-    // As many digits as tell them apart, so that one of them can be copied.
+    // As many digits as distinguish them, so that one of them can be copied.
     let ids: Vec<String> = fitting.iter().map(|snapshot| snapshot.id.to_hex()).collect();
     let length = (text.len()..32).find(|length| {
         let mut starts: Vec<_> = ids.iter().filter_map(|id| id.get(..*length)).collect();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_begins_after_the_colon_that_does_not_belong_to_a_time() {
+    fn a_path_begins_after_the_colon_that_is_not_of_a_time() {
         let cases = [
             ("latest", "latest", ""),
             ("latest:", "latest", ""),
@@ -264,20 +264,20 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_several_snapshots_lists_them() {
-        let told = chosen("abcd").unwrap_err().to_string();
-        assert!(told.contains("abcd0100 of 1970-01-02") && told.contains("abcd0200 of 1970-01-03"), "{told}");
+    fn an_ambiguous_id_lists_the_candidates() {
+        let error = chosen("abcd").unwrap_err().to_string();
+        assert!(error.contains("abcd0100 of 1970-01-02") && error.contains("abcd0200 of 1970-01-03"), "{error}");
     }
 
     #[test]
-    fn what_is_not_there_is_not_found_and_what_is_nothing_is_a_mistake() {
+    fn a_missing_snapshot_is_not_found_and_nonsense_is_usage() {
         for text in ["latest~3", "latest~99999999999", "1969-12-31", "1970-01-01", "ffff", "10d"] {
-            let told = chosen(text).unwrap_err();
-            assert!(matches!(told, Failure::Repository(Error::NotFound { .. })), "{text}: {told}");
+            let error = chosen(text).unwrap_err();
+            assert!(matches!(error, Failure::Repository(Error::NotFound { .. })), "{text}: {error}");
         }
         for text in ["abc", "latest~", "latest~x", "newest", "2026-13-01"] {
-            let told = chosen(text).unwrap_err();
-            assert!(matches!(told, Failure::Usage(_)), "{text}: {told}");
+            let error = chosen(text).unwrap_err();
+            assert!(matches!(error, Failure::Usage(_)), "{text}: {error}");
         }
         assert!(choose("latest", Vec::new(), Time::default()).is_err());
     }

@@ -1,7 +1,7 @@
-//! The system calls that nix does not wrap, and (with `restore/sys.rs`, which writes) the only unsafe code of the agent.
+//! System calls that nix does not wrap. This and `restore/sys.rs`, which writes, are the only unsafe code of the agent.
 //!
-//! Each function is one call with its buffer; everything that can be decided outside is decided outside. All of them
-//! report failure as an [`Errno`], never by a panic.
+//! Each function makes one call with its buffer, and leaves all decisions to its caller. All of them report failure as an
+//! [`Errno`], never by a panic.
 
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 use nix::libc;
 
-/// Reads directory entries as `struct linux_dirent64`s into `buffer`; 0 at the end of the directory.
+/// Reads directory entries as `struct linux_dirent64`s into `buffer`; returns 0 at the end of the directory.
 pub fn directory_entries(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`, which is borrowed mutably for the call.
     #[allow(unsafe_code)]
@@ -17,7 +17,7 @@ pub fn directory_entries(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize,
     Errno::result(got).map(|got| usize::try_from(got).unwrap_or(0))
 }
 
-/// Appends up to `most` bytes of the file from `offset` on to `bytes`; 0 is the end of the file.
+/// Appends up to `most` bytes of the file from `offset` to `bytes`; returns 0 at the end of the file.
 pub fn read_at(fd: BorrowedFd<'_>, offset: u64, bytes: &mut Vec<u8>, most: usize) -> Result<usize, Errno> {
     let offset = libc::off_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
     bytes.reserve_exact(most);
@@ -44,7 +44,7 @@ pub fn read_at(fd: BorrowedFd<'_>, offset: u64, bytes: &mut Vec<u8>, most: usize
     }
 }
 
-/// Inode flags as `chattr` knows them.
+/// Inode flags, as in `chattr`.
 pub fn inode_flags(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     // The request is declared with a long, but the kernel writes an unsigned int; the rest of the long stays 0.
     let mut flags: [u32; 2] = [0; 2];
@@ -71,7 +71,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn a_read_stops_at_the_end_of_the_file_and_leaves_what_was_there() {
+    fn a_read_stops_at_the_end_of_the_file_and_only_appends() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         let mut bytes = b"x".to_vec();

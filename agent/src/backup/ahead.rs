@@ -1,12 +1,11 @@
-//! Directories scanned ahead of the walk, by several threads, and still delivered in the walk's order.
+//! Scans directories ahead of the walk in several threads, and still delivers them in the walk's order.
 //!
-//! Each directory that a scan returns becomes an [`Ahead`] and is offered to the [`Pool`]; idle threads take what was
-//! offered last, which in a depth-first walk is about what will be wanted first. The walk takes each directory by
-//! [`Pool::take`]: one that nobody has begun is scanned on the spot, one that is being scanned is waited for. So the
-//! walk never waits for anything that is not already under way, and whatever limit the pool has cannot block it.
+//! Each directory that a scan returns becomes an [`Ahead`] and is offered to the [`Pool`]. Idle threads take the
+//! directory offered last, which in a depth-first walk is about the one needed first. The walk calls [`Pool::take`] for
+//! each directory: if no thread has begun it, the walk scans it on the spot; if a thread is scanning it, the walk
+//! waits. So the walk only ever waits for work already under way, and no limit of the pool can block it.
 //!
-//! The limit is on what is scanned and not yet taken: entries for the sake of memory, directories for the sake of their
-//! open descriptors.
+//! The pool limits what is scanned but not yet taken: entries to bound memory, directories to bound open descriptors.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -32,29 +31,29 @@ use crate::backup::scan::scan_root;
 use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 
-/// A directory that was found and will be wanted.
+/// A directory that was found and that the walk will need.
 pub(super) struct Ahead {
     state: Mutex<State>,
     done: Condvar,
 }
 
 enum State {
-    /// Nobody has begun.
+    /// No thread has begun.
     Offered(Request),
-    /// A thread of the pool is at it.
+    /// A thread of the pool is scanning it.
     Running,
     /// Scanned by the pool, with its weight there.
     Done(Result<Entered, Errno>, usize),
-    /// The walk has it; also what it is if a thread has died over it.
+    /// The walk has it, or a thread died while scanning it.
     Taken,
 }
 
-/// A directory that was scanned, and whose own directories were offered.
+/// A scanned directory, whose subdirectories have been offered.
 pub(super) struct Entered {
     pub(super) folder: Arc<Folder>,
     pub(super) stat: Stat,
     listing: Listing,
-    /// The directories that the listing will give, in its order.
+    /// The directories that the listing will return, in its order.
     aheads: VecDeque<Arc<Ahead>>,
 }
 
@@ -66,7 +65,7 @@ impl Entered {
         entered
     }
 
-    /// The next name in order; of a directory, where its scan comes from.
+    /// The next name in order and, for a directory, the source of its scan.
     pub(super) fn next(&mut self, scope: &Scope<'_>, pool: &Pool) -> Option<(Child, Option<Arc<Ahead>>)> {
         let child = self.listing.next(scope, &self.folder)?;
         self.offer(pool);
@@ -75,7 +74,7 @@ impl Entered {
         Some((child, ahead))
     }
 
-    /// Offers the directories that the listing has described by now.
+    /// Offers the directories that the listing has described so far.
     fn offer(&mut self, pool: &Pool) {
         let found = self.listing.take_found();
         if !found.is_empty() {
@@ -95,8 +94,8 @@ impl Ahead {
         lock(&self.state)
     }
 
-    /// For a thread of the pool: the request with its parent's descriptor, if the parent still has one open. One that
-    /// has not is far up in a deep tree; the walk will open it again when it comes back there.
+    /// For a thread of the pool: the request with its parent's descriptor, if that is still open. A parent without one
+    /// is far up in a deep tree; the walk opens it again when it returns there.
     fn begin(&self) -> Option<(Request, Arc<OwnedFd>)> {
         let mut state = self.lock();
         let State::Offered(request) = &*state else { return None };
@@ -113,7 +112,7 @@ impl Ahead {
     }
 }
 
-/// If a scan panics, the walk must not wait for it for ever.
+/// If a scan panics, the walk must not wait for it forever.
 struct EndOnPanic<'a>(&'a Ahead);
 
 impl Drop for EndOnPanic<'_> {
@@ -124,7 +123,7 @@ impl Drop for EndOnPanic<'_> {
     }
 }
 
-/// What is offered, and how much was scanned ahead.
+/// The offered directories, and how much has been scanned ahead.
 pub(super) struct Pool {
     work: Mutex<Work>,
     wake: Condvar,
@@ -146,7 +145,7 @@ impl Pool {
         Pool { work: Mutex::default(), wake: Condvar::new(), entries_max, directories_max }
     }
 
-    /// Offers the directories of one parent, given in the order in which they will be wanted.
+    /// Offers the directories of one parent, in the order in which they will be needed.
     fn offer(&self, found: impl DoubleEndedIterator<Item = Arc<Ahead>>) {
         let mut work = self.lock();
         let before = work.offered.len();
@@ -163,7 +162,7 @@ impl Pool {
         scan_root(scope, way).map(|scanned| Entered::new(scanned, self))
     }
 
-    /// Takes the scan of a directory, for the walk: done, waited for, or done now.
+    /// Takes the scan of a directory for the walk: a finished one, one to wait for, or one done now.
     pub(super) fn take(&self, ahead: &Ahead, scope: &Scope<'_>) -> Result<Entered, Errno> {
         let mut state = ahead.lock();
         loop {
@@ -187,7 +186,7 @@ impl Pool {
         }
     }
 
-    /// What each thread of the pool does until the pool is closed.
+    /// The body of each thread of the pool, until the pool is closed.
     pub(super) fn work(&self, scope: &Scope<'_>) {
         while let Some(ahead) = self.next() {
             let Some((request, parent_fd)) = ahead.begin() else {
@@ -198,7 +197,7 @@ impl Pool {
             let entered = scan(scope, &request, &parent_fd).map(|scanned| Entered::new(scanned, self));
             drop(guard);
             match entered {
-                // Too much open at once, here or elsewhere: the walk can do with less.
+                // Too many open files, here or elsewhere: the walk needs fewer.
                 Err(Errno::EMFILE | Errno::ENFILE) => {
                     ahead.end(State::Offered(request));
                     self.release(0);
@@ -212,7 +211,7 @@ impl Pool {
         }
     }
 
-    /// The next directory to scan, counted as one that is ahead; waits for one, and for room.
+    /// The next directory to scan, counted as ahead. Waits for a directory, and for room.
     fn next(&self) -> Option<Arc<Ahead>> {
         let mut work = self.lock();
         loop {
@@ -232,7 +231,7 @@ impl Pool {
         }
     }
 
-    /// A directory is not ahead any more.
+    /// Counts a directory as no longer ahead.
     fn release(&self, entries: usize) {
         let mut work = self.lock();
         work.entries = work.entries.saturating_sub(entries);

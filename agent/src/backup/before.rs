@@ -1,9 +1,9 @@
-//! The parent snapshot, and whether a file is still what it was there.
+//! The parent snapshot, and whether a file has changed since.
 //!
-//! A file counts as unchanged if size, modification time, change time and inode number are those of the parent
-//! snapshot. Every way of changing a file sets its change time to the clock, so that equality covers the metadata too;
-//! it only says nothing about a change within the same tick of the clock as the reading. So an entry whose time lies
-//! at or after the beginning of the backup that read it is not believed, and the file is read once more.
+//! A file counts as unchanged if its size, modification time, change time and inode number are those in the parent
+//! snapshot. Every change of a file sets its change time from the clock, so equality covers the metadata too. But a
+//! change within the same tick of the clock as the reading leaves no trace. So an entry whose time is at or after the
+//! beginning of the backup that read it is not trusted, and the file is read once more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use bygone_core::snapshot::Snapshot;
 use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 
-/// Entries of a directory of the parent that are fetched at once.
+/// Entries of a parent's directory fetched at once.
 const FETCH_ENTRIES: usize = limits::NODE_ENTRIES_MAX;
-/// Longest tick of the clock that file systems take their times from.
+/// Longest tick of the clock from which file systems take their times.
 const TICK_NANOS: i128 = 20_000_000;
-/// Coarsest times that file systems keep (FAT's), told from others by having no nanoseconds.
+/// Coarsest times that file systems keep (those of FAT), recognised by having no nanoseconds.
 const COARSE_NANOS: i128 = 2_000_000_000;
 
-/// What makes a file count as unchanged.
+/// The rules by which a file counts as unchanged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Compare {
     pub(super) ignore_ctime: bool,
@@ -40,12 +40,12 @@ pub(super) struct Compare {
     pub(super) began: Time,
 }
 
-/// What became of a path since the parent.
+/// What has happened to a path since the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing.
     Same,
-    /// Nothing, but it has another device or inode number, by which hard links find each other.
+    /// Only its device or inode number, which identifies hard links, has changed.
     Renumbered,
     /// Its content is the same; its metadata may not be.
     SameContent,
@@ -75,7 +75,7 @@ impl Compare {
         }
     }
 
-    /// True if attributes and flags of a directory are those of `meta`.
+    /// True if a directory still has the attributes and flags of `meta`.
     pub(super) fn keeps_attributes(&self, meta: &Meta, stat: &Stat) -> bool {
         (meta.inode, meta.ctime) == (stat.inode, stat.ctime) && self.settled(meta.ctime)
     }
@@ -99,7 +99,7 @@ fn file_type(entry: &Entry) -> FileType {
     }
 }
 
-/// The snapshot that a backup is compared with.
+/// The snapshot with which a backup is compared.
 pub struct Parent {
     pub(super) past: Past,
     pub(super) root: Option<NodeId>,
@@ -117,8 +117,8 @@ impl Parent {
         Parent { past: Past::None, root: None, began: Time::default() }
     }
 
-    /// The newest snapshot that a backup of `paths` on `host` can be compared with (`snapshots` has the oldest first):
-    /// one of the same paths, or else one with a path in common, for all of them begin at the same root.
+    /// The newest snapshot with which a backup of `paths` on `host` can be compared (`snapshots` has the oldest first):
+    /// one of the same paths, or else one with a path in common, which works because all snapshots begin at the root.
     pub fn choose<'a>(snapshots: &'a [SnapshotRow], host: &str, paths: &[Vec<u8>]) -> Option<&'a Snapshot> {
         let sorted = |paths: &[Vec<u8>]| {
             let mut paths = paths.to_vec();
@@ -143,19 +143,19 @@ fn overlap(a: &[u8], b: &[u8]) -> bool {
 
 /// The parent snapshot's entries.
 pub(super) enum Past {
-    /// There is no parent, or the user does not want it to be believed.
+    /// There is no parent, or the user does not trust it.
     None,
     /// A snapshot in the catalog.
     Catalog(Box<View>),
-    /// Directories that a test has made up.
+    /// Directories made up by a test.
     #[cfg(test)]
     Memory(std::collections::HashMap<NodeId, Vec<Arc<Entry>>>),
 }
 
-/// The entries of one directory of the parent, met in order.
+/// The entries of one directory of the parent, in order.
 pub(super) struct Earlier {
     entries: VecDeque<Arc<Entry>>,
-    /// What was not fetched yet: entries of this directory from this number on.
+    /// What has not been fetched yet: the entries of this directory from this number on.
     rest: Option<(Directory, u64)>,
 }
 
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parent_is_the_newest_of_the_same_paths_or_else_of_a_common_one() {
+    fn the_parent_is_the_newest_of_the_same_or_common_paths() {
         let rows = [
             row(1, "a", &["/x", "/y"]),
             row(2, "b", &["/x"]),

@@ -1,4 +1,4 @@
-//! The end of the walk: everything is handed on in tree order, by the one thread that owns the writer.
+//! The end of the walk: the thread that owns the writer delivers everything in tree order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,21 +27,21 @@ use crate::backup::read::Task;
 use crate::backup::report::Counts;
 use crate::backup::sink::Sink;
 
-/// How long to wait for the next piece of work before looking whether the user wants to stop.
+/// How often to check for cancellation while waiting for the next piece of work.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Delivers to a sink.
 pub(super) struct Delivery<'a, 's, 'w> {
     pub(super) sink: Sink<'s, 'w>,
-    /// For files that the parent snapshot has and the repository has lost.
+    /// Reads files that the parent snapshot has and the repository has lost.
     pub(super) reader: Option<FileReader<'a>>,
     pub(super) watch: &'a Watch,
     pub(super) counts: Counts,
-    /// Bytes of the file whose pieces are coming in.
+    /// Bytes of the file whose pieces are arriving.
     pub(super) file_bytes: u64,
 }
 
-/// The answers of one batch's job, one by one.
+/// The answers of the job of one batch, one by one.
 struct Answers<'a> {
     receiver: Option<Receiver<Vec<Event>>>,
     events: VecDeque<Event>,
@@ -57,7 +57,7 @@ impl Answers<'_> {
             let events = self.receiver.as_ref().and_then(|receiver| receive(receiver, self.watch).transpose());
             match events {
                 Some(events) => self.events = events?.into(),
-                // Its thread has panicked, and the panic will go on as soon as all threads have ended.
+                // Its thread has panicked. The panic continues as soon as all threads have ended.
                 None => return Err(Error::Cancelled),
             }
         }
@@ -111,7 +111,7 @@ impl Delivery<'_, '_, '_> {
         Ok(())
     }
 
-    /// Takes what a reader says of a file, and tells whether that was the last of it.
+    /// Takes an event of a file from a reader. Returns whether it was the last one.
     fn event(&mut self, event: Event, known: bool) -> Result<bool> {
         match event {
             Event::Piece(piece) => {
@@ -172,7 +172,7 @@ impl Delivery<'_, '_, '_> {
         }
     }
 
-    /// A block of an unchanged file is not stored any more: here and now, as it is rare.
+    /// Reads an unchanged file of which a block is lost. This is rare, so it happens here and now.
     fn read_again(&mut self, name: &Name, folder: Arc<Folder>) -> Result<()> {
         let Some(reader) = self.reader.clone() else { return Ok(()) };
         let fd = match folder.fd() {
@@ -198,7 +198,7 @@ impl Delivery<'_, '_, '_> {
     }
 }
 
-/// Counts for whoever watches.
+/// Adds to a counter of progress.
 pub(super) fn count(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
 }

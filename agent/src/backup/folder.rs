@@ -1,12 +1,12 @@
 //! Directories of the source, held by descriptors.
 //!
-//! A [`Folder`] is one directory on the way from the root to where the backup is. It knows its parent, its name there
-//! and, mostly, an open descriptor; everything inside is reached relative to that descriptor, so paths may be longer
-//! than any system call takes and nobody can move the backup elsewhere by replacing a directory with a link.
+//! A [`Folder`] is one directory on the way from the root to the current place of the backup. It knows its parent, its
+//! name there and, usually, an open descriptor. Everything inside is reached relative to that descriptor. So paths may
+//! be longer than system calls allow, and nobody can divert the backup by replacing a directory with a link.
 //!
-//! Descriptors are few and trees are deep, so a folder may let go of its descriptor and get it back later, from below
-//! by `..` or from above by name. Both ways end with the check that it is the same directory as before: a tree that is
-//! reshuffled meanwhile gives an error, never entries of one directory under the name of another.
+//! Descriptors are few and trees are deep, so a folder may release its descriptor and get it back later: from below by
+//! `..`, or from above by name. Both ways check that it is the same directory as before. A tree that is reshuffled
+//! meanwhile causes an error, but never puts entries of one directory under the name of another.
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -37,10 +37,10 @@ pub(super) struct Folder {
     fd: Mutex<Option<Arc<OwnedFd>>>,
 }
 
-/// Whether a symbolic link in the place of a directory is followed.
+/// Whether to follow a symbolic link in the place of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Follow {
-    /// On the way to a path that the user asked for by that way.
+    /// On the way to a path that the user named with this link.
     Yes,
     /// Everywhere else.
     No,
@@ -75,17 +75,17 @@ impl Folder {
         Ok((Arc::new(Folder { parent, name: name.into(), follow, device, inode, fd }), stat))
     }
 
-    /// The file system that it is on.
+    /// The file system that holds it.
     pub(super) fn device(&self) -> u64 {
         self.device
     }
 
-    /// The descriptor if it is open.
+    /// The descriptor, if it is open.
     pub(super) fn open_fd(&self) -> Option<Arc<OwnedFd>> {
         self.lock().clone()
     }
 
-    /// The descriptor, opened again from above if need be; in that case it is open only as long as the caller holds it.
+    /// The descriptor, reopened from above if necessary. A reopened one stays open only as long as the caller holds it.
     pub(super) fn fd(&self) -> Result<Arc<OwnedFd>, Errno> {
         let mut closed = Vec::new();
         let mut at = self;
@@ -110,12 +110,12 @@ impl Folder {
         Ok(fd)
     }
 
-    /// Lets go of the descriptor; whoever has it still keeps it.
+    /// Releases the descriptor. Other holders keep it open.
     pub(super) fn close(&self) {
         *self.lock() = None;
     }
 
-    /// Gets the descriptor back if it was let go of: from `child`, a directory that was opened in this one, or by name.
+    /// Gets a released descriptor back: from `child`, a directory that was opened in this one, or by name.
     pub(super) fn hold(&self, child: &Folder) -> Result<(), Errno> {
         if self.lock().is_some() {
             return Ok(());
@@ -136,7 +136,7 @@ impl Folder {
         if (stat.device, stat.inode) == (self.device, self.inode) { Ok(()) } else { Err(Errno::ESTALE) }
     }
 
-    /// The absolute path, raw bytes; of `name` in here if it is not empty.
+    /// The absolute path of this directory in raw bytes, or of `name` in it unless that is empty.
     pub(super) fn path(&self, name: &[u8]) -> Vec<u8> {
         let mut names = vec![name];
         let mut at = self;
@@ -157,7 +157,7 @@ impl Folder {
     }
 }
 
-/// A chain of ten thousand parents, dropped one inside the other, would overflow the stack.
+/// Dropping a chain of ten thousand parents recursively would overflow the stack.
 impl Drop for Folder {
     fn drop(&mut self) {
         let mut next = self.parent.take();
@@ -167,8 +167,7 @@ impl Drop for Folder {
     }
 }
 
-/// Opens a directory for listing. On the way to what was asked for, a directory that may be passed but not listed will
-/// do.
+/// Opens a directory for listing. On the way to a requested path, permission to pass through is enough.
 fn open_directory(parent: BorrowedFd<'_>, name: &[u8], follow: Follow) -> Result<OwnedFd, Errno> {
     let plain = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     match follow {
@@ -180,7 +179,7 @@ fn open_directory(parent: BorrowedFd<'_>, name: &[u8], follow: Follow) -> Result
     }
 }
 
-/// Opens without a trace in the access time where that is allowed, which is for the owner and for root.
+/// Opens without changing the access time if allowed, that is, for the owner and for root.
 pub(super) fn open_quietly(parent: BorrowedFd<'_>, name: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
     match openat(parent, name, flags | OFlag::O_NOATIME, Mode::empty()) {
         Err(Errno::EPERM) => openat(parent, name, flags, Mode::empty()),

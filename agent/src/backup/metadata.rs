@@ -1,8 +1,8 @@
-//! Everything an entry is but its content: what `stat` tells, who owns it, its attributes, flags and link target.
+//! Everything of an entry except its content: the result of `stat`, the owner, attributes, flags and link target.
 //!
-//! Attributes are kept in all namespaces that can be read (`user`, `trusted` for root, `security` with capabilities,
-//! `system` with POSIX ACLs). A file system without attributes or flags is a file system without them, not an error;
-//! an attribute that is listed and cannot be read is noted.
+//! Attributes are kept in all readable namespaces (`user`, `trusted` for root, `security` with capabilities, `system`
+//! with POSIX ACLs). A file system that has no attributes or flags causes no error. An attribute that is listed but
+//! cannot be read is noted.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -42,7 +42,7 @@ use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 use crate::sys;
 
-/// Names of users and groups, asked once each: behind the question may be a server far away.
+/// Names of users and groups, looked up once each, because the lookup may ask a distant server.
 #[derive(Debug, Default)]
 pub(super) struct Owners(Mutex<HashMap<(u32, u32), Arc<Owner>>>);
 
@@ -62,7 +62,7 @@ fn owner_name(name: Option<String>) -> Vec<u8> {
     name.map(String::into_bytes).filter(|name| name.len() <= limits::OWNER_NAME_BYTES_MAX).unwrap_or_default()
 }
 
-/// Makes entries' metadata.
+/// Creates the metadata of entries.
 #[derive(Clone, Copy)]
 pub(super) struct Describer<'a> {
     pub(super) owners: &'a Owners,
@@ -74,7 +74,7 @@ impl Describer<'_> {
     pub(super) fn opened(&self, fd: BorrowedFd<'_>, stat: &Stat, folder: &Folder, name: &[u8]) -> Meta {
         let note = |attribute: &[u8], errno: Errno| self.note_attribute(folder, name, attribute, errno);
         let xattrs = match xattrs(XattrsOf::Fd(fd), note) {
-            // A directory that may only be passed through has no descriptor that can be asked, but a path that can.
+            // A directory that may only be passed through has an `O_PATH` descriptor, which needs a path to be asked.
             Err(Errno::EBADF) => CString::new(format!("/proc/self/fd/{}/.", fd.as_raw_fd()))
                 .map_or(Ok(Vec::new()), |path| xattrs_or_none(xattrs(XattrsOf::Path(&path), note))),
             other => xattrs_or_none(other),
@@ -91,7 +91,7 @@ impl Describer<'_> {
         self.meta(stat, 0, known.flags, known.xattrs.clone())
     }
 
-    /// The metadata of something that is not open, if it can be had: of a file by opening it.
+    /// The metadata of an entry that is not open, if available; a file is opened for it.
     pub(super) fn closed(&self, folder: &Folder, fd: &OwnedFd, name: &Name, stat: &Stat) -> Option<Meta> {
         if stat.file_type() != FileType::File {
             return self.other(folder, fd, name, stat).ok().map(|entry| entry.meta);
@@ -102,12 +102,12 @@ impl Describer<'_> {
         (opened == *stat).then(|| self.opened(file.as_fd(), stat, folder, name.as_bytes()))
     }
 
-    /// What `stat` tells, and nothing more.
+    /// The metadata from `stat` alone.
     pub(super) fn bare(&self, stat: &Stat) -> Meta {
         self.meta(stat, 0, 0, Vec::new())
     }
 
-    /// The entry of something that has no content: anything but a file or a directory.
+    /// An entry without content: anything but a file or a directory.
     pub(super) fn other(&self, folder: &Folder, fd: &OwnedFd, name: &Name, stat: &Stat) -> Result<Entry, Errno> {
         let mut size = 0;
         let kind = match stat.file_type() {
@@ -130,8 +130,8 @@ impl Describer<'_> {
         Ok(Entry { name: name.clone(), meta: self.meta(stat, size, 0, xattrs), kind })
     }
 
-    /// No descriptor of a link or a device can be asked for attributes, so a path must do: short, as it begins at the
-    /// directory's descriptor.
+    /// A link or a device has no descriptor that can be asked for attributes, so this uses a path. It is short, because
+    /// it begins at the directory's descriptor.
     fn xattrs_by_path(&self, folder: &Folder, fd: &OwnedFd, name: &Name) -> Vec<Xattr> {
         let mut path = format!("/proc/self/fd/{}/", fd.as_raw_fd()).into_bytes();
         path.extend_from_slice(name.as_bytes());
@@ -166,7 +166,7 @@ impl Describer<'_> {
     }
 }
 
-/// All attributes that can be read, sorted by name; `note` hears of those that are listed and cannot.
+/// All readable attributes, sorted by name; `note` is called for those that are listed but unreadable.
 fn xattrs(of: XattrsOf<'_>, note: impl Fn(&[u8], Errno)) -> Result<Vec<Xattr>, Errno> {
     let names = xattr_names(of)?;
     let mut xattrs = Vec::new();
@@ -175,7 +175,7 @@ fn xattrs(of: XattrsOf<'_>, note: impl Fn(&[u8], Errno)) -> Result<Vec<Xattr>, E
         match CString::new(name).map_err(|_| Errno::EINVAL).and_then(|name| xattr_value(of, &name)) {
             Ok(value) if fits => xattrs.push(Xattr { name: name.to_vec(), value }),
             Ok(_) => note(name, Errno::E2BIG),
-            // Removed since it was listed.
+            // It was removed after it was listed.
             Err(Errno::ENODATA) => {}
             Err(errno) => note(name, errno),
         }
@@ -186,7 +186,7 @@ fn xattrs(of: XattrsOf<'_>, note: impl Fn(&[u8], Errno)) -> Result<Vec<Xattr>, E
 
 fn xattrs_or_none(xattrs: Result<Vec<Xattr>, Errno>) -> Result<Vec<Xattr>, Errno> {
     match xattrs {
-        // Not a file system with attributes, or not there any more: whoever reads the content will notice that.
+        // The file system has no attributes, or the file is gone, which reading its content will reveal.
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::ENOENT) => Ok(Vec::new()),
         other => other,
     }

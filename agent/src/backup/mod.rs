@@ -5,11 +5,11 @@
 //!                                    \---jobs--> readers --pieces of each job---/
 //! ```
 //!
-//! The walk is one thread, so is the delivery (the caller's, who owns the writer); scanners and readers are several.
-//! All queues are bounded, in entries or in bytes; all threads are scoped; the first error ends them all.
+//! The walk is one thread, and so is the delivery: the caller's thread, which owns the writer. Scanners and readers are
+//! several. All queues are bounded in entries or bytes, all threads are scoped, and the first error ends all of them.
 //!
-//! Nothing on the way joins paths: directories are open descriptors, so a tree may be deeper than any path
-//! that a system call takes, and cannot be swapped for another one while it is walked.
+//! Nothing joins paths. Directories are open descriptors, so a tree may be deeper than the longest path of a system
+//! call, and nobody can swap it for another tree during the walk.
 
 mod ahead;
 mod before;
@@ -62,11 +62,11 @@ pub use roots::Roots;
 pub use scan::Rules;
 pub use stdin::backup_stdin;
 
-/// Entries that are scanned and not yet walked.
+/// Entries that are scanned but not yet walked.
 const ENTRIES_AHEAD: usize = 16 << 10;
-/// Batches between walk and delivery; a job's answers wait there too.
+/// Batches between walk and delivery, where the answers of jobs wait too.
 const BATCHES_AHEAD: usize = 6;
-/// Content that may wait in the answers of one job, beside what is being read and what is being handed over.
+/// Content that may wait in the answers of one job, in addition to what is being read and handed over.
 const ANSWER_BYTES_AHEAD: usize = 2 << 20;
 /// Content that may wait in all jobs.
 const JOB_BYTES_AHEAD: usize = 24 << 20;
@@ -76,13 +76,13 @@ const JOB_BYTES_AHEAD: usize = 24 << 20;
 pub struct Options {
     /// What to leave out.
     pub rules: Rules,
-    /// Read every file, whatever the parent snapshot says.
+    /// Read every file, even if it is unchanged since the parent snapshot.
     pub force: bool,
-    /// Believe size, modification time and inode number alone.
+    /// Compare only size, modification time and inode number.
     pub ignore_ctime: bool,
-    /// Do not compare inode numbers, for file systems that make them up.
+    /// Do not compare inode numbers, because some file systems make them up.
     pub ignore_inode: bool,
-    /// Directories that bygone itself writes to (catalog, cache, local store): left out, with a note.
+    /// Directories of bygone itself (catalog, cache, local store), which are left out with a note.
     pub own_directories: Vec<PathBuf>,
 }
 
@@ -94,7 +94,7 @@ struct Bounds {
     entries_ahead: usize,
     directories_ahead: usize,
     directories_held: usize,
-    /// Directories whose descriptors one job of reading may hold.
+    /// Directories whose descriptors one reading job may hold.
     directories_a_job: usize,
 }
 
@@ -104,7 +104,7 @@ impl Bounds {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft);
         let share = |parts: u64, max: usize| usize::try_from(descriptors / parts).unwrap_or(max).clamp(2, max);
         Bounds {
-            // Scanning waits for disks more than for processors, and costs few of either.
+            // Scanning waits more for disks than for processors, and takes little of either.
             scanners: cores.clamp(4, 8),
             readers: cores.clamp(2, 8),
             entries_ahead: ENTRIES_AHEAD,
@@ -115,13 +115,13 @@ impl Bounds {
     }
 }
 
-/// Walks all that a backup would, reads no file, and tells what it would do.
+/// Walks everything that a backup would, reads no file, and reports what a backup would do.
 pub fn dry_run(parent: Option<Parent>, roots: &Roots, options: &Options, watch: &Watch) -> Result<Report> {
     run(Sink::Count, None, parent, roots, options, watch, &Bounds::of_this_machine())
 }
 
-/// Gives the files and directories of `roots` to `writer`, in tree order. Trouble with the user's files is in the
-/// report; an error is one of the repository, or that there is nothing to back up.
+/// Gives the files and directories of `roots` to `writer`, in tree order. The report lists problems with the user's
+/// files. An error means that the repository failed or that there is nothing to back up.
 pub fn backup_tree(
     writer: &mut Writer<'_>,
     parent: Option<Parent>,
@@ -195,7 +195,7 @@ fn run(
     Ok(issues.into_report(counts))
 }
 
-/// The walk's end is the end of scanning ahead, also if the walk panics.
+/// Ends the scanning ahead when the walk ends, even by a panic.
 struct CloseOnDrop<'a>(&'a Pool);
 
 impl Drop for CloseOnDrop<'_> {

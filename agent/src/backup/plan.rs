@@ -1,12 +1,12 @@
-//! The walk: every entry in tree order, decided against the parent snapshot, and put into batches.
+//! The walk: compares every entry with the parent snapshot, in tree order, and collects steps in batches.
 //!
-//! Tree order is depth first, the names of each directory in byte order, descending into a directory at its place among
-//! its siblings. The walk keeps a stack of its own, so depth costs memory and not the thread's stack; of the
-//! directories on it, only the lowest few hold their descriptors.
+//! Tree order is depth first, with the names of each directory in byte order; the walk descends into a directory at its
+//! place among its siblings. The walk has an explicit stack, so depth costs memory but not the thread's stack. Only the
+//! lowest few directories on it hold their descriptors.
 //!
-//! The walk decides and another thread delivers, so that files can be read ahead: a [`Batch`] is a run of [`Step`]s and
-//! at most one [`Job`] that reads those of its files that have to be read. A job goes to the readers before its batch
-//! goes out, and both queues are first in, first out; so whatever batch is waited for has been read or is being read.
+//! The walk decides and another thread delivers, so files can be read ahead. A [`Batch`] is a run of [`Step`]s with at
+//! most one [`Job`] that reads its files. A job goes to the readers before its batch goes out, and both queues are
+//! first in, first out. So the next batch to deliver has been read or is being read.
 
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
@@ -44,8 +44,8 @@ use crate::backup::stat::Stat;
 
 /// Most steps of a batch.
 const BATCH_STEPS: usize = 256;
-/// Files of one job, and the bytes at which it is full: large enough to be worth a hand-over, small enough that all
-/// readers have one.
+/// Files of one job, and the bytes at which it is full: large enough to be worth handing over, small enough to keep all
+/// readers busy.
 const JOB_FILES: usize = 64;
 const JOB_BYTES: u64 = 1 << 20;
 
@@ -55,27 +55,27 @@ pub(super) enum Step {
     Begin,
     /// The innermost directory ends; the root has no name.
     End(Option<Name>, Box<Meta>),
-    /// An entry that is what it was in the parent snapshot; the folder is where to read it if the repository has lost it.
+    /// An entry that is unchanged since the parent snapshot; it is read from the folder if the repository has lost it.
     Same(Arc<Entry>, Arc<Folder>),
-    /// Something without content.
+    /// An entry without content.
     Add(Box<Entry>),
-    /// The next file of the batch's job; true if the parent has something of this name.
+    /// The next file of the batch's job; true if the parent has an entry of this name.
     Read(bool),
-    /// A file that would have to be read, in a run that reads nothing.
+    /// In a dry run: a file that would be read.
     Skipped(bool, u64),
 }
 
 /// A run of steps.
 pub(super) struct Batch {
     pub(super) steps: Vec<Step>,
-    /// The answers of the job, if there is one.
+    /// The answers of the job, if the batch has one.
     pub(super) answers: Option<Receiver<Vec<Event>>>,
 }
 
 /// The ends of the queues that the walk fills.
 pub(super) struct Queues {
     pub(super) batches: Sender<Batch>,
-    /// `None` in a run that reads nothing.
+    /// `None` in a dry run.
     pub(super) jobs: Option<Sender<Job>>,
     /// How many answers of a job may wait.
     pub(super) answers_max: usize,
@@ -85,9 +85,9 @@ pub(super) struct Queues {
 
 /// Why the walk ends early.
 pub(super) enum Stop {
-    /// Nobody wants the batches any more.
+    /// The receiver of the batches has gone.
     Closed,
-    /// The parent snapshot cannot be read, or the root of the file system.
+    /// The parent snapshot or the root of the file system cannot be read.
     Failed(Error),
 }
 
@@ -118,7 +118,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Walks all that `way` leads to; `root` is the parent snapshot's root.
+    /// Walks everything that `way` leads to; `root` is the root of the parent snapshot.
     pub(super) fn run(self, way: &Way, root: Option<NodeId>) -> Result<(), Stop> {
         let entered = self.pool.root(self.scope, way).map_err(|errno| Error::Local {
             doing: "open",
@@ -167,7 +167,7 @@ impl Walk<'_> {
                 let earlier = self.past.directory(entry.as_ref().and_then(|entry| entry.directory()))?;
                 return Ok(Some(Frame { name: Some(child.name), entered, entry, earlier }));
             }
-            // No directory any more: look what it is now.
+            // It is no longer a directory: see what it is now.
             Err(errno @ (Errno::ENOTDIR | Errno::ELOOP)) => {
                 let now = folder.fd().and_then(|fd| Stat::of_child(fd.as_fd(), child.name.as_bytes()));
                 match now {
@@ -209,7 +209,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The entry to be kept if there is nothing to be read.
+    /// The entry to keep if nothing needs to be read.
     fn same(&self, folder: &Folder, stat: &Stat, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
         match self.compare.judge(entry, stat) {
             Verdict::Changed => None,
@@ -241,7 +241,7 @@ impl Walk<'_> {
             }
         };
         if let Some(parent) = frames.last() {
-            // If the parent cannot be entered again, each entry that still needs it will say so.
+            // If the parent cannot be entered again, each entry that needs it will report that.
             let _ = parent.entered.folder.hold(folder);
         }
         folder.close();

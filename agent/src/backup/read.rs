@@ -1,13 +1,13 @@
-//! The content of files, as pieces on the file's grid of blocks.
+//! Reads the content of files as pieces on the file's grid of blocks.
 //!
-//! A file is opened without following a link and without waiting, and is what it is once it is open: what the scan saw
-//! may have been replaced since, even by a pipe, which is never read from. Metadata is taken before the content and
-//! compared after it; a file that changed in between is read once more, and what that gave is kept and reported if it
-//! changed again. A size in the metadata is always the number of bytes that were delivered. A file that fails midway is
-//! left out: no byte is ever made up.
+//! A file is opened without following links and without blocking. Only the open file counts, because the one that the
+//! scan saw may have been replaced since, even by a pipe, which is never read from. Metadata is taken before the
+//! content and compared after it. A file that changed in between is read once more; if it changed again, the second
+//! reading is kept and reported. The size in the metadata is always the number of bytes delivered. A file that fails
+//! midway is left out: no byte is ever made up.
 //!
-//! Several threads read at once, each a [`Job`] of consecutive files; every job answers through a bounded channel of
-//! its own, so that the one who wants the answers in order can take them so, and memory is bounded.
+//! Several threads read at once, each a [`Job`] of consecutive files. Every job answers through its own bounded
+//! channel, so the answers can be taken in order and memory is bounded.
 
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
@@ -38,13 +38,13 @@ use crate::backup::stat::Stat;
 pub(super) const ANSWER_BYTES: usize = 256 << 10;
 /// Events that a job gathers before it answers.
 const ANSWER_EVENTS: usize = 1 << 10;
-/// `st_blocks` counts in these, whatever the file system's own blocks are.
+/// The unit of `st_blocks`, whatever the block size of the file system.
 const STAT_BLOCK_BYTES: u64 = 512;
 
 /// One file to be read.
 pub(super) struct Task {
     pub(super) folder: Arc<Folder>,
-    /// The folder's descriptor.
+    /// Descriptor of the folder.
     pub(super) fd: Arc<OwnedFd>,
     pub(super) name: Name,
 }
@@ -55,21 +55,21 @@ pub(super) struct Job {
     pub(super) answers: Sender<Vec<Event>>,
 }
 
-/// What reading a file gives, in this order: pieces, perhaps with a restart among them, then one of the others.
+/// The result of reading a file, in this order: pieces, perhaps with a restart among them, then one of the others.
 pub(super) enum Event {
-    /// The next stretch.
+    /// The next piece.
     Piece(Piece),
     /// Forget the pieces of this file: it is read again from its beginning.
     Restart,
     /// The file is complete.
     File(Name, Box<Meta>),
-    /// It is not a file any more but this.
+    /// The file has become this entry.
     Other(Box<Entry>),
     /// Forget the pieces of this file: it is left out. The issue has been reported.
     Lost,
 }
 
-/// Nobody wants the answers any more.
+/// The receiver of the answers has gone.
 pub(super) struct Closed;
 
 /// Reads files.
@@ -79,7 +79,7 @@ pub(super) struct FileReader<'a> {
     pub(super) describe: Describer<'a>,
 }
 
-/// Why a reading of a file's content ended early.
+/// Why reading a file's content ended early.
 enum Broken {
     Closed,
     Errno(Errno),
@@ -100,7 +100,7 @@ impl From<Closed> for Broken {
 type Emit<'a> = dyn FnMut(Event) -> Result<(), Closed> + 'a;
 
 impl FileReader<'_> {
-    /// What each reading thread does until there are no more jobs.
+    /// The body of each reading thread, until there are no more jobs.
     pub(super) fn work(&self, jobs: &Receiver<Job>) {
         for job in jobs {
             if self.answer(&job).is_err() {
@@ -156,7 +156,7 @@ impl FileReader<'_> {
         }
     }
 
-    /// Reads what is open until it holds still, at most twice.
+    /// Reads the open file until it stays the same during a reading, at most twice.
     fn content(&self, task: &Task, file: &OwnedFd, mut before: Stat, emit: &mut Emit<'_>) -> Result<(), Broken> {
         for last in [false, true] {
             let mut meta = self.describe.opened(file.as_fd(), &before, &task.folder, task.name.as_bytes());
@@ -176,7 +176,7 @@ impl FileReader<'_> {
         Ok(())
     }
 
-    /// Delivers the content, holes as holes where there are any, and tells how many bytes that made.
+    /// Delivers the content, with holes as holes, and returns the number of bytes.
     fn pieces(&self, file: &OwnedFd, stat: &Stat, emit: &mut Emit<'_>) -> Result<u64, Broken> {
         let size = stat.size;
         if stat.blocks.saturating_mul(STAT_BLOCK_BYTES) >= size {
@@ -200,8 +200,8 @@ impl FileReader<'_> {
         Ok(offset)
     }
 
-    /// Delivers the bytes from `offset` up to `end` in blocks that end on the grid, and tells how far it came: less
-    /// than `end` if the file ends there.
+    /// Delivers the bytes from `offset` to `end` in blocks that end on the grid. Returns where it stopped, which is
+    /// before `end` if the file ends there.
     fn data(&self, file: &OwnedFd, mut offset: u64, end: u64, emit: &mut Emit<'_>) -> Result<u64, Broken> {
         let grid = self.cutter.block_bytes() as u64;
         while offset < end {
@@ -225,7 +225,7 @@ impl FileReader<'_> {
         Ok(offset)
     }
 
-    /// What was a file when its directory was listed could not be opened, or is none any more.
+    /// Handles a file of the listing that cannot be opened or is no longer a file.
     fn replaced(&self, task: &Task, errno: Errno, emit: &mut Emit<'_>) -> Result<(), Closed> {
         let name = &task.name;
         let now = Stat::of_child(task.fd.as_fd(), name.as_bytes());
@@ -245,11 +245,11 @@ impl FileReader<'_> {
     }
 }
 
-/// The first byte of data at or after `offset`; far away if only a hole follows.
+/// The first byte of data at or after `offset`; `u64::MAX` if only a hole follows.
 fn data_from(file: &OwnedFd, offset: u64) -> Result<u64, Errno> {
     match seek(file, offset, Whence::SeekData) {
         Err(Errno::ENXIO) => Ok(u64::MAX),
-        // A file system that knows no holes: all is data.
+        // The file system has no holes, so everything is data.
         Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(offset),
         other => other,
     }

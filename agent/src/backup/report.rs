@@ -1,7 +1,7 @@
-//! What a backup met on its way through the user's files, counted and returned, never only logged.
+//! Issues and counts of a backup, which are returned and never only logged.
 //!
-//! Trouble with the user's files is not an error of the repository: the backup goes on, and the caller decides by
-//! [`Report::unreadable`] whether the snapshot is complete. The list is bounded, the counts are not.
+//! A problem with the user's files is not an error of the repository: the backup goes on, and the caller decides by
+//! [`Report::unreadable`] whether the snapshot is complete. The list of issues is bounded, but the counts are exact.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -16,9 +16,9 @@ use bygone_core::lock::lock;
 
 use crate::backup::folder::Folder;
 
-/// Issues that are kept with their path; further ones are only counted.
+/// Most issues that are kept with their path; the others are only counted.
 const ISSUES_MAX: usize = 1_000;
-/// Bytes of paths that are kept with the issues: deep trees have paths of megabytes.
+/// Most bytes of paths that are kept, because deep trees have paths of megabytes.
 const ISSUE_PATH_BYTES_MAX: usize = 4 << 20;
 
 /// Something that the user should know about one path.
@@ -33,13 +33,13 @@ pub struct Issue {
 /// What happened to a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// It exists and could not be read: it is missing from the snapshot.
+    /// It exists but could not be read, so the snapshot lacks it.
     Unreadable(String),
     /// It was removed after its directory had been listed.
     Vanished,
-    /// It changed while it was read, twice: what the second reading gave is in the snapshot.
+    /// It changed during two readings; the snapshot has the result of the second one.
     Changed,
-    /// All went well, but not as a reader of the command might expect.
+    /// Nothing went wrong, but the result may surprise the user.
     Note(String),
 }
 
@@ -55,16 +55,16 @@ impl fmt::Display for Issue {
     }
 }
 
-/// How many entries of which fate.
+/// Counts of entries by what happened to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Files whose path the parent snapshot does not have.
+    /// Files whose path is not in the parent snapshot.
     pub files_new: u64,
-    /// Files that the parent snapshot has in another form, and were read.
+    /// Files that differ from the parent snapshot and were read.
     pub files_changed: u64,
     /// Files taken from the parent snapshot without reading them.
     pub files_unchanged: u64,
-    /// Directories, with those on the way to what was asked for.
+    /// Directories, including those on the way to the requested paths.
     pub directories: u64,
     /// Symbolic links, devices, pipes and sockets.
     pub others: u64,
@@ -83,22 +83,22 @@ impl Counts {
     }
 }
 
-/// What a walk through the user's files has to tell.
+/// The outcome of a walk through the user's files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// The first issues, in byte order of their paths.
     pub issues: Vec<Issue>,
-    /// Issues that are counted but not listed.
+    /// Number of issues that are not listed.
     pub issues_omitted: u64,
-    /// Paths that exist and are missing from the snapshot: not 0 means exit code 3.
+    /// Paths that exist but are missing from the snapshot; if not 0, the exit code is 3.
     pub unreadable: u64,
-    /// Files that vanished or changed under the reader.
+    /// Files that vanished or changed while they were read.
     pub unsettled: u64,
-    /// Entries by fate.
+    /// Counts of entries.
     pub counts: Counts,
 }
 
-/// Where every thread of a backup puts its issues.
+/// Collects the issues of all threads of a backup.
 #[derive(Debug, Default)]
 pub(super) struct Issues {
     kept: Mutex<Kept>,
@@ -130,7 +130,7 @@ impl Issues {
         }
     }
 
-    /// `name` in `folder` cannot be had: it is gone, or unreadable.
+    /// Reports that `name` in `folder` cannot be read or is gone.
     pub(super) fn lost(&self, folder: &Folder, name: &[u8], errno: Errno) {
         let trouble = match errno {
             Errno::ENOENT => Trouble::Vanished,
@@ -143,7 +143,7 @@ impl Issues {
         self.excluded.fetch_add(paths, Ordering::Relaxed);
     }
 
-    /// Issues come from several threads: sorting makes two runs over the same tree say the same.
+    /// Sorts the issues of all threads, so that two runs over the same tree give the same report.
     pub(super) fn into_report(self, counts: Counts) -> Report {
         let mut kept = into_inner(self.kept);
         kept.issues.sort_by(|a, b| a.path.cmp(&b.path));
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_bounded_and_the_counts_are_not() {
+    fn the_list_is_bounded_but_the_counts_are_exact() {
         let issues = Issues::default();
         for i in 0..ISSUES_MAX + 5 {
             issues.add(i.to_string().into_bytes(), Trouble::Vanished);

@@ -1,9 +1,9 @@
-//! The paths that the user asked for, and the tree of what leads to them.
+//! The requested paths, and the tree of directories that leads to them.
 //!
-//! A path appears in the snapshot under its absolute name. It is made absolute by its letters alone: `..` takes away
-//! the component before it, a link given by name is backed up as a link. Directories on the way are in the snapshot
-//! with their own metadata and nothing but the way; links among them are followed, since the user went that way.
-//! A path below another one that was asked for is asked for already.
+//! A path appears in the snapshot under its absolute name. It is made absolute as text: `..` removes the component
+//! before it, and a link given by name is backed up as a link. Directories on the way are in the snapshot with their
+//! metadata, but with no entries beside the way. Links among them are followed, because the user chose that way. A path
+//! below another requested path adds nothing.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -28,31 +28,31 @@ use bygone_core::limits;
 
 use crate::backup::stat::Stat;
 
-/// The paths that a backup was asked for.
+/// The requested paths of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roots {
     paths: Vec<Vec<Name>>,
 }
 
-/// A directory that leads to what was asked for, or something that was asked for.
+/// A requested path, or a directory that leads to one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Way {
-    /// True if all that is here was asked for; then there are no children.
+    /// True if this path is requested as a whole; then there are no children.
     pub(super) asked: bool,
     pub(super) children: BTreeMap<Name, Arc<Way>>,
 }
 
-/// What a look at the paths has found.
+/// The state of the paths on disk.
 pub(super) struct Found {
     pub(super) way: Way,
-    /// The file systems that the paths are on.
+    /// The file systems of the paths.
     pub(super) devices: HashSet<u64>,
     /// The paths that cannot be reached, and why.
     pub(super) lost: Vec<(Vec<u8>, Errno)>,
 }
 
 impl Roots {
-    /// From paths as the user typed them in `directory`.
+    /// From the paths that the user typed in `directory`.
     pub fn new(directory: &Path, paths: &[PathBuf]) -> Result<Roots> {
         let mut roots = Roots { paths: Vec::new() };
         for path in paths {
@@ -69,12 +69,12 @@ impl Roots {
         }
     }
 
-    /// The absolute paths, raw bytes, in the order in which they were given.
+    /// The absolute paths in raw bytes, in the order given.
     pub fn paths(&self) -> Vec<Vec<u8>> {
         self.paths.iter().map(|names| joined(names)).collect()
     }
 
-    /// Looks which paths are there; fails if none is.
+    /// Checks which paths exist; fails if none does.
     pub(super) fn look(&self) -> Result<Found> {
         let mut found = Found { way: Way::default(), devices: HashSet::new(), lost: Vec::new() };
         for names in &self.paths {
@@ -114,7 +114,7 @@ impl Way {
     }
 }
 
-/// The components of `path`, typed in `directory`, from the root on.
+/// The components from the root of `path`, which was typed in `directory`.
 fn absolute(directory: &Path, path: &Path) -> Result<Vec<Name>> {
     let (directory, path) = (directory.as_os_str().as_bytes(), path.as_os_str().as_bytes());
     if path.is_empty() {
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(way(&["/a/b/c", "/a/b", "/d", "/a/e"]), "(a(b! e!) d!)");
         assert_eq!(way(&["/a/b", "/"]), "!");
         assert_eq!(way(&["/", "/a/b"]), "!");
-        assert_eq!(way(&["/ab", "/a"]), "(a! ab!)", "a common beginning of a name is no common directory");
+        assert_eq!(way(&["/ab", "/a"]), "(a! ab!)", "a common prefix of names is no common directory");
         assert_eq!(roots(&["x", "/home/me/x"]).paths().len(), 1, "the same path twice is one path");
     }
 

@@ -1,8 +1,8 @@
-//! One directory: its names, sorted, without those that the rules leave out, and what `stat` tells of each.
+//! One directory: its sorted names, without those that the rules leave out, and the `stat` of each.
 //!
-//! Names are few bytes and must all be known before the first can be delivered in order. The rest is big and comes in
-//! slices, so that a directory of a million names costs the memory of its names. Whoever scans first fills the first
-//! slice; further ones are filled when the walk arrives at them.
+//! All names must be known before the first can be delivered in order, but they take few bytes. The rest is big and is
+//! read in slices, so a directory of a million names only costs the memory of its names. The scan fills the first
+//! slice; the others are filled when the walk reaches them.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -29,26 +29,26 @@ use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 use crate::sys;
 
-/// Names of one directory that are described at once.
+/// Names of one directory described at once.
 const SLICE_ENTRIES: usize = 1_024;
-/// Buffer for the names of a directory, the size that the C library uses.
+/// Size of the buffer for the names of a directory, as in the C library.
 const ENTRIES_BYTES: usize = 32 << 10;
-/// The name that marks the directory of a cache, and how the file must begin (<https://bford.info/cachedir/>).
+/// The name of the file that marks a cache directory, and how it must begin (<https://bford.info/cachedir/>).
 const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
 const CACHE_TAG_CONTENT: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-/// What the user wants to be left out.
+/// What the user wants to leave out.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     /// Paths by pattern.
     pub excludes: Excludes,
-    /// What is in a directory with a valid `CACHEDIR.TAG`, but for that file.
+    /// The content of directories with a valid `CACHEDIR.TAG`, except that file.
     pub caches: bool,
-    /// What is in a directory that has one of these names, but for that name.
+    /// The content of directories that have one of these names, except that name.
     pub if_present: Vec<Vec<u8>>,
-    /// Files of more bytes than this.
+    /// Files larger than this.
     pub larger_than: Option<u64>,
-    /// What is in a directory on another file system than those of the paths asked for.
+    /// The content of directories on other file systems than those of the requested paths.
     pub one_file_system: bool,
 }
 
@@ -66,9 +66,9 @@ pub(super) struct Scope<'a> {
 pub(super) struct Request {
     pub(super) parent: Arc<Folder>,
     pub(super) name: Name,
-    /// The patterns' state of this directory.
+    /// The state of the patterns in this directory.
     pub(super) patterns: PathState,
-    /// Its part in what the user asked for: `None` somewhere below a path that was asked for.
+    /// Its place on the way to the requested paths; `None` below a requested path.
     pub(super) way: Option<Arc<Way>>,
 }
 
@@ -88,10 +88,10 @@ pub(super) struct Child {
 /// The names of a directory in byte order, described slice by slice.
 pub(super) struct Listing {
     patterns: PathState,
-    /// The names that are not described yet, end to end, and where each lies in there.
+    /// The names that are not yet described, end to end, and the span of each.
     names: Vec<u8>,
     spans: std::vec::IntoIter<(usize, usize)>,
-    /// Those that are.
+    /// The described names.
     children: VecDeque<Child>,
     /// The directories among them, in the same order, until [`Listing::take_found`].
     found: Vec<Request>,
@@ -112,7 +112,7 @@ pub(super) fn scan_root(scope: &Scope<'_>, way: &Way) -> Result<Scanned, Errno> 
     Ok(listed(scope, folder, stat, &scope.rules.excludes.root(), Some(way), false))
 }
 
-/// `inner` says that another file system begins here, within a path that was asked for.
+/// `inner` is true if another file system begins here, within a requested path.
 fn listed(
     scope: &Scope<'_>,
     folder: Arc<Folder>,
@@ -138,7 +138,7 @@ fn listed(
 }
 
 impl Scope<'_> {
-    /// True for a name which says that all else in its directory is unwanted.
+    /// True if this name excludes everything else in its directory.
     fn is_tag(&self, folder: &Folder, name: &[u8]) -> bool {
         self.rules.if_present.iter().any(|tag| tag == name)
             || (self.rules.caches && name == CACHE_TAG && is_cache_tag(folder))
@@ -148,7 +148,7 @@ impl Scope<'_> {
         self.rules.one_file_system && !self.devices.contains(&folder.device())
     }
 
-    /// False for what is left out once `stat` has told what it is. What the user asked for by its name has any size.
+    /// False if the result of `stat` excludes this entry. A path that the user named may have any size.
     fn admits(&self, folder: &Folder, name: &Name, stat: &Stat, is_asked: bool) -> bool {
         match stat.file_type() {
             FileType::Directory if self.own.contains(&(stat.device, stat.inode)) => {
@@ -178,19 +178,19 @@ impl Listing {
 
     /// The next name in order.
     pub(super) fn next(&mut self, scope: &Scope<'_>, folder: &Arc<Folder>) -> Option<Child> {
-        // A whole slice may have vanished, hence the loop.
+        // All names of a slice may have vanished, hence the loop.
         while self.children.is_empty() && self.spans.len() > 0 {
             self.fill(scope, folder);
         }
         self.children.pop_front()
     }
 
-    /// The directories that were described since this was called last, in the order in which [`Self::next`] gives them.
+    /// The directories described since the last call, in the order of [`Self::next`].
     pub(super) fn take_found(&mut self) -> Vec<Request> {
         std::mem::take(&mut self.found)
     }
 
-    /// What the listing weighs in memory, in entries.
+    /// The memory of the listing, in entries.
     pub(super) fn weight(&self) -> usize {
         self.children.len() + self.names.len() / 64
     }
@@ -214,7 +214,7 @@ impl Listing {
         }
         scope.issues.exclude((all - spans.len()) as u64);
         spans.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-        // A name that is renamed while the directory is listed may be listed twice.
+        // A name may be listed twice if it is renamed during the listing.
         spans.dedup_by(|a, b| name(a) == name(b));
         self.spans = spans.into_iter();
     }
@@ -258,7 +258,7 @@ impl Listing {
         }
     }
 
-    /// Takes the names that lead to what was asked for.
+    /// Takes the names that lead to requested paths.
     fn lead(&mut self, scope: &Scope<'_>, folder: &Arc<Folder>, way: &Way) {
         let fd = folder.fd();
         for (name, way) in &way.children {
@@ -295,7 +295,7 @@ fn is_cache_tag(folder: &Folder) -> bool {
     content.is_ok_and(|content| content == CACHE_TAG_CONTENT)
 }
 
-/// True for file systems that show the kernel's state as files, some endless, none of use in a backup.
+/// True for file systems that show the kernel's state as files: some are endless, none is useful in a backup.
 fn is_made_by_the_kernel(folder: &Folder) -> bool {
     const OTHERS: [FsType; 4] = [
         FsType(0x6265_6570), // configfs

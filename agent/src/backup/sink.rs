@@ -1,4 +1,4 @@
-//! Where a tree goes.
+//! The destination of a tree.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use bygone_core::write::Writer;
 pub enum Sink<'s, 'w> {
     /// Into a repository.
     Writer(&'s mut Writer<'w>),
-    /// Nowhere: it is counted, and no file is read.
+    /// Nowhere: entries are counted, and no file is read.
     Count,
     /// Into a list, for tests.
     #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What `stat` tells of a file, in the widths of an entry.
+//! The result of `stat`, in the widths of an entry.
 
 use std::os::fd::BorrowedFd;
 
@@ -11,7 +11,7 @@ use nix::sys::stat::fstatat;
 
 use bygone_core::entry::Time;
 
-/// What `stat` tells, in the widths of an entry.
+/// The result of `stat`, in the widths of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) mode: u32,
@@ -40,18 +40,18 @@ pub(super) enum FileType {
 }
 
 impl Stat {
-    /// Of something open.
+    /// Of an open descriptor.
     pub(super) fn of_fd(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
         fstat(fd).map(|stat| Stat::new(&stat))
     }
 
-    /// Of `name` in a directory; a symbolic link is not followed and nothing is mounted.
+    /// Of `name` in a directory, without following a symbolic link or triggering an automount.
     pub(super) fn of_child(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
         fstatat(directory, name, flags).map(|stat| Stat::new(&stat))
     }
 
-    /// Of `name` in a directory, or of what it links to.
+    /// Of `name` in a directory, following symbolic links.
     pub(super) fn of_child_followed(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
         fstatat(directory, name, AtFlags::empty()).map(|stat| Stat::new(&stat))
     }

@@ -1,4 +1,4 @@
-//! A stream as a snapshot of one file: what a program writes, backed up without a copy on disk.
+//! Backs up a stream as a snapshot of one file, so the output of a program needs no copy on disk.
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -26,11 +26,11 @@ use crate::backup::report::Issues;
 use crate::backup::report::Report;
 use crate::backup::sink::Sink;
 
-/// Permissions of the file: the stream may hold secrets, and nobody said who else may read them.
+/// Permissions of the file: the stream may hold secrets, and no other readers are known.
 const MODE: u16 = 0o600;
 
-/// Backs up all that `content` gives as the file `name` in the root directory, changed `now`. A stream that fails is
-/// an error, for half of a dump is none.
+/// Backs up all of `content` as the file `name` in the root directory, with `now` as its time. A stream that fails is
+/// an error, because half of a dump is useless.
 pub fn backup_stdin(
     writer: &mut Writer<'_>,
     name: &Name,
@@ -95,7 +95,7 @@ mod tests {
     use std::io;
     use std::path::Path;
 
-    /// Gives a few bytes at a time, as pipes do, and fails at the end if told so.
+    /// Gives a few bytes at a time, as pipes do, and may fail at the end.
     struct Drip(usize, Option<io::ErrorKind>);
 
     impl Read for Drip {

@@ -1,4 +1,4 @@
-//! `bygone accept-loss`: what the store has lost, and giving it up.
+//! `bygone accept-loss`: lists what the store has lost, and accepts the loss.
 
 use serde_json::json;
 
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let progress = context.progress();
     let accepted = survey::accept_loss(&mut locked, context.now, &context.watch, |alarm| args.is_chosen(alarm));
     drop(progress);
-    tell(context, &accepted?)
+    report(context, &accepted?)
 }
 
 fn list(context: &mut Context, open: &[Finding], unexplained: &[Finding]) -> Result<Exit> {
@@ -80,7 +80,7 @@ fn exit(open: &[Finding]) -> Exit {
     if open.is_empty() { Exit::Complete } else { Exit::Disagree }
 }
 
-fn tell(context: &mut Context, accepted: &Accepted) -> Result<Exit> {
+fn report(context: &mut Context, accepted: &Accepted) -> Result<Exit> {
     if context.settings.json {
         context.output.value(&json!({
             "accepted": alarms::values(&accepted.findings),

@@ -1,4 +1,4 @@
-//! `bygone affected`: which files of which snapshots need a volume.
+//! `bygone affected`: the files of all snapshots that need a volume.
 
 use serde_json::Map;
 use serde_json::Value;
@@ -21,7 +21,7 @@ use bygone_core::objects::volume_object;
 
 use crate::commands::Context;
 
-/// Digits by which a volume may be named, at least.
+/// Fewest digits that name a volume.
 const DIGITS_MIN: usize = 4;
 
 /// List the files of all snapshots that need a volume
@@ -35,7 +35,7 @@ pub(super) struct Args {
     volume: Option<String>,
 }
 
-/// What was told so far.
+/// Sums of what has been listed so far.
 #[derive(Default)]
 struct Sums {
     paths: u64,
@@ -53,13 +53,13 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let done = check::affected(&catalog, volume.as_ref(), &watch, &mut |affected| {
         sums.paths += 1;
         sums.bytes += affected.bytes;
-        let told = if context.settings.json {
+        let written = if context.settings.json {
             sums.listed.push(value(&affected));
             Ok(())
         } else {
             context.output.line(&line(&affected))
         };
-        match told {
+        match written {
             Ok(()) if !context.output.is_closed() => Ok(()),
             other => {
                 failed = Some(other);
@@ -128,7 +128,7 @@ fn line(affected: &Affected) -> String {
     format!("{snapshot}:{}: {}", printable(&affected.path), affected.reason)
 }
 
-/// One of them in JSON.
+/// An affected path in JSON.
 pub(super) fn value(affected: &Affected) -> Value {
     let mut object = Map::new();
     object.insert("snapshot".to_owned(), json!(affected.snapshot.to_hex()));
@@ -144,7 +144,7 @@ mod tests {
     use bygone_core::id::SnapshotId;
 
     #[test]
-    fn a_path_is_told_with_its_snapshot_and_what_it_loses() {
+    fn a_line_has_the_snapshot_the_path_and_the_loss() {
         let id = SnapshotId([0xab; 16]);
         let affected = Affected { snapshot: id, path: b"/a\xff".to_vec(), bytes: 7, reason: "7 bytes".into() };
         assert_eq!(line(&affected), "abababab:/a\\xff: 7 bytes");

@@ -1,4 +1,4 @@
-//! How alarms and other findings about the store are told, by every command that meets them.
+//! Alarms and other findings about the store, as every command shows them.
 
 use serde_json::Value;
 use serde_json::json;
@@ -22,15 +22,15 @@ pub(super) fn value(finding: &Finding) -> Value {
     json!({ "diagnosis": diagnosis.code(), "object": object, "detail": detail, "advice": diagnosis.advice() })
 }
 
-/// Findings for programs: the first thousand.
+/// Findings for programs, limited to the first thousand.
 pub(super) fn values(findings: &[Finding]) -> Vec<Value> {
     findings.iter().take(VALUES_MAX).map(value).collect()
 }
 
-/// A store that was filled with strange objects must not fill the memory of whoever reads about it.
+/// A store filled with foreign objects must not fill the memory of the reader.
 const VALUES_MAX: usize = 1_000;
 
-/// For each kind of trouble among the findings, what to do about it.
+/// What to do about each kind of finding.
 pub(super) fn advice(findings: &[Finding]) -> Vec<String> {
     let mut kinds: Vec<_> = findings.iter().map(|finding| finding.diagnosis).collect();
     kinds.sort_unstable();
@@ -38,18 +38,18 @@ pub(super) fn advice(findings: &[Finding]) -> Vec<String> {
     kinds.iter().map(|diagnosis| format!("what to do about {diagnosis}: {}", diagnosis.advice())).collect()
 }
 
-/// Alarms that are told one by one; the rest are counted.
-const TOLD_MAX: usize = 20;
+/// Alarms that are shown one by one; the rest are counted.
+const SHOWN_MAX: usize = 20;
 
-/// Tells what a survey has found, before the command goes on. In JSON everything stands in the result instead.
-pub(super) fn tell(context: &mut Context, learnt: &Learnt) {
+/// Shows what a survey has found, before the command goes on. In JSON, everything is part of the result instead.
+pub(super) fn show(context: &mut Context, learnt: &Learnt) {
     if context.settings.json {
         return;
     }
-    for finding in learnt.news.raised.iter().take(TOLD_MAX) {
+    for finding in learnt.news.raised.iter().take(SHOWN_MAX) {
         output::message(&format!("alarm: {}", line(finding)));
     }
-    let more = learnt.news.raised.len().saturating_sub(TOLD_MAX);
+    let more = learnt.news.raised.len().saturating_sub(SHOWN_MAX);
     if more > 0 {
         let more = count(more as u64, "more alarm", "more alarms");
         output::message(&format!("and {more}: list all with `bygone accept-loss`"));
@@ -72,7 +72,7 @@ pub(super) fn tell(context: &mut Context, learnt: &Learnt) {
     }
 }
 
-/// Reminds of the alarms that are open.
+/// Reminds the user of open alarms.
 pub(super) fn remind(context: &Context, open: &[Finding]) {
     if !open.is_empty() && !context.settings.json {
         let alarms = count(open.len() as u64, "alarm is", "alarms are");

@@ -1,7 +1,7 @@
-//! `bygone backup`: makes a snapshot.
+//! `bygone backup`: creates a snapshot.
 //!
-//! The order is part of the protocol that keeps a prune elsewhere from taking what we refer to: announce the run, learn
-//! what other machines have committed, and only then look at what is stored already.
+//! The order is part of the protocol that keeps a prune on another machine from deleting what we refer to: announce the
+//! run, learn what other machines have committed, and only then check what is already stored.
 
 use std::ffi::OsString;
 use std::fs;
@@ -57,7 +57,7 @@ use crate::commands::alarms;
 use crate::commands::summary::Summary;
 use crate::select::choose;
 
-/// How long standard input may be silent before we look whether the user wants to stop.
+/// How often a silent standard input is interrupted to check for cancellation.
 const PATIENCE_MS: u16 = 200;
 
 /// Back up files as a new snapshot
@@ -152,12 +152,12 @@ fn dry_run(
 fn backup(args: &Args, context: &mut Context, repository: Repository, what: &What) -> Result<Exit> {
     let mut locked = context.lock(repository)?;
     write::announce(&locked)?;
-    // Volumes that are damaged are recorded as lost by this, and never referred to.
+    // This records damaged volumes as lost, so the new snapshot never refers to them.
     let progress = context.progress();
     let learnt = recover::sync(&mut locked, &context.watch);
     drop(progress);
     let learnt = learnt?;
-    alarms::tell(context, &learnt);
+    alarms::show(context, &learnt);
     let progress = context.progress();
     let made = snapshot(args, context, &mut locked, what);
     drop(progress);
@@ -166,7 +166,7 @@ fn backup(args: &Args, context: &mut Context, repository: Repository, what: &Wha
     finish(context, &Made { report, snapshot: Some(snapshot), parent, learnt, open })
 }
 
-/// What a backup has come to.
+/// The outcome of a backup.
 struct Made {
     report: Report,
     snapshot: Option<Snapshot>,
@@ -210,12 +210,12 @@ fn snapshot(
         let unreadable = report.unreadable;
         Ok((report, unreadable))
     });
-    // Once the user wants to stop, whatever fails fails because of that.
+    // After cancellation, every failure is a consequence of it.
     let (report, snapshot) = made.map_err(|error| if watch.is_cancelled() { Error::Cancelled } else { error })?;
     Ok((report, snapshot, parent))
 }
 
-/// Standard input, which may keep us waiting for ever and must not when the user wants to stop.
+/// Standard input that stays cancellable, even if nothing ever arrives.
 struct Stdin<'a> {
     watch: &'a Watch,
 }
@@ -228,7 +228,7 @@ impl Read for Stdin<'_> {
             match poll(&mut ready, PollTimeout::from(PATIENCE_MS)) {
                 Err(Errno::EINTR) | Ok(0) => self.watch.check().map_err(io::Error::other)?,
                 Err(errno) => return Err(errno.into()),
-                // Not by `Stdin`, in whose buffer poll does not look.
+                // Not through `Stdin`, because poll does not see its buffer.
                 Ok(_) => return Ok(nix::unistd::read(&stdin, buffer)?),
             }
         }
@@ -258,20 +258,20 @@ fn finish(context: &mut Context, made: &Made) -> Result<Exit> {
         for line in summary.lines() {
             context.say(&line)?;
         }
-        // What was said so far must not come after the issues because it waited in a buffer.
+        // Buffered output must not appear after the issues.
         context.output.flush()?;
         summary.issues(context.settings.quiet).iter().for_each(|issue| output::message(issue));
         alarms::remind(context, open);
     }
     Ok(match (open.is_empty(), report.unreadable) {
-        // That the store cannot be relied on concerns all snapshots, and a file that could not be read only this one.
+        // An unreliable store concerns all snapshots, an unreadable file only this one.
         (false, _) => Exit::Disagree,
         (true, 1..) => Exit::Unreadable,
         (true, 0) => Exit::Complete,
     })
 }
 
-/// What the format would refuse in the end is refused before anything is read.
+/// Refuses labels that the format would refuse at the end, before anything is read.
 fn check_labels(args: &Args) -> Result<()> {
     let too_long = args.tag.iter().chain(&args.host).find(|label| label.len() > limits::LABEL_BYTES_MAX);
     if let Some(label) = too_long {
@@ -314,7 +314,7 @@ fn what(args: &Args, context: &Context) -> Result<What> {
     Ok(What::Files(Roots::new(context.settings.current_directory()?, paths)?, Box::new(options)))
 }
 
-/// The patterns of the configuration and those of the command line: on a command line one adds to what is always left out.
+/// The patterns of the configuration and of the command line, which adds to those that always apply.
 fn excludes(args: &Args, setting: &BackupSettings) -> Result<Excludes> {
     let mut patterns: Vec<Vec<u8>> = setting.exclude.iter().map(|pattern| pattern.clone().into_bytes()).collect();
     patterns.extend(args.exclude.iter().map(|pattern| pattern.clone().into_vec()));

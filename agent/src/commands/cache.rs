@@ -1,6 +1,6 @@
-//! `bygone cache`: what mounts and `bygone pin` keep on this machine of what lies in far stores.
+//! `bygone cache`: what mounts and `bygone pin` keep of far stores on this machine.
 //!
-//! It needs neither the store nor a passphrase: what is kept is sealed, and may be thrown away at any time.
+//! It needs neither the store nor a passphrase: cached content is sealed, and may be discarded at any time.
 
 use std::fs;
 use std::io;
@@ -51,7 +51,7 @@ enum Command {
     },
 }
 
-/// Where this machine keeps what it has fetched of a repository.
+/// Where this machine caches a repository.
 pub(super) fn dir(context: &Context, repository: &Repository) -> Result<PathBuf> {
     let id = repository.catalog_dir().file_name().unwrap_or_default();
     Ok(context.settings.cache_base()?.join(id))
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_directories_called_like_a_repository_are_caches() {
+    fn only_directories_named_by_a_repository_id_are_caches() {
         let base = tempfile::tempdir().unwrap();
         let id = |digit: &str| digit.repeat(32);
         for name in [id("a"), id("b"), "mine".to_owned()] {

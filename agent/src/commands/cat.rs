@@ -16,7 +16,7 @@ use crate::commands::READ_CACHE_BYTES;
 use crate::select::Found;
 use crate::select::Selector;
 
-/// Bytes that are read at once: a multiple of every block size up to this, so that blocks are read, and verified, whole.
+/// Bytes read at once: a multiple of every block size up to this, so blocks are read and verified as a whole.
 const PIECE_BYTES: usize = 8 << 20;
 
 /// Write a file of a snapshot to standard output

@@ -51,7 +51,7 @@ pub(super) struct Args {
 /// A part of all volumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subset {
-    /// So many thousandths of a percent.
+    /// A share, in thousandths of a percent.
     Share(u64),
     Bytes(u64),
     Part {
@@ -81,7 +81,7 @@ impl FromStr for Subset {
     }
 }
 
-/// Thousandths of a percent: more than 0, at most all.
+/// Thousandths of a percent, from more than 0 to 100 %.
 fn share(percent: &str) -> Option<u64> {
     let (whole, fraction) = percent.split_once('.').unwrap_or((percent, "0"));
     let plain = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -91,7 +91,7 @@ fn share(percent: &str) -> Option<u64> {
 }
 
 impl Subset {
-    /// What to read, of so many stored bytes. The time chooses which.
+    /// What to read of `stored_bytes`. The time selects which part.
     fn read_data(self, stored_bytes: u64, now: Time) -> ReadData {
         let seed = now.secs.cast_unsigned().rotate_left(32) ^ u64::from(now.nanos);
         match self {
@@ -135,12 +135,12 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     Ok(exit(&report))
 }
 
-/// Checks and changes nothing in the store.
+/// Checks, and changes nothing in the store.
 fn look(args: &Args, context: &mut Context) -> Result<Report> {
     let mut locked = context.lock(context.open()?)?;
     let progress = context.progress();
     match recover::sync_as_found(&mut locked, &context.watch) {
-        // The check itself finds it again, and tells more.
+        // The check itself finds it again, with more detail.
         Ok(_) | Err(Error::Disagree { .. } | Error::Corrupt { .. }) => {}
         Err(error) => return Err(error.into()),
     }
@@ -160,7 +160,7 @@ fn choose(args: &Args, locked: &mut LockedRepository, now: Time) -> Result<ReadD
     })
 }
 
-/// Whether data of a snapshot is lost is what a script wants to know first.
+/// Lost data of a snapshot comes first, because it matters most to a script.
 fn exit(report: &Report) -> Exit {
     match (report.has_damage(), report.is_clean()) {
         (true, _) => Exit::Damaged,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told_from_disagreement_by_the_exit_code() {
+    fn the_exit_code_distinguishes_damage_from_disagreement() {
         assert_eq!(exit(&Report::default()), Exit::Complete);
         assert_eq!(exit(&finding(Diagnosis::RemoteCorrupt)), Exit::Damaged);
         assert_eq!(exit(&finding(Diagnosis::RemoteRolledBack)), Exit::Disagree);

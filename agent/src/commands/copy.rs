@@ -1,4 +1,4 @@
-//! `bygone copy` and `bygone sync`: the repository in a second store.
+//! `bygone copy` and `bygone sync`: mirror the repository to a second store.
 
 use std::sync::Arc;
 
@@ -46,14 +46,14 @@ pub(super) struct Args {
     remove_keys: bool,
 }
 
-/// `bygone copy`: as the store is.
+/// `bygone copy`: copies the store as it is.
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let repository = context.open()?;
     copy(args, context, &repository)
 }
 
-/// `bygone sync`: first this machine's catalog is brought up to the store, which notices a store that has forgotten
-/// commits: that shall not be mirrored.
+/// `bygone sync`: updates this machine's catalog first. This detects a store that has lost commits, which must not be
+/// mirrored.
 pub(super) fn run_sync(args: &Args, context: &mut Context) -> Result<Exit> {
     let mut locked = context.lock(context.open()?)?;
     for (object, detail) in recover::sync(&mut locked, &context.watch)?.damaged {
@@ -66,7 +66,7 @@ fn copy(args: &Args, context: &mut Context, repository: &Repository) -> Result<E
     let to = parse_address(&args.to)?;
     let (settings, watch) = (&context.settings, &context.watch);
     let to: Arc<dyn Store> = match settings.store_by(watch, &to, Address::open) {
-        // A dry run makes nothing, not even a directory: what is not there is as good as empty.
+        // A dry run creates nothing, not even a directory, so a missing store counts as empty.
         Err(Failure::Repository(Error::NoRepository { .. })) if args.dry_run => Arc::new(EmptyStore),
         Err(Failure::Repository(Error::NoRepository { .. })) => settings.store_by(watch, &to, Address::begin)?,
         opened => opened?,
@@ -107,14 +107,14 @@ fn lines(copied: &Copied, address: &str, dry_run: bool, seconds: f64) -> Vec<Str
     vec![format!("copied {objects} to {address} in {}, {there} already there", duration(seconds))]
 }
 
-/// What is not as it should be, one line each.
+/// Problems of the copy, one line each.
 fn troubles(copied: &Copied) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     for (object, detail) in &copied.damaged {
-        told.push(one_line(&format!("not copied: {object}: {detail}: `bygone check --repair` may repair it")));
+        lines.push(one_line(&format!("not copied: {object}: {detail}: `bygone check --repair` may repair it")));
     }
     for (object, detail) in &copied.damaged_copies {
-        told.push(one_line(&format!("damaged in the copy: {object}: {detail}: --replace-damaged replaces it")));
+        lines.push(one_line(&format!("damaged in the copy: {object}: {detail}: --replace-damaged replaces it")));
     }
     if !copied.keys_left.is_empty() {
         let slots = count(
@@ -122,16 +122,16 @@ fn troubles(copied: &Copied) -> Vec<String> {
             "key slot of the copy is no longer in the repository, but still opens the copy",
             "key slots of the copy are no longer in the repository, but still open the copy",
         );
-        told.push(format!("{slots}: use --remove-keys"));
+        lines.push(format!("{slots}: use --remove-keys"));
     }
     if copied.others_left > 0 {
-        told.push(count(
+        lines.push(count(
             copied.others_left,
             "object of the copy is not in the repository, and stays",
             "objects of the copy are not in the repository, and stay",
         ));
     }
-    told
+    lines
 }
 
 fn value(copied: &Copied, address: &str, dry_run: bool, seconds: f64) -> Value {
@@ -155,7 +155,7 @@ fn value(copied: &Copied, address: &str, dry_run: bool, seconds: f64) -> Value {
     })
 }
 
-/// Opens the second store that an option names, which must hold a repository.
+/// Opens the second store that an option names; it must hold a repository.
 pub(super) fn open_second(text: &str, context: &Context) -> Result<Arc<dyn Store>> {
     context.settings.store_by(&context.watch, &parse_address(text)?, Address::open)
 }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_that_lacks_something_says_so_and_does_not_end_with_0() {
+    fn an_incomplete_copy_is_reported_and_does_not_end_with_0() {
         let whole = Copied { objects: 2, bytes: 2_048, there: 1, ..Copied::default() };
         assert_eq!(
             lines(&whole, "/b", false, 1.0),

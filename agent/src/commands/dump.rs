@@ -1,4 +1,4 @@
-//! `bygone catalog-dump`: the catalog as canonical text, by which two catalogs are compared.
+//! `bygone catalog-dump`: the catalog as canonical text, so that two catalogs can be compared.
 
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Result;
@@ -19,7 +19,7 @@ pub(super) fn run(_: &Args, context: &mut Context) -> Result<Exit> {
         context.watch.check()?;
         match written {
             Ok(()) if !context.output.is_closed() => Ok(()),
-            // The error itself is told below; here it only ends the dump.
+            // The error is returned below; here it only ends the dump.
             other => {
                 failed = Some(other);
                 Err(Error::Cancelled)

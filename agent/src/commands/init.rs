@@ -1,4 +1,4 @@
-//! `bygone init`: makes a repository.
+//! `bygone init`: creates a repository.
 
 use serde_json::json;
 
@@ -32,7 +32,7 @@ pub(super) struct Args {
     kdf: Kdf,
 }
 
-/// What a new key slot costs to open.
+/// The cost of opening a new key slot.
 #[derive(Debug, clap::Args)]
 pub(super) struct Kdf {
     /// Memory needed to open the key slot
@@ -41,7 +41,7 @@ pub(super) struct Kdf {
 }
 
 impl Kdf {
-    /// The cost. 8 MiB stands for the cost of tests, which protects nothing.
+    /// The cost. 8 MiB selects the cost for tests, which protects nothing.
     pub(super) fn cost(&self) -> Result<KdfCost> {
         let Some(bytes) = self.kdf_memory else { return Ok(KdfCost::default()) };
         let memory_kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
@@ -64,8 +64,8 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         label: context.settings.user_at_host(),
         time: context.now,
     };
-    // Nobody should type a passphrase only to hear that there is a repository already; and a directory must not come to
-    // be because somebody thought better of it at the prompt.
+    // Nobody should type a passphrase only to learn that the repository already exists. And no directory must be left
+    // behind by a user who gives up at the prompt.
     let found = context.settings.place(&context.watch).and_then(|place| Ok(Repository::find(&place).map(|_| place)?));
     match found {
         Err(Failure::Repository(Error::NoRepository { .. })) => {}
@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     Ok(Exit::Complete)
 }
 
-/// The same limits as the format's, but before a directory is made and a passphrase asked for.
+/// Checks the limits of the format before a directory is created and a passphrase asked for.
 fn check_sizes(block_bytes: u32, volume_bytes: u64) -> Result<()> {
     let blocks = limits::BLOCK_BYTES_MIN..=limits::BLOCK_BYTES_MAX;
     if !blocks.contains(&block_bytes) || !block_bytes.is_power_of_two() {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_outside_the_format_are_mistakes_in_usage() {
+    fn sizes_outside_the_format_are_usage_errors() {
         assert!(check_sizes(1 << 20, 64 << 20).is_ok());
         for (block, volume) in
             [(1 << 15, 64 << 20), (3 << 19, 64 << 20), (1 << 25, 64 << 20), (1 << 20, 1), (1 << 20, 1 << 40)]
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cost_of_tests_has_to_be_asked_for() {
+    fn the_cost_for_tests_must_be_requested() {
         let cost = |kdf_memory| Kdf { kdf_memory }.cost();
         assert_eq!(cost(None).unwrap(), KdfCost::default());
         assert_eq!(cost(Some(8 << 20)).unwrap(), KdfCost::for_tests());

@@ -1,4 +1,4 @@
-//! `bygone key`: the key slots, each of which opens the repository with a passphrase of its own.
+//! `bygone key`: the key slots. Each opens the repository with its own passphrase.
 
 use std::path::PathBuf;
 
@@ -134,7 +134,7 @@ fn list(repository: &Repository, context: &mut Context) -> Result<()> {
     context.say(&format!("fingerprint of the repository's key: {fingerprint}"))
 }
 
-/// The slot whose id begins with `text`.
+/// The slot whose id starts with `text`.
 fn find(text: &str, slots: &[SlotRow]) -> Result<SlotId> {
     let digits = text.to_ascii_lowercase();
     let fitting: Vec<SlotId> = slots.iter().map(|slot| slot.id).filter(|id| id.to_hex().starts_with(&digits)).collect();
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_is_found_by_as_much_of_its_id_as_tells_it_apart() {
+    fn a_slot_is_found_by_an_unambiguous_prefix_of_its_id() {
         let row = |first: u8| {
             let mut id = [0xaa; 16];
             id[1] = first;

@@ -1,4 +1,4 @@
-//! The lock on this machine's catalog: one process writes, others wait or go away.
+//! The lock on this machine's catalog: one process writes, others wait or end.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,32 +10,32 @@ use bygone_core::repo::Repository;
 
 use crate::commands::Context;
 
-/// How often the lock is tried, and cancellation noticed.
+/// How often to try the lock and check for cancellation.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Context {
-    /// Takes the lock, waiting as long as was allowed.
+    /// Takes the lock, and waits for it as long as --wait-lock allows.
     pub(super) fn lock(&self, repository: Repository) -> Result<LockedRepository> {
         Ok(repository.lock_waiting(self.patience())?)
     }
 
-    /// Takes the lock and throws the catalog away.
+    /// Takes the lock and discards the catalog.
     pub(super) fn lock_anew(&self, repository: Repository) -> Result<LockedRepository> {
         Ok(repository.lock_anew(self.patience())?)
     }
 
-    /// What to do each time another process is found to have the lock.
+    /// What to do each time another process holds the lock.
     fn patience(&self) -> impl FnMut(Error) -> bygone_core::error::Result<()> {
         let mut left = self.wait_lock;
-        let mut is_told = false;
+        let mut has_warned = false;
         move |error| {
             self.watch.check()?;
             if left.is_zero() {
                 return Err(error);
             }
-            if !is_told {
+            if !has_warned {
                 self.warn("another bygone is using this machine's catalog: waiting for it to end");
-                is_told = true;
+                has_warned = true;
             }
             let pause = PAUSE.min(left);
             left -= pause;

@@ -1,4 +1,4 @@
-//! `bygone ls`: what is in a snapshot. Reads the catalog alone, never the store's volumes.
+//! `bygone ls`: lists the content of a snapshot. Reads only the catalog, never the store's volumes.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::commands::Context;
 use crate::select::Found;
 use crate::select::Selector;
 
-/// Entries that are taken from the catalog at once.
+/// Entries read from the catalog at once.
 const ENTRIES_AT_ONCE: usize = 1_024;
 const ACL_NAME: &[u8] = b"system.posix_acl_access";
 
@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
 struct Look {
     long: bool,
     whole_paths: bool,
-    /// Names as they are.
+    /// Print names as they are.
     raw: bool,
 }
 
@@ -106,7 +106,7 @@ impl Listing<'_> {
         if self.output.json { self.output.bytes(b"]\n") } else { Ok(()) }
     }
 
-    /// Lists a directory; answers the directories in it, in order.
+    /// Lists a directory; returns the directories in it, in order.
     fn directory(&mut self, view: &View, path: &[u8], node: NodeId) -> Result<Vec<(Vec<u8>, NodeId)>> {
         let directory = view.directory(node)?;
         let (mut below, mut ordinal) = (Vec::new(), 0);
@@ -168,7 +168,7 @@ fn long(entry: &Entry) -> String {
     format!("{mode}{acl} {:>3} {user:<8} {group:<8} {size:>10} {time} ", meta.nlink)
 }
 
-/// As `ls -l` writes it.
+/// Type and permissions in the form of `ls -l`.
 fn permissions(kind: &Kind, mode: u16) -> String {
     let letter = match kind {
         Kind::File(_) => '-',
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_written_as_ls_writes_them() {
+    fn permissions_look_as_in_ls() {
         let file = Kind::File(Content::Inline(Vec::new()));
         for (mode, text) in [
             (0o644, "-rw-r--r--"),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_says_what_ls_says() {
+    fn a_long_line_looks_as_in_ls() {
         let look = Look { long: true, whole_paths: false, raw: false };
         let device = entry("null", Kind::CharDevice { rdev: 0x103 });
         assert_eq!(line(look, &device), "crw-r--r--    1 0        0              1, 3 1970-01-01T00:00:00Z null");
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn json_tells_kind_target_and_device() {
+    fn json_has_kind_target_and_device() {
         let link = value(b"/l", &entry("l", Kind::Symlink(b"\xfe".to_vec())));
         assert_eq!((&link["kind"], &link["target_hex"]), (&json!("symlink"), &json!("fe")));
         let device = value(b"/n", &entry("n", Kind::BlockDevice { rdev: 0x801 }));

@@ -1,4 +1,4 @@
-//! The command line of `bygone`: what may be said, and who does it.
+//! The command line of `bygone`: its options and commands, one file each.
 
 mod accept_loss;
 mod affected;
@@ -52,7 +52,7 @@ use bygone_core::repo::Repository;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::watch::Watch;
 
-/// Decoded frames that restore and cat keep: blocks that are read in order need few, hard links and copies profit.
+/// Memory for decoded frames in restore and cat: blocks read in order need little, hard links and copies profit.
 const READ_CACHE_BYTES: usize = 64 << 20;
 
 const AFTER_HELP: &str = "\
@@ -112,19 +112,19 @@ enum Command {
     CatalogDump(dump::Args),
 }
 
-/// What every command is given.
+/// What every command gets.
 pub(crate) struct Context {
     /// What the command line, the configuration and the environment say.
     pub(crate) settings: Settings,
-    /// How long to wait for another process that has the lock.
+    /// How long to wait for another process that holds the lock.
     pub(crate) wait_lock: Duration,
     /// Where results go.
     pub(crate) output: Output,
-    /// Progress, and the wish to stop.
+    /// Counters of progress, and cancellation.
     pub(crate) watch: Arc<Watch>,
     /// When the command began.
     pub(crate) now: Time,
-    /// The same, to measure by.
+    /// The same, for measuring durations.
     pub(crate) began: Instant,
 }
 
@@ -134,7 +134,7 @@ impl Context {
         self.settings.open(&self.watch)
     }
 
-    /// Shows progress until the answer is dropped.
+    /// Shows progress until the returned value is dropped.
     fn progress(&self) -> Progress {
         let Settings { quiet, json, no_progress, .. } = self.settings;
         Progress::show(&self.watch, !quiet && !json && !no_progress)
@@ -142,16 +142,16 @@ impl Context {
 
     /// How long the command has been running.
     fn seconds(&self) -> f64 {
-        // To the millisecond: more digits say nothing.
+        // To the millisecond: more digits mean nothing.
         (self.began.elapsed().as_secs_f64() * 1_000.0).round() / 1_000.0
     }
 
-    /// Tells of something that stops nothing.
+    /// Writes a warning: it does not stop the command.
     fn warn(&self, text: &str) {
         output::warn(self.settings.json, text);
     }
 
-    /// Tells a person, who did not ask for quiet or JSON, how things stand.
+    /// Writes a line for people, unless the output is quiet or JSON.
     fn say(&mut self, text: &str) -> Result<()> {
         if self.settings.quiet || self.settings.json { Ok(()) } else { self.output.line(text) }
     }
@@ -183,7 +183,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return Exit::Usage;
         }
         Err(help) => {
-            // Whoever does not want to read the help to its end need not.
+            // A reader may close the help before its end.
             let _ = help.print();
             return Exit::Complete;
         }
@@ -244,12 +244,12 @@ impl Command {
     }
 }
 
-/// Allows this process as many open files as the system lets it have; a shell's default may be very low.
+/// Raises the limit of open files to what the system allows, because a shell's default may be very low.
 fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
-        // Refused means that it stays as it is.
+        // If this is refused, the limit stays as it is.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

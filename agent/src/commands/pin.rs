@@ -1,7 +1,7 @@
-//! `bygone pin`: fetches what paths take of a far store into the cache, so that a mount reads them without the store.
+//! `bygone pin`: fetches paths from a far store into the cache, so that a mount reads them without the store.
 //!
-//! First it is counted what they take: if the cache may not hold all of it, nothing is fetched, because the end would push
-//! out the beginning. At last it is looked whether all of it is there, as others use the cache too.
+//! It first counts how much they occupy. If the cache cannot hold all of it, nothing is fetched, because the end would
+//! push out the beginning. Finally it checks that everything is there, because other processes use the cache too.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -38,7 +38,7 @@ use crate::commands::Context;
 use crate::select::Found;
 use crate::select::Selector;
 
-/// Content that is asked for together.
+/// Amount of content that is requested together.
 const BATCH_BYTES: u64 = 16 << 20;
 
 /// Fetch files, or everything below directories, into this machine's cache
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let json = context.settings.json;
     let options = FetchOptions {
         cache: Some(cache),
-        // The store has a patience of its own: --retry-for.
+        // The store has its own patience: --retry-for.
         deadline: Duration::MAX,
         reads_ahead: false,
         say: Arc::new(move |text| output::warn(json, text)),
@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     }
     context.watch.bytes_total.store(counted.bytes, Ordering::Relaxed);
     pinning.bring(context)?;
-    pinning.see_that_all_is_there(context)?;
+    pinning.confirm(context)?;
     drop(progress);
     let fetched = reader.frames().counters().counts().fetched_bytes;
     if json {
@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     Ok(Exit::Complete)
 }
 
-/// A path alone is one in the latest snapshot.
+/// A path alone refers to the latest snapshot.
 fn selector(what: &OsStr) -> Result<Selector> {
     if what.as_bytes().starts_with(b"/") {
         let latest = [b"latest:", what.as_bytes()].concat();
@@ -108,14 +108,14 @@ fn selector(what: &OsStr) -> Result<Selector> {
     Selector::parse(what)
 }
 
-/// What is to be pinned.
+/// What to pin.
 struct Pinning<'a> {
     reader: &'a Reader,
     view: &'a View,
     found: Vec<Found>,
 }
 
-/// How much that is.
+/// How much there is to pin.
 struct Counted {
     files: u64,
     bytes: u64,
@@ -123,11 +123,11 @@ struct Counted {
 }
 
 impl Pinning<'_> {
-    /// Calls `each` with every file, once: hard links are one file, and paths may overlap.
+    /// Calls `each` once for every file: hard links are one file, and paths may overlap.
     fn for_files(&self, context: &Context, mut each: impl FnMut(&FileMap) -> Result<()>) -> Result<()> {
         let (mut seen_files, mut seen_nodes) = (HashSet::new(), HashSet::new());
         let mut file = |entry: &Entry, version: u64| match &entry.kind {
-            // A file that was named has no version here; it may be met again, which costs nothing but a look.
+            // A file named on the command line has no version here. Meeting it again costs no more than a lookup.
             Kind::File(content) if version == 0 || seen_files.insert(version) => each(&self.view.file(content)?),
             _ => Ok(()),
         };
@@ -153,7 +153,7 @@ impl Pinning<'_> {
         Ok(())
     }
 
-    /// The frames of a file, some at a time, each with the bytes of content in them.
+    /// The frames of a file, in groups, each with the bytes of content in it.
     fn for_frames(&self, file: &FileMap, mut each: impl FnMut(Vec<FrameAt>, u64) -> Result<()>) -> Result<()> {
         let mut at = 0;
         while at < file.length() {
@@ -174,7 +174,7 @@ impl Pinning<'_> {
         Ok(counted)
     }
 
-    /// Fetches all of it, in batches, of which one is asked for while the one before it comes.
+    /// Fetches everything in batches, and requests each batch while the previous one arrives.
     fn bring(&self, context: &Context) -> Result<()> {
         let mut before: Option<Batch> = None;
         let mut batch = Batch::default();
@@ -193,8 +193,8 @@ impl Pinning<'_> {
         before.into_iter().chain([last]).try_for_each(|batch| batch.wait(self.reader, context))
     }
 
-    /// What was fetched first may have been pushed out again by a mount, or for want of free space.
-    fn see_that_all_is_there(&self, context: &Context) -> Result<()> {
+    /// Checks that all of it is in the cache: a mount, or a lack of space, may have pushed out what was fetched first.
+    fn confirm(&self, context: &Context) -> Result<()> {
         let mut missing = 0;
         self.for_files(context, |file| {
             self.for_frames(file, |frames, bytes| {
@@ -211,25 +211,25 @@ impl Pinning<'_> {
 struct Batch {
     frames: Vec<FrameAt>,
     bytes: u64,
-    /// Closed when they have come.
-    came: Option<Receiver<()>>,
+    /// Closed when the frames have arrived.
+    arrived: Option<Receiver<()>>,
 }
 
 impl Batch {
     fn ask(mut self, reader: &Reader) -> Batch {
-        let (here, came) = bounded::<()>(0);
+        let (here, arrived) = bounded::<()>(0);
         reader.frames().bring(&self.frames, move || drop(here));
-        self.came = Some(came);
+        self.arrived = Some(arrived);
         self
     }
 
     fn wait(self, reader: &Reader, context: &Context) -> Result<()> {
-        // Nothing is ever sent: whoever is done, or gives up, lets go.
-        let _ = self.came.map(|came| came.recv());
+        // Nothing is ever sent: the sender is dropped on success and on failure.
+        let _ = self.arrived.map(|arrived| arrived.recv());
         context.watch.check()?;
         let frames = reader.frames();
         if !frames.is_kept(&self.frames)? {
-            // Reading it says why it did not come; if it can be read, it came and was not kept.
+            // Reading a missing frame gives the reason. If it can be read, it arrived and was not kept.
             for frame in self.frames.iter().filter(|frame| !frames.is_at_hand(&[**frame])) {
                 frames.get(*frame)?;
             }

@@ -1,4 +1,4 @@
-//! `bygone recover`: the catalog from the store alone.
+//! `bygone recover`: rebuilds the catalog from the store alone.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -32,24 +32,24 @@ pub(super) struct Args {
     force: bool,
 }
 
-/// Long enough to measure by.
+/// Time to measure before estimating.
 const SAMPLE_SECONDS: f64 = 1.0;
 
-/// How long it will take, by how long the beginning took.
+/// An estimate of the whole time from the time that the beginning took.
 #[derive(Debug, Clone, Copy)]
 struct Estimate {
     work: Work,
-    /// Seconds that learning what there is to do took, for each request.
+    /// Seconds for each request while the plan was made.
     request_seconds: f64,
     /// Requests that the store answers at a time.
     connections: usize,
-    /// Seconds for all of it; none before enough was read to measure by.
+    /// Seconds for everything; `None` until enough has been read.
     seconds: Option<f64>,
 }
 
 impl Estimate {
-    /// After `done` in `seconds`, when so many bytes of so many were read: bytes by the rate so far, and the wait for the
-    /// ends of volumes, which are small, by that for one request.
+    /// Estimates after `done` in `seconds`, with `bytes` of `bytes_total` read. The rest of the bytes arrives at the rate so
+    /// far. The ends of volumes are small, so each costs the time of one request.
     fn measure(&mut self, done: Work, (bytes, bytes_total): (u64, u64), seconds: f64) {
         let is_enough = seconds >= SAMPLE_SECONDS || done.volumes == self.work.volumes;
         if self.seconds.is_some() || !is_enough || bytes == 0 {
@@ -104,7 +104,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
             context.warn(&format!("{object} cannot be read: {detail}: `bygone check` lists what is affected"));
         }
     }
-    alarms::tell(context, &learnt);
+    alarms::show(context, &learnt);
     Ok(match (learnt.damaged.is_empty(), learnt.troubles.is_empty()) {
         (false, _) => Exit::Damaged,
         (true, false) => Exit::Disagree,
@@ -112,22 +112,22 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     })
 }
 
-/// Does it, and says first how much it is, then how long it will take, and when the first snapshot can be used. Answers
-/// also with what was estimated, and after how many seconds that snapshot could be used.
+/// Recovers. Shows first how much there is to read, then how long it will take, and when the first snapshot can be used.
+/// Also returns the estimate, and the seconds until that snapshot could be used.
 fn learn(context: &mut Context, locked: &mut LockedRepository) -> Result<(Learnt, Estimate, Option<f64>)> {
     let begun = Instant::now();
     let plan = recover::plan(locked)?;
     let work = plan.work();
-    // A request for each commit, and a few lists.
+    // One request for each commit, and a few lists.
     let request_seconds = begun.elapsed().as_secs_f64() / (work.commits + 4) as f64;
     let connections = locked.repository().store().connections();
     let mut estimate = Estimate { work, request_seconds, connections, seconds: None };
     say(context, &format!("to read: {}, {}", count(work.volumes, "volume", "volumes"), size(work.bytes)))?;
     let begun = Instant::now();
     let mut shown_seconds = None;
-    let mut said = Ok(());
+    let mut written = Ok(());
     let watch = std::sync::Arc::clone(&context.watch);
-    let learnt = plan.carry_out(locked, &watch, &mut |told| match told {
+    let learnt = plan.carry_out(locked, &watch, &mut |news| match news {
         Told::Done(done) => {
             let seconds = begun.elapsed().as_secs_f64();
             let is_new = estimate.seconds.is_none();
@@ -136,19 +136,19 @@ fn learn(context: &mut Context, locked: &mut LockedRepository) -> Result<(Learnt
             if let Some(all) = estimate.seconds.filter(|_| is_new && done.volumes < work.volumes) {
                 let rate = size((bytes as f64 / seconds) as u64);
                 let text = format!("this takes about {} at {rate}/s", duration(all));
-                keep_first(&mut said, say(context, &text));
+                keep_first(&mut written, say(context, &text));
             }
         }
         Told::Shown(snapshot) => {
             if shown_seconds.is_none() || context.settings.verbose {
                 let (id, time, took) = (short_id(snapshot), utc(snapshot.time), duration(context.seconds()));
                 let text = format!("snapshot {id} of {time} can be listed and mounted after {took}");
-                keep_first(&mut said, say(context, &text));
+                keep_first(&mut written, say(context, &text));
             }
             shown_seconds.get_or_insert_with(|| context.seconds());
         }
     })?;
-    said?;
+    written?;
     Ok((learnt, estimate, shown_seconds))
 }
 
@@ -158,7 +158,7 @@ fn keep_first(first: &mut Result<()>, next: Result<()>) {
     }
 }
 
-/// Says something at once: what is only told at the end is no estimate.
+/// Writes a line at once, because an estimate is useless at the end.
 fn say(context: &mut Context, text: &str) -> Result<()> {
     context.say(text)?;
     context.output.flush()
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_estimate_counts_bytes_at_the_rate_so_far_or_the_waits_whichever_is_longer() {
+    fn an_estimate_is_the_longer_of_transfer_and_waiting() {
         let work = Work { commits: 1, volumes: 110, bytes: 100, tails: 100 };
         let mut estimate = Estimate { work, request_seconds: 0.05, connections: 4, seconds: None };
         estimate.measure(Work { volumes: 1, bytes: 10, ..Work::default() }, (10, 100), 0.5);
@@ -177,7 +177,7 @@ mod tests {
         estimate.measure(Work { volumes: 2, bytes: 20, ..Work::default() }, (20, 100), 1.0);
         assert_eq!(estimate.seconds, Some(5.0), "80 of 100 bytes are left");
         estimate.measure(Work { volumes: 3, bytes: 90, ..Work::default() }, (90, 100), 9.0);
-        assert_eq!(estimate.seconds, Some(5.0), "it was told and stays what it was");
+        assert_eq!(estimate.seconds, Some(5.0), "an estimate stays as it was shown");
         let mut slow = Estimate { request_seconds: 1.0, seconds: None, ..estimate };
         slow.measure(Work { volumes: 2, bytes: 20, ..Work::default() }, (20, 100), 1.0);
         assert_eq!(slow.seconds, Some(26.0), "100 waits of a second, four at a time");

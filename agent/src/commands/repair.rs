@@ -1,4 +1,4 @@
-//! `bygone check --repair`: puts back what the store has lost, then says what remains.
+//! `bygone check --repair`: puts back what the store has lost, then shows what is still lost.
 
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -32,7 +32,7 @@ use bygone_core::survey;
 use crate::commands::Context;
 use crate::commands::copy::open_second;
 
-/// Opens the repository, even if it lacks its description or key slots, and repairs it. Answers with what a check finds
+/// Opens the repository, even if it lacks its description or key slots, and repairs it. Returns what a check finds
 /// afterwards.
 pub(super) fn repair(
     context: &mut Context,
@@ -53,7 +53,7 @@ pub(super) fn repair(
     let found = check::check(&mut locked, read_data, watch)?;
     let mut files = SourceFiles::default();
     let mut read_file = |path: &[u8], offset: u64, length: u32| files.read(path, offset, length);
-    // A mount of this repository keeps what it fetches in a directory of the catalog's name.
+    // A mount of this repository caches in a directory with the name of the catalog.
     let cache_base = context.settings.locations()?.cache_base;
     let id = locked.repository().catalog_dir().file_name().unwrap_or_default();
     let cache = CacheReader::new(cache_base.join(id));
@@ -62,7 +62,7 @@ pub(super) fn repair(
     repair::repair_volumes(&mut locked, &found.changed, &mut sources, context.now, watch, &mut repaired)?;
     let mut report = check::check(&mut locked, ReadData::No, watch)?;
     if !report.healed.is_empty() {
-        // Everything in these volumes lies in others by now: nobody misses them.
+        // Other volumes now hold everything in these, so they are no loss.
         survey::accept_loss(&mut locked, context.now, watch, |alarm| report.healed.contains(&alarm.object))?;
         report = check::check(&mut locked, ReadData::No, watch)?;
     }
@@ -71,10 +71,10 @@ pub(super) fn repair(
     Ok((report, repaired))
 }
 
-/// The files of this machine, where they were when they were backed up.
+/// The files of this machine, at the paths where they were backed up.
 #[derive(Default)]
 struct SourceFiles {
-    /// The one that was read last: its other blocks are likely to be wanted next.
+    /// The last file read: its other blocks are likely to be needed next.
     last: Option<(Vec<u8>, Option<File>)>,
 }
 
@@ -90,7 +90,7 @@ impl SourceFiles {
     }
 }
 
-/// Opens a regular file; what became of the path since may be anything, even a pipe, which is not waited for.
+/// Opens a regular file. The path may have become anything since, even a pipe, so opening must not wait.
 fn open_file(path: &[u8]) -> Option<File> {
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_repaired_and_what_was_not_is_told() {
+    fn repaired_and_unrepaired_objects_are_listed() {
         assert_eq!(lines(&Repaired::default()), ["nothing needed repair"]);
         let repaired = Repaired {
             restored: vec![("data/x".into(), "rebuilt")],
@@ -161,10 +161,10 @@ mod tests {
             bytes: 2_048,
             left: vec![("data/y".into(), "gone".into())],
         };
-        let told = lines(&repaired);
-        assert_eq!(told[0], "repaired: data/x: rebuilt");
-        assert_eq!(told[1], "repaired: 2 blocks (2.0 KiB) stored again in new volumes");
-        assert_eq!(told[2], "not repaired: data/y: gone");
+        let lines = lines(&repaired);
+        assert_eq!(lines[0], "repaired: data/x: rebuilt");
+        assert_eq!(lines[1], "repaired: 2 blocks (2.0 KiB) stored again in new volumes");
+        assert_eq!(lines[2], "not repaired: data/y: gone");
         assert_eq!(value(&repaired)["restored"][0], json!({ "object": "data/x", "from": "rebuilt" }));
     }
 }

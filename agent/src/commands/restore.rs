@@ -1,4 +1,4 @@
-//! `bygone restore`: files come back.
+//! `bygone restore`: writes files of a snapshot to a directory.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -92,10 +92,10 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     if selector.path.is_empty() && args.include.is_empty() && args.exclude.is_empty() {
         context.watch.bytes_total.store(snapshot.totals.bytes, Ordering::Relaxed);
     }
-    let tells = args.dry_run || context.settings.verbose;
-    // Steps on the terminal would run through the line that shows progress.
-    let progress = (!tells).then(|| context.progress());
-    let mut steps = Steps { tells, count: 0, written: Ok(()) };
+    let lists = args.dry_run || context.settings.verbose;
+    // Steps on the terminal would disturb the progress line.
+    let progress = (!lists).then(|| context.progress());
+    let mut steps = Steps { lists, count: 0, written: Ok(()) };
     steps.begin(&mut context.output);
     let output = &mut context.output;
     let mut say = |step: Step, path: &[u8]| steps.say(output, step, path);
@@ -125,24 +125,24 @@ fn options(args: &Args) -> Result<Options> {
     })
 }
 
-/// Tells of each step, as it is taken or, in a dry run, would be.
+/// Lists each step that is taken or, in a dry run, would be taken.
 struct Steps {
-    tells: bool,
+    lists: bool,
     count: u64,
     written: Result<()>,
 }
 
 impl Steps {
-    /// In JSON the steps are a list at the beginning of the one object that the command writes, because they are too
-    /// many to be collected.
+    /// In JSON, the steps are a list at the beginning of the single object that the command writes. They are written one
+    /// by one, because there are too many to collect.
     fn begin(&mut self, output: &mut Output) {
-        if self.tells && output.json {
+        if self.lists && output.json {
             self.written = output.bytes(b"{\"steps\":[");
         }
     }
 
     fn say(&mut self, output: &mut Output, step: Step, path: &[u8]) {
-        if !self.tells || self.written.is_err() {
+        if !self.lists || self.written.is_err() {
             return;
         }
         let path = if path.is_empty() { b"/" } else { path };
@@ -182,9 +182,9 @@ fn finish(args: &Args, context: &mut Context, snapshot: &Snapshot, report: &Repo
     let seconds = context.seconds();
     if context.settings.json {
         let text = value(args, snapshot, report, seconds).to_string();
-        let tells = args.dry_run || context.settings.verbose;
-        // The object is open already if steps were told.
-        let (before, rest) = if tells { ("],", text.get(1..).unwrap_or_default()) } else { ("", text.as_str()) };
+        let lists = args.dry_run || context.settings.verbose;
+        // If steps were listed, the object is already open.
+        let (before, rest) = if lists { ("],", text.get(1..).unwrap_or_default()) } else { ("", text.as_str()) };
         return context.output.line(&format!("{before}{rest}"));
     }
     for line in lines(args, snapshot, report, seconds) {
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_is_worse_than_a_target_that_does_not_take_things() {
+    fn damage_outranks_failures_of_the_target() {
         let report = |damaged, issues_total| Report { damaged, issues_total, ..Report::default() };
         assert_eq!(exit(&report(0, 0)), Exit::Complete);
         assert_eq!(exit(&report(0, 2)), Exit::Failed);

@@ -1,4 +1,4 @@
-//! `bygone snapshots`: lists what there is.
+//! `bygone snapshots`: lists the snapshots.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -62,7 +62,7 @@ fn is_wanted(args: &Args, snapshot: &Snapshot) -> bool {
         && args.path.as_ref().is_none_or(holds)
 }
 
-/// True if `path` is `folder` or below it; a slash at the end means nothing.
+/// True if `path` is `folder` or below it; slashes at the end are ignored.
 pub(super) fn is_below(path: &[u8], folder: &[u8]) -> bool {
     let trim = |path| -> &[u8] {
         let mut path: &[u8] = path;
@@ -132,7 +132,7 @@ mod tests {
     use crate::commands::testing::snapshot;
 
     #[test]
-    fn a_row_says_what_people_need_and_nothing_that_moves_a_terminal() {
+    fn a_row_has_all_columns_and_no_control_characters() {
         let mut one = snapshot([0xab; 16], 0, "h\x1b", &["/home", "/etc"]);
         one.paths.push(b"/\xff".to_vec());
         let lines = table(&[one]).lines();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_held_by_its_folders_and_by_no_namesake() {
+    fn a_path_is_below_its_folders_and_no_similar_name() {
         assert!(is_below(b"/home/u", b"/home"));
         assert!(is_below(b"/home/", b"/home"));
         assert!(is_below(b"/x", b"/"));

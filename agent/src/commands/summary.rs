@@ -1,4 +1,4 @@
-//! What a backup says in the end, for people and as JSON.
+//! The summary of a backup, for people and as JSON.
 
 use serde_json::Map;
 use serde_json::Value;
@@ -21,36 +21,36 @@ use crate::backup::Trouble;
 use crate::commands::alarms;
 use crate::select::short_id;
 
-/// So many files.
+/// A number of files.
 pub(super) fn files(number: u64) -> String {
     count(number, "file", "files")
 }
 
-/// So many directories.
+/// A number of directories.
 pub(super) fn directories(number: u64) -> String {
     count(number, "directory", "directories")
 }
 
-/// So many entries that are neither.
+/// A number of entries that are neither.
 pub(super) fn others(number: u64) -> String {
     count(number, "other", "others")
 }
 
-/// Everything that there is to say about a backup.
+/// Everything that the summary needs.
 pub(super) struct Summary<'a> {
     /// What happened to the user's files.
     pub(super) report: &'a Report,
-    /// The snapshot; none in a dry run.
+    /// The snapshot; `None` in a dry run.
     pub(super) snapshot: Option<&'a Snapshot>,
-    /// What it was compared with.
+    /// The snapshot that it was compared with.
     pub(super) parent: Option<&'a Snapshot>,
     /// Bytes put into the store.
     pub(super) bytes_stored: u64,
     /// How long it took.
     pub(super) seconds: f64,
-    /// What the store has told.
+    /// What was learnt from the store.
     pub(super) learnt: &'a Learnt,
-    /// Alarms that are open.
+    /// Open alarms.
     pub(super) alarms: &'a [Finding],
 }
 
@@ -87,12 +87,12 @@ impl Summary<'_> {
         lines
     }
 
-    /// What the user should know about single paths: with `quiet` only what is missing from the snapshot.
+    /// Issues with single paths; with `quiet` only those that are missing from the snapshot.
     pub(super) fn issues(&self, quiet: bool) -> Vec<String> {
         let is_loss = |issue: &&Issue| matches!(issue.trouble, Trouble::Unreadable(_));
-        let told = self.report.issues.iter().filter(|issue| !quiet || is_loss(issue));
+        let shown = self.report.issues.iter().filter(|issue| !quiet || is_loss(issue));
         let mut lines: Vec<String> =
-            told.map(|issue| if is_loss(&issue) { issue.to_string() } else { format!("note: {issue}") }).collect();
+            shown.map(|issue| if is_loss(&issue) { issue.to_string() } else { format!("note: {issue}") }).collect();
         if self.report.issues_omitted > 0 {
             lines.push(format!("and {}, not listed", count(self.report.issues_omitted, "more issue", "more issues")));
         }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn people_hear_what_was_made_and_what_is_missing() {
+    fn people_see_what_was_made_and_what_is_missing() {
         let (report, made, parent) =
             (report(), snapshot([0xab; 16], 0, "h", &["/"]), snapshot([1; 16], 60, "h", &["/"]));
         let summary = Summary {
@@ -196,7 +196,7 @@ mod tests {
         let issues = ["cannot read /a\\xff: Permission denied", "note: /b changed while it was read"];
         let end = "1 path could not be read and is not in the snapshot";
         assert_eq!(summary.issues(false), [issues[0], issues[1], end]);
-        assert_eq!(summary.issues(true), [issues[0], end], "quiet leaves what is lost");
+        assert_eq!(summary.issues(true), [issues[0], end], "quiet still shows what is lost");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use bygone_core::id::SnapshotId;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::snapshot::Totals;
 
-/// Metadata of something plain.
+/// Metadata of a plain entry.
 pub(crate) fn meta(mode: u16, size: u64) -> Meta {
     Meta {
         mode,

@@ -1,12 +1,12 @@
 //! Directories of the target, held by descriptors and never by paths.
 //!
-//! A [`Place`] is one open directory. [`Directories`] remembers every directory that a restore went through: under
-//! which name in which other one, which inode it was, and the metadata that it must get when all is in it. A [`Trail`]
-//! is the chain of open directories from the target down to where one is working.
+//! A [`Place`] is one open directory. [`Directories`] remembers every directory that a restore went through: its parent
+//! and name, its inode, and the metadata that it gets once it is complete. A [`Trail`] is the chain of open directories
+//! from the target down to the current one.
 //!
-//! A tree may be deeper than descriptors last, so a trail keeps only its deepest [`OPEN_MAX`] directories open (and the
-//! target). A closed one is opened again through `..` of its child, which is believed only if it leads to the same
-//! inode as before: whoever moves a directory elsewhere during a restore stops it, and cannot lead it elsewhere.
+//! A tree may be deeper than the limit of open descriptors, so a trail keeps only the target and its deepest
+//! [`OPEN_MAX`] directories open. A closed one is reopened through `..` of its child, and accepted only if it is the
+//! same inode as before. So moving a directory during a restore stops the restore, but cannot divert it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -31,13 +31,13 @@ use bygone_core::entry::Name;
 use crate::restore::sys;
 use crate::restore::sys::Handle;
 
-/// Most directories that one trail keeps open, besides the target itself.
+/// Most directories that one trail keeps open, in addition to the target.
 const OPEN_MAX: usize = 64;
 
-/// Where a directory stands in [`Directories`]; the target is [`ROOT`].
+/// Position of a directory in [`Directories`]; the target is [`ROOT`].
 pub(super) type Index = u32;
 
-/// Which entry: by its path, or by its directory and name.
+/// An entry, identified by its path, or by its directory and name.
 #[derive(Debug, Clone)]
 pub(super) enum At {
     Path(Vec<u8>),
@@ -48,7 +48,7 @@ pub(super) enum At {
 /// The target directory itself.
 pub(super) const ROOT: Index = 0;
 
-/// Which inode a directory is.
+/// The inode of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) device: u64,
@@ -66,9 +66,9 @@ impl Identity {
 pub(super) struct Place {
     fd: OwnedFd,
     pub(super) identity: Identity,
-    /// Made by this restore: nothing is in it but what the restore puts there.
+    /// Created by this restore, so it contains only what the restore puts there.
     pub(super) fresh: bool,
-    /// It has a default ACL, so what is made in it comes with an ACL that must go first.
+    /// It has a default ACL, so new entries in it get an ACL that must be removed first.
     pub(super) inherits: bool,
 }
 
@@ -79,23 +79,23 @@ impl AsFd for Place {
 }
 
 impl Place {
-    /// A directory that is open already and was there before.
+    /// An open directory that existed before.
     pub(super) fn existing(fd: OwnedFd) -> io::Result<Place> {
         let identity = Identity::of(&fstat(&fd)?);
         let inherits = sys::xattr_bytes(fd.as_fd(), c"system.posix_acl_default").is_some_and(|bytes| bytes > 0);
         Ok(Place { fd, identity, fresh: false, inherits })
     }
 
-    /// Opens the directory `name` in this one, if that is a directory and no symbolic link.
+    /// Opens the directory `name` in this one; fails if it is not a directory or is a symbolic link.
     pub(super) fn open(&self, name: &Name) -> io::Result<Place> {
         Place::existing(open_directory(self.as_fd(), name.as_bytes())?)
     }
 
-    /// Makes the directory `name` in this one, for the owner only until it is complete.
+    /// Creates the directory `name` in this one, accessible only to the owner until it is complete.
     pub(super) fn make(&self, name: &Name) -> io::Result<Place> {
         mkdirat(self, name.as_bytes(), Mode::S_IRWXU)?;
         let fd = match open_directory(self.as_fd(), name.as_bytes()) {
-            // A default ACL, or the umask, can keep even the owner out.
+            // A default ACL or the umask can lock out even the owner.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 fchmodat(self, name.as_bytes(), Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink)?;
                 open_directory(self.as_fd(), name.as_bytes())?
@@ -105,7 +105,7 @@ impl Place {
         Place::made(fd, self.inherits)
     }
 
-    /// A directory that this restore has just made; `inherits`: it may have got ACLs from the one above.
+    /// A directory that this restore has just created; `inherits`: it may have got ACLs from its parent.
     pub(super) fn made(fd: OwnedFd, inherits: bool) -> io::Result<Place> {
         if inherits {
             drop_inherited_acls(Handle::Open(fd.as_fd()));
@@ -118,8 +118,8 @@ impl Place {
     }
 }
 
-/// Removes the ACLs that something new got from its directory: it is to have its own, or none. Failing here leaves
-/// more ACL than there was, which the next step (setting the mode) makes as narrow as the mode.
+/// Removes the ACLs that a new entry got from its directory, because it gets its own, or none. If this fails, an ACL
+/// too many remains; the next step sets the mode, which makes it as narrow as the mode.
 pub(super) fn drop_inherited_acls(handle: Handle<'_>) {
     let _ = sys::remove_xattr(handle, c"system.posix_acl_default");
     let _ = sys::remove_xattr(handle, c"system.posix_acl_access");
@@ -139,24 +139,24 @@ struct Record {
     meta: Option<Box<Meta>>,
 }
 
-/// Every directory that the restore went through, in the order in which it came to them: parents before children.
+/// Every directory that the restore went through, in the order of arrival: parents before children.
 pub(super) struct Directories {
     records: Vec<Record>,
 }
 
 impl Directories {
-    /// No directories, for a target that is not made.
+    /// No directories, for a target that is not created.
     pub(super) fn none() -> Directories {
         Directories { records: Vec::new() }
     }
 
-    /// Begins with the target; `made`: by this restore.
+    /// Begins with the target; `made`: this restore created it.
     pub(super) fn new(root: &Place, made: bool, meta: Option<Box<Meta>>) -> Directories {
         let first = Record { parent: ROOT, depth: 0, name: None, identity: root.identity, fresh: made, meta };
         Directories { records: vec![first] }
     }
 
-    /// Adds directory `name` of `parent`; `meta` is what it gets at the end, `None` to leave it as it is.
+    /// Adds directory `name` of `parent`. It gets `meta` at the end; `None` leaves it as it is.
     pub(super) fn add(
         &mut self,
         parent: Index,
@@ -173,17 +173,17 @@ impl Directories {
 
     /// Number of directories.
     pub(super) fn len(&self) -> Index {
-        // `add` refuses what would not fit.
+        // `add` refuses a number that does not fit.
         Index::try_from(self.records.len()).unwrap_or(Index::MAX)
     }
 
-    /// The metadata that a directory still needs, and whether it was made by this restore. Taken: given out once.
+    /// Takes the metadata that a directory still needs, and whether this restore created it. Returned only once.
     pub(super) fn take_meta(&mut self, index: Index) -> Option<(Box<Meta>, bool)> {
         let record = self.records.get_mut(index as usize)?;
         Some((record.meta.take()?, record.fresh))
     }
 
-    /// Path of a directory below the target: a `/` before each name, empty for the target.
+    /// Path of a directory below the target: a `/` before each name; empty for the target.
     pub(super) fn path(&self, index: Index) -> Vec<u8> {
         let mut names = Vec::new();
         let mut at = index;
@@ -195,7 +195,7 @@ impl Directories {
         names.iter().rev().flat_map(|name| [&b"/"[..], name]).flatten().copied().collect()
     }
 
-    /// Path in the snapshot of what `at` names; `prefix` is that of what became the target.
+    /// Path in the snapshot of the entry `at`; `prefix` is the path of what became the target.
     pub(super) fn path_of(&self, prefix: &[u8], at: &At) -> Vec<u8> {
         match at {
             At::Path(path) => path.clone(),
@@ -227,14 +227,14 @@ struct Step {
     index: Index,
     identity: Identity,
     fresh: bool,
-    /// Closed while far below.
+    /// `None` while the trail is far below it.
     place: Option<Arc<Place>>,
 }
 
-/// The chain of directories from the target down to where one is working.
+/// The chain of directories from the target down to the current one.
 pub(super) struct Trail {
     root: Arc<Place>,
-    /// All below the target.
+    /// All directories below the target.
     steps: Vec<Step>,
 }
 
@@ -244,10 +244,10 @@ impl Trail {
         Trail { root, steps: Vec::new() }
     }
 
-    /// The directory where one is.
+    /// The current directory.
     pub(super) fn here(&self) -> (Index, &Arc<Place>) {
         match self.steps.last() {
-            // Only steps with a step below them are ever closed.
+            // The last step is never closed.
             Some(Step { index, place: Some(place), .. }) => (*index, place),
             _ => (ROOT, &self.root),
         }
@@ -262,7 +262,7 @@ impl Trail {
         }
     }
 
-    /// Goes up by one; at the target this does nothing.
+    /// Goes up by one; does nothing at the target.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         let Some(left) = self.steps.pop() else { return Ok(()) };
         match (self.steps.last_mut(), left.place) {
@@ -277,7 +277,7 @@ impl Trail {
         }
     }
 
-    /// Goes to directory `index`, wherever one was before.
+    /// Goes to directory `index` from anywhere.
     pub(super) fn go(&mut self, directories: &Directories, index: Index) -> io::Result<Arc<Place>> {
         let mut below = Vec::new();
         let mut at = index;

@@ -1,8 +1,8 @@
-//! What has to wait until all content is written: hard links, then metadata of directories, deepest first, then sync.
+//! The steps after all content is written: hard links, then metadata of directories from the deepest up, then sync.
 //!
-//! A name is linked only to a file that is whole. Directories get their final owner, mode and times when nothing will
-//! be made in them any more; children come before their parents, so nobody is let into a tree that is not complete, and
-//! a directory that forbids its owner to enter is entered no more.
+//! A hard link is made only to a complete file. Directories get their final owner, mode and times when nothing more
+//! will be created in them. Children come before parents. So nobody can enter an incomplete tree, and the restore need
+//! not enter a directory again whose final mode forbids that to its owner.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -44,7 +44,7 @@ use crate::restore::shared::Shared;
 use crate::restore::shared::Trouble;
 use crate::restore::sys::Handle;
 
-/// Makes the hard links. Returns those that the target's file system cannot make: they become files of their own.
+/// Creates the hard links. Returns those that the target's file system cannot create; they become separate files.
 pub(super) fn link_all(
     shared: &Shared<'_>,
     root: &Arc<Place>,
@@ -98,7 +98,7 @@ fn make_link(shared: &Shared<'_>, from: &Place, to: &Place, link: &Link) -> nix:
     })
 }
 
-/// Restores as files of their own what should be further names of others.
+/// Restores hard links as separate files.
 pub(super) fn copy_all(
     shared: &Shared<'_>,
     view: &View,
@@ -142,7 +142,7 @@ pub(super) fn pin_all(
     Ok(())
 }
 
-/// Gives all directories their metadata.
+/// Sets the metadata of all directories.
 pub(super) fn complete_directories(
     shared: &Shared<'_>,
     root: &Arc<Place>,
@@ -153,7 +153,7 @@ pub(super) fn complete_directories(
         shared.watch.check()?;
         let Some((meta, fresh)) = directories.take_meta(index) else { continue };
         let place = go(&mut trail, directories, index)?;
-        // Up first: the mode may forbid to go up from here.
+        // Leave first: the final mode may forbid that later.
         trail.leave().map_err(|source| moved(directories, index, source))?;
         let mut trouble = Trouble::default();
         let handle = Handle::Open(place.as_fd());
@@ -176,7 +176,7 @@ pub(super) fn complete_directories(
 pub(super) fn sync(shared: &Shared<'_>, root: &Arc<Place>, directories: &Directories) -> Result<()> {
     let mut trail = Trail::new(Arc::clone(root));
     for index in [super::directories::ROOT].into_iter().chain(directories.other_devices()) {
-        // A directory that can be entered no more is on a file system of its own: its content was synced by no one.
+        // Nothing else syncs the file system of this directory, so it is an error if it cannot be entered again.
         let synced = go(&mut trail, directories, index).map(|place| syncfs(&*place));
         match synced {
             Ok(Ok(())) => {}
@@ -191,7 +191,7 @@ pub(super) fn sync(shared: &Shared<'_>, root: &Arc<Place>, directories: &Directo
     Ok(())
 }
 
-/// Goes to a directory that was entered before; that it is gone ends the restore.
+/// Goes to a directory that was entered before. If it is gone, the restore ends.
 pub(super) fn go(trail: &mut Trail, directories: &Directories, index: Index) -> Result<Arc<Place>> {
     trail.go(directories, index).map_err(|source| moved(directories, index, source))
 }

@@ -1,4 +1,4 @@
-//! One entry to be restored: where it goes, and what happens to what is there.
+//! One entry to restore: where it goes, and what happens to an existing entry there.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use crate::restore::directories::Index;
 use crate::restore::directories::Place;
 use crate::restore::report::Step;
 
-/// What happens to an entry that is no directory.
+/// What happens to an entry that is not a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing is there: make it.
+    /// Nothing is there: create it.
     Create,
-    /// Something is there: put the snapshot's in its place.
+    /// Replace the existing entry with that of the snapshot.
     Replace,
-    /// The content that is there is taken as right: set the metadata.
+    /// The existing content counts as right: set only the metadata.
     Adjust,
-    /// What is there is taken as right altogether.
+    /// The existing entry counts as right: do nothing.
     Match,
-    /// What is there stays, right or not.
+    /// Keep the existing entry, right or not.
     Keep,
 }
 
 impl Verdict {
-    /// As it is told.
+    /// The step that is reported.
     pub(super) fn step(&self) -> Step {
         match self {
             Verdict::Create => Step::Create,

@@ -1,5 +1,5 @@
-//! Files with several names. In a snapshot they are entries of the same device and inode; the first one that is
-//! restored is restored in full, and the others are linked to it when it is whole.
+//! Files with several names. In a snapshot they are entries with the same device and inode. The first one is restored
+//! in full, and the others are linked to it when it is complete.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::restore::directories::Index;
 use crate::restore::job::Job;
 use crate::restore::job::Verdict;
 
-/// A further name of a file.
+/// Another name of a file.
 pub(super) struct Link {
     pub(super) first_directory: Index,
     pub(super) first: Arc<Entry>,
@@ -25,14 +25,14 @@ struct First {
     names_left: u32,
 }
 
-/// The files of which further names may come, by device and inode.
+/// The files of which more names may follow, by device and inode.
 #[derive(Default)]
 pub(super) struct Names {
     firsts: HashMap<(u64, u64), First>,
 }
 
 impl Names {
-    /// Gives the job back if its entry is to be restored in full; else it is a further name of one that was.
+    /// Returns the job if its entry must be restored in full, or else a link to one that was.
     pub(super) fn sort(&mut self, job: Job) -> Result<Job, Link> {
         if !job.entry.is_hard_linked() {
             return Ok(job);
@@ -43,7 +43,7 @@ impl Names {
             self.firsts.insert(inode, First { directory, names_left: entry.meta.nlink - 1, entry });
             return Ok(job);
         };
-        // Names that were read at different times may tell of different contents; then each is a file of its own.
+        // Names read at different times may have different content; then each becomes a separate file.
         if first.entry.kind != job.entry.kind {
             return Ok(job);
         }

@@ -1,13 +1,13 @@
-//! The metadata of one inode, in the order in which Linux lets it stay:
+//! Sets the metadata of one inode, in an order in which no step undoes an earlier one:
 //!
-//! 1. `user.*` attributes, which need write permission that the final mode may not give;
-//! 2. owner and group, as a change of owner clears set-uid, set-gid and file capabilities;
-//! 3. mode, as it would otherwise undo part of the ACL;
+//! 1. `user.*` attributes, because they need write permission, which the final mode may not grant;
+//! 2. owner and group, because a change of owner clears set-uid, set-gid and file capabilities;
+//! 3. mode, because it would undo part of an ACL;
 //! 4. ACLs, capabilities and all other attributes;
-//! 5. times, as everything before may touch them;
-//! 6. inode flags, last, as an immutable inode takes nothing more ([`apply_flags`], after hard links too).
+//! 5. times, because everything above may change them;
+//! 6. inode flags, because an immutable inode accepts nothing more ([`apply_flags`], after hard links too).
 //!
-//! What the inode has already is not set again: on a restore as root of root's files that saves two calls a file.
+//! Values that the inode already has are not set again. When root restores its own files, this saves two calls a file.
 
 use nix::libc;
 use nix::sys::stat::FileStat;
@@ -24,18 +24,18 @@ use crate::restore::sys::Handle;
 
 /// No changes, no renames, no links.
 const FLAG_IMMUTABLE: u32 = 0x10;
-/// Content only at the end, no renames, no links.
+/// Content only appended, no renames, no links.
 const FLAG_APPEND: u32 = 0x20;
-/// The flags that a user sets and that mean the same everywhere: compressed, synchronous, immutable, append-only, no
-/// dump, no access times, synchronous directory, top of a directory hierarchy. All others tell how a file system
+/// The flags that users set and that mean the same everywhere: compressed, synchronous, immutable, append-only, no
+/// dump, no access times, synchronous directory, top of a directory hierarchy. All others describe how a file system
 /// stores the inode.
 const FLAGS_RESTORED: u32 = 0x04 | 0x08 | FLAG_IMMUTABLE | FLAG_APPEND | 0x40 | 0x80 | 0x1_0000 | 0x2_0000;
 
 const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
 
-/// Gives the inode all of `meta` but its flags. `stat` is how it is now; `fresh`: this restore made it, so it has no
-/// attributes that would have to go.
+/// Gives the inode all of `meta` except the flags. `stat` is its current state. `fresh` means that this restore created
+/// it, so it has no attributes to remove.
 pub(super) fn apply(
     shared: &Shared<'_>,
     handle: Handle<'_>,
@@ -51,7 +51,7 @@ pub(super) fn apply(
     set_xattrs(shared, handle, meta.xattrs.iter().filter(|xattr| is_user(xattr)), fresh, trouble)?;
     let refused = set_owner(shared, handle, stat, meta, trouble)?;
     if kind != libc::S_IFLNK {
-        // A program that runs as its owner must not run as whoever restored it.
+        // A set-uid program must not run as the user who restored it.
         let mode = if kind == libc::S_IFDIR { meta.mode } else { meta.mode & !refused };
         let chowned = meta.mode & (SET_UID | SET_GID) != 0;
         if chowned || u32::from(mode) != stat.st_mode & 0o7777 {
@@ -65,7 +65,7 @@ pub(super) fn apply(
     sys::set_mtime(handle, meta.mtime).or_else(|error| trouble.note("set the time of", "", error))
 }
 
-/// Sets owner and group where they differ. Returns the mode bits that must not be set because that was refused.
+/// Sets owner and group if they differ. If refused, returns the mode bits that must not be set.
 fn set_owner(
     shared: &Shared<'_>,
     handle: Handle<'_>,
@@ -84,7 +84,7 @@ fn set_owner(
         trouble.note("set the owner of", "", error)?;
         return Ok(SET_UID | SET_GID);
     }
-    // Who may not give a file away may still give it to one of their groups.
+    // A user who may not give a file away may still give it to one of their groups.
     let group_refused = new_gid.is_some() && sys::set_owner(handle, None, new_gid).is_err();
     trouble.owner_refused = true;
     let user_bit = if new_uid.is_some() { SET_UID } else { 0 };
@@ -136,7 +136,7 @@ fn remove_other_xattrs(
     };
     for name in names {
         let kept = wanted.iter().any(|xattr| xattr.name == name.as_bytes());
-        // The system gives labels of its own to every file; those are not the snapshot's to take away.
+        // The system sets its own labels on every file, and a restore must not remove those.
         if kept || name.as_bytes().starts_with(b"security.") && name.as_bytes() != b"security.capability" {
             continue;
         }
@@ -151,13 +151,13 @@ fn remove_other_xattrs(
     Ok(())
 }
 
-/// True if an inode with these flags could not be renamed or linked.
+/// True if these flags would prevent renaming or linking the inode.
 pub(super) fn flags_pin(meta: &Meta) -> bool {
     meta.flags & (FLAG_IMMUTABLE | FLAG_APPEND) != 0
 }
 
-/// Sets the inode flags of a file or directory, if there are any to set and this is root. Where it does not work they
-/// are left out, as they belong to a file system more than to a file.
+/// Sets the inode flags of a file or directory, if there are any and this process is root. If that fails, they are left
+/// out, because flags depend on the file system more than on the file.
 pub(super) fn apply_flags(shared: &Shared<'_>, handle: Handle<'_>, meta: &Meta, trouble: &mut Trouble) {
     let wanted = meta.flags & FLAGS_RESTORED;
     let Handle::Open(fd) = handle else { return };

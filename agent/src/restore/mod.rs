@@ -1,19 +1,19 @@
 //! Restoring: a snapshot, or part of one, becomes files again.
 //!
 //! The order of work, and why:
-//! 1. One thread walks the snapshot in its own order, makes directories (private as yet) and hands entries to workers,
-//!    who write content and set metadata (`walk`, `build`, `work`, `file`, `node`, `meta`).
-//! 2. Hard links, when the files are whole (`finish`).
-//! 3. Metadata of directories, deepest first, when nothing is made in them any more.
-//! 4. Sync: a restore that returns is durable. Then, if wanted, everything is read again and compared (`verify`).
+//! 1. One thread walks the snapshot in order, creates directories (private at first) and hands entries to workers,
+//!    which write content and set metadata (`walk`, `build`, `work`, `file`, `node`, `meta`).
+//! 2. Hard links, when the files are complete (`finish`).
+//! 3. Metadata of directories, deepest first, when nothing more is created in them.
+//! 4. Sync: a restore that returns is durable. Then, on request, everything is read again and compared (`verify`).
 //!
-//! **Nothing leaves the target.** No path is ever put together: every call takes an open directory and one [`Name`],
-//! which cannot be `..` or have a `/` in it, and follows no symbolic link (`directories`). Symbolic links that were in
-//! the target before, or that are put there meanwhile, are obstacles and not ways. Files that were there are never
-//! written into, as they may have names elsewhere (`existing`).
+//! **Nothing leaves the target.** No path is ever joined: every call takes an open directory and one [`Name`], which
+//! cannot be `..` or contain a `/`, and follows no symbolic link (`directories`). Symbolic links that are in the
+//! target, or are put there during the restore, are obstacles and never followed. Existing files are never written
+//! into, because they may have names elsewhere (`existing`).
 //!
-//! An entry that cannot be restored is an [`Issue`] in the [`Report`], and the others are restored all the same. Only
-//! what concerns all of them (a full disk, an unreadable catalog) ends a restore.
+//! An entry that cannot be restored is an [`Issue`] in the [`Report`], and the restore goes on with the others. Only a
+//! failure that concerns all entries (a full disk, an unreadable catalog) ends a restore.
 //!
 //! [`Name`]: bygone_core::entry::Name
 

@@ -1,4 +1,5 @@
-//! Entries without content: symbolic links, pipes, sockets and devices; and the metadata of what stays.
+//! Entries without content (symbolic links, pipes, sockets and devices), and the metadata of existing entries that
+//! stay.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -29,7 +30,7 @@ use crate::restore::shared::Shared;
 use crate::restore::shared::Trouble;
 use crate::restore::sys::Handle;
 
-/// Makes an entry that is neither file nor directory.
+/// Creates an entry that is neither a file nor a directory.
 pub(super) fn restore(shared: &Shared<'_>, job: &Job) -> Result<(), Failure> {
     let mut partial = Partial::new(shared, job);
     let expected = make(shared, job, partial.name())?;
@@ -50,7 +51,7 @@ pub(super) fn restore(shared: &Shared<'_>, job: &Job) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the inode. Returns its type.
+/// Creates the inode. Returns its type.
 fn make(shared: &Shared<'_>, job: &Job, name: &[u8]) -> Result<libc::mode_t, Failure> {
     let private = Mode::S_IRUSR | Mode::S_IWUSR;
     let (kind, rdev) = match &job.entry.kind {
@@ -81,7 +82,7 @@ pub(super) fn adjust(shared: &Shared<'_>, job: &Job) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Holds an inode without opening it.
+/// Gets an `O_PATH` descriptor of an inode, without opening it.
 fn locate(place: &Arc<Place>, name: &[u8]) -> Result<(OwnedFd, FileStat), Failure> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let fd = openat(place.as_fd(), name, flags, Mode::empty()).map_err(target("find"))?;

@@ -13,16 +13,16 @@ use crate::restore::selection::Selection;
 use crate::restore::walk::Walk;
 use crate::select::Found;
 
-/// What to do about what is in the target already.
+/// When to replace existing entries of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overwrite {
     /// Replace it.
     Always,
-    /// Replace it, but for files of the same size and time, which get only their metadata.
+    /// Replace it, except files of the same size and time, which get only their metadata.
     IfChanged,
-    /// Replace it if the snapshot's is newer.
+    /// Replace it if the entry of the snapshot is newer.
     IfNewer,
-    /// Leave it.
+    /// Keep it.
     Never,
 }
 
@@ -40,13 +40,13 @@ impl FromStr for Overwrite {
     }
 }
 
-/// Whose an entry becomes.
+/// How the owner of an entry is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OwnerBy {
     /// The user and group of the same number.
     #[default]
     Number,
-    /// The user and group of the same name, by number where this machine has none of that name.
+    /// The user and group of the same name, or by number if this machine has no such name.
     Name,
 }
 
@@ -57,26 +57,26 @@ pub struct Options {
     pub overwrite: Option<Overwrite>,
     /// Delete what the snapshot does not have, in directories that are restored whole; only with `overwrite`.
     pub delete: bool,
-    /// Change nothing, only tell.
+    /// Change nothing, only report the steps.
     pub dry_run: bool,
-    /// Read everything again in the end and compare it.
+    /// Read everything again at the end, and compare it.
     pub verify: bool,
-    /// Make holes of zeros.
+    /// Write runs of zeros as holes.
     pub sparse: bool,
-    /// Leave what can be read of a damaged file, under a name that says so.
+    /// Keep the readable parts of a damaged file, under a name that says so.
     pub keep_damaged: bool,
-    /// Whose the entries become.
+    /// How the owners of entries are chosen.
     pub owner_by: OwnerBy,
-    /// Which paths.
+    /// Which paths to restore.
     pub selection: Selection,
-    /// Worker threads; 0 for as many as there are processors.
+    /// Number of worker threads; 0 means one for each processor.
     pub threads: usize,
 }
 
 /// What to restore.
 #[derive(Debug, Clone)]
 pub enum Subject {
-    /// The content of a directory, which becomes the content of the target; the target gets its metadata.
+    /// A directory, whose content and metadata the target gets.
     Directory {
         /// The directory's node.
         node: NodeId,
@@ -85,7 +85,7 @@ pub enum Subject {
         /// Its path in the snapshot, beginning with `/`; empty for the root.
         path: Vec<u8>,
     },
-    /// Anything else, which gets its name in the target.
+    /// Anything else, which is restored under its name in the target.
     Entry {
         /// The entry.
         entry: Arc<Entry>,
@@ -95,7 +95,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// What was found at `path`: names after slashes, empty for the root.
+    /// The subject `found` at `path`, which has a slash before each name and is empty for the root.
     pub fn new(found: Found, path: Vec<u8>) -> Subject {
         match found {
             Found::Directory { node, meta } => Subject::Directory { node, meta, path },

@@ -1,7 +1,7 @@
-//! What a restore tells afterwards: counts, and everything that did not go as it should.
+//! The outcome of a restore: counts, and everything that went wrong.
 //!
-//! Trouble with one entry is an [`Issue`] and the restore goes on; trouble with the target as a whole (it is full, say)
-//! or with the catalog ends it. Worker threads do not know paths, only directories by index: paths are put together at
+//! A problem with one entry is an [`Issue`], and the restore goes on. A problem with the whole target (a full disk, for
+//! example) or with the catalog ends it. Worker threads know directories by index, not by path; paths are assembled at
 //! the end, for the issues that are kept.
 
 use std::io;
@@ -16,14 +16,14 @@ use crate::restore::directories::At;
 /// Most issues whose text is kept; the others are only counted.
 const ISSUES_KEPT_MAX: usize = 1_000;
 
-/// One entry that is not as it is in the snapshot, and why.
+/// An entry that differs from the snapshot, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issue {
     /// Its path in the snapshot, raw bytes.
     pub path: Vec<u8>,
     /// What is wrong.
     pub text: String,
-    /// True if what the repository holds of it is damaged, false if the target did not take it.
+    /// True if the data is damaged, false if the target refused the entry.
     pub damage: bool,
 }
 
@@ -32,36 +32,36 @@ pub struct Issue {
 pub struct Report {
     /// Regular files written.
     pub files: u64,
-    /// Directories made, or brought to the state that they had.
+    /// Directories created, or given the metadata of the snapshot.
     pub directories: u64,
-    /// Further names of files that were written (hard links).
+    /// Hard links created.
     pub links: u64,
-    /// Symbolic links, devices, pipes and sockets made.
+    /// Symbolic links, devices, pipes and sockets created.
     pub others: u64,
     /// Bytes of the files.
     pub bytes: u64,
-    /// Entries that were there already and stayed.
+    /// Existing entries that were kept.
     pub kept: u64,
     /// Entries that were deleted because the snapshot does not have them.
     pub deleted: u64,
-    /// Files that were read again and found to be right.
+    /// Files that were read again and are right.
     pub verified: u64,
     /// The first issues.
     pub issues: Vec<Issue>,
-    /// How many issues there were in all.
+    /// Number of all issues.
     pub issues_total: u64,
-    /// How many of them were damage in the repository or in what was written.
+    /// Number of issues that are damage, in the repository or in what was written.
     pub damaged: u64,
-    /// Entries that could not be given their owner, because only root may do that.
+    /// Entries that did not get their owner, because only root may set it.
     pub owners_refused: u64,
     /// Extended attributes that only root may set.
     pub xattrs_refused: u64,
-    /// Entries whose inode flags the target did not take.
+    /// Entries whose inode flags the target refused.
     pub flags_refused: u64,
 }
 
 impl Report {
-    /// One line for each kind of trouble that is expected and only counted.
+    /// One line for each kind of expected problem, which are only counted.
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut add = |number: u64, one: &str, many: &str| {
@@ -91,36 +91,36 @@ impl Report {
 /// What a restore does, or in a dry run would do, with one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// It is not there: make it.
+    /// It is missing: create it.
     Create,
-    /// It is there: put the snapshot's in its place.
+    /// It exists: replace it with that of the snapshot.
     Replace,
-    /// It is there and its content is right: set its metadata.
+    /// It exists and its content is right: set its metadata.
     Adjust,
-    /// It is there and stays.
+    /// It exists: keep it.
     Keep,
-    /// It is there, the snapshot does not have it: delete it.
+    /// It exists but is not in the snapshot: delete it.
     Delete,
 }
 
 /// Why an entry could not be restored.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The target did not do what was tried.
+    /// An operation on the target failed.
     Target { doing: &'static str, source: io::Error },
-    /// The repository does not have it whole.
+    /// The repository does not have all of its data.
     Damage(Error),
     /// The restore must end.
     Stop(Error),
 }
 
-/// For `map_err`: the target did not do `doing`.
+/// For `map_err`: the operation `doing` failed on the target.
 pub(super) fn target<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Failure {
     move |source| Failure::Target { doing, source: source.into() }
 }
 
 impl From<Error> for Failure {
-    /// Sorts the errors of reading: one piece of the repository, or no use to go on.
+    /// Sorts errors of reading: damage concerns one entry, anything else ends the restore.
     fn from(error: Error) -> Failure {
         match error {
             Error::Corrupt { .. }
@@ -142,18 +142,18 @@ impl From<Error> for Failure {
     }
 }
 
-/// True if no other entry will fare better: the target is full or read-only, or this process is out of something.
+/// True if the same error awaits all other entries: the target is full or read-only, or a resource is exhausted.
 pub(super) fn is_hopeless(error: &io::Error) -> bool {
     let hopeless = [libc::ENOSPC, libc::EDQUOT, libc::EROFS, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
     error.raw_os_error().is_some_and(|code| hopeless.contains(&code))
 }
 
-/// Counts and issues while they come up.
+/// Counts and issues of a restore in progress.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) report: Report,
     issues: Vec<(At, String, bool)>,
-    /// What ended the restore: the first such failure, and the entry that it happened with.
+    /// The first failure that ended the restore, and its entry.
     pub(super) stopped: Option<(At, Failure)>,
 }
 
@@ -167,7 +167,7 @@ impl Tally {
         }
     }
 
-    /// Puts the paths together, while the directories that they are told by are known.
+    /// Assembles the paths, while the directories are still known.
     pub(super) fn resolve(&mut self, path: impl Fn(&At) -> Vec<u8>) {
         let unresolved = self.issues.iter_mut().map(|(at, ..)| at).chain(self.stopped.iter_mut().map(|(at, _)| at));
         for at in unresolved {

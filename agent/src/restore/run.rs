@@ -1,4 +1,4 @@
-//! A restore from beginning to end.
+//! Runs a restore from beginning to end.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -32,8 +32,8 @@ use crate::restore::report::Report;
 use crate::restore::report::Step;
 use crate::restore::shared::Shared;
 
-/// Restores `subject` into `target`, which is made if it does not exist. `say` hears of every step before it is taken,
-/// on the calling thread, with the path in the snapshot.
+/// Restores `subject` into `target`, which is created if it does not exist. Calls `say` before every step, on the
+/// calling thread, with the path in the snapshot.
 pub fn restore(
     reader: &Reader,
     subject: &Subject,
@@ -57,7 +57,7 @@ pub fn restore(
     }
 }
 
-/// The error for what ended a restore, with the path in the target.
+/// The error for a failure that ended the restore, with the path in the target.
 fn ended_by(failure: Failure, at: &At, subject: &Subject, target: &Path) -> Error {
     match failure {
         Failure::Stop(error) | Failure::Damage(error) => error,
@@ -74,11 +74,11 @@ fn ended_by(failure: Failure, at: &At, subject: &Subject, target: &Path) -> Erro
 /// The target, open.
 struct Target {
     place: Arc<Place>,
-    /// It was made for this restore.
+    /// This restore created it.
     made: bool,
 }
 
-/// Opens the target, after making it if it does not exist; `None` if it does not and this is a dry run.
+/// Opens the target, and creates it if it does not exist. In a dry run, returns `None` instead.
 fn open_target(target: &Path, options: &Options) -> Result<Option<Target>> {
     let trouble = |doing: &'static str| {
         move |source: io::Error| Error::Local { doing, path: target.display().to_string(), source }
@@ -96,7 +96,7 @@ fn open_target(target: &Path, options: &Options) -> Result<Option<Target>> {
         std::fs::create_dir_all(parent).map_err(trouble("create the directories above"))?;
         DirBuilder::new().mode(0o700).create(target).map_err(trouble("create the target"))?;
     }
-    // The way to the target is the user's: here, and only here, symbolic links are followed.
+    // The user chose the path of the target: here, and only here, symbolic links are followed.
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let fd =
         open(target, flags, Mode::empty()).map_err(io::Error::from).map_err(trouble("open the target directory"))?;
@@ -115,7 +115,7 @@ fn open_target(target: &Path, options: &Options) -> Result<Option<Target>> {
     Ok(Some(Target { place: Arc::new(place), made }))
 }
 
-/// All phases, in the order that the description of `target` gives.
+/// All phases, in the order that the module `restore` describes.
 fn run(
     shared: &Shared<'_>,
     subject: &Subject,
@@ -141,7 +141,7 @@ fn run(
     done
 }
 
-/// The target as the first directory, with the metadata that it is to get.
+/// The target as the first directory, with the metadata that it gets.
 fn first_directory(shared: &Shared<'_>, subject: &Subject, target: Option<&Target>) -> Result<Directories> {
     let Some(Target { place, made }) = target else { return Ok(Directories::none()) };
     let Subject::Directory { meta, path, .. } = subject else { return Ok(Directories::new(place, *made, None)) };
@@ -153,7 +153,7 @@ fn first_directory(shared: &Shared<'_>, subject: &Subject, target: Option<&Targe
     Ok(Directories::new(place, *made, (*made || yields).then(|| meta.clone())))
 }
 
-/// Everything after the content of files.
+/// All phases after the content of files.
 fn complete(shared: &Shared<'_>, root: &Arc<Place>, rest: &mut Rest) -> Result<()> {
     let impossible = finish::link_all(shared, root, &rest.directories, std::mem::take(&mut rest.links))?;
     if !impossible.is_empty() {

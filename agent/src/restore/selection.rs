@@ -1,42 +1,43 @@
-//! Which part of a snapshot is wanted: patterns that take in and patterns that leave out.
+//! Selects a part of a snapshot with include and exclude patterns.
 //!
-//! What matches an exclude pattern is left out with all below it, whatever the include patterns say. Without include
-//! patterns all else is wanted; with some, what matches one and all below it. Above what is wanted one has to look.
+//! An entry that matches an exclude pattern is left out with everything below it, whatever the include patterns are.
+//! Without include patterns, everything else is selected. With include patterns, each match is selected with everything
+//! below it, and the walk looks into all other directories for matches.
 
 use crate::exclude::Excludes;
 use crate::exclude::PathState;
 
-/// Patterns over paths in the snapshot, in the form of those of a backup.
+/// Patterns over paths in the snapshot, in the same form as for a backup.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// What is wanted; none for everything.
+    /// What to restore; empty for everything.
     pub include: Excludes,
-    /// What is not wanted.
+    /// What to leave out.
     pub exclude: Excludes,
 }
 
-/// What a selection says about a path.
+/// The decision of a selection about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Select {
     /// Restore it.
     Take,
     /// A directory: look into it, and restore it if something in it is restored.
     Look,
-    /// Leave it out, with all that is below it.
+    /// Leave it out, with everything below it.
     Skip,
 }
 
-/// What a selection needs to know about a directory to judge what is in it.
+/// The state of a selection in a directory, which decides about its entries.
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
     include: PathState,
     exclude: PathState,
-    /// The directory is wanted itself.
+    /// The directory itself is selected.
     pub(super) taken: bool,
 }
 
 impl Selection {
-    /// For the directory at `path`, which was asked for by its path; names each after a `/`.
+    /// For the requested directory `path`, which has a `/` before each name.
     pub(super) fn begin(&self, path: &[u8]) -> Standing {
         let taken = self.include.is_empty();
         let mut standing = Standing { include: self.include.root(), exclude: self.exclude.root(), taken };
@@ -46,7 +47,7 @@ impl Selection {
         standing
     }
 
-    /// For directory `name` in one with this standing.
+    /// For directory `name` in a directory with this standing.
     pub(super) fn descend(&self, standing: &Standing, name: &[u8], taken: bool) -> Standing {
         let include = self.include.descend(&standing.include, name);
         let exclude = self.exclude.descend(&standing.exclude, name);

@@ -1,4 +1,4 @@
-//! What the threads of one restore share: what is wanted, what was counted, and whether to stop.
+//! State that the threads of one restore share: options, counts, and whether to stop.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -36,7 +36,7 @@ pub(super) struct Shared<'a> {
     pub(super) reader: &'a Reader,
     pub(super) options: &'a Options,
     pub(super) watch: &'a Watch,
-    /// True if this process is root, who may set all metadata.
+    /// True if this process is root, which may set all metadata.
     pub(super) root: bool,
     tally: Mutex<Tally>,
     stop: AtomicBool,
@@ -66,7 +66,7 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// The counts. Every change is a single step, so what a panicked thread left behind is whole.
+    /// The counts. Every change is a single step, so they are consistent even if a thread has panicked.
     pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
         lock(&self.tally)
     }
@@ -81,7 +81,7 @@ impl<'a> Shared<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Takes note that an entry was not restored; ends the restore if no other will be either.
+    /// Records that an entry was not restored. Ends the restore if the others would fail too.
     pub(super) fn fail(&self, at: At, failure: Failure) {
         match failure {
             Failure::Target { ref source, .. } if is_hopeless(source) => self.stop(at, failure),
@@ -91,24 +91,24 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Ends the restore. The first failure is the one that is told.
+    /// Ends the restore. Only the first failure is reported.
     pub(super) fn stop(&self, at: At, failure: Failure) {
         self.tally().stopped.get_or_insert((at, failure));
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the restore for a reason that is told elsewhere.
+    /// Ends the restore for a reason that is reported elsewhere.
     pub(super) fn halt(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Counts an entry that is done.
+    /// Counts a finished entry.
     pub(super) fn count(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.tally().report);
         self.watch.entries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// [`Self::fail`] for an entry that others may depend on.
+    /// [`Self::fail`] for an entry on which others may depend.
     pub(super) fn fail_entry(&self, job: &Job, failure: Failure) {
         if job.entry.is_hard_linked() {
             self.remember_failed(&job.place, &job.entry.name);
@@ -116,7 +116,7 @@ impl<'a> Shared<'a> {
         self.fail_at(&job.place, &job.entry.name, job.at(), failure);
     }
 
-    /// [`Self::fail`] for what should be `name` in `place`.
+    /// [`Self::fail`] for `name` in `place`.
     pub(super) fn fail_at(&self, place: &Place, name: &Name, at: At, failure: Failure) {
         if self.options.verify {
             self.remember_failed(place, name);
@@ -125,24 +125,24 @@ impl<'a> Shared<'a> {
         self.fail(at, failure);
     }
 
-    /// Remembers that this was not restored and was told so, for its other names and for verifying.
+    /// Remembers a reported failure, for other names of the file and for verifying.
     fn remember_failed(&self, place: &Place, name: &Name) {
         lock(&self.failed).insert((place.identity, name.clone()));
     }
 
-    /// True if it was told that `name` in `place` was not restored.
+    /// True if a failure of `name` in `place` has been reported.
     pub(super) fn has_failed(&self, place: &Place, name: &Name) -> bool {
         let failed = lock(&self.failed);
         !failed.is_empty() && failed.contains(&(place.identity, name.clone()))
     }
 
-    /// A name for something that is not complete, which no one will take for anything else.
+    /// An unmistakable name for an incomplete entry.
     pub(super) fn temporary_name(&self) -> Vec<u8> {
         let number = self.temporary_names.fetch_add(1, Ordering::Relaxed);
         format!(".bygone-restore-{}-{number}", std::process::id()).into_bytes()
     }
 
-    /// The user and group that an entry of `owner` gets here.
+    /// The user and group that an entry of `owner` gets on this machine.
     pub(super) fn owner_here(&self, owner: &Owner) -> (u32, u32) {
         if self.options.owner_by == OwnerBy::Number {
             return (owner.uid, owner.gid);
@@ -156,7 +156,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// The number of account `name`, asked for once; `None` if this machine has no such account.
+/// The number of account `name`, looked up once; `None` if this machine has no such account.
 fn look_up(
     known: &mut HashMap<Vec<u8>, Option<u32>>,
     name: &[u8],
@@ -170,7 +170,7 @@ fn look_up(
     number
 }
 
-/// What did not go well with the metadata of an entry that is restored all the same.
+/// Problems with the metadata of an entry that is restored anyway.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
     pub(super) owner_refused: bool,
@@ -180,7 +180,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Notes that `doing` failed, unless it failed for a reason that ends the restore.
+    /// Notes that `doing` failed, unless the reason ends the restore.
     pub(super) fn note(&mut self, doing: &'static str, what: &str, source: io::Error) -> Result<(), Failure> {
         if is_hopeless(&source) {
             return Err(Failure::Target { doing, source });
@@ -189,7 +189,7 @@ impl Trouble {
         Ok(())
     }
 
-    /// Hands everything over to the counts.
+    /// Adds everything to the counts.
     pub(super) fn tell(self, shared: &Shared<'_>, at: &At) {
         if !self.owner_refused && self.xattrs_refused == 0 && !self.flags_refused && self.texts.is_empty() {
             return;

@@ -1,8 +1,8 @@
-//! System calls on one inode that is already held by a descriptor: extended attributes, times, mode, owner, flags.
+//! System calls on one inode that a descriptor already holds: extended attributes, times, mode, owner, flags.
 //!
 //! A file or directory is held by an ordinary descriptor. Everything else (symbolic links, pipes, sockets, devices)
-//! must not be opened, so it is held by an `O_PATH` descriptor, for which Linux has other calls: the empty path where
-//! that exists, and the magic link `/proc/self/fd/N` where it does not. Either way no name is looked up in the target.
+//! must not be opened, so it is held by an `O_PATH` descriptor. For those, Linux has calls with an empty path and,
+//! where these are missing, the magic link `/proc/self/fd/N`. Neither looks up a name in the target.
 
 use std::ffi::CStr;
 use std::ffi::CString;
@@ -23,12 +23,12 @@ use nix::unistd::fchownat;
 
 use bygone_core::entry::Time;
 
-/// How an inode is held.
+/// The descriptor that holds an inode.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Handle<'a> {
-    /// By a descriptor that is open for reading or writing.
+    /// A descriptor that is open for reading or writing.
     Open(BorrowedFd<'a>),
-    /// By a descriptor opened with `O_PATH`.
+    /// A descriptor opened with `O_PATH`.
     Located(BorrowedFd<'a>),
 }
 
@@ -39,13 +39,13 @@ impl Handle<'_> {
         }
     }
 
-    /// The magic link of a located inode; following it ends at the inode, even if that is a symbolic link.
+    /// The magic link of a located inode. Following it leads to the inode itself, even if that is a symbolic link.
     fn magic_link(self) -> CString {
         CString::new(format!("/proc/self/fd/{}", self.raw())).unwrap_or_default()
     }
 }
 
-/// Sets owner and group; `None` leaves one as it is.
+/// Sets owner and group; `None` leaves either as it is.
 pub(super) fn set_owner(handle: Handle<'_>, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
     let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     match handle {
@@ -63,7 +63,7 @@ pub(super) fn set_mode(handle: Handle<'_>, mode: u16) -> io::Result<()> {
     }
 }
 
-/// Sets the time of the last change of content; the time of the last access stays.
+/// Sets the modification time; the access time stays.
 #[allow(unsafe_code)]
 pub(super) fn set_mtime(handle: Handle<'_>, mtime: Time) -> io::Result<()> {
     let access = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT };
@@ -76,7 +76,7 @@ pub(super) fn set_mtime(handle: Handle<'_>, mtime: Time) -> io::Result<()> {
             // SAFETY: as above; the path is a constant with its NUL.
             let code = unsafe { libc::utimensat(fd.as_raw_fd(), c"".as_ptr(), times.as_ptr(), libc::AT_EMPTY_PATH) };
             match check(code) {
-                // Kernels before 5.8 know no empty path here.
+                // Kernels before 5.8 do not support an empty path here.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     let link = handle.magic_link();
                     // SAFETY: as above; `link` outlives the call.
@@ -108,7 +108,7 @@ pub(super) fn set_xattr(handle: Handle<'_>, name: &[u8], value: &[u8]) -> io::Re
 #[allow(unsafe_code)]
 pub(super) fn has_xattr(handle: Handle<'_>, name: &[u8], value: &[u8]) -> bool {
     let Ok(name) = CString::new(name) else { return false };
-    // A byte more than expected, so that a longer value is not taken for the same.
+    // One byte more than expected, so that a longer value differs.
     let mut found = vec![0u8; value.len() + 1];
     let (room, length) = (found.as_mut_ptr().cast(), found.len());
     let size = match handle {
@@ -123,7 +123,7 @@ pub(super) fn has_xattr(handle: Handle<'_>, name: &[u8], value: &[u8]) -> bool {
     usize::try_from(size).is_ok_and(|size| found.get(..size) == Some(value))
 }
 
-/// Removes one extended attribute; one that is not there is no error.
+/// Removes one extended attribute; a missing one is no error.
 #[allow(unsafe_code)]
 pub(super) fn remove_xattr(handle: Handle<'_>, name: &CStr) -> io::Result<()> {
     let code = match handle {
@@ -141,7 +141,7 @@ pub(super) fn remove_xattr(handle: Handle<'_>, name: &CStr) -> io::Result<()> {
     }
 }
 
-/// Size of an extended attribute's value, `None` if there is no such attribute or the file system has none at all.
+/// Size of an extended attribute's value; `None` if there is no such attribute or the file system has none at all.
 #[allow(unsafe_code)]
 pub(super) fn xattr_bytes(fd: BorrowedFd<'_>, name: &CStr) -> Option<usize> {
     // SAFETY: the descriptor is borrowed, the name outlives the call, and size 0 asks for the length only.
@@ -152,7 +152,7 @@ pub(super) fn xattr_bytes(fd: BorrowedFd<'_>, name: &CStr) -> Option<usize> {
 /// Names of all extended attributes.
 #[allow(unsafe_code)]
 pub(super) fn xattr_names(handle: Handle<'_>) -> io::Result<Vec<CString>> {
-    // Linux gives at most XATTR_LIST_MAX bytes, so one call with that room is never too small.
+    // Linux returns at most XATTR_LIST_MAX bytes, so this room is always enough.
     let mut list = vec![0u8; 64 << 10];
     let (room, length) = (list.as_mut_ptr().cast(), list.len());
     let size = match handle {
@@ -180,7 +180,8 @@ pub(super) fn xattr_names(handle: Handle<'_>) -> io::Result<Vec<CString>> {
 /// The inode flags of an open file or directory.
 #[allow(unsafe_code)]
 pub(super) fn flags(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    // The kernel writes an `int`, although the call is declared with a `long`: room for both, the first half counts.
+    // The kernel writes an `int`, although the call is declared with a `long`: room for both, and the first half
+    // counts.
     let mut value = [0u32; 2];
     // SAFETY: the descriptor is borrowed; `value` has room for a `long`.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS, value.as_mut_ptr()) })?;

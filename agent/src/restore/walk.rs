@@ -1,8 +1,8 @@
-//! The part of a snapshot that is to be restored, one entry after the other.
+//! Walks the part of a snapshot that is restored, entry by entry.
 //!
-//! The order is that of the backup: names in byte order, and into each directory when it comes. The blocks of new
+//! The order is that of the backup: names in byte order, descending into each directory at its place. The blocks of new
 //! files were stored in this order, so neighbours in the walk are neighbours in the volumes. There is no recursion, and
-//! far above the current directory only positions are kept, so depth costs little memory.
+//! of directories far above the current one only positions are kept, so depth costs little memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use crate::restore::selection::Select;
 use crate::restore::selection::Selection;
 use crate::restore::selection::Standing;
 
-/// Entries that are asked for at a time.
+/// Entries read at a time.
 const ITEMS_MAX: usize = 128;
-/// Directories further up than this forget the entries that were asked for ahead, and ask again.
+/// Directories further up than this forget the entries read ahead, and read them again.
 const AHEAD_LEVELS_MAX: usize = 64;
 
-/// What the walk came to.
+/// A step of the walk.
 pub(super) enum Event {
     /// A directory: its entries follow, then [`Event::Leave`].
     Enter {
         /// The directory.
         entry: Arc<Entry>,
-        /// False if it is not wanted itself, but something below it may be.
+        /// False if the directory itself is not selected, but entries below it may be.
         taken: bool,
     },
-    /// An entry that is no directory.
+    /// An entry that is not a directory.
     Entry(Arc<Entry>),
-    /// The directory at [`Walk::path`] could not be read (any further).
+    /// The directory at [`Walk::path`], or the rest of it, could not be read.
     Unreadable(Error),
     /// The end of the last directory entered.
     Leave,
@@ -87,7 +87,7 @@ impl<'a> Walk<'a> {
         walk
     }
 
-    /// The path in the snapshot of what the last event was about.
+    /// The path in the snapshot that the last event concerned.
     pub(super) fn path(&self) -> &[u8] {
         &self.path
     }
@@ -97,12 +97,12 @@ impl<'a> Walk<'a> {
         self.view
     }
 
-    /// True if all of the directory entered last is wanted, but for what is excluded.
+    /// True if everything in the directory entered last is selected, except what is excluded.
     pub(super) fn takes_all(&self) -> bool {
         self.frames.last().is_some_and(|frame| frame.standing.taken)
     }
 
-    /// Goes on; `None` at the end of the first directory.
+    /// The next event; `None` at the end of the first directory.
     pub(super) fn next(&mut self) -> Result<Option<Event>> {
         loop {
             self.watch.check()?;
@@ -134,12 +134,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Leaves out what is left of the directory entered last; there is no [`Event::Leave`] for it.
+    /// Skips the rest of the directory entered last; there is no [`Event::Leave`] for it.
     pub(super) fn skip(&mut self) {
         self.frames.pop();
     }
 
-    /// True if the directory entered last has an entry of this name, whether or not it is wanted.
+    /// True if the directory entered last has an entry of this name, selected or not.
     pub(super) fn has(&mut self, name: &[u8]) -> Result<bool> {
         self.open()?;
         match self.frames.last() {
@@ -148,7 +148,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// True if the selection wants an entry of this name in the directory entered last: only such ones are deleted.
+    /// True if the selection includes this name in the directory entered last: only such entries are deleted.
     pub(super) fn wants(&self, name: &[u8], is_directory: bool) -> bool {
         let Some(frame) = self.frames.last() else { return false };
         self.selection.judge(&frame.standing, name, is_directory) == Select::Take
@@ -169,7 +169,7 @@ impl<'a> Walk<'a> {
         if self.frames.is_empty() { None } else { Some(Event::Leave) }
     }
 
-    /// What was read is kept; the frame stays as one without further entries, so that its end comes as usual.
+    /// Keeps what was read. The frame stays, without further entries, so its end follows as usual.
     fn unreadable(&mut self, error: Error) -> Event {
         if let Some(frame) = self.frames.last_mut() {
             frame.node = None;

@@ -1,4 +1,4 @@
-//! Errors end everything at once, and trouble with one file does not.
+//! An error ends everything at once, but a problem with one file does not.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -37,7 +37,7 @@ fn many() -> Fixture {
 }
 
 #[test]
-fn the_writers_error_ends_the_run_and_is_the_one_returned() {
+fn an_error_of_the_writer_ends_the_run_and_is_returned() {
     let mut fixture = many();
     for name in ["5/large", "large", "zarge"] {
         fs::write(fixture.path(name), vec![1; 10 << 20]).unwrap();
@@ -73,7 +73,7 @@ fn a_dry_run_reads_nothing_and_counts_everything() {
 }
 
 #[test]
-fn a_tree_in_motion_neither_stops_the_walk_nor_mixes_directories() {
+fn a_moving_tree_does_not_stop_the_walk_or_mix_directories() {
     let mut fixture = Fixture::with(&[("a/1/2/3/own-a", "a"), ("b/1/2/3/own-b", "b"), ("still", "here")]);
     fixture.bounds.directories_held = 1;
     let top = fixture.top.clone();
@@ -108,7 +108,7 @@ fn a_tree_in_motion_neither_stops_the_walk_nor_mixes_directories() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_and_the_rest_is_there() {
+fn unreadable_paths_are_reported_and_the_rest_is_kept() {
     if geteuid().is_root() {
         // Root reads everything.
         return;

@@ -1,4 +1,4 @@
-//! Tests of the source side as a whole, against a recorder in the place of the writer.
+//! Tests of the whole backup side, with a recorder in the place of the writer.
 
 mod failures;
 mod kinds;
@@ -46,7 +46,7 @@ use crate::backup::run;
 /// Small blocks, so that small files have several.
 pub const BLOCK_BYTES: usize = limits::BLOCK_BYTES_MIN as usize;
 
-/// What a writer was told, in order.
+/// The calls of a writer, in order.
 #[derive(Debug)]
 pub enum Call {
     Begin,
@@ -56,13 +56,13 @@ pub enum Call {
     File(Name, Meta, Vec<Piece>),
 }
 
-/// Stands in for the writer, and has its expectations.
+/// Replaces the writer, and checks its requirements.
 #[derive(Debug, Default)]
 pub struct Recorder {
     pub calls: Vec<Call>,
     /// Fails from this call on.
     pub calls_max: Option<usize>,
-    /// Says of these names that a block of them is lost.
+    /// Names of files that are reported to have lost a block.
     pub lost: Vec<&'static [u8]>,
     pieces: Vec<Piece>,
     last: Vec<Option<Name>>,
@@ -162,7 +162,7 @@ impl Recorder {
         self.seen().into_iter().filter_map(shown).collect()
     }
 
-    /// What was told of the path `name` below `top`.
+    /// The call for the path `name` below `top`.
     pub fn find(&self, top: &Path, name: &str) -> &Call {
         let path = top.join(name);
         let mut found = self.seen().into_iter().filter(|(seen, _)| seen == path.as_os_str().as_encoded_bytes());
@@ -195,7 +195,7 @@ impl Recorder {
         self.calls.iter().filter_map(name).collect()
     }
 
-    /// What was recorded, as the parent of the next run.
+    /// The recorded tree, as the parent of the next run.
     pub fn parent(&self) -> Parent {
         let (mut nodes, mut open, mut root) = (HashMap::new(), Vec::new(), None);
         for call in &self.calls {
@@ -222,7 +222,7 @@ impl Recorder {
             };
             open.last_mut().unwrap().push(entry);
         }
-        // The test has just made the files: a late beginning makes their times credible.
+        // The test has just made the files, so only a late beginning makes their times credible.
         let began = Time { secs: i64::MAX, nanos: 0 };
         Parent { past: Past::Memory(nodes), root, began }
     }
@@ -243,7 +243,7 @@ pub fn content(pieces: &[Piece]) -> Vec<u8> {
     pieces.iter().flat_map(bytes).collect()
 }
 
-/// A cutter can only be had from a writer, so a repository is made for it once.
+/// A cutter only comes from a writer, so this creates a repository for it once.
 pub fn cutter() -> Cutter {
     static CUTTER: OnceLock<Cutter> = OnceLock::new();
     CUTTER.get_or_init(made_cutter).clone()
@@ -276,7 +276,7 @@ pub fn repository(folder: &Path) -> repo::LockedRepository {
 
 pub fn backup_options() -> write::BackupOptions {
     write::BackupOptions {
-        // The tests have just made their files: only a late beginning makes the times of those credible.
+        // The tests have just made their files, so only a late beginning makes their times credible.
         time: Time { secs: i64::MAX, nanos: 0 },
         host: String::new(),
         user: String::new(),
@@ -287,7 +287,7 @@ pub fn backup_options() -> write::BackupOptions {
     }
 }
 
-/// A temporary directory by its real name, and how to back it up.
+/// A temporary directory by its real path, and how to back it up.
 pub struct Fixture {
     _folder: tempfile::TempDir,
     pub top: PathBuf,
@@ -311,7 +311,7 @@ impl Fixture {
         Fixture { _folder: folder, top, options: Options::default(), bounds, recorder: Recorder::default() }
     }
 
-    /// With files of the given names and contents; a name that ends with a slash is a directory.
+    /// With files of these names and contents; a name that ends with a slash is a directory.
     pub fn with(files: &[(&str, &str)]) -> Fixture {
         let fixture = Fixture::new();
         for (name, content) in files {
@@ -333,7 +333,7 @@ impl Fixture {
         self.try_run(Parent::none(), &[""]).unwrap()
     }
 
-    /// Backs it up against what the last run has recorded.
+    /// Backs it up against the record of the last run.
     pub fn run_again(&mut self) -> Report {
         let parent = self.recorder.parent();
         self.try_run(parent, &[""]).unwrap()

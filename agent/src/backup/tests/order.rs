@@ -1,4 +1,4 @@
-//! Tree order, however the scanning ahead happens to go; deep and wide trees.
+//! Tree order, whatever the timing of scanning ahead; deep and wide trees.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::backup::Bounds;
 use crate::backup::tests::Call;
 use crate::backup::tests::Fixture;
 
-/// The order as its definition says it.
+/// The order by its definition.
 fn plain_order(folder: &Path, prefix: &str, found: &mut Vec<String>) {
     let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_vec()).collect();
     names.sort();
@@ -34,7 +34,7 @@ fn plain_order(folder: &Path, prefix: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Names whose order as names differs from their order as parts of paths, and bytes that are no text.
+/// Names whose order differs from their order as parts of paths, and bytes that are not text.
 fn name() -> impl Strategy<Value = Vec<u8>> {
     prop::sample::select(vec![&b"a"[..], b"a.b", b"a-", b"a0", b"ab", b"A", b"\xff", b"\x01", b"..."])
         .prop_map(<[u8]>::to_vec)
@@ -65,7 +65,7 @@ proptest! {
         fixture.bounds = bounds;
         for (path, is_file) in paths {
             let path = fixture.top.join(OsStr::from_bytes(&path.join(&b'/')));
-            // Whatever is in the way stays: a file where a directory should be, or the other way round.
+            // Whatever is in the way stays: a file where a directory should be, or vice versa.
             let _ = fs::create_dir_all(if is_file { path.parent().unwrap() } else { &path });
             if is_file {
                 let _ = fs::write(&path, path.as_os_str().as_bytes());
@@ -84,7 +84,7 @@ proptest! {
     }
 }
 
-/// Makes `levels` directories inside each other, each with a file after the next level.
+/// Makes `levels` nested directories, each with a file after the next level.
 fn dig(top: &Path, name: &str, levels: usize) {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let mut at = nix::fcntl::open(top, flags, Mode::empty()).unwrap();

@@ -35,7 +35,7 @@ use crate::backup::tests::content;
 use crate::backup::tests::cutter;
 use crate::backup::tests::length;
 
-/// Reads one file with `meddle` called before each event, and gives what came after the last restart.
+/// Reads one file, calling `meddle` before each event, and returns what follows the last restart.
 fn read_one(path: &Path, mut meddle: impl FnMut(&Event)) -> (Vec<Piece>, Event, Report) {
     let (mut folder, _) = Folder::root().unwrap();
     let (name, way) = (path.file_name().unwrap(), path.parent().unwrap());
@@ -134,7 +134,7 @@ fn a_file_that_changes_once_is_read_again() {
 }
 
 #[test]
-fn a_file_that_goes_on_changing_is_kept_as_it_was_read_and_reported() {
+fn a_file_that_keeps_changing_is_kept_and_reported() {
     let fixture = Fixture::with(&[("log", "first")]);
     let path = fixture.path("log");
     let grow = |event: &Event| {
@@ -151,7 +151,7 @@ fn a_file_that_goes_on_changing_is_kept_as_it_was_read_and_reported() {
 }
 
 #[test]
-fn a_file_that_shrinks_while_it_is_read_gives_no_made_up_bytes() {
+fn a_file_that_shrinks_during_reading_has_no_made_up_bytes() {
     let fixture = Fixture::new();
     let path = fixture.path("shrinking");
     fs::write(&path, vec![1; 3 * BLOCK_BYTES]).unwrap();
@@ -169,7 +169,7 @@ fn a_file_that_shrinks_while_it_is_read_gives_no_made_up_bytes() {
 }
 
 #[test]
-fn a_file_replaced_by_a_pipe_is_a_pipe_and_nobody_waits_for_it() {
+fn a_file_replaced_by_a_pipe_is_a_pipe_and_never_blocks() {
     let fixture = Fixture::new();
     let path = fixture.path("it");
     mkfifo(&path, Mode::S_IRWXU).unwrap();
@@ -196,7 +196,7 @@ fn a_file_replaced_by_anything_else_is_that() {
 
 #[test]
 fn a_read_error_leaves_the_file_out() {
-    // Reading one's own memory at address 0 fails, as a bad disk does.
+    // Reading the memory of this process at address 0 fails, as a bad disk does.
     let path = Path::new("/proc/self/mem");
     let Ok(mut file) = File::open(path) else { return };
     assert!(file.read(&mut [0]).is_err());

@@ -1,4 +1,4 @@
-//! Through the real writer and back: the parent as the catalog shows it.
+//! Through the real writer and back, with the parent from the catalog.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ fn back_up(fixture: &Fixture, locked: &mut LockedRepository) -> (Report, Snapsho
     .unwrap()
 }
 
-/// The node of the fixture's directory. Directories above it change with whatever else runs on this machine.
+/// The node of the fixture's directory. The directories above it may change while the test runs.
 fn top(fixture: &Fixture, locked: &LockedRepository, snapshot: &Snapshot) -> NodeId {
     let view = Reader::new(locked.repository(), 0, Order::Any).unwrap().view().unwrap();
     fixture.top.iter().skip(1).fold(snapshot.root, |node, name| {
@@ -43,7 +43,7 @@ fn top(fixture: &Fixture, locked: &LockedRepository, snapshot: &Snapshot) -> Nod
 }
 
 #[test]
-fn an_unchanged_tree_has_the_same_root_and_a_change_is_found_in_it() {
+fn an_unchanged_tree_has_the_same_root_and_changes_are_found() {
     let mut fixture = Fixture::with(&[("a/x", "1"), ("large/", ""), ("large/sub/y", "2")]);
     for i in 0..2_500 {
         fs::write(fixture.path(&format!("large/{i}")), i.to_string().repeat(30)).unwrap();

@@ -1,4 +1,4 @@
-//! What is left out, and what leads to what was asked for.
+//! What is left out, and what leads to the requested paths.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -26,7 +26,7 @@ fn patterns_leave_out_whole_branches() {
 }
 
 #[test]
-fn what_was_asked_for_by_name_is_not_left_out_itself() {
+fn a_requested_path_is_not_left_out_itself() {
     let mut fixture = Fixture::with(&[("cache/file", ""), ("cache/cache/file", "")]);
     fixture.options.rules.excludes = excluding(&["cache"]);
     fixture.try_run(Parent::none(), &["cache"]).unwrap();
@@ -62,7 +62,7 @@ fn large_files_are_left_out_but_not_large_directories() {
 }
 
 #[test]
-fn what_bygone_writes_itself_is_left_out_with_a_note() {
+fn directories_of_bygone_are_left_out_with_a_note() {
     let mut fixture = Fixture::with(&[("store/data", ""), ("file", "")]);
     symlink("store", fixture.path("link")).unwrap();
     fixture.options.own_directories = vec![fixture.path("link"), fixture.path("missing")];
@@ -88,7 +88,7 @@ fn another_file_system_is_an_empty_directory() {
 }
 
 #[test]
-fn what_the_kernel_makes_up_is_not_walked_unless_asked_for() {
+fn file_systems_of_the_kernel_are_walked_only_on_request() {
     let mut fixture = Fixture::new();
     fixture.options.rules.excludes = excluding(&["/*/*"]);
     let report = fixture.try_run(Parent::none(), &["/"]).unwrap();
@@ -97,7 +97,7 @@ fn what_the_kernel_makes_up_is_not_walked_unless_asked_for() {
 }
 
 #[test]
-fn the_way_to_a_root_is_there_with_its_metadata_and_nothing_else() {
+fn the_way_to_a_root_has_its_metadata_and_nothing_else() {
     let mut fixture = Fixture::with(&[("a/b/c/file", ""), ("a/b/other", ""), ("a/x", ""), ("d/y", "")]);
     let report = fixture.try_run(Parent::none(), &["a/b/c", "d/y", "a/b/c/file"]).unwrap();
     assert_eq!(fixture.below(), ["a/b/c/file", "a/b/c/", "a/b/", "a/", "d/y", "d/"]);

@@ -1,4 +1,4 @@
-//! What is taken from the parent snapshot, and what is not believed.
+//! What is taken from the parent snapshot, and what is not trusted.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -25,7 +25,7 @@ fn an_unchanged_tree_is_taken_whole_from_the_parent() {
 }
 
 #[test]
-fn what_changed_is_read_and_the_rest_is_not() {
+fn changed_files_are_read_and_others_are_not() {
     let mut fixture = Fixture::with(&[("content", "1"), ("mode", "2"), ("size", "3"), ("same", "4"), ("gone", "5")]);
     fixture.run();
     fs::write(fixture.path("content"), "X").unwrap();
@@ -41,7 +41,7 @@ fn what_changed_is_read_and_the_rest_is_not() {
 }
 
 #[test]
-fn a_file_that_became_a_directory_and_the_other_way_round() {
+fn a_file_may_become_a_directory_and_vice_versa() {
     let mut fixture = Fixture::with(&[("a", "1"), ("b/x", "2")]);
     fixture.run();
     fs::remove_file(fixture.path("a")).unwrap();
@@ -69,7 +69,7 @@ fn a_replaced_file_of_equal_size_and_time_has_another_inode() {
 }
 
 #[test]
-fn times_at_the_beginning_of_the_parent_or_later_are_not_believed() {
+fn times_since_the_beginning_of_the_parent_are_not_trusted() {
     let mut fixture = Fixture::with(&[("file", "x")]);
     fixture.run();
     let ctime = fixture.recorder.meta(&fixture.top, "file").ctime;
@@ -81,7 +81,7 @@ fn times_at_the_beginning_of_the_parent_or_later_are_not_believed() {
 }
 
 #[test]
-fn ignoring_change_times_keeps_the_content_and_refreshes_the_metadata() {
+fn ignoring_change_times_keeps_content_and_updates_metadata() {
     let mut fixture = Fixture::with(&[("file", "x")]);
     fixture.run();
     fs::set_permissions(fixture.path("file"), fs::Permissions::from_mode(0o640)).unwrap();

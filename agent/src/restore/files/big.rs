@@ -1,5 +1,5 @@
-//! Big files, which several workers write at once, in parts. Whoever gives back the last share completes the file; if the
-//! restore ends before that, the file goes with the last share.
+//! Big files, which several workers write at once, in parts. The worker that gives back the last share completes the
+//! file. If the restore ends before that, dropping the last share removes the file.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ pub(in crate::restore) struct Big {
 }
 
 impl Big {
-    /// Creates the file of `job` at its full length, and finds the parts that are to be written. The first holder of it
-    /// gives it back as each part's does ([`Big::give_back`]).
+    /// Creates the file of `job` at its full length, and finds the parts to write. The caller holds a share too, and
+    /// gives it back like each worker ([`Big::give_back`]).
     pub(in crate::restore) fn begin(
         shared: &Shared<'_>,
         view: &View,
@@ -50,7 +50,7 @@ impl Big {
         Ok((Arc::new(Big { job, map, draft, parts: count, written, failure }), parts))
     }
 
-    /// Gives back a share of a big file; the last one to do so completes it.
+    /// Gives back a share of a big file; the last one completes the file.
     pub(in crate::restore) fn give_back(shared: &Shared<'_>, big: Arc<Big>) {
         if let Some(big) = Arc::into_inner(big)
             && let Err(failed) = big.finish(shared)
@@ -60,7 +60,7 @@ impl Big {
         }
     }
 
-    /// Writes one part, unless another one has failed already.
+    /// Writes one part, unless another part has failed already.
     pub(in crate::restore) fn write(&self, shared: &Shared<'_>, range: Range<u64>) {
         let hopeless = !shared.options.keep_damaged && self.failure().is_some();
         if !hopeless {
@@ -73,9 +73,9 @@ impl Big {
         self.written.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Completes the file, once nobody writes any more.
+    /// Completes the file, after all writing has ended.
     fn finish(mut self, shared: &Shared<'_>) -> Result<(), Box<(Job, Failure)>> {
-        // Parts that no one wrote were thrown away because the restore has stopped.
+        // Missing parts were dropped because the restore has stopped.
         if self.written.load(Ordering::Acquire) != self.parts {
             return Ok(());
         }

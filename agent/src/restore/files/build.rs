@@ -1,8 +1,8 @@
-//! The thread that walks the snapshot: it makes directories, judges what is in the target already, and hands everything
-//! else to the workers. In a dry run it only tells.
+//! The thread that walks the snapshot. It creates directories, decides about existing entries of the target, and hands
+//! everything else to the workers. In a dry run it only reports.
 //!
-//! A directory that is not wanted itself is made when something below it is. Directories stay private (0700) until all
-//! is in them; hard links wait until the file is whole; both are done at the end, see `finish`.
+//! A directory that is not selected itself is created if an entry below it is. Directories stay private (0700) until
+//! they are complete, and hard links wait until the file is complete; `finish` does both at the end.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -39,7 +39,7 @@ use crate::restore::shared::Shared;
 use crate::restore::walk::Event;
 use crate::restore::walk::Walk;
 
-/// A directory of the snapshot that the walk is in.
+/// A directory of the snapshot on the way to the current place of the walk.
 struct Level {
     entry: Arc<Entry>,
     path_bytes: usize,
@@ -48,21 +48,21 @@ struct Level {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing in it was wanted yet.
+    /// Nothing in it has been selected so far.
     Pending,
-    /// It would be made, if this were not a dry run.
+    /// Dry run: it would be created.
     Planned,
-    /// It is there and on the trail.
+    /// It exists and is on the trail.
     Open,
-    /// It could not be made; that was told.
+    /// It could not be created, which has been reported.
     Failed,
 }
 
-/// What is left to do when everything has been handed to the workers.
+/// What remains when everything has been handed to the workers.
 pub(in crate::restore) struct Rest {
     pub(in crate::restore) directories: Directories,
     pub(in crate::restore) links: Vec<Link>,
-    /// Files with several names whose inode flags would prevent the other names.
+    /// Files with several names whose inode flags would prevent hard links.
     pub(in crate::restore) pinned: Vec<(Index, Arc<Entry>)>,
 }
 
@@ -77,7 +77,7 @@ pub(in crate::restore) struct Builder<'a, 's> {
     shared: &'a Shared<'a>,
     walk: Walk<'a>,
     say: &'s mut dyn FnMut(Step, &[u8]),
-    /// `None` if the target does not exist, in a dry run.
+    /// `None` in a dry run if the target does not exist.
     trail: Option<Trail>,
     levels: Vec<Level>,
     names: Names,
@@ -85,7 +85,7 @@ pub(in crate::restore) struct Builder<'a, 's> {
 }
 
 impl<'a, 's> Builder<'a, 's> {
-    /// Begins in the target, which is `root` unless this is a dry run without one.
+    /// Begins in the target `root`, which is `None` in a dry run without a target.
     pub(in crate::restore) fn new(
         shared: &'a Shared<'a>,
         walk: Walk<'a>,
@@ -141,7 +141,7 @@ impl<'a, 's> Builder<'a, 's> {
         Ok(())
     }
 
-    /// The directory of the target where the walk is; `None` if a dry run would have to make it first.
+    /// The current directory of the target; `None` if a dry run would have to create it first.
     fn here(&self) -> Option<(Index, Arc<Place>)> {
         let made = self.levels.iter().rev().find(|level| level.state != State::Pending);
         if made.is_some_and(|level| level.state == State::Planned) {
@@ -151,7 +151,7 @@ impl<'a, 's> Builder<'a, 's> {
         Some((index, Arc::clone(place)))
     }
 
-    /// Makes all directories that the walk is in, as far as they are not there yet. False if that failed.
+    /// Creates all missing directories on the way to the current one. Returns false if that failed.
     fn ready(&mut self) -> Result<bool, Error> {
         let pending = self.levels.iter().rev().take_while(|level| level.state == State::Pending).count();
         for at in self.levels.len() - pending..self.levels.len() {
@@ -166,7 +166,7 @@ impl<'a, 's> Builder<'a, 's> {
         Ok(self.levels.last().is_none_or(|level| level.state != State::Failed))
     }
 
-    /// Makes one directory that the walk is in, or opens it if it is there.
+    /// Creates one directory of the way, or opens it if it exists.
     fn make(&mut self, entry: &Arc<Entry>, path_bytes: usize) -> Result<State, Error> {
         let path = self.walk.path().get(..path_bytes).unwrap_or_default().to_vec();
         let Some((index, parent)) = self.here() else {
@@ -190,7 +190,7 @@ impl<'a, 's> Builder<'a, 's> {
         Ok(State::Open)
     }
 
-    /// The directory, open (`None` in a dry run that would make it), and the metadata that it is to get.
+    /// The open directory (`None` in a dry run that would create it), and the metadata that it gets.
     fn open_or_make(
         &mut self,
         parent: &Place,
@@ -224,11 +224,11 @@ impl<'a, 's> Builder<'a, 's> {
         Ok((place, meta))
     }
 
-    /// Who is not root cannot write in a directory that is read-only even for its owner. It gets its mode in the end.
+    /// Makes a directory writable that is read-only for its owner, unless this is root. It gets its mode at the end.
     fn make_writable(&self, place: &Place, stat: &FileStat) {
         let mode = stat.st_mode & 0o7777;
         if !self.shared.root && mode & 0o700 != 0o700 {
-            // If it is not ours, then what is to be written will fail and be told.
+            // If the directory is not ours, writing in it will fail, and that is reported.
             let _ = fchmod(place.as_fd(), Mode::from_bits_truncate(mode | 0o700));
         }
     }
@@ -285,7 +285,7 @@ impl<'a, 's> Builder<'a, 's> {
         });
     }
 
-    /// Deletes what is in the current directory and not in the snapshot, if that is wanted.
+    /// With --delete, deletes entries of the current directory that are not in the snapshot.
     fn delete_others(&mut self) -> Result<(), Error> {
         let wanted = self.shared.options.delete && self.walk.takes_all();
         let Some((_, place)) = self.here().filter(|(_, place)| wanted && !place.fresh) else { return Ok(()) };
@@ -298,7 +298,7 @@ impl<'a, 's> Builder<'a, 's> {
         };
         for name in names {
             let name = name.to_bytes();
-            // A directory of the snapshot that cannot be read tells nothing about what is not in it.
+            // An unreadable directory of the snapshot does not show what it lacks.
             match self.walk.has(name).map_err(Failure::from) {
                 Ok(false) => self.delete(&place, name),
                 Ok(true) => {}

@@ -1,7 +1,7 @@
-//! What is in the target already: whether it stays, and how it goes.
+//! Existing entries of the target: whether they stay, and how they are removed.
 //!
-//! Content is never written into a file that was there before. The file may have other names, outside of the target
-//! even, and half of a new content would be worse than the old: the new file is written beside it and renamed over it.
+//! Content is never written into an existing file. The file may have other names, even outside the target, and
+//! half-written content would be worse than the old content. So the new file is written beside it and renamed over it.
 
 use std::ffi::CString;
 use std::io;
@@ -38,7 +38,7 @@ use crate::restore::report::Step;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
 
-/// How `name` in `place` looks now, without following it if it is a symbolic link.
+/// The state of `name` in `place`, without following a symbolic link.
 pub(in crate::restore) fn look(place: &Place, name: &[u8]) -> io::Result<Option<FileStat>> {
     match fstatat(place, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
@@ -51,7 +51,7 @@ pub(in crate::restore) fn is_directory(stat: &FileStat) -> bool {
     stat.st_mode & libc::S_IFMT == libc::S_IFDIR
 }
 
-/// True if what is there is to become what the snapshot has; an error, and why, if that cannot be.
+/// True if the existing entry is replaced by that of the snapshot. An error gives the reason why it cannot be.
 fn yields(stat: &FileStat, meta: &Meta, options: &Options) -> Result<bool, &'static str> {
     match options.overwrite {
         None => Err("an entry of the same name appeared in the target during the restore"),
@@ -65,7 +65,7 @@ fn mtime(meta: &Meta) -> (i64, i64) {
     (meta.mtime.secs, meta.mtime.nanos.into())
 }
 
-/// What happens to a directory, where `there` is. An error, and why, if it cannot be restored.
+/// What happens to a directory where `there` exists. An error gives the reason why it cannot be restored.
 pub(in crate::restore) fn judge_directory(
     there: Option<&FileStat>,
     meta: &Meta,
@@ -80,13 +80,13 @@ pub(in crate::restore) fn judge_directory(
     }
 }
 
-/// True if the target, which was there, gets the metadata of the directory that is restored into it.
+/// True if the existing target gets the metadata of the directory that is restored into it.
 pub(in crate::restore) fn target_yields(place: &Place, meta: &Meta, options: &Options) -> io::Result<bool> {
     let stat = fstat(place)?;
     Ok(options.overwrite.is_none() || yields(&stat, meta, options).unwrap_or(true))
 }
 
-/// What happens to an entry that is no directory; makes room for it if a directory is in its place.
+/// What happens to an entry that is not a directory. Removes a directory that is in its place.
 pub(in crate::restore) fn judge_and_clear(
     shared: &Shared<'_>,
     place: &Arc<Place>,
@@ -120,13 +120,13 @@ fn judge(place: &Place, stat: &FileStat, entry: &Entry, options: &Options) -> Re
     Ok(match (same, stat.st_nlink > 1) {
         (false, _) => Verdict::Replace,
         (true, false) => Verdict::Adjust,
-        // Its metadata is that of its other names too, which may be outside of the target.
+        // Its metadata is also that of its other names, which may be outside the target.
         (true, true) if has_metadata(stat, entry) => Verdict::Match,
         (true, true) => Verdict::Replace,
     })
 }
 
-/// True if the content can be taken as the same without reading it.
+/// True if the content counts as the same without reading it.
 fn is_same(place: &Place, stat: &FileStat, entry: &Entry) -> io::Result<bool> {
     let meta = &entry.meta;
     Ok(match (&entry.kind, stat.st_mode & libc::S_IFMT) {
@@ -143,7 +143,7 @@ fn is_same(place: &Place, stat: &FileStat, entry: &Entry) -> io::Result<bool> {
     })
 }
 
-/// True if nothing needs to be set, as far as one look can tell: where attributes are wanted, it cannot.
+/// True if `stat` shows that nothing needs to be set. It cannot show that if there are attributes to set.
 fn has_metadata(stat: &FileStat, entry: &Entry) -> bool {
     let meta = &entry.meta;
     let same_time = (stat.st_mtime, stat.st_mtime_nsec) == mtime(meta);
@@ -152,10 +152,10 @@ fn has_metadata(stat: &FileStat, entry: &Entry) -> bool {
     same_time && same_mode && same_owner && meta.xattrs.is_empty()
 }
 
-/// Names of everything in a directory, in the order of the disk.
+/// Names of all entries of a directory, in the order of the disk.
 pub(in crate::restore) fn names(place: &Place) -> io::Result<Vec<CString>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    // A descriptor of its own: the position of a listing belongs to the descriptor.
+    // A separate descriptor, because the position of a listing belongs to the descriptor.
     let mut listing = Dir::openat(place, ".", flags, Mode::empty())?;
     let mut found = Vec::new();
     for item in listing.iter() {
@@ -167,7 +167,7 @@ pub(in crate::restore) fn names(place: &Place) -> io::Result<Vec<CString>> {
     Ok(found)
 }
 
-/// True if there is nothing in a directory.
+/// True if a directory is empty.
 pub(in crate::restore) fn is_empty(place: &Place) -> io::Result<bool> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut listing = Dir::openat(place, ".", flags, Mode::empty())?;
@@ -179,7 +179,7 @@ pub(in crate::restore) fn is_empty(place: &Place) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Deletes `name` in `place` with all that is below it, following no symbolic link. Returns how many entries went.
+/// Deletes `name` in `place` with everything below it, and follows no symbolic link. Returns the number of entries.
 pub(in crate::restore) fn remove(place: &Arc<Place>, name: &[u8]) -> io::Result<u64> {
     if !is_directory(&fstatat(place, name, AtFlags::AT_SYMLINK_NOFOLLOW)?) {
         unlinkat(place, name, UnlinkatFlags::NoRemoveDir)?;
@@ -187,7 +187,7 @@ pub(in crate::restore) fn remove(place: &Arc<Place>, name: &[u8]) -> io::Result<
     }
     let mut removed = 0;
     let mut trail = Trail::new(Arc::clone(place));
-    // For each directory that one is in: its name, and the names in it that are left.
+    // For each directory of the trail: its name, and the names left in it.
     let mut levels = vec![enter(&mut trail, name)?];
     while let Some((own_name, left)) = levels.last_mut() {
         match left.pop() {
@@ -215,7 +215,7 @@ fn enter(trail: &mut Trail, name: &[u8]) -> io::Result<(Name, Vec<CString>)> {
     Ok((name, names))
 }
 
-/// Removes a directory that is in the way of something else: all of it if `whole`, else only an empty one.
+/// Removes a directory that is in the way of another entry: all of it if `whole`, or else only an empty one.
 fn clear_directory(place: &Arc<Place>, name: &[u8], whole: bool) -> io::Result<u64> {
     if whole {
         return remove(place, name);

@@ -1,4 +1,4 @@
-//! Entries handed to the workers, big files in parts, to be restored or to be compared.
+//! Hands entries to the workers to be restored or compared, big files in parts.
 
 use std::io;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(in crate::restore) fn submit(
     Ok(())
 }
 
-/// Walks as the restore did and has every file checked.
+/// Walks in the same way as the restore, and hands every file to the workers to be checked.
 pub(in crate::restore) fn verify_all(
     shared: &Shared<'_>,
     view: &View,
@@ -77,7 +77,7 @@ pub(in crate::restore) fn verify_all(
                 match added {
                     Ok((index, place)) => trail.enter(index, Arc::new(place)),
                     Err(error) => {
-                        // One that was not wanted itself is not there if nothing below it was.
+                        // A directory that was not selected itself is missing if nothing below it was selected.
                         let expected = !taken && error.kind() == io::ErrorKind::NotFound;
                         if !expected && !shared.has_failed(&here, &entry.name) {
                             shared.fail(At::Path(walk.path().to_vec()), target("verify")(error));
@@ -87,7 +87,7 @@ pub(in crate::restore) fn verify_all(
                 }
             }
             Event::Entry(entry) => push(shared, view, &trail, feeder, entry)?,
-            // The restore has told it.
+            // The restore has reported it.
             Event::Unreadable(_) => {}
             Event::Leave => {
                 trail.leave().map_err(|source| Error::Local { doing: "leave", path: printable(walk.path()), source })?

@@ -1,7 +1,8 @@
-//! Regular files: made under their name if nothing is there, else beside what is there and renamed over it; content
-//! first, then metadata. A file that cannot be completed is removed, so what has the right name is whole.
+//! Regular files: content first, then metadata. A file is created under its name if nothing is there, or else beside
+//! the existing entry and renamed over it. A file that cannot be completed is removed, so a file with the right name is
+//! complete.
 //!
-//! A big file is cut in parts that several workers write at once, see `big`.
+//! A big file is cut into parts that several workers write at once; see `big`.
 
 use std::fs::File;
 use std::io;
@@ -34,16 +35,16 @@ use crate::restore::shared::Shared;
 use crate::restore::shared::Trouble;
 use crate::restore::sys::Handle;
 
-/// A file longer than this is written by several workers, in parts of about this length.
+/// Several workers write a file longer than this, in parts of about this length.
 pub(in crate::restore) const PART_BYTES: u64 = 16 << 20;
-/// At least so many bytes are read and written at a time.
+/// Fewest bytes that are read and written at a time.
 const PIECE_BYTES_MIN: u64 = 1 << 20;
-/// What is read at a time where a piece is damaged and the rest of it is wanted.
+/// Bytes read at a time to salvage the rest of a damaged piece.
 const SALVAGE_BYTES: u64 = 64 << 10;
-/// Zeros are found in blocks of this length, which file systems make holes of.
+/// Length of the blocks in which zeros are searched, because file systems make holes of such blocks.
 const ZEROS_BYTES: u64 = 4 << 10;
 
-/// A file that is open for writing and not complete.
+/// A file that is open for writing and incomplete.
 pub(in crate::restore) struct Draft {
     partial: Partial,
     pub(in crate::restore) file: File,
@@ -64,7 +65,7 @@ impl Draft {
         Ok(Draft { partial, file: File::from(fd), stat })
     }
 
-    /// Metadata, the right name, flags; `damage` is what its content lacks.
+    /// Sets the metadata, the right name and the flags; `damage` says what its content lacks.
     pub(in crate::restore) fn finish(
         &mut self,
         shared: &Shared<'_>,
@@ -94,14 +95,14 @@ impl Draft {
         if !shared.options.keep_damaged {
             return Ok(error);
         }
-        // Private, as set when it was created: what it lacks may be what made it safe to show.
+        // It stays private, as created: the part that it lacks may be what made it safe to show.
         let kept = self.partial.keep_as_damaged(job.entry.name.as_bytes())?;
         let detail = format!("the readable part is in {}", printable(&kept));
         Ok(Error::corrupt(error, detail))
     }
 }
 
-/// Restores a file that one worker writes.
+/// Restores a file that one worker writes as a whole.
 pub(in crate::restore) fn restore(
     shared: &Shared<'_>,
     view: &View,
@@ -131,7 +132,7 @@ pub(in crate::restore) fn open_map(view: &View, meta: &Meta, content: &Content) 
     Ok(map)
 }
 
-/// The stretches of a file that hold data, none longer than a part, cut where pieces end.
+/// The stretches of a file that hold data, no longer than a part and cut at the ends of pieces.
 pub(in crate::restore) fn data(shared: &Shared<'_>, map: &FileMap) -> Result<Vec<Range<u64>>, Failure> {
     let piece = piece_bytes(shared);
     let part = PART_BYTES.div_ceil(piece) * piece;
@@ -149,23 +150,23 @@ pub(in crate::restore) fn data(shared: &Shared<'_>, map: &FileMap) -> Result<Vec
     Ok(stretches)
 }
 
-/// Bytes that are read at a time, from a multiple of it: whole blocks, because only a whole block can be held against
-/// its name.
+/// Bytes read at a time, starting at a multiple of it. They are whole blocks, because only a whole block can be checked
+/// against its name.
 pub(in crate::restore) fn piece_bytes(shared: &Shared<'_>) -> u64 {
     let block = u64::from(shared.reader.block_bytes()).max(1);
     PIECE_BYTES_MIN.div_ceil(block) * block
 }
 
-/// What was written of a file.
+/// What has been written of a file.
 #[derive(Default)]
 pub(in crate::restore) struct Written {
     /// Where the last byte written ends.
     end: u64,
-    /// Why it is not whole.
+    /// Why it is incomplete.
     pub(in crate::restore) damage: Option<Error>,
 }
 
-/// Writes a stretch of data. Where the repository is damaged it goes on only if that is wanted.
+/// Writes a stretch of data. At damage in the repository, goes on only with --keep-damaged.
 pub(in crate::restore) fn write(
     shared: &Shared<'_>,
     map: &FileMap,
@@ -191,7 +192,7 @@ pub(in crate::restore) fn write(
     Ok(())
 }
 
-/// Reads a stretch and makes sure that it is whole.
+/// Reads a stretch, and checks that it is complete.
 pub(in crate::restore) fn read(shared: &Shared<'_>, map: &FileMap, range: Range<u64>) -> Result<Vec<u8>, Failure> {
     // A range is never longer than a piece.
     let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
@@ -203,7 +204,7 @@ pub(in crate::restore) fn read(shared: &Shared<'_>, map: &FileMap, range: Range<
     Ok(bytes)
 }
 
-/// Writes what can be read of a damaged piece, if that is wanted.
+/// With --keep-damaged, writes the readable parts of a damaged piece.
 fn salvage(
     shared: &Shared<'_>,
     map: &FileMap,
@@ -235,11 +236,11 @@ fn put(shared: &Shared<'_>, file: &File, offset: u64, bytes: &[u8], written: &mu
     Ok(())
 }
 
-/// Writes all but the aligned blocks of zeros.
+/// Writes everything except aligned blocks of zeros.
 fn put_sparse(file: &File, offset: u64, bytes: &[u8], written: &mut Written) -> io::Result<()> {
     let mut rest = bytes;
     let mut at = offset;
-    // What is to be written, from where on.
+    // The next bytes to write, with their offset.
     let mut pending: (u64, &[u8]) = (at, &[]);
     while !rest.is_empty() {
         let length = usize::try_from(ZEROS_BYTES - at % ZEROS_BYTES).unwrap_or(rest.len()).min(rest.len());

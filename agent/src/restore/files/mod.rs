@@ -1,4 +1,4 @@
-//! What becomes of single entries: what is in their place already, how their content is written, and by which workers.
+//! Restores single entries: existing entries in their place, writing of content, and the workers.
 
 pub(super) mod big;
 pub(super) mod build;

@@ -1,5 +1,5 @@
-//! Something under construction. It has the entry's name if nothing is there, else a temporary one beside what is
-//! there, over which it is renamed; and it is gone again if it is not completed.
+//! An entry under construction. It has the entry's name if nothing is there, or else a temporary name beside the
+//! existing entry, over which it is renamed. If it is not completed, it is removed.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::restore::report::Failure;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
 
-/// An entry that is not complete.
+/// An incomplete entry.
 pub(in crate::restore) struct Partial {
     place: Arc<Place>,
     name: Vec<u8>,
@@ -28,11 +28,11 @@ pub(in crate::restore) struct Partial {
 }
 
 impl Partial {
-    /// What `job` is to be made as.
+    /// The entry of `job` before it is created.
     pub(in crate::restore) fn new(shared: &Shared<'_>, job: &Job) -> Partial {
         let renamed = job.verdict != Verdict::Create;
         let name = if renamed { shared.temporary_name() } else { job.entry.name.as_bytes().to_vec() };
-        // Only what was made is to be removed: `made` says so.
+        // Nothing to remove until `made` is called.
         Partial { place: Arc::clone(&job.place), name, renamed, complete: true }
     }
 
@@ -40,7 +40,7 @@ impl Partial {
         &self.name
     }
 
-    /// It is there now, and incomplete.
+    /// Records that it now exists, incomplete.
     pub(in crate::restore) fn made(&mut self) {
         self.complete = false;
     }
@@ -55,7 +55,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Leaves it under a name that says what it is. Returns that name.
+    /// Keeps it under a name that says what it is. Returns that name.
     pub(in crate::restore) fn keep_as_damaged(&mut self, name: &[u8]) -> Result<Vec<u8>, Failure> {
         for number in 1..100u32 {
             let suffix = if number == 1 { ".bygone-damaged".to_owned() } else { format!(".bygone-damaged-{number}") };

@@ -1,7 +1,8 @@
 //! The queue that feeds the workers of a restore.
 //!
-//! One thread walks the snapshot and hands work over in batches of neighbours, which share frames of the repository, so
-//! that each frame is decoded by one worker. The queue is bounded, and so is what waits in it: entries, but no content.
+//! One thread walks the snapshot and hands over work in batches of neighbours. Neighbours share frames of the
+//! repository, so each frame is decoded by one worker. The queue is bounded, and only entries wait in it, never
+//! content.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const BATCH_BYTES_MAX: u64 = 4 << 20;
 /// Most directories that a batch keeps open.
 const BATCH_PLACES_MAX: usize = 8;
 
-/// What a worker does.
+/// A piece of work.
 pub(in crate::restore) enum Work {
     /// Restores a whole entry.
     Entry(Job),
@@ -33,7 +34,7 @@ pub(in crate::restore) enum Work {
     Check(Job, Option<Stretch>),
 }
 
-/// Takes work, from the one thread that walks.
+/// Takes work from the thread that walks.
 pub(in crate::restore) struct Feeder<'a> {
     sender: Sender<Vec<Work>>,
     shared: &'a Shared<'a>,
@@ -44,12 +45,12 @@ pub(in crate::restore) struct Feeder<'a> {
 }
 
 impl<'a> Feeder<'a> {
-    /// A feeder of the workers that take from the other end of `sender`.
+    /// A feeder of the workers at the other end of `sender`.
     pub(in crate::restore) fn new(sender: Sender<Vec<Work>>, shared: &'a Shared<'a>) -> Feeder<'a> {
         Feeder { sender, shared, batch: Vec::new(), bytes: 0, places: 0, last: None }
     }
 
-    /// Hands over work with so many bytes of content, in `directory`; blocks while the workers have enough.
+    /// Hands over work in `directory` with `bytes` of content. Blocks while the workers have enough.
     pub(in crate::restore) fn push(&mut self, directory: Index, work: Work, bytes: u64) -> Result<(), Error> {
         if self.last.is_none_or(|(last, _)| last != directory) {
             self.places += 1;
@@ -62,11 +63,11 @@ impl<'a> Feeder<'a> {
         if full { self.flush() } else { Ok(()) }
     }
 
-    /// Hands over what is left.
+    /// Hands over the rest.
     pub(in crate::restore) fn flush(&mut self) -> Result<(), Error> {
         (self.bytes, self.places, self.last) = (0, 0, None);
         let batch = std::mem::take(&mut self.batch);
-        // The reason is in the tally, and told from there.
+        // The reason is in the tally, and is reported from there.
         if self.shared.is_stopped() || self.sender.send(batch).is_err() {
             return Err(Error::Cancelled);
         }

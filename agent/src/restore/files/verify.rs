@@ -1,7 +1,7 @@
 //! Reads the restored files again and compares them with the repository, byte by byte, after everything is on disk.
 //!
-//! The walk and the selection are those of the restore. What was told to have failed is left out. With `--overwrite
-//! never` or `if-newer` what has another size or time is something that was meant to stay, so it is left out too.
+//! The walk and the selection are those of the restore. Entries with a reported failure are skipped. With
+//! `--overwrite never` or `if-newer`, a file with another size or time was meant to stay, so it is skipped too.
 
 use std::fs::File;
 use std::io;
@@ -41,17 +41,17 @@ use crate::restore::report::Failure;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
 
-/// What is looked at at a time where there should be a hole.
+/// Bytes read at a time where there should be a hole.
 const HOLE_PIECE_BYTES: u64 = 1 << 20;
 
-/// A stretch of a big file that is to be compared.
+/// A stretch of a big file to compare.
 pub(in crate::restore) struct Stretch {
     map: Arc<FileMap>,
     pub(in crate::restore) range: Range<u64>,
     is_data: bool,
 }
 
-/// All of a file, data and holes.
+/// All stretches of a file, data and holes.
 pub(in crate::restore) fn stretches(
     shared: &Shared<'_>,
     view: &View,
@@ -86,7 +86,7 @@ pub(in crate::restore) fn check(shared: &Shared<'_>, view: &View, job: &Job, str
     }
 }
 
-/// False if the file is one that was meant to stay.
+/// Returns false if the file was meant to stay.
 fn compare(shared: &Shared<'_>, view: &View, job: &Job, stretch: Option<Stretch>) -> Result<bool, Failure> {
     let meta = &job.entry.meta;
     let Kind::File(content) = &job.entry.kind else { return Ok(false) };
@@ -136,7 +136,7 @@ fn compare_data(shared: &Shared<'_>, map: &FileMap, file: &File, range: Range<u6
     Ok(())
 }
 
-/// What is a hole in the snapshot must be a hole or zeros.
+/// A hole of the snapshot must be a hole or zeros.
 fn compare_hole(shared: &Shared<'_>, file: &File, range: Range<u64>) -> Result<(), Failure> {
     let mut offset = range.start;
     while let Some(from) = data_from(file, offset).map_err(target("verify"))?.filter(|from| *from < range.end) {
@@ -152,7 +152,7 @@ fn compare_hole(shared: &Shared<'_>, file: &File, range: Range<u64>) -> Result<(
     Ok(())
 }
 
-/// The first offset not before `offset` where the file may hold anything but zeros.
+/// The first offset at or after `offset` where the file may hold anything but zeros.
 fn data_from(file: &File, offset: u64) -> io::Result<Option<u64>> {
     let start = libc::off_t::try_from(offset).map_err(io::Error::other)?;
     match lseek(file.as_fd(), start, Whence::SeekData) {
@@ -166,13 +166,13 @@ fn differs(detail: String) -> Failure {
     Failure::Damage(Error::corrupt("the restored file", detail))
 }
 
-/// True if the file could not be opened because something that is no file has its name: a symbolic link, a socket or
-/// a device without a driver, a directory or a pipe.
+/// True if the file could not be opened because its name belongs to another kind of entry: a symbolic link, a socket, a
+/// device without a driver, a directory or a pipe.
 fn is_no_file(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::ENODEV | libc::EISDIR))
 }
 
-/// Opens a restored file so that its bytes come from the disk, as far as the system lets itself be told.
+/// Opens a restored file so that its bytes come from the disk, as far as the system allows.
 fn open(place: &Place, entry: &Entry) -> io::Result<(File, FileStat)> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let fd: OwnedFd = openat(place, entry.name.as_bytes(), flags, Mode::empty())?;

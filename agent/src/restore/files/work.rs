@@ -28,7 +28,7 @@ pub(in crate::restore) fn run<'a>(
     body: impl FnOnce(&mut Feeder<'a>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let threads = match shared.options.threads {
-        // Before a far store they wait more than they work.
+        // With a far store, workers wait more than they work.
         0 => thread::available_parallelism().map_or(2, usize::from).max(shared.reader.frames().readers()),
         threads => threads,
     };
@@ -52,7 +52,7 @@ pub(in crate::restore) fn run<'a>(
     if shared.is_stopped() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
-/// A worker's life.
+/// The body of a worker.
 fn serve(shared: &Shared<'_>, receiver: &Receiver<Vec<Work>>) {
     let view = match shared.reader.view() {
         Ok(view) => view,

@@ -13,7 +13,7 @@ use super::*;
 use crate::exclude::Excludes;
 use crate::restore::Selection;
 
-/// A multiple of neither block nor piece nor part.
+/// Not a multiple of a block, piece or part.
 const BIG: usize = (40 << 20) + 12_345;
 
 fn all_lengths() -> Repo {
@@ -65,7 +65,7 @@ fn many_directories_with_few_files_each_come_back() {
 }
 
 #[test]
-fn holes_are_holes_again_and_zeros_are_if_asked_for() {
+fn holes_stay_holes_and_zeros_become_holes_on_request() {
     let data = noise(5, 1 << 16);
     let repo = Repo::new(mode(0o755), |tree| {
         tree.pieces("a", meta(), &[(None, 8 << 20), (Some(&data), 0), (None, 50 << 20)]);
@@ -139,7 +139,7 @@ fn a_tree_deeper_than_paths_and_descriptors_comes_back() {
         (report.files, report.directories, report.verified),
         (LEVELS as u64 + 1, LEVELS as u64, LEVELS as u64 + 1)
     );
-    // Nothing that takes a path gets there: go down step by step.
+    // The path is too long for system calls, so go down step by step.
     use nix::fcntl::OFlag;
     use nix::fcntl::openat;
     use nix::sys::stat::Mode;
@@ -151,7 +151,7 @@ fn a_tree_deeper_than_paths_and_descriptors_comes_back() {
         assert_eq!((stat.st_mode & 0o7777, stat.st_mtime), (0o500, 1_500_000_000));
     }
     assert!(openat(&here, "bottom", OFlag::O_RDONLY, Mode::empty()).is_ok());
-    // What removes the target afterwards must be able to.
+    // The removal of the target must be able to enter.
     let place = std::sync::Arc::new(
         crate::restore::directories::Place::existing(fs::File::open(target.path()).unwrap().into()).unwrap(),
     );
@@ -230,7 +230,7 @@ fn a_damaged_file_is_named_and_no_part_of_it_is_left() {
 }
 
 #[test]
-fn what_can_be_read_of_a_damaged_file_is_kept_if_that_is_wanted() {
+fn readable_parts_of_a_damaged_file_are_kept_on_request() {
     let bytes = noise(1, 1_500_000);
     let repo = Repo::new(mode(0o755), |tree| tree.file("f", mode(0o777), &bytes));
     let volumes = repo.volumes();
@@ -251,12 +251,12 @@ fn what_can_be_read_of_a_damaged_file_is_kept_if_that_is_wanted() {
 }
 
 #[test]
-fn a_restore_makes_as_many_requests_at_a_time_as_a_far_store_has_connections() {
+fn a_restore_uses_all_connections_of_a_far_store() {
     let repo = Repo::new(mode(0o755), |tree| {
         (0..8u8).for_each(|n| tree.file(&format!("file{n}"), meta(), &noise(n.into(), 4 << 20)));
     });
     let store = Arc::new(FaultyStore::new(repo.store.clone()).with_connections(4).far());
-    // None is answered before there are so many.
+    // No request is answered before there are this many.
     store.gather("data/", 4);
     let place = Place { store: store.clone(), catalog_base: repo.place.catalog_base.clone() };
     let far = Repo { place, ..repo };

@@ -1,4 +1,4 @@
-//! Targets that are not empty, and what is told about it.
+//! Targets that are not empty, and how they are reported.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -50,7 +50,7 @@ fn target() -> tempfile::TempDir {
 }
 
 #[test]
-fn a_target_with_content_is_refused_unless_said_otherwise() {
+fn a_target_with_content_is_refused_by_default() {
     let target = target();
     let before = listing(target.path());
     let error = repo().restore(target.path(), &Options::default()).unwrap_err();
@@ -64,7 +64,7 @@ fn a_target_with_content_is_refused_unless_said_otherwise() {
 }
 
 #[test]
-fn each_way_to_overwrite_keeps_what_it_says() {
+fn each_way_to_overwrite_keeps_what_it_promises() {
     let repo = repo();
     for (overwrite, replaced, kept) in [
         (Overwrite::Always, &["newer", "older", "same"][..], 0),
@@ -91,14 +91,14 @@ fn each_way_to_overwrite_keeps_what_it_says() {
             "{overwrite:?}"
         );
         assert_eq!(fs::read(target.path().join("dir/in")).unwrap(), noise(1, 100), "what is not there is restored");
-        assert!(target.path().join("dir/extra/deep/x").exists(), "nothing is deleted unless that is said");
+        assert!(target.path().join("dir/extra/deep/x").exists(), "nothing is deleted without --delete");
         let names = listing(target.path());
         assert!(!names.iter().any(|name| name.contains("bygone")), "no temporary file is left: {names:?}");
     }
 }
 
 #[test]
-fn a_second_restore_of_the_same_writes_nothing_and_mends_metadata() {
+fn a_second_restore_writes_nothing_and_mends_metadata() {
     let linked = Meta { inode: 5, nlink: 2, ..meta() };
     let repo = Repo::new(mode(0o755), |tree| {
         tree.file("a", linked.clone(), &noise(1, 100));
@@ -123,7 +123,7 @@ fn a_second_restore_of_the_same_writes_nothing_and_mends_metadata() {
 }
 
 #[test]
-fn delete_removes_what_the_snapshot_does_not_have_and_nothing_else() {
+fn delete_removes_only_what_the_snapshot_does_not_have() {
     let repo = repo();
     let of = |patterns: &[&str]| Excludes::new(patterns.iter().map(|pattern| pattern.as_bytes())).unwrap();
     let target = self::target();
@@ -168,7 +168,7 @@ fn one_kind_gives_way_to_another() {
 }
 
 #[test]
-fn a_dry_run_tells_everything_and_does_nothing() {
+fn a_dry_run_reports_everything_and_does_nothing() {
     let repo = repo();
     let missing = tempfile::tempdir().unwrap();
     let dry_run = Options { dry_run: true, ..Options::default() };
@@ -181,13 +181,13 @@ fn a_dry_run_tells_everything_and_does_nothing() {
     let before = listing(target.path());
     let dry_run = Options { dry_run: true, delete: true, ..options(Overwrite::IfChanged) };
     let mut steps = repo.steps(target.path(), &dry_run);
-    let told =
+    let expected =
         ["Delete /keep", "Adjust /dir", "Delete /dir/extra", "Create /dir/in", "Replace /newer", "Replace /older"];
-    assert_eq!(steps.drain(..told.len()).collect::<Vec<_>>(), told);
+    assert_eq!(steps.drain(..expected.len()).collect::<Vec<_>>(), expected);
     assert_eq!(steps, ["Adjust /same", "Create /where"]);
     assert_eq!(listing(target.path()), before);
     let real = repo.steps(target.path(), &Options { dry_run: false, ..dry_run });
-    assert_eq!(real[..told.len()], told, "the restore itself takes the same steps");
+    assert_eq!(real[..expected.len()], expected, "the restore itself takes the same steps");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What is in the target, or gets there meanwhile, must not lead a restore anywhere else.
+//! Nothing that is in the target, or is put there during a restore, can divert the restore elsewhere.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +13,7 @@ fn options(overwrite: Overwrite) -> Options {
     Options { overwrite: Some(overwrite), ..Options::default() }
 }
 
-/// A place outside of the target with things in it, and a target in which links lead there.
+/// A directory outside the target with entries in it, and a target with links that lead there.
 struct Trap {
     outside: tempfile::TempDir,
     target: tempfile::TempDir,
@@ -53,7 +53,7 @@ fn links_in_the_target_are_never_followed() {
         for delete in [false, true] {
             let Trap { outside, target, before } = trap();
             let report = repo.restore(target.path(), &Options { delete, verify: true, ..options(overwrite) }).unwrap();
-            assert_eq!(listing(outside.path()), before, "{overwrite:?}: nothing outside of the target may change");
+            assert_eq!(listing(outside.path()), before, "{overwrite:?}: nothing outside the target may change");
             let replaces = matches!(overwrite, Overwrite::Always | Overwrite::IfChanged);
             if replaces {
                 assert_eq!(report.issues, [], "{overwrite:?}");
@@ -91,9 +91,9 @@ fn deleting_follows_no_links() {
     assert!(!target.path().join("old").exists() && target.path().join("link").symlink_metadata().is_err());
 }
 
-/// Somebody with the rights to do so swaps a directory of the target for a link to elsewhere, again and again.
+/// An authorised user repeatedly swaps a directory of the target for a link to elsewhere.
 #[test]
-fn a_directory_swapped_for_a_link_during_the_restore_leads_nowhere() {
+fn a_directory_swapped_for_a_link_cannot_divert_a_restore() {
     let repo = Repo::new(mode(0o755), |tree| {
         for directory in 0..20 {
             tree.begin();
@@ -129,7 +129,7 @@ fn a_directory_swapped_for_a_link_during_the_restore_leads_nowhere() {
                     }
                 }
             });
-            // It may succeed, have issues or give up; it may not get out.
+            // It may succeed, have issues or give up, but not leave the target.
             let _ = repo.restore(target.path(), &Options::default());
             done.store(true, Ordering::Relaxed);
         });

@@ -29,7 +29,7 @@ fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     bytes
 }
 
-/// The owner reads, as does user 1234, who may do all else too.
+/// The owner may read; user 1234 may do everything.
 fn some_acl() -> Vec<u8> {
     acl(&[(1, 5, u32::MAX), (2, 7, 1234), (4, 4, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)])
 }
@@ -95,7 +95,7 @@ fn attributes_and_acls_come_back_on_files_and_directories() {
 fn a_default_acl_of_the_target_is_not_inherited() {
     let target = tempfile::tempdir().unwrap();
     let directory = fs::File::open(target.path()).unwrap();
-    // Not even the owner may do anything in what is made here.
+    // Not even the owner may do anything with entries created here.
     let nothing = acl(&[(1, 0, u32::MAX), (2, 7, 1234), (4, 0, u32::MAX), (16, 7, u32::MAX), (32, 7, u32::MAX)]);
     sys::set_xattr(Handle::Open(directory.as_fd()), b"system.posix_acl_default", &nothing).unwrap();
     let repo = Repo::new(mode(0o755), |tree| {
@@ -156,7 +156,7 @@ fn root_restores_owners_devices_capabilities_and_flags() {
 }
 
 #[test]
-fn who_is_not_root_gets_the_content_and_one_warning() {
+fn without_root_all_content_and_one_warning_result() {
     if is_root() {
         return;
     }
@@ -172,7 +172,7 @@ fn who_is_not_root_gets_the_content_and_one_warning() {
     let device = &report.issues[0];
     assert!(device.path == b"/device" && device.text.contains("only root"), "{device:?}");
     let mode = target.path().join("suid").metadata().unwrap().mode() & 0o7777;
-    assert_eq!(mode, 0o755, "a program that ran as root must not run as somebody else");
+    assert_eq!(mode, 0o755, "a program that ran as root must not run as another user");
 }
 
 #[test]

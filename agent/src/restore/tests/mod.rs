@@ -1,5 +1,5 @@
 //! Tests of the whole restore: a tree goes into a repository in memory and comes out in a directory. Kinds, metadata
-//! and what the target may hold are tested by looking at the target with the system's own calls.
+//! and existing targets are tested by examining the target with system calls.
 
 mod content;
 mod existing;
@@ -59,7 +59,7 @@ fn name(text: impl AsRef<[u8]>) -> Name {
     Name::new(text.as_ref()).unwrap()
 }
 
-/// Of the user who runs the tests, so that all of it can be restored.
+/// Metadata owned by the user who runs the tests, so that all of it can be restored.
 fn meta() -> Meta {
     let owner =
         Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), ..Owner::default() };
@@ -99,7 +99,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     .collect()
 }
 
-/// What a test says of a tree, in tree order.
+/// The entries of a tree, added in tree order.
 trait Tree {
     fn file(&mut self, name: &str, meta: Meta, bytes: &[u8]);
     fn pieces(&mut self, name: &str, meta: Meta, pieces: &[(Option<&[u8]>, u64)]);
@@ -149,7 +149,7 @@ impl Tree for Writer<'_> {
 }
 
 impl Repo {
-    /// Backs up what `body` puts into the root.
+    /// Backs up the entries that `body` puts into the root.
     fn new(root: Meta, body: impl FnOnce(&mut Writer<'_>)) -> Repo {
         let catalog = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::new());
@@ -219,7 +219,7 @@ impl Repo {
     }
 }
 
-/// A restore that must go through without a word.
+/// A restore that must succeed without any issue.
 fn restored(repo: &Repo, options: &Options) -> (tempfile::TempDir, Report) {
     let target = tempfile::tempdir().unwrap();
     let report = repo.restore(target.path(), options).unwrap();
@@ -237,7 +237,7 @@ fn mtime(path: &Path) -> (i64, i64) {
     (meta.mtime(), meta.mtime_nsec())
 }
 
-/// All names below a directory, sorted, with what tells whether they are the same.
+/// All names below a directory, sorted, with the values that show a change.
 fn listing(directory: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     let mut left = vec![directory.to_path_buf()];
