@@ -260,7 +260,7 @@ fn a_mount_of_a_dead_store_ends_when_it_is_asked_to() {
     // Not that the mount has gone from under it.
     let said = String::from_utf8_lossy(&told.stderr);
     assert!(said.contains("Input/output error"), "{said}");
-    mounted.end().ok().complains_of(&["the reads that wait for it are given up"]);
+    mounted.end().ok().complains_of(&["reads that wait for it are cancelled"]);
     assert!(!bygone_tests::program::is_mounted(&point));
 }
 
