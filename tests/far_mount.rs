@@ -260,7 +260,7 @@ fn a_mount_of_a_dead_store_ends_on_request() {
     // The error must come from the mount, not from its disappearance.
     let printed = String::from_utf8_lossy(&outcome.stderr);
     assert!(printed.contains("Input/output error"), "{printed}");
-    mounted.end().ok().complains_of(&["the reads that wait for it are given up"]);
+    mounted.end().ok().complains_of(&["reads that wait for it are cancelled"]);
     assert!(!bygone_tests::program::is_mounted(&point));
 }
 

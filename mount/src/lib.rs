@@ -1,7 +1,7 @@
 //! Every snapshot of a repository as a read-only file tree.
 //!
-//! From the outside inwards: [`program::session`] mounts and unmounts; [`kernel::fuse`] takes requests; [`data`] answers
-//! reads; [`tree`] answers everything about names and attributes from the catalog, through the connections that
+//! From the outside inwards: [`program::session`] mounts and unmounts; [`kernel::fuse`] takes requests; [`data`]
+//! answers reads; [`tree`] answers everything about names and attributes from the catalog, through the connections that
 //! [`tree::moments`] holds. Inode numbers carry their meaning ([`tree::inode`]), so no table grows with what the kernel
 //! has seen.
 //!

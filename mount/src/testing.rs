@@ -143,7 +143,7 @@ impl Sample {
         Arc::new(Reader::new(&self.repository(), CACHE_BYTES_MAX, Order::Any).unwrap())
     }
 
-    /// Moments of its catalog.
+    /// The moments of its catalog.
     pub fn moments(&self, reader: Arc<Reader>) -> Moments {
         Moments::new(reader, self.repository().catalog_path(), self.shape.clone(), 1, Time { secs: 7, nanos: 0 })
             .unwrap()

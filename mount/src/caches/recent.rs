@@ -1,8 +1,8 @@
 //! A bounded map that keeps what was used recently.
 //!
 //! There are two generations instead of an ordered list. Every used value goes to the young generation. When that holds
-//! half the capacity, it becomes the old generation, and the previous old one is dropped. So the values of the last uses,
-//! half the capacity of them, are always there, and an operation is one or two lookups.
+//! half the capacity, it becomes the old generation, and the previous old one is dropped. So the values of the last
+//! uses, half the capacity of them, are always there, and an operation is one or two lookups.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -1,12 +1,12 @@
 //! Tells sequential from random reading, and decides how far to read ahead.
 //!
 //! Three things are read sequentially, often at the same time: a file (`cat`, a film), a directory (`cp -r`, `grep -r`)
-//! and a volume (files lie in volumes in the order in which they were backed up). Each is a stream of positions. Positions
-//! in a file are bytes, because the sizes of requests are unrelated to blocks. Positions in a directory are files, and
-//! positions in a volume are frames.
+//! and a volume (files lie in volumes in the order in which they were backed up). Each is a stream of positions.
+//! Positions in a file are bytes, because the sizes of requests are unrelated to blocks. Positions in a directory are
+//! files, and positions in a volume are frames.
 //!
-//! The window of a stream doubles with each step forward, so a stray read costs little and a long one never has to wait.
-//! Each file, directory and volume has several streams, because several readers at different places are common.
+//! The window of a stream doubles with each step forward, so a stray read costs little and a long one never has to
+//! wait. Each file, directory and volume has several streams, because several readers at different places are common.
 
 use std::ops::Range;
 

@@ -1,9 +1,9 @@
 //! Holds back the end of a listing until the first files of the directory are pushed.
 //!
-//! A reader that starts before anything is pushed requests one file after another and stays just ahead of the pusher. If
-//! it is held for the few microseconds that pushing some files takes, it finds all of them. So the gate is closed only
-//! while the pushing thread is sure to open it at once, and never while that thread may wait for data. The gate holds
-//! answers, and never a thread that serves the kernel.
+//! A reader that starts before anything is pushed requests one file after another and stays just ahead of the pusher.
+//! If it is held for the few microseconds that pushing some files takes, it finds all of them. So the gate is closed
+//! only while the pushing thread is sure to open it at once, and never while that thread may wait for data. The gate
+//! holds answers, and never a thread that serves the kernel.
 
 use std::sync::Mutex;
 

@@ -1,8 +1,8 @@
-//! What the kernel is told when something fails.
+//! The error number for each failed operation.
 //!
-//! One total `match`, so that a new kind of error does not compile before somebody has decided. Two answers are never
-//! given for damage: ENOENT, because a program that mirrors the mount would take it for a deletion, and ENOSYS, because
-//! the kernel remembers it and stops asking for good.
+//! The matches are total, so a new kind of error does not compile until its number is decided. Damage never gives two
+//! numbers: ENOENT, because a program that mirrors the mount would take it for a deletion, and ENOSYS, because the
+//! kernel remembers it and never asks again.
 
 use std::io;
 
@@ -30,7 +30,7 @@ pub fn errno(error: &OperationError) -> Errno {
 
 fn repository_errno(error: &Error) -> Errno {
     match error {
-        // Damage, and a store that does not give what it holds: the data is not there to be had now.
+        // Damage, and a store that does not deliver: the data cannot be read now.
         Error::Corrupt { .. }
         | Error::Disagree { .. }
         | Error::Store { .. }
@@ -43,26 +43,26 @@ fn repository_errno(error: &Error) -> Errno {
         | Error::Exists { .. }
         | Error::Invalid { .. }
         | Error::Defect { .. } => Errno::EIO,
-        // Not EINTR, after which most programs ask again at once.
+        // Not EINTR, because most programs would retry at once.
         Error::Cancelled => Errno::EIO,
-        // What the kernel still names is not in the catalog any more, as after a removed snapshot.
+        // The kernel still names something that has left the catalog, for example with a removed snapshot.
         Error::NotFound { .. } => Errno::ESTALE,
         Error::Locked { .. } => Errno::EBUSY,
     }
 }
 
-/// True if the error is trouble that the log should name, not an answer like any other.
+/// True if the log should have this error; false if it is an ordinary answer.
 pub fn belongs_in_log(error: &OperationError) -> bool {
     match error {
-        // Reads end in this way when the mount does.
+        // Reads end in this way when the mount ends.
         OperationError::Repository(Error::Cancelled) => false,
         OperationError::Repository(_) | OperationError::Defect(_) => true,
         _ => false,
     }
 }
 
-/// What errors have in common that are one cause for the log. A lost volume is one, whichever of its bytes are wanted,
-/// and so is what forbids to ask the store for any.
+/// The cause of an error, which is the same for all errors that the log should report as one: all failed reads of one
+/// lost volume, and all requests that are forbidden for one reason.
 pub fn cause(error: &OperationError) -> String {
     let OperationError::Repository(Error::Store { object, source, .. }) = error else { return error.to_string() };
     match source.kind() {

@@ -1,14 +1,15 @@
-//! The tree as FUSE asks for it: each operation takes the request apart, asks [`Tree`] or [`Pool`], and answers.
+//! The FUSE adapter: each operation decodes the request, asks [`Tree`] or [`Pool`], and answers.
 //!
-//! Nothing here waits. Answers about the tree come from the catalog; a read that memory cannot answer is answered later by
-//! the pool of [`Pool`]. A panic becomes EIO and a line in the log, because a thread that dies here serves nobody again.
+//! Nothing here waits. Answers about the tree come from the catalog, and reads that memory cannot answer are answered
+//! later by the threads of [`Pool`]. A panic becomes EIO and a line in the log, because a thread that died here would
+//! never serve another request.
 //!
-//! What the kernel may keep: everything inside a snapshot for ever, also that a name is not there, because a snapshot never
-//! changes; the mount's own directories for some seconds, and they are called back when a snapshot comes (see
-//! module `watcher`).
+//! The kernel may keep everything inside a snapshot for ever, even that a name is absent, because a snapshot never
+//! changes. It may keep the mount's own directories for some seconds, and they are called back when a new snapshot
+//! appears (see module `watcher`).
 //!
-//! Operations that are missing here are answered "not implemented", after which the kernel does not ask again. None of
-//! them can change anything: the mount is read-only, and the kernel refuses every change before it gets here.
+//! Operations that are missing here are answered "not implemented", after which the kernel does not ask again. No
+//! request can change anything: the mount is read-only, and the kernel refuses changes by itself.
 
 use std::ffi::OsStr;
 use std::io;
@@ -66,21 +67,22 @@ use crate::tree::attr::Type;
 use crate::tree::inode::Inode;
 use crate::tree::operation_error::OperationError;
 
-/// How long the kernel may keep what never changes.
+/// How long the kernel may keep things that never change.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
-/// How long the kernel may keep what a new snapshot changes, should it miss that it is called back.
+/// How long the kernel may keep things that a new snapshot changes, in case calling them back fails.
 const A_WHILE: Duration = Duration::from_secs(5);
 
-/// The same for what is made of several snapshots, which nobody calls back.
+/// The same for derived directories, which are not called back.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
-/// How many reads may wait. With few, readers of a slow file stall the readers of all others.
+/// How many reads may wait. With few, the readers of one slow file would stall all others.
 const READS_WAITING_MAX: u16 = 512;
 
 /// The unit that `df` counts in.
 const SPACE_BYTES: u64 = 4_096;
 
-/// What the mount asks of the kernel, each alone, so that an old kernel refuses only what it lacks.
+/// Features that the mount requests from the kernel, one by one, so that an old kernel refuses only those that it
+/// lacks.
 const WISHES: [InitFlags; 8] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -106,9 +108,9 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Serves `tree` but the content that `refused_readers` refuses, tells `hints` which files are read, the log and the counts
-    /// what happens, and `ended` when all is over. `generation` is another number for every catalog that numbers inodes
-    /// anew.
+    /// Serves `tree`, and the content of files unless `refused_readers` refuses it. Reports reads to `hints`, errors to
+    /// the log, everything to the counters, and the end to `ended`. `generation` differs for every catalog, because
+    /// each numbers inodes in its own way.
     pub fn new(
         tree: Arc<Tree>,
         pool: Arc<Pool>,
@@ -122,7 +124,8 @@ impl Mounted {
         Mounted { tree, pool, hints, log, refused_readers, stats, generation, granted, ended }
     }
 
-    /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
+    /// Runs `work` for the inode `number`, and turns an error or a panic into an error number and perhaps a line in the
+    /// log.
     fn answer<T>(&self, number: INodeNo, work: impl FnOnce(&Tree) -> Result<T, OperationError>) -> Result<T, Errno> {
         let result = match catch_unwind(AssertUnwindSafe(|| work(&self.tree))) {
             Ok(result) => result,
@@ -132,7 +135,7 @@ impl Mounted {
     }
 }
 
-/// The error number for `error`, which is written to the log if it is trouble. `what` says what was asked of `number`.
+/// The error number for `error`, which is logged if it belongs in the log. `what` describes the request for `number`.
 fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, error: &OperationError) -> Errno {
     if belongs_in_log(error) {
         stats.failed();
@@ -157,18 +160,18 @@ impl Filesystem for Mounted {
                 self.granted |= wish;
             }
         }
-        // Where there are no access lists, the kernel need not ask for that of every file.
+        // Without access lists, the kernel is spared from requesting that of every file.
         if self.tree.has_access_lists() && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok() {
             self.tree.enforce_access_lists();
         }
-        // Both take any number but 0.
+        // Both accept any number except 0.
         let _ = config.set_max_background(READS_WAITING_MAX);
         let _ = config.set_congestion_threshold(READS_WAITING_MAX);
         Ok(())
     }
 
     fn destroy(&mut self) {
-        // Nobody listens any more if the process is about to end anyway.
+        // If the process is about to end anyway, nothing receives this.
         let _ = self.ended.send(Event::Ended);
     }
 
@@ -201,7 +204,7 @@ impl Filesystem for Mounted {
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.stats.count(Operation::Open);
-        // "Not implemented" spares the kernel all further calls of open and release, and lets it keep its cache.
+        // After "not implemented", the kernel omits all further calls of open and release, and keeps its cache.
         if self.granted.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
             return reply.error(Errno::ENOSYS);
         }
@@ -237,7 +240,7 @@ impl Filesystem for Mounted {
         };
         let length = map.length();
         let (tree, log, stats) = (Arc::clone(&self.tree), Arc::clone(&self.log), Arc::clone(&self.stats));
-        // Should this panic, the reply is dropped, and dropping it sends EIO.
+        // If this panics, the reply is dropped, and dropping it sends EIO.
         let _ = self.answer(ino, |_| {
             self.pool.read(ino.0, map, offset, size as usize, move |read| match read {
                 Ok(bytes) => {
@@ -265,7 +268,7 @@ impl Filesystem for Mounted {
             })
         });
         match listed {
-            // By now the kernel knows the first files of this listing, and whoever lists will soon read them.
+            // The kernel knows the first files of this listing by now, and its reader will soon read them.
             Ok(()) if offset > 0 => self.hints.after_first_files(move || reply.ok()),
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
@@ -343,12 +346,12 @@ fn attr_ttl(number: u64) -> Duration {
     }
 }
 
-/// How long the kernel may keep which names are in the directory `parent`, and which are not.
+/// How long the kernel may remember which names are present or absent in the directory `parent`.
 fn names_ttl(parent: INodeNo) -> Duration {
     attr_ttl(parent.0)
 }
 
-/// The value if the caller's buffer of `size` bytes holds it; with size 0 the caller asks only how long it is.
+/// The value, if it fits into the caller's buffer of `size` bytes. With size 0 the caller asks only for its length.
 fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>, OperationError> {
     if size != 0 && value.len() > size as usize { Err(OperationError::Range) } else { Ok(value) }
 }
@@ -361,7 +364,7 @@ fn reply_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     }
 }
 
-/// What stands for "there is no such name": the number 0.
+/// The answer "there is no such name": the number 0.
 const ABSENT: Attr = Attr {
     number: 0,
     kind: Type::File,
@@ -408,7 +411,7 @@ fn file_type(kind: Type) -> FileType {
     }
 }
 
-/// The same time, also before 1970; 1970 itself if the system cannot express it.
+/// The same time, even before 1970; the beginning of 1970 if the system cannot express it.
 fn system_time(time: Time) -> SystemTime {
     let whole = Duration::from_secs(time.secs.unsigned_abs());
     let second = if time.secs < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };

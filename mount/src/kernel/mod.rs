@@ -1,4 +1,4 @@
-//! The kernel's side of the mount: its requests, what it is told, and what is logged and counted meanwhile.
+//! The kernel's side of the mount: its requests, notifications to it, the log and the counters.
 
 pub mod errno;
 pub mod event;

@@ -1,5 +1,5 @@
-//! The numbers of the mount in a file, for programs that watch files: written about each second while they change, each
-//! time as a whole.
+//! The numbers of the mount in a file, for programs that watch files. While they change, the file is replaced about
+//! every second.
 
 use std::fs;
 use std::io;
@@ -18,17 +18,17 @@ use crossbeam_channel::bounded;
 use crate::kernel::log::Log;
 use crate::kernel::stats::Stats;
 
-/// How often the numbers are looked at.
+/// How often the numbers are checked.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The writing thread; it writes once more and ends when this is dropped.
+/// The writing thread. When this is dropped, it writes once more and ends.
 pub struct StatsFile {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl StatsFile {
-    /// Writes to `path`, which must be absolute, at once and from now on.
+    /// Writes to `path`, which must be absolute, at once and then whenever the numbers change.
     pub fn start(stats: Arc<Stats>, path: PathBuf, log: Arc<Log>) -> io::Result<StatsFile> {
         write(&stats, &path)?;
         let (stop, stopped) = bounded(0);
@@ -42,7 +42,7 @@ impl Drop for StatsFile {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // It has nothing to return.
+            // It returns nothing.
             let _ = thread.join();
         }
     }
@@ -65,7 +65,7 @@ fn keep(stats: &Stats, path: &Path, log: &Log, stopped: &Receiver<()>) {
     }
 }
 
-/// Replaces the file as a whole, so that nobody reads half of it.
+/// Replaces the file as a whole, so that no reader sees half of it.
 fn write(stats: &Stats, path: &Path) -> io::Result<()> {
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(".new");

@@ -15,8 +15,8 @@ use crate::kernel::log::Log;
 const MEMORY_BYTES_MIN: u64 = 32 << 20;
 /// One part in this many of the memory holds data from a far store until it is decoded.
 const FETCH_SHARE: usize = 4;
-/// What the rest of the program needs: the catalog's pages, runs of frames being decoded, answers on their way. Measured:
-/// 28 MB after a walk over the Linux tree, and 25 to 45 MB of runs and answers while all of it is copied.
+/// What the rest of the program needs: the catalog's pages, runs of frames being decoded, answers on their way.
+/// Measured: 28 MB after a walk over the Linux tree, and 25 to 45 MB of runs and answers while all of it is copied.
 const OTHERS_BYTES: usize = 80 << 20;
 
 /// The options that set how data is read.
@@ -47,8 +47,8 @@ pub struct Fetching {
 }
 
 impl Reading {
-    /// Works them out for the repository with its catalog in `catalog_dir`. The cache has the name of that directory, below
-    /// `cache_base`. A store that is not far needs no memory for fetched data.
+    /// Works them out for the repository with its catalog in `catalog_dir`. The cache has the name of that directory,
+    /// below `cache_base`. A store that is not far needs no memory for fetched data.
     pub fn fetching(&self, cache_base: &Path, catalog_dir: &Path, is_far: bool, log: &Arc<Log>) -> Fetching {
         let memory_bytes = usize::try_from(self.memory).unwrap_or(usize::MAX);
         let id = catalog_dir.file_name().filter(|_| self.caching.cache_size > 0);

@@ -61,7 +61,7 @@ impl Wanted {
             last: self.last,
         };
         let template = self.time_template.as_deref().map(Template::parse).transpose()?;
-        let refused_readers = RefusedReaders { everybody: self.no_content, names: self.deny_process.clone() };
+        let refused_readers = RefusedReaders { all_processes: self.no_content, names: self.deny_process.clone() };
         Ok(Shown { shape: Shape::new(self.layout, template, filter), refused_readers })
     }
 }

@@ -1,7 +1,7 @@
 //! The attributes of everything in the mount, in the terms of `stat`.
 //!
-//! Everything that a snapshot recorded is shown unchanged, to the nanosecond. Of what it did not record, the time of last
-//! access is shown as that of the last change, and the size of a directory as 0.
+//! Everything that a snapshot recorded is shown unchanged, to the nanosecond. Of what it did not record, the time of
+//! last access is shown as that of the last change, and the size of a directory as 0.
 
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;

@@ -6,14 +6,15 @@
 //! - `deleted/<path>`: the last copy of everything that the newest snapshot of its host and paths lacks.
 //! - `changes/<snapshot>/{added,modified,deleted}/`: the snapshot compared with the one before.
 //!
-//! All of them are made on demand, from the catalog alone, and are kept, within bounds, as long as the list of snapshots
-//! stays the same. A state of a directory that many snapshots share is read once, and parts that two snapshots share are
-//! skipped when these are compared. So the cost is that of the changes.
+//! All of them are made on demand, from the catalog alone, and are kept, within bounds, as long as the list of
+//! snapshots stays the same. A state of a directory that many snapshots share is read once, and parts that two
+//! snapshots share are skipped when these are compared. So the cost is that of the changes.
 //!
 //! Edge cases:
-//! - A derived directory allows only the access that all the directories behind it allow: access denied once stays denied.
-//! - A path that was both a file and a directory is one directory in `versions/`, which has the versions of the file beside
-//!   the entries. `deleted/` shows the directory. `changes/` shows one as deleted and the other as added.
+//! - A derived directory allows only the access that all the directories behind it allow: access denied once stays
+//!   denied.
+//! - A path that was both a file and a directory is one directory in `versions/`, which has the versions of the file
+//!   beside the entries. `deleted/` shows the directory. `changes/` shows one as deleted and the other as added.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -52,7 +53,8 @@ const ROWS_KEPT_MAX: usize = 200_000;
 /// For how many directories it is kept whether something below them was deleted or changed.
 const ANSWERS_KEPT: usize = 64 << 10;
 
-/// The number of the sequence of all snapshots, oldest first. Each one after it has one host and set of paths, newest first.
+/// The number of the sequence of all snapshots, oldest first. Each one after it has one host and set of paths, newest
+/// first.
 const ALL: u32 = 0;
 
 /// Snapshots in some order, as the states of their roots.
@@ -106,8 +108,8 @@ impl Derived {
         }
     }
 
-    /// The origin of `row` in the directory `inode`: the path number of the directory that it was an entry of, and its name
-    /// there. `None` if they are not known.
+    /// The origin of `row` in the directory `inode`: the path number of the directory that it was an entry of, and its
+    /// name there. `None` if they are not known.
     pub fn origin(
         &self,
         view: &View,

@@ -1,8 +1,8 @@
 //! The rows of a derived directory, found by name and by inode, each at a place of its own.
 //!
-//! The place of a row depends on its name alone. So a listing during which snapshots appear or disappear neither repeats
-//! a name nor skips one that stays. Rows are listed in the order of their places, which looks random. Two names with one
-//! place are next to impossible; the second one takes the next free place.
+//! The place of a row depends on its name alone. So a listing during which snapshots appear or disappear neither
+//! repeats a name nor skips one that stays. Rows are listed in the order of their places, which looks random. Two names
+//! with one place are next to impossible; the second one takes the next free place.
 
 use std::collections::HashMap;
 
@@ -114,7 +114,8 @@ mod tests {
             let distinct: BTreeSet<u64> = read.iter().copied().collect();
             prop_assert_eq!(distinct.len(), read.len(), "no name twice");
             for stays in before.intersection(&after) {
-                prop_assert!(distinct.contains(&Inode::File(u64::from(*stays)).number().unwrap()), "{} is missed", stays);
+                let number = Inode::File(u64::from(*stays)).number().unwrap();
+                prop_assert!(distinct.contains(&number), "{} is skipped", stays);
             }
         }
 
@@ -124,8 +125,9 @@ mod tests {
             prop_assert_eq!(rows.len(), numbers.len());
             for number in numbers {
                 let inode = Inode::File(u64::from(number));
-                prop_assert_eq!(rows.find(format!("name {number}").as_bytes()).unwrap().inode, inode);
-                prop_assert_eq!(&rows.with_inode(inode).unwrap().name, &Name::new(format!("name {number}").as_bytes()).unwrap());
+                let name = Name::new(format!("name {number}").as_bytes()).unwrap();
+                prop_assert_eq!(rows.find(name.as_bytes()).unwrap().inode, inode);
+                prop_assert_eq!(&rows.with_inode(inode).unwrap().name, &name);
             }
             prop_assert!(rows.find(b"another").is_none());
         }

@@ -1,7 +1,7 @@
 //! Inode numbers that carry their whole meaning, so that the mount keeps no table of inodes.
 //!
-//! The kernel names everything by a 64-bit number, which it may present at any later time: after its caches were dropped,
-//! through a file handle of NFS, after a remount. So numbers are computed and never assigned:
+//! The kernel names everything by a 64-bit number, which it may present at any later time: after its caches were
+//! dropped, through a file handle of NFS, after a remount. So numbers are computed and never assigned:
 //!
 //! ```text
 //! bit 63      0, because some programs keep inode numbers in signed integers
@@ -12,7 +12,8 @@
 //! otherwise   < 2^40, the directories and links of the mount itself: 4 bits tag, 36 bits payload
 //! ```
 //!
-//! The key of a name is its hash. If two names of one directory have the same hash, the later one takes the next number.
+//! The key of a name is its hash. If two names of one directory have the same hash, the later one takes the next
+//! number.
 //!
 //! A file version keeps its row for ever. So an unchanged file is one inode in all snapshots, with one copy in the page
 //! cache. Directories are not shared, because the kernel moves a directory that shows up in a second place.

@@ -1,13 +1,14 @@
 //! The list of snapshots as directories: `latest`, `snapshots/`, `hosts/`, `tags/`.
 //!
 //! A snapshot is one directory, `snapshots/<time>`. In `hosts/<host>/` and `tags/<tag>/` it is a symbolic link to that
-//! directory, because the kernel moves a directory that shows up in two places, and because one directory has one cache.
+//! directory, because the kernel moves a directory that shows up in two places, and because one directory has one
+//! cache.
 //!
 //! Edge cases:
-//! - Two snapshots of one second: the first in the catalog keeps the plain name, and later ones get eight digits of their
-//!   id. So a name that a live mount has shown stays valid.
-//! - Hosts and tags may be any text. Characters that a file name cannot hold are written `%XX`, and so is `%` itself, so
-//!   that two names never become one.
+//! - Two snapshots of one second: the first in the catalog keeps the plain name, and later ones get eight digits of
+//!   their id. So a name that a live mount has shown stays valid.
+//! - Hosts and tags may be any text. Characters that a file name cannot hold are written `%XX`, and so is `%` itself,
+//!   so that two names never become one.
 //! - A snapshot, host or tag keeps its position in a listing, so readers are not disturbed by those that come and go.
 
 use std::collections::HashMap;
@@ -37,7 +38,8 @@ pub struct Shown {
     pub name: String,
     /// The snapshot.
     pub snapshot: Snapshot,
-    /// The root of the snapshot before it, shown or not: its parent, or else the previous one of the same host and paths.
+    /// The root of the snapshot before it, shown or not: its parent, or else the previous one of the same host and
+    /// paths.
     pub before: Option<NodeId>,
     /// How many directories below `hosts/` and `tags/` link to it.
     pub links: u32,
@@ -107,8 +109,8 @@ impl Listing {
         Ok(listing)
     }
 
-    /// True if `other` has the same snapshots with the same names and predecessors. The latter two also depend on snapshots
-    /// that are not shown.
+    /// True if `other` has the same snapshots with the same names and predecessors. The latter two also depend on
+    /// snapshots that are not shown.
     pub fn shows_the_same(&self, other: &Listing) -> bool {
         let of = |listing: &'_ Listing| -> Vec<(u64, String, Option<NodeId>)> {
             listing.snapshots.iter().map(|shown| (shown.number, shown.name.clone(), shown.before)).collect()

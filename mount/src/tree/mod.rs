@@ -1,7 +1,7 @@
 //! What the mount shows, in its own terms: operations on inode numbers and names, with no word of FUSE.
 //!
-//! All answers come from the catalog on this machine and never from the store. So `find`, `ls -lR`, `stat` and `du` cost
-//! no request, and no operation can wait for a network.
+//! All answers come from the catalog on this machine and never from the store. So `find`, `ls -lR`, `stat` and `du`
+//! cost no request, and no operation can wait for a network.
 
 pub mod attr;
 pub mod changes;
@@ -90,7 +90,8 @@ pub struct Tree {
     files: Recent<u64, Arc<Seen>>,
     /// The key begins with the number of the moment, because a later moment may locate the same blocks elsewhere.
     maps: Recent<(u64, u64), Arc<FileMap>>,
-    /// The kernel enforces access lists. It then accepts "no such attribute" for a file without one, but no other error.
+    /// The kernel enforces access lists. It then accepts "no such attribute" for a file without one, but no other
+    /// error.
     enforces_lists: AtomicBool,
 }
 
@@ -112,8 +113,8 @@ impl Tree {
         &self.moments
     }
 
-    /// The entry `name` of the directory `parent`; `None` if there is none. NFS asks for `.` and `..` to connect a handle
-    /// that it kept.
+    /// The entry `name` of the directory `parent`; `None` if there is none. NFS asks for `.` and `..` to connect a
+    /// handle that it kept.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>, OperationError> {
         if name.len() > limits::NAME_BYTES_MAX {
             return Err(OperationError::NameTooLong);

@@ -1,15 +1,16 @@
 //! Connections to the catalog, and the moment of the catalog that they show.
 //!
-//! A [`View`] holds a read transaction. That makes queries several times cheaper, but the view does not see later changes,
-//! and a transaction that is never renewed keeps the catalog's write-ahead log from shrinking. So one thread (the watcher)
-//! looks for changes and renews idle views. A view that was busy meanwhile is renewed when it is next taken.
+//! A [`View`] holds a read transaction. That makes queries several times cheaper, but the view does not see later
+//! changes, and a transaction that is never renewed keeps the catalog's write-ahead log from shrinking. So one thread
+//! (the watcher) looks for changes and renews idle views. A view that was busy meanwhile is renewed when it is next
+//! taken.
 //!
-//! No operation gets a view that is older than its moment, because of the order of steps. A change is announced in three:
-//! the number of the moment grows, the new moment is published, the kernel is told. An operation takes the moment first
-//! and the view second.
+//! No operation gets a view that is older than its moment, because of the order of steps. A change is announced in
+//! three: the number of the moment grows, the new moment is published, the kernel is told. An operation takes the
+//! moment first and the view second.
 //!
-//! A rebuilt catalog is another file with other numbers. The views of a mount stay with the file that it was started with,
-//! and no view of another file is ever opened, because the numbers that the kernel holds would lead elsewhere.
+//! A rebuilt catalog is another file with other numbers. The views of a mount stay with the file that it was started
+//! with, and no view of another file is ever opened, because the numbers that the kernel holds would lead elsewhere.
 
 use std::collections::HashSet;
 use std::fs;

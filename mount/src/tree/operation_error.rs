@@ -43,7 +43,7 @@ pub enum OperationError {
     /// A defect of this program.
     #[error("a defect of bygone-mount: {0}")]
     Defect(String),
-    /// The repository could not give it.
+    /// The repository failed to deliver it.
     #[error(transparent)]
     Repository(#[from] Error),
 }

@@ -57,8 +57,8 @@ pub fn kind(inode: Inode) -> Type {
 /// An entry of one of the mount's own directories.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Child<'a> {
-    /// Its place among the others. The place belongs to this child, whatever appears or disappears around it, so a listing
-    /// that goes on from a place skips nothing that stayed and repeats nothing.
+    /// Its place among the others. The place belongs to this child, whatever appears or disappears around it, so a
+    /// listing that goes on from a place skips nothing that stayed and repeats nothing.
     pub ordinal: u64,
     /// Its name.
     pub name: Cow<'a, str>,
@@ -265,7 +265,9 @@ mod tests {
             let fixed = [Inode::Root, Inode::Snapshots, Inode::ZfsSnapshots, Inode::Changes, Inode::Ids];
             let groups = before.hosts.iter().chain(&before.tags).map(|group| group.inode);
             for directory in fixed.into_iter().chain([Inode::Hosts, Inode::Tags]).chain(groups) {
-                let (Some(old), Some(new)) = (children(&before, directory), children(&after, directory)) else { continue };
+                let (Some(old), Some(new)) = (children(&before, directory), children(&after, directory)) else {
+                    continue;
+                };
                 prop_assert!(old.windows(2).all(|pair| pair[0].ordinal < pair[1].ordinal), "{directory:?}: {old:?}");
                 let passed = &old[..read.min(old.len())];
                 let place = passed.last().map_or(0, |last| last.ordinal + 1);

@@ -30,8 +30,9 @@ impl Tree {
         !self.enforces_lists.load(Ordering::Relaxed) && self.has_access_lists()
     }
 
-    /// The value of an extended attribute. If the name begins with `security.` or `system.` and nothing in the repository
-    /// has it, the answer is "not supported": `ls` asks for such names for every file until it gets that answer.
+    /// The value of an extended attribute. If the name begins with `security.` or `system.` and nothing in the
+    /// repository has it, the answer is "not supported": `ls` asks for such names for every file until it gets that
+    /// answer.
     pub fn xattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, OperationError> {
         self.moments.with(|view, moment| {
             if !moment.xattr_names.contains(name) {
@@ -70,8 +71,8 @@ impl Tree {
         }
     }
 
-    /// The names of all extended attributes, each terminated by a NUL. Without attributes the list is empty. It is never
-    /// "not supported", not even if nothing in the repository has any, because getfattr takes that for an error.
+    /// The names of all extended attributes, each terminated by a NUL. Without attributes the list is empty. It is
+    /// never "not supported", not even if nothing in the repository has any, because getfattr takes that for an error.
     pub fn xattr_names(&self, number: u64) -> Result<Vec<u8>, OperationError> {
         self.moments.with(|view, moment| {
             self.with_meta(view, moment, number, |meta| {

@@ -1,4 +1,4 @@
-//! The pool, over real repositories in memory.
+//! The pool, reading real repositories in memory.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -82,7 +82,7 @@ fn concurrent_readers_get_their_bytes_and_share_frames() {
     let fixture = fixture(4);
     let expected = noise(1, BIG);
     fixture.sample.store.forget_calls();
-    // Half of the repository's frames fit into its cache, so the part that is read does too.
+    // Half of the repository's frames fit into the cache, so the frames read here do too.
     let reads: Vec<_> = (0..64u64).map(|i| (i * 7_919, fixture.begin("big", i * 7_919, 50_000))).collect();
     for (offset, read) in reads {
         let bytes = read.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
@@ -107,7 +107,7 @@ fn sequential_reads_are_answered_from_memory() {
             waited += 1;
             read.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
         }
-        // A reader who takes its time finds everything prepared.
+        // A slow reader finds everything decoded ahead.
         let is_busy = || {
             let queues = lock(&fixture.pool.shared.queues);
             !queues.ahead.is_empty() || queues.guessing > 0
@@ -140,7 +140,7 @@ fn closing_the_pool_drops_waiting_reads_and_never_hangs() {
     let reads: Vec<_> = (0..100).map(|i| fixture.begin("big", i * 40_000, 1_000)).collect();
     drop(fixture.pool);
     for read in reads {
-        // Answered or dropped: a dropped answer of FUSE sends an error.
+        // Either answered or dropped. A dropped reply of FUSE sends an error.
         let _ = read.recv_timeout(Duration::from_secs(60));
     }
 }

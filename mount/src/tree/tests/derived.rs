@@ -1,4 +1,5 @@
-//! Directories derived from several snapshots (`at/`, `versions/`, `deleted/`, `changes/`), the layouts and the filters.
+//! Directories derived from several snapshots (`at/`, `versions/`, `deleted/`, `changes/`), the layouts and the
+//! filters.
 
 use super::*;
 use crate::testing::Sample;

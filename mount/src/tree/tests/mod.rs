@@ -229,7 +229,7 @@ fn a_new_snapshot_appears_when_the_moment_advances() {
     let before = tree.moments().advance(&reader.view().unwrap(), Time { secs: 9, nanos: 0 }).unwrap();
     assert_eq!(before.listing.snapshots.len(), 2);
     assert_eq!(tree.attr(at(&tree, "snapshots/1970-01-01T00-05-00Z/third")).unwrap().size, 1);
-    assert_eq!(tree.attr(2).unwrap().mtime.secs, 9, "the directory changed when the snapshot came");
+    assert_eq!(tree.attr(2).unwrap().mtime.secs, 9, "the directory changed when the snapshot appeared");
     tree.moments().advance(&reader.view().unwrap(), Time { secs: 10, nanos: 0 }).unwrap();
     assert_eq!(tree.attr(2).unwrap().mtime.secs, 9, "and not when nothing did");
 }
