@@ -3,16 +3,25 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
+use bygone_tests::compare;
 use bygone_tests::program::Site;
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool, zoo};
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+use bygone_tests::zoo;
 
-use crate::site::{new_site, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 #[test]
 fn the_zoo_comes_back_as_it_was() {

@@ -5,19 +5,31 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_json::json;
 
-use bygone_tests::program::{PASSPHRASE, Ran, Site};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_site, programs, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 fn with_snapshot() -> (Site, Tree) {
     let site = new_site();

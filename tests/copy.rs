@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 
 use bygone_tests::compare;
-use bygone_tests::program::{Ran, Site};
-use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_small_site, programs, restored};
+use crate::site::new_small_site;
+use crate::site::programs;
+use crate::site::restored;
 
 /// A repository of several volumes and two snapshots.
 fn with_history() -> (Site, Tree) {

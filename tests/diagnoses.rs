@@ -3,16 +3,28 @@
 
 use std::fs;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use bygone_tests::program::{PASSPHRASE, Ran, Site, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
 use crate::cli::SmallDisk;
-use crate::site::{new_site, new_small_site, programs, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::new_small_site;
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 fn with_snapshots() -> (Site, Tree) {
     let site = new_small_site();

@@ -3,18 +3,30 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
 use std::thread;
 
 use bygone_core::hash::sha256;
 use bygone_core::id::hex;
-use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
-use bygone_tests::program::{Mounted, Site, unmount, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
+use bygone_tests::program::Mounted;
+use bygone_tests::program::Site;
+use bygone_tests::program::unmount;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{programs, restored};
+use crate::site::programs;
+use crate::site::restored;
 
 /// A machine whose repository is in a bucket.
 pub struct Far {

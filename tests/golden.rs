@@ -2,10 +2,12 @@
 //! released format must stay readable. `scripts/golden` makes one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use bygone_tests::program::{Ran, Site};
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
 use bygone_tests::tool;
 
 use crate::site::programs;

@@ -5,8 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use bygone_tests::compare;
+use bygone_tests::root;
+use bygone_tests::tool;
 use bygone_tests::tree::Tree;
-use bygone_tests::{compare, root, tool, zoo};
+use bygone_tests::zoo;
 
 /// A change to an entry, and its name.
 type Change = (&'static str, fn(&Tree));

@@ -3,13 +3,18 @@
 
 use std::fs;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
 use bygone_tests::compare;
 use bygone_tests::program::Site;
-use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_small_site, restored, snapshot_ids};
+use crate::site::new_small_site;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 /// The number of moments tried.
 const KILLS: u32 = 14;

@@ -5,19 +5,30 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
-use bygone_tests::program::{Site, is_mounted, unmount};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool, zoo};
 use nix::unistd::Whence;
 
-use crate::site::{new_site, programs};
+use bygone_tests::compare;
+use bygone_tests::program::Site;
+use bygone_tests::program::is_mounted;
+use bygone_tests::program::unmount;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+use bygone_tests::zoo;
+
+use crate::site::new_site;
+use crate::site::programs;
 
 /// A machine with one snapshot of the tree that `fill` makes.
 fn with_snapshot(fill: impl FnOnce(&Tree)) -> (Site, Tree) {

@@ -11,12 +11,20 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use nix::fcntl::FcntlArg;
+use nix::fcntl::fcntl;
+use nix::unistd::Whence;
+use nix::unistd::lseek;
+
 use bygone_agent::sys::directory_entries;
-use bygone_tests::program::{Mounted, Site, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{root, tool};
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{Whence, lseek};
+use bygone_tests::program::Mounted;
+use bygone_tests::program::Site;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
 use crate::site::new_site;
 

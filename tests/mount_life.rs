@@ -4,25 +4,41 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
 use std::sync::Arc;
 
-use bygone_core::catalog::SeenCommit;
-use bygone_core::commit::{Commit, Losses};
-use bygone_core::entry::Time;
-use bygone_core::hash::sha256;
-use bygone_core::id::{CommitHash, SnapshotId};
-use bygone_core::objects::commit_object;
-use bygone_core::repo::{Place, Repository, Secret};
-use bygone_core::store::Source;
-use bygone_core::store::local::LocalStore;
-use bygone_tests::program::{Mounted, PASSPHRASE, Site, is_mounted, unmount, wait_until};
-use bygone_tests::tree::{Tree, random};
-use bygone_tests::{root, tool};
 use nix::errno::Errno;
 
-use crate::site::{new_site, snapshot_ids};
+use bygone_core::catalog::SeenCommit;
+use bygone_core::commit::Commit;
+use bygone_core::commit::Losses;
+use bygone_core::entry::Time;
+use bygone_core::hash::sha256;
+use bygone_core::id::CommitHash;
+use bygone_core::id::SnapshotId;
+use bygone_core::objects::commit_object;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
+use bygone_core::store::Source;
+use bygone_core::store::local::LocalStore;
+use bygone_tests::program::Mounted;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Site;
+use bygone_tests::program::is_mounted;
+use bygone_tests::program::unmount;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::random;
+
+use crate::site::new_site;
+use crate::site::snapshot_ids;
 
 const BIG_BYTES: usize = 4 << 20;
 

@@ -4,15 +4,24 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use bygone_tests::program::{Mounted, Site, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::Mounted;
+use bygone_tests::program::Site;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_site, programs};
+use crate::site::new_site;
+use crate::site::programs;
 
 /// A machine whose tree is backed up and mounted.
 fn mounted(fill: impl FnOnce(&Tree)) -> (Site, Tree, Mounted) {

@@ -8,11 +8,18 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
-use bygone_tests::program::{PASSPHRASE, Site, is_mounted, wait_until};
-use bygone_tests::tree::{Tree, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Site;
+use bygone_tests::program::is_mounted;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::random;
 
-use crate::site::{new_site, programs};
+use crate::site::new_site;
+use crate::site::programs;
 
 /// A machine with one snapshot of a small tree.
 fn with_snapshot() -> (Site, Tree) {

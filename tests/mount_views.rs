@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use bygone_tests::program::{Mounted, Site};
+use bygone_tests::program::Mounted;
+use bygone_tests::program::Site;
+use bygone_tests::root;
+use bygone_tests::tool;
 use bygone_tests::tree::Tree;
-use bygone_tests::{root, tool};
 
 use crate::site::new_site;
 

@@ -8,11 +8,19 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 
-use bygone_tests::program::{Ran, Site, unmount};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::program::unmount;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_site, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 fn with_tree() -> (Site, Tree) {
     let site = new_site();

@@ -5,11 +5,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use bygone_tests::fake_s3::{Fault, Verb};
+use bygone_tests::compare;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
 use bygone_tests::program::wait_until;
-use bygone_tests::{compare, root, tool};
+use bygone_tests::root;
+use bygone_tests::tool;
 
-use crate::far_mount::{Far, mixed};
+use crate::far_mount::Far;
+use crate::far_mount::mixed;
 
 /// `bygone pin`, however full the disk of this machine is.
 fn pin(far: &Far, arguments: &[&str]) -> bygone_tests::program::Ran {

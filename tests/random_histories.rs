@@ -9,15 +9,22 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use proptest::test_runner::TestRunner;
 
 use bygone_tests::image::Image;
 use bygone_tests::program::Site;
-use bygone_tests::tree::{Tree, prose, random};
-use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{programs, restored, snapshot_ids};
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 /// Seconds spent on histories, unless BYGONE_TESTS_MODEL_SECONDS says otherwise.
 const BUDGET_SECS: u64 = 30;

@@ -10,21 +10,33 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
 use bygone_cli::environment::Environment;
 use bygone_cli::globals::Globals;
 use bygone_cli::settings::Settings;
 use bygone_core::error::Result;
+use bygone_core::store::ByteRange;
+use bygone_core::store::Listed;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::Stored;
 use bygone_core::store::testing::contract::contract;
-use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 use bygone_core::watch::Watch;
-use bygone_tests::program::{Ran, Site};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, zoo};
+use bygone_tests::compare;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+use bygone_tests::zoo;
 
-use crate::site::{programs, restored};
+use crate::site::programs;
+use crate::site::restored;
 
 /// An address that no other test uses.
 fn address() -> String {

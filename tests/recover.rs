@@ -4,15 +4,27 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use bygone_core::repo::{Place, Repository, Secret};
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
 use bygone_core::store::local::LocalStore;
-use bygone_core::store::testing::faulty::{Fault, FaultyStore};
+use bygone_core::store::testing::faulty::Fault;
+use bygone_core::store::testing::faulty::FaultyStore;
 use bygone_core::watch::Watch;
-use bygone_tests::program::{PASSPHRASE, Site, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, zoo};
+use bygone_tests::compare;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Site;
+use bygone_tests::program::wait_until;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+use bygone_tests::zoo;
 
-use crate::site::{new_site, new_small_site, programs, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::new_small_site;
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 /// The catalog in its canonical form, which does not depend on the order of learning.
 fn dump(site: &Site) -> String {

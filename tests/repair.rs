@@ -9,10 +9,12 @@ use bygone_tests::image::Image;
 use bygone_tests::patient::Patient;
 use bygone_tests::patient::damages_of;
 use bygone_tests::patient::flip;
-use bygone_tests::program::{Ran, Site};
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
 use bygone_tests::tool;
 
-use crate::site::{programs, restored};
+use crate::site::programs;
+use crate::site::restored;
 
 fn repair(patient: &Patient, options: &[&str]) -> Ran {
     patient.site.bygone([&["check", "--read-data", "--repair"], options].concat())

@@ -1,23 +1,38 @@
 //! Every command against a faulty S3 server: it ends with the right code, never shows anything false, and deletes
 //! nothing. Once the server works again, so does the repository.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use bygone_tests::compare;
-use bygone_tests::fake_s3::faults::{BROKEN_BODIES, BROKEN_LISTS, BROKEN_RANGES, ENDLESS_ANSWERS, FAILURES, REFUSALS};
-use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
-use bygone_tests::program::{Ran, Site, unmount};
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
+use bygone_tests::fake_s3::faults::BROKEN_BODIES;
+use bygone_tests::fake_s3::faults::BROKEN_LISTS;
+use bygone_tests::fake_s3::faults::BROKEN_RANGES;
+use bygone_tests::fake_s3::faults::ENDLESS_ANSWERS;
+use bygone_tests::fake_s3::faults::FAILURES;
+use bygone_tests::fake_s3::faults::REFUSALS;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::program::unmount;
 use bygone_tests::tool;
-use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{programs, restored};
+use crate::site::programs;
+use crate::site::restored;
 
 const THREADS: usize = 8;
 

@@ -3,14 +3,24 @@
 
 use std::sync::Arc;
 
-use bygone_core::store::s3::{S3Store, Trouble};
+use bygone_core::store::ByteRange;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::s3::S3Store;
+use bygone_core::store::s3::Trouble;
 use bygone_core::store::testing::contract::contract;
-use bygone_core::store::{ByteRange, ObjectName, Source, Store};
 use bygone_core::watch::Watch;
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
 use bygone_tests::fake_s3::faults::FAILURES;
-use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
 
-use crate::s3_store::{deletes, name, open_with, patient, stocked};
+use crate::s3_store::deletes;
+use crate::s3_store::name;
+use crate::s3_store::open_with;
+use crate::s3_store::patient;
+use crate::s3_store::stocked;
 
 /// An object that goes in five parts, and its name, which is its hash.
 fn long(seed: u64) -> (ObjectName, Vec<u8>) {
@@ -41,7 +51,10 @@ fn a_long_object_goes_in_parts_and_has_the_listed_mark() {
     let store = in_parts(&server, "60s");
     let (at, bytes) = long(1);
     let stored = store.put(&at, Source::Bytes(&bytes)).unwrap();
-    use Verb::{Begin, Complete, Head, Part};
+    use Verb::Begin;
+    use Verb::Complete;
+    use Verb::Head;
+    use Verb::Part;
     assert_eq!(verbs(&server), [Begin, Part, Part, Part, Part, Part, Complete, Head]);
     assert_eq!(store.get(&at, LONG).unwrap(), bytes);
     assert_eq!(mark(&store, &at), stored.etag);
@@ -154,7 +167,9 @@ fn a_server_that_takes_no_parts_is_sent_whole_objects() {
         store.put(&at, Source::Bytes(&bytes)).unwrap();
         assert_eq!(store.get(&at, LONG).unwrap(), bytes);
     }
-    use Verb::{Begin, Get, Put};
+    use Verb::Begin;
+    use Verb::Get;
+    use Verb::Put;
     assert_eq!(verbs(&server), [Begin, Put, Get, Put, Get]);
 }
 

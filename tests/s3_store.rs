@@ -1,17 +1,35 @@
 //! The S3 store against a faulty server: what it must refuse, what it must retry, and what it must never do.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+use std::time::SystemTime;
 
 use bygone_core::error::Error;
+use bygone_core::store::ByteRange;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
 use bygone_core::store::link::Link;
-use bygone_core::store::retry::{Clock, RetryStore};
-use bygone_core::store::s3::{S3Access, S3Address, S3Keys, S3Store, Trouble};
+use bygone_core::store::retry::Clock;
+use bygone_core::store::retry::RetryStore;
+use bygone_core::store::s3::S3Access;
+use bygone_core::store::s3::S3Address;
+use bygone_core::store::s3::S3Keys;
+use bygone_core::store::s3::S3Store;
+use bygone_core::store::s3::Trouble;
 use bygone_core::store::testing::contract::contract;
-use bygone_core::store::{ByteRange, ObjectName, Source, Store};
 use bygone_core::watch::Watch;
-use bygone_tests::fake_s3::faults::{BROKEN_BODIES, BROKEN_LISTS, BROKEN_RANGES, ENDLESS_ANSWERS, FAILURES, REFUSALS};
-use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, SECRET_KEY, Verb};
+use bygone_tests::fake_s3::ACCESS_KEY;
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::SECRET_KEY;
+use bygone_tests::fake_s3::Verb;
+use bygone_tests::fake_s3::faults::BROKEN_BODIES;
+use bygone_tests::fake_s3::faults::BROKEN_LISTS;
+use bygone_tests::fake_s3::faults::BROKEN_RANGES;
+use bygone_tests::fake_s3::faults::ENDLESS_ANSWERS;
+use bygone_tests::fake_s3::faults::FAILURES;
+use bygone_tests::fake_s3::faults::REFUSALS;
 
 const WHOLE: ByteRange = ByteRange::Whole { bytes_max: 1_000 };
 const PART: ByteRange = ByteRange::Part { offset: 2, bytes: 5 };

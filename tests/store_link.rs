@@ -4,18 +4,33 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bygone_tests::fake_s3::FakeS3;
-use bygone_tests::program::{Ran, Site, Started, is_mounted, unmount, wait_until};
-use bygone_tests::slow_link::{Shape, SlowLink};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use crate::site::{new_site, programs, restored, snapshot_ids};
+use bygone_tests::compare;
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::program::Started;
+use bygone_tests::program::is_mounted;
+use bygone_tests::program::unmount;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::slow_link::Shape;
+use bygone_tests::slow_link::SlowLink;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+
+use crate::site::new_site;
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 fn tree(site: &Site) -> Tree {
     let tree = Tree::new(&site.at("source"));

@@ -4,9 +4,12 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
 use bygone_tests::program::Site;
-use bygone_tests::tree::{Tree, random};
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::random;
 
 use crate::site::programs;
 

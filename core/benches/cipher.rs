@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use aes_siv::KeyInit;
 use aes_siv::siv::Aes256Siv;
+
 use bygone_core::crypto::Message;
 use bygone_core::crypto::SealKey;
 use bygone_core::crypto::TAG_BYTES;

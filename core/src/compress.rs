@@ -16,7 +16,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
+use lz4_flex::block::CompressTable;
+use lz4_flex::block::compress_into_with_table;
+use lz4_flex::block::decompress_into;
+use lz4_flex::block::get_maximum_output_size;
 use zstd::bulk::Compressor as ZstdCompressor;
 use zstd::bulk::Decompressor as ZstdDecompressor;
 

@@ -6,7 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::id::{BlockId, NodeId};
+use crate::id::BlockId;
+use crate::id::NodeId;
 use crate::limits;
 use crate::wire::DecodeError;
 

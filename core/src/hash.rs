@@ -6,9 +6,14 @@
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use hmac::Hmac;
+use hmac::KeyInit;
+use hmac::Mac;
+use sha2::Digest;
+use sha2::Sha256;
+use zeroize::Zeroize;
+use zeroize::ZeroizeOnDrop;
+use zeroize::Zeroizing;
 
 use crate::id::BlockId;
 use crate::id::NodeId;

@@ -1,7 +1,9 @@
 //! One committed backup as a value.
 
-use crate::entry::{Meta, Time};
-use crate::id::{NodeId, SnapshotId};
+use crate::entry::Meta;
+use crate::entry::Time;
+use crate::id::NodeId;
+use crate::id::SnapshotId;
 
 /// Counts of a backup, kept with its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,16 +6,32 @@ mod common;
 
 use std::sync::Arc;
 
-use bygone_core::entry::{Content, Entry, Kind, Name};
-use bygone_core::error::{Diagnosis, Error};
-use bygone_core::read::{Order, Reader, Verify};
-use bygone_core::repo::{Place, Repository};
+use common::backup;
+use common::init;
+use common::meta;
+use common::noise;
+use common::open;
+use common::options;
+use common::place;
+use common::secret;
+
+use bygone_core::entry::Content;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Name;
+use bygone_core::error::Diagnosis;
+use bygone_core::error::Error;
+use bygone_core::read::Order;
+use bygone_core::read::Reader;
+use bygone_core::read::Verify;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::watch::Watch;
-use bygone_core::write::{self, Piece, Writer};
-
-use common::{backup, init, meta, noise, open, options, place, secret};
+use bygone_core::write;
+use bygone_core::write::Piece;
+use bygone_core::write::Writer;
 
 /// Reads a snapshot whose catalog `sql` has changed: before anything is read, or once it is known where the file lies.
 fn read_after(place: &Place, snapshot: &Snapshot, sql: &str, is_map_made_before: bool) -> Error {

@@ -10,16 +10,27 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use bygone_core::check::{self, ReadData, Report};
-use bygone_core::objects::{VolumeKind, volume_object};
+use common::backup;
+use common::init;
+use common::init_with;
+use common::noise;
+use common::open;
+use common::place;
+
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::check::Report;
+use bygone_core::objects::VolumeKind;
+use bygone_core::objects::volume_object;
 use bygone_core::read::VolumeFile;
 use bygone_core::repo::Place;
-use bygone_core::store::testing::faulty::{Call, FaultyStore, Verb};
+use bygone_core::store::ObjectName;
+use bygone_core::store::Store;
+use bygone_core::store::testing::faulty::Call;
+use bygone_core::store::testing::faulty::FaultyStore;
+use bygone_core::store::testing::faulty::Verb;
 use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ObjectName, Store};
 use bygone_core::watch::Watch;
-
-use common::{backup, init, init_with, noise, open, place};
 
 /// The longest wait of a test that would otherwise hang on failure.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -6,19 +6,38 @@ mod common;
 
 use std::sync::Arc;
 
-use bygone_core::catalog::VolumeState;
-use bygone_core::check::{self, ReadData};
-use bygone_core::entry::{Entry, Kind, Name, Time};
-use bygone_core::recover::{self, Told};
-use bygone_core::repair::{self, Repaired, Sources};
-use bygone_core::repo::{LockedRepository, Place};
-use bygone_core::store::testing::faulty::{Fault, FaultyStore};
-use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ByteRange, Store};
-use bygone_core::watch::Watch;
-use bygone_core::write::{self, Writer};
+use common::backup;
+use common::dump;
+use common::init;
+use common::init_with;
+use common::meta;
+use common::noise;
+use common::open;
+use common::options;
+use common::place;
 
-use common::{backup, dump, init, init_with, meta, noise, open, options, place};
+use bygone_core::catalog::VolumeState;
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
+use bygone_core::recover;
+use bygone_core::recover::Told;
+use bygone_core::repair;
+use bygone_core::repair::Repaired;
+use bygone_core::repair::Sources;
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Place;
+use bygone_core::store::ByteRange;
+use bygone_core::store::Store;
+use bygone_core::store::testing::faulty::Fault;
+use bygone_core::store::testing::faulty::FaultyStore;
+use bygone_core::store::testing::memory::MemoryStore;
+use bygone_core::watch::Watch;
+use bygone_core::write;
+use bygone_core::write::Writer;
 
 /// Five snapshots, each of which changes one of three directories.
 fn history(place: &Place) -> Vec<String> {

@@ -6,22 +6,42 @@ mod common;
 
 use std::sync::Arc;
 
+use common::backup;
+use common::dump;
+use common::init;
+use common::meta;
+use common::noise;
+use common::open;
+use common::options;
+use common::place;
+use common::secret;
+
 use bygone_core::catalog::VolumeState;
-use bygone_core::check::{self, ReadData};
-use bygone_core::entry::{Content, Kind, Name, Time};
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::entry::Content;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
 use bygone_core::error::Error;
-use bygone_core::read::{Order, Reader, Verify};
+use bygone_core::read::Order;
+use bygone_core::read::Reader;
+use bygone_core::read::Verify;
 use bygone_core::recover;
-use bygone_core::repo::{Place, Repository, Secret};
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
 use bygone_core::snapshot::Snapshot;
-use bygone_core::store::testing::faulty::{Call, FaultyStore};
+use bygone_core::store::ByteRange;
+use bygone_core::store::Store;
+use bygone_core::store::testing::faulty::Call;
+use bygone_core::store::testing::faulty::FaultyStore;
 use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ByteRange, Store};
 use bygone_core::survey;
 use bygone_core::watch::Watch;
-use bygone_core::write::{self, Piece, Writer};
-
-use common::{backup, dump, init, meta, noise, open, options, place, secret};
+use bygone_core::write;
+use bygone_core::write::Piece;
+use bygone_core::write::Writer;
 
 fn contents(place: &Place, snapshot: &Snapshot) -> Vec<(String, Vec<u8>)> {
     common::contents(place, snapshot, Order::Forward).unwrap()

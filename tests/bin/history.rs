@@ -17,22 +17,44 @@
 )]
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
-use bygone_core::entry::{Content, Entry, Extent, Kind, Meta, Name, Time};
+use bygone_core::entry::Content;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Extent;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
 use bygone_core::error::Result;
 use bygone_core::hash::IdKeys;
-use bygone_core::recover::{self, Told};
-use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
+use bygone_core::recover;
+use bygone_core::recover::Told;
+use bygone_core::repo::InitOptions;
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
+use bygone_core::store::ByteRange;
+use bygone_core::store::Listed;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::Stored;
 use bygone_core::store::local::LocalStore;
-use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 use bygone_core::watch::Watch;
-use bygone_core::write::{self, BackupOptions, Piece, Writer};
+use bygone_core::write;
+use bygone_core::write::BackupOptions;
+use bygone_core::write::Piece;
+use bygone_core::write::Writer;
 use bygone_tests::tree::random;
 
 const FAN: u64 = 100;

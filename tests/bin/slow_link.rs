@@ -3,11 +3,15 @@
 //! It prints where it listens. For each line of its standard input it prints the counts of the link as JSON, and it
 //! ends with its standard input.
 
-use std::io::{self, BufRead, Write};
+use std::io;
+use std::io::BufRead;
+use std::io::Write;
 use std::time::Duration;
 
-use bygone_tests::slow_link::{Shape, SlowLink};
 use serde_json::json;
+
+use bygone_tests::slow_link::Shape;
+use bygone_tests::slow_link::SlowLink;
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

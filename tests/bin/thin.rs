@@ -19,15 +19,21 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use bygone_cli::clock::now;
-use bygone_core::catalog::{VolumeRow, VolumeState};
+use bygone_core::catalog::VolumeRow;
+use bygone_core::catalog::VolumeState;
 use bygone_core::check;
 use bygone_core::error::Error;
-use bygone_core::objects::{VolumeKind, volume_object};
+use bygone_core::objects::VolumeKind;
+use bygone_core::objects::volume_object;
 use bygone_core::recover;
-use bygone_core::repo::{LockedRepository, Place, Repository, Secret};
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
 use bygone_core::store::local::LocalStore;
 use bygone_core::watch::Watch;
-use bygone_core::write::{self, Changes};
+use bygone_core::write;
+use bygone_core::write::Changes;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -4,24 +4,43 @@
 //! Like a real server it checks that a request names the one key it knows, and that a body has the announced hashes. It
 //! does not check the signature: Garage does, in `scripts/s3-matrix`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufReader, Read};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io;
+use std::io::BufReader;
+use std::io::Read;
+use std::net::Ipv4Addr;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::thread;
+
+use list::list;
+use parts::Upload;
+use wire::Request;
+use wire::Response;
+use wire::etag;
+use wire::get;
+use wire::page;
+use wire::read_head;
+use wire::send;
+use wire::verb;
+use wire::wait_for_client;
+
+use bygone_core::hash::sha256;
+use bygone_core::id::hex;
 
 pub mod faults;
 mod list;
 mod parts;
 mod wire;
 
-use bygone_core::hash::sha256;
-use bygone_core::id::hex;
-
-pub use faults::{Fault, Verb};
-use list::list;
-use parts::Upload;
-use wire::{Request, Response, etag, get, page, read_head, send, verb, wait_for_client};
+pub use faults::Fault;
+pub use faults::Verb;
 
 /// The key that it knows.
 pub const ACCESS_KEY: &str = "AKIDTESTER";

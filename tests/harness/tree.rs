@@ -1,12 +1,15 @@
 //! Makes files for tests, each in one line, and bytes that compress or do not, the same in every run.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::fcntl::AT_FDCWD;
-use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::stat::UtimensatFlags;
+use nix::sys::stat::utimensat;
 use nix::sys::time::TimeSpec;
 
 use crate::tool;

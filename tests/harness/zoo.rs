@@ -7,15 +7,24 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::dir::Dir;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknod};
+use nix::fcntl::OFlag;
+use nix::fcntl::openat;
+use nix::sys::stat::Mode;
+use nix::sys::stat::SFlag;
+use nix::sys::stat::makedev;
+use nix::sys::stat::mkdirat;
+use nix::sys::stat::mknod;
 
-use crate::tree::{Tree, prose, random};
-use crate::{root, tool};
+use crate::root;
+use crate::tool;
+use crate::tree::Tree;
+use crate::tree::prose;
+use crate::tree::random;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;

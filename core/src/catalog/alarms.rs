@@ -6,8 +6,8 @@
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
 
-use super::Catalog;
-use super::CatalogWriter;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogWriter;
 use crate::commit::ChainLoss;
 use crate::commit::Losses;
 use crate::error::Diagnosis;

@@ -6,9 +6,9 @@
 
 use std::collections::HashSet;
 
-use super::Catalog;
-use super::CatalogWriter;
-use super::VolumeRow;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogWriter;
+use crate::catalog::VolumeRow;
 use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;

@@ -3,8 +3,8 @@
 
 use rusqlite::OptionalExtension;
 
-use super::Catalog;
-use super::VolumeState;
+use crate::catalog::Catalog;
+use crate::catalog::VolumeState;
 use crate::error::Result;
 use crate::hash::IdKeys;
 use crate::volume::BlockInfo;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::Catalog;
+use crate::catalog::Catalog;
 use crate::commit::encode_snapshot_record;
 use crate::error::Result;
 use crate::hash::sha256;

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
 
-use super::Catalog;
+use crate::catalog::Catalog;
 use crate::entry::Entry;
 use crate::entry::Name;
 use crate::error::Result;

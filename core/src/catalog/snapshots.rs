@@ -3,8 +3,8 @@
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
 
-use super::Catalog;
-use super::CatalogWriter;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogWriter;
 use crate::commit::Commit;
 use crate::commit::Head;
 use crate::commit::decode_snapshot_record;

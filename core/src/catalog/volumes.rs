@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
 
-use super::Catalog;
-use super::CatalogWriter;
-use super::blocks::insert_blocks;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogWriter;
+use crate::catalog::blocks::insert_blocks;
 use crate::compress::Codec;
 use crate::error::Result;
 use crate::hash::IdKeys;

@@ -4,9 +4,9 @@
 
 use std::collections::HashSet;
 
-use super::Lost;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeState;
+use crate::check::Lost;
 use crate::entry::Content;
 use crate::entry::Extent;
 use crate::entry::Kind;

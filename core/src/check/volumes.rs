@@ -5,10 +5,10 @@ use std::num::NonZero;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use super::Lost;
-use super::Report;
 use crate::catalog::VolumeRow;
 use crate::catalog::VolumeState;
+use crate::check::Lost;
+use crate::check::Report;
 use crate::commit::VolumeAdded;
 use crate::error::Diagnosis;
 use crate::error::Error;

@@ -1,12 +1,13 @@
 //! Commits open as what they were, and only as what they were.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::crypto::Keys;
 use crate::crypto::MasterKey;
 use crate::entry::Meta;
 use crate::id::NodeId;
 use crate::id::RepositoryId;
-use std::sync::Arc;
 
 fn sample() -> Commit {
     let root_meta = Meta {

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
-use super::Copied;
-use super::plan::Plan;
 use crate::commit::Commit;
+use crate::copy::Copied;
+use crate::copy::plan::Plan;
 use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;

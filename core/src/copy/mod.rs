@@ -16,6 +16,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use plan::Plan;
+use plan::VolumeJob;
+
 use crate::config::Config;
 use crate::crypto::Slot;
 use crate::error::Error;
@@ -32,9 +35,6 @@ use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
 use crate::watch::Watch;
-
-use plan::Plan;
-use plan::VolumeJob;
 
 pub(crate) use transfer::fetch_volume;
 

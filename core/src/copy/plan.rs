@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 
-use super::Copied;
-use super::CopyOptions;
+use crate::copy::Copied;
+use crate::copy::CopyOptions;
 use crate::error::Result;
 use crate::id::ClientId;
 use crate::id::VolumeName;

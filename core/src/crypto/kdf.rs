@@ -4,7 +4,10 @@
 //! A slot is read before it can be authenticated, so the store controls its parameters: they are checked against limits
 //! before any memory is taken. Argon2's memory is a single allocation, released once the key is derived.
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::Algorithm;
+use argon2::Argon2;
+use argon2::Params;
+use argon2::Version;
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use hkdf::Hkdf;
 use sha2::Sha256;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroize;
+use zeroize::ZeroizeOnDrop;
+use zeroize::Zeroizing;
 
 use crate::crypto::siv::SealKey;
 use crate::error::Error;

@@ -12,6 +12,12 @@ pub mod siv;
 pub mod slot;
 
 pub use kdf::KdfCost;
-pub use keys::{Keys, MasterKey, random};
-pub use siv::{Message, OpenError, SealKey, TAG_BYTES};
-pub use slot::{Slot, SlotInfo};
+pub use keys::Keys;
+pub use keys::MasterKey;
+pub use keys::random;
+pub use siv::Message;
+pub use siv::OpenError;
+pub use siv::SealKey;
+pub use siv::TAG_BYTES;
+pub use slot::Slot;
+pub use slot::SlotInfo;

@@ -16,12 +16,14 @@ use aes::cipher::InnerIvInit;
 use aes::cipher::KeyInit;
 use aes::cipher::StreamCipherCore;
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroize;
+use zeroize::ZeroizeOnDrop;
+use zeroize::Zeroizing;
 
-use super::lanes::Bytes16;
-use super::lanes::Chain;
-use super::lanes::last_states;
-use super::lanes::xor;
+use crate::crypto::lanes::Bytes16;
+use crate::crypto::lanes::Chain;
+use crate::crypto::lanes::last_states;
+use crate::crypto::lanes::xor;
 
 /// Bytes that sealing adds.
 pub const TAG_BYTES: usize = 16;

@@ -6,8 +6,6 @@
 //!
 //! Eviction is second chance: a frame that was used since the last sweep is spared once.
 
-use crate::lock::lock;
-use crate::lock::wait;
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,6 +13,9 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+
+use crate::lock::lock;
+use crate::lock::wait;
 
 /// Names a frame: a volume by its row number in this catalog, and the frame's number in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use super::view::Decoded;
-use super::view::View;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::NodeId;
 use crate::limits;
+use crate::read::view::Decoded;
+use crate::read::view::View;
 
 /// An entry with its place.
 #[derive(Debug, Clone)]

@@ -8,8 +8,6 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::view::Decoded;
-use super::view::View;
 use crate::entry::Entry;
 use crate::entry::Meta;
 use crate::entry::Name;
@@ -17,6 +15,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::id::NodeId;
 use crate::limits;
+use crate::read::view::Decoded;
+use crate::read::view::View;
 
 /// Who may look into a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

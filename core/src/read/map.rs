@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use super::cache::FrameAt;
 use crate::catalog::Catalog;
 use crate::catalog::Location;
 use crate::entry::Content;
@@ -18,6 +17,7 @@ use crate::error::Result;
 use crate::id::NodeId;
 use crate::limits;
 use crate::lock::lock;
+use crate::read::cache::FrameAt;
 use crate::tree::ListNode;
 
 /// Pages of one file that are kept.

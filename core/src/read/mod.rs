@@ -24,6 +24,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use map::Page;
+use map::Segment;
+
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::error::Result;
@@ -58,9 +61,6 @@ pub use view::Neighbours;
 pub use view::Totals;
 pub use view::View;
 pub use volume::VolumeFile;
-
-use map::Page;
-use map::Segment;
 
 /// How much of a long file is examined at a time.
 const LOOK_BYTES: u64 = 64 << 20;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::map::FileMap;
-use super::view::View;
 use crate::catalog::VolumeRow;
 use crate::entry::Content;
 use crate::error::Error;
 use crate::error::Result;
+use crate::read::map::FileMap;
+use crate::read::view::View;
 use crate::volume::frame_plain_bytes;
 
 /// The space that the content of a file takes in the store.

@@ -9,7 +9,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::map::FileMap;
 use crate::catalog::Catalog;
 use crate::catalog::SnapshotRow;
 use crate::entry::Content;
@@ -19,6 +18,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::hash::IdKeys;
 use crate::id::NodeId;
+use crate::read::map::FileMap;
 use crate::tree::Branch;
 use crate::tree::Node;
 

@@ -18,6 +18,9 @@ mod whole;
 
 use std::sync::atomic::Ordering;
 
+use fetch::Contents;
+use taking::Taking;
+
 use crate::catalog::CatalogWriter;
 use crate::catalog::LearntVolume;
 use crate::catalog::NewVolume;
@@ -39,9 +42,6 @@ use crate::survey::look;
 use crate::survey::unexplained;
 use crate::survey::volume_alarm;
 use crate::watch::Watch;
-
-use fetch::Contents;
-use taking::Taking;
 
 pub use plan::Plan;
 pub use plan::Work;

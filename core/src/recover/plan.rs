@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use super::fetch::bytes_to_read;
-use super::newest::WORTH_BYTES;
 use crate::catalog::CatalogWriter;
 use crate::commit::VolumeAdded;
 use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
 use crate::objects::VolumeKind;
+use crate::recover::fetch::bytes_to_read;
+use crate::recover::newest::WORTH_BYTES;
 use crate::repo::LockedRepository;
 use crate::snapshot::Snapshot;
 use crate::survey::Look;

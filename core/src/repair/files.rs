@@ -3,15 +3,15 @@
 
 use std::collections::HashSet;
 
-use super::ReadFile;
-use super::Wanted;
-use super::rebuild::Rebuild;
 use crate::catalog::Catalog;
 use crate::entry::Content;
 use crate::entry::Extent;
 use crate::entry::Kind;
 use crate::error::Result;
 use crate::id::NodeId;
+use crate::repair::ReadFile;
+use crate::repair::Wanted;
+use crate::repair::rebuild::Rebuild;
 use crate::tree::ListNode;
 use crate::tree::Node;
 use crate::watch::Watch;

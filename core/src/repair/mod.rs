@@ -20,6 +20,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rebuild::Rebuild;
+
 use crate::catalog::VolumeRow;
 use crate::catalog::VolumeState;
 use crate::commit::VolumeAdded;
@@ -38,8 +40,6 @@ use crate::store::Source;
 use crate::store::Store;
 use crate::watch::Watch;
 use crate::write;
-
-use rebuild::Rebuild;
 
 pub use objects::open;
 pub use objects::repair_commits;

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::Repaired;
-use super::replace_object;
 use crate::catalog::Catalog;
 use crate::commit::Commit;
 use crate::config::Config;
@@ -25,6 +23,8 @@ use crate::objects::ObjectName;
 use crate::objects::commit_object;
 use crate::objects::config_object;
 use crate::objects::slot_object;
+use crate::repair::Repaired;
+use crate::repair::replace_object;
 use crate::repo::LockedRepository;
 use crate::repo::Place;
 use crate::repo::Repository;

@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Store;
-use super::link::Link;
-use super::local::LocalStore;
-use super::rclone::RcloneStore;
-use super::retry::Clock;
-use super::retry::RetryStore;
-use super::s3::S3Access;
-use super::s3::S3Address;
-use super::s3::S3Store;
 use crate::error::Error;
 use crate::error::Result;
+use crate::store::Store;
+use crate::store::link::Link;
+use crate::store::local::LocalStore;
+use crate::store::rclone::RcloneStore;
+use crate::store::retry::Clock;
+use crate::store::retry::RetryStore;
+use crate::store::s3::S3Access;
+use crate::store::s3::S3Address;
+use crate::store::s3::S3Store;
 use crate::watch::Watch;
 
 /// The kind of store, and its place.

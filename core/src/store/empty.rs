@@ -4,15 +4,15 @@
 
 use std::io;
 
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
-use super::check_prefix;
 use crate::error::Error;
 use crate::error::Result;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
+use crate::store::check_prefix;
 
 /// A store without objects.
 pub struct EmptyStore;

@@ -8,8 +8,6 @@
 //! This module reads a clock that only runs forwards, because waiting is its subject. Everything that follows from the
 //! time is computed by `Bucket`, which gets it as an argument.
 
-use crate::lock::lock;
-use crate::lock::wait_timeout;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -17,6 +15,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
+
+use crate::lock::lock;
+use crate::lock::wait_timeout;
 
 /// Most transfers at a time that may be asked for.
 pub const TRANSFERS_MAX: usize = 32;

@@ -22,29 +22,29 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
-use super::link::Link;
-use super::may_lie_there;
-use super::not_a_copy;
+use client::Client;
+use client::Refused;
+use process::Process;
+
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::counted;
 use crate::lock::lock;
 use crate::lock::wait;
 use crate::objects::CONFIG_NAME;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
+use crate::store::link::Link;
+use crate::store::may_lie_there;
+use crate::store::not_a_copy;
 
 mod client;
 mod process;
 mod read;
-
-use client::Client;
-use client::Refused;
-use process::Process;
 
 const PROGRAM: &str = "rclone";
 

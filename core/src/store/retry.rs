@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
 use crate::error::Error;
 use crate::error::Result;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
 use crate::watch::Watch;
 
 /// Default of how long an outage may last.

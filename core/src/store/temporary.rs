@@ -29,9 +29,9 @@ use nix::unistd::UnlinkatFlags;
 use nix::unistd::linkat;
 use nix::unistd::unlinkat;
 
-use super::Source;
-use super::beneath::uninterrupted;
-use super::link::Pace;
+use crate::store::Source;
+use crate::store::beneath::uninterrupted;
+use crate::store::link::Pace;
 
 /// Only the owner may read the files: their content is sealed, but it is nobody else's business.
 pub(super) const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);

@@ -5,12 +5,6 @@
 //! more (snapshots, volumes, removals), and so do the next commits of other machines that had seen the lost ones. A
 //! deleted commit costs nothing as long as its volumes are there.
 
-use super::Depth;
-use super::Finding;
-use super::alarms_open;
-use super::chain_of_its_own;
-use super::compare_volumes;
-use super::look;
 use crate::catalog::Again;
 use crate::catalog::Alarm;
 use crate::catalog::Subject;
@@ -24,6 +18,12 @@ use crate::objects::commit_object;
 use crate::objects::marker_object;
 use crate::repo::LockedRepository;
 use crate::store::ByteRange;
+use crate::survey::Depth;
+use crate::survey::Finding;
+use crate::survey::alarms_open;
+use crate::survey::chain_of_its_own;
+use crate::survey::compare_volumes;
+use crate::survey::look;
 use crate::watch::Watch;
 use crate::write::Changes;
 use crate::write::announce;

@@ -8,9 +8,6 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 
-use super::Depth;
-use super::listing::Listing;
-use super::listing::Shown;
 use crate::catalog::Alarm;
 use crate::catalog::Catalog;
 use crate::catalog::SeenCommit;
@@ -29,6 +26,9 @@ use crate::parallel::side_by_side;
 use crate::repo::Repository;
 use crate::store::ByteRange;
 use crate::store::TRANSFERS_MAX;
+use crate::survey::Depth;
+use crate::survey::listing::Listing;
+use crate::survey::listing::Shown;
 
 /// A commit that the catalog has not adopted yet.
 pub struct Unseen {

@@ -6,11 +6,6 @@
 //! which is the hash of its bytes; the same happens to a lost volume that is listed again. Each run reads only a
 //! limited amount in this way; later runs read the rest.
 
-use super::Finding;
-use super::Listing;
-use super::News;
-use super::Shown;
-use super::volume_alarm;
 use crate::catalog::Alarm;
 use crate::catalog::VolumeMark;
 use crate::catalog::VolumeState;
@@ -25,6 +20,11 @@ use crate::objects::volume_object;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
 use crate::store::ByteRange;
+use crate::survey::Finding;
+use crate::survey::Listing;
+use crate::survey::News;
+use crate::survey::Shown;
+use crate::survey::volume_alarm;
 use crate::volume::TRAILER_BYTES;
 use crate::volume::parse_trailer_salt;
 use crate::watch::Watch;

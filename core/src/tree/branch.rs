@@ -3,10 +3,10 @@
 //! For each child it records the last name below it, which locates a name, and the number of entries below it, which
 //! locates the n-th entry. So a lookup or a listing reads only one path of nodes.
 
-use super::TYPE_BRANCH;
 use crate::entry::Name;
 use crate::id::NodeId;
 use crate::limits;
+use crate::tree::TYPE_BRANCH;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;

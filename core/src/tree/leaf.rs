@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::TYPE_LEAF;
 use crate::entry::Content;
 use crate::entry::Entry;
 use crate::entry::Extent;
@@ -20,6 +19,7 @@ use crate::entry::Xattr;
 use crate::id::BlockId;
 use crate::id::NodeId;
 use crate::limits;
+use crate::tree::TYPE_LEAF;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;

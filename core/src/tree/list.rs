@@ -4,14 +4,14 @@
 //! changes one leaf, an append the last one. Branches hold up to 1,024 children with the bytes below each, so one path
 //! of nodes is enough to find an offset: a file of a tebibyte has two levels of branches.
 
-use super::TYPE_LIST;
-use super::TYPE_LIST_BRANCH;
-use super::leaf::decode_extents;
-use super::leaf::encode_extents;
-use super::leaf::extents_bytes;
 use crate::entry::Extent;
 use crate::id::NodeId;
 use crate::limits;
+use crate::tree::TYPE_LIST;
+use crate::tree::TYPE_LIST_BRANCH;
+use crate::tree::leaf::decode_extents;
+use crate::tree::leaf::encode_extents;
+use crate::tree::leaf::extents_bytes;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;

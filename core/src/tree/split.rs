@@ -5,9 +5,6 @@
 //! more than 1,024 entries or 1 MiB beyond its last entry. The cuts depend only on nearby names, so a change touches
 //! one or two leaves. Branches are cut in the same way by the ids of their children.
 
-use super::branch::Branch;
-use super::branch::Child;
-use super::leaf::encode_leaf;
 use crate::entry::Content;
 use crate::entry::Entry;
 use crate::entry::Kind;
@@ -15,6 +12,9 @@ use crate::entry::Name;
 use crate::hash::sha256;
 use crate::id::NodeId;
 use crate::limits;
+use crate::tree::branch::Branch;
+use crate::tree::branch::Child;
+use crate::tree::leaf::encode_leaf;
 
 const LEAF_ENTRIES_MIN: usize = 64;
 const LEAF_BYTES_TARGET: usize = 1 << 20;

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 
-use super::packer::PackedVolume;
 use crate::catalog::CatalogWriter;
 use crate::catalog::NewVolume;
 use crate::catalog::VolumeState;
@@ -19,6 +18,7 @@ use crate::repo::Repository;
 use crate::store::Source;
 use crate::store::Stored;
 use crate::watch::Watch;
+use crate::write::packer::PackedVolume;
 
 /// How many volumes of this run are in the catalog, in the order in which they were ended. It tells the writer which
 /// blocks it may look up there.

@@ -13,9 +13,6 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 
-use super::framer::OpenVolume;
-use super::framer::Order;
-use super::framer::SealedFrame;
 use crate::error::Error;
 use crate::error::Result;
 use crate::frame::SEAL_BYTES;
@@ -30,6 +27,9 @@ use crate::volume;
 use crate::volume::BlockInfo;
 use crate::volume::Index;
 use crate::volume::Salt;
+use crate::write::framer::OpenVolume;
+use crate::write::framer::Order;
+use crate::write::framer::SealedFrame;
 
 /// A complete volume in the spool.
 pub(super) struct PackedVolume {

@@ -10,13 +10,6 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 
-use super::cutter::Block;
-use super::cutter::Cutter;
-use super::cutter::Piece;
-use super::framer::Framer;
-use super::framer::Order;
-use super::framer::SealJob;
-use super::keeper::Intended;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeState;
 use crate::entry::Content;
@@ -40,6 +33,13 @@ use crate::tree::Node;
 use crate::tree::build_list;
 use crate::volume::BlockInfo;
 use crate::watch::Watch;
+use crate::write::cutter::Block;
+use crate::write::cutter::Cutter;
+use crate::write::cutter::Piece;
+use crate::write::framer::Framer;
+use crate::write::framer::Order;
+use crate::write::framer::SealJob;
+use crate::write::keeper::Intended;
 
 /// The entrances to the pipeline.
 pub(super) struct Stages<'a> {

@@ -4,11 +4,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bygone_core::store::ObjectName;
-use bygone_core::store::testing::faulty::{Fault, FaultyStore, Verb};
+use bygone_core::store::testing::faulty::Fault;
+use bygone_core::store::testing::faulty::FaultyStore;
+use bygone_core::store::testing::faulty::Verb;
 use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::write::{Changes, commit_changes};
+use bygone_core::write::Changes;
+use bygone_core::write::commit_changes;
 
-use crate::kit::{File, Machine, codes, file, first_machine, names, nothing_deleted, sample};
+use crate::kit::File;
+use crate::kit::Machine;
+use crate::kit::codes;
+use crate::kit::file;
+use crate::kit::first_machine;
+use crate::kit::names;
+use crate::kit::nothing_deleted;
+use crate::kit::sample;
 
 /// One machine that has made three snapshots.
 fn with_history() -> (Arc<MemoryStore>, Machine) {

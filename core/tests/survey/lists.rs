@@ -1,13 +1,27 @@
 //! Stores whose lists cannot be trusted, and stores that give old bytes new marks.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
-use bygone_core::error::{Error, Result};
+use bygone_core::error::Error;
+use bygone_core::error::Result;
+use bygone_core::store::ByteRange;
+use bygone_core::store::Listed;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::Stored;
 use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 
-use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
+use crate::kit::Machine;
+use crate::kit::codes;
+use crate::kit::file;
+use crate::kit::first_machine;
+use crate::kit::names;
+use crate::kit::nothing_deleted;
+use crate::kit::sample;
 
 /// Turns a list into a wrong one.
 type Distort = Box<dyn FnMut(Vec<Listed>) -> Vec<Listed> + Send>;

@@ -7,10 +7,17 @@ use std::sync::Arc;
 use std::thread;
 
 use bygone_core::id::SnapshotId;
-use bygone_core::store::testing::faulty::{Fault, FaultyStore};
+use bygone_core::store::testing::faulty::Fault;
+use bygone_core::store::testing::faulty::FaultyStore;
 use bygone_core::store::testing::memory::MemoryStore;
 
-use crate::kit::{File, Machine, codes, file, first_machine, names, nothing_deleted};
+use crate::kit::File;
+use crate::kit::Machine;
+use crate::kit::codes;
+use crate::kit::file;
+use crate::kit::first_machine;
+use crate::kit::names;
+use crate::kit::nothing_deleted;
 
 /// The number of seeds, unless BYGONE_TESTS_SEEDS gives another.
 const SEEDS: u64 = 9;

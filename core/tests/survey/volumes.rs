@@ -3,17 +3,29 @@
 
 use std::sync::Arc;
 
-use bygone_core::catalog::{LearntVolume, NewVolume, VolumeState};
+use bygone_core::catalog::LearntVolume;
+use bygone_core::catalog::NewVolume;
+use bygone_core::catalog::VolumeState;
 use bygone_core::entry::Time;
 use bygone_core::id::VolumeName;
 use bygone_core::limits::COMMIT_VOLUMES_EACH;
 use bygone_core::objects::VolumeKind;
-use bygone_core::store::testing::memory::{Counts, MemoryStore};
-use bygone_core::store::{ObjectName, Source, Store};
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::testing::memory::Counts;
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::volume::Index;
-use bygone_core::write::{self, Changes};
+use bygone_core::write;
+use bygone_core::write::Changes;
 
-use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
+use crate::kit::Machine;
+use crate::kit::codes;
+use crate::kit::file;
+use crate::kit::first_machine;
+use crate::kit::names;
+use crate::kit::nothing_deleted;
+use crate::kit::sample;
 
 fn with_snapshot() -> (Arc<MemoryStore>, Machine) {
     let store = Arc::new(MemoryStore::new());

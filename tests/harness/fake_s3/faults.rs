@@ -93,7 +93,12 @@ pub enum Fault {
 impl Fault {
     /// Whether only a stall timer can end it; tests should set a short one.
     pub fn is_silence(self) -> bool {
-        use Fault::{Late, Silence, SilenceBefore, SilenceWithin, StallInBody, Trickle};
+        use Fault::Late;
+        use Fault::Silence;
+        use Fault::SilenceBefore;
+        use Fault::SilenceWithin;
+        use Fault::StallInBody;
+        use Fault::Trickle;
         matches!(self, Silence | SilenceBefore | SilenceWithin | StallInBody | Trickle | Late)
     }
 }

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::wire::{Request, Response, etag};
-use super::{BUCKET, Fault, State};
+use super::BUCKET;
+use super::Fault;
+use super::State;
+use super::wire::Request;
+use super::wire::Response;
+use super::wire::etag;
 
 /// The keys below the prefix that a list with ghosts shows in addition.
 const GHOSTS: [&str; 2] = [

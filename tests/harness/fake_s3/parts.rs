@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use bygone_core::id::hex;
 
-use super::wire::{Request, Response, etag};
-use super::{Fault, State};
+use super::Fault;
+use super::State;
+use super::wire::Request;
+use super::wire::Response;
+use super::wire::etag;
 
 /// An unfinished upload.
 #[derive(Default)]

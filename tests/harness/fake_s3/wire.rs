@@ -1,13 +1,17 @@
 //! The HTTP of the fake S3 server, correct or faulty.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Write};
+use std::io;
+use std::io::BufRead;
+use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
 
 use bygone_core::id::hex;
 
-use super::{BUCKET, Fault, Verb};
+use super::BUCKET;
+use super::Fault;
+use super::Verb;
 
 pub(super) struct Request {
     pub method: String,

@@ -1,12 +1,12 @@
 //! Sealing held against published vectors, against another implementation, and against damage.
 
-use super::*;
-
-use crate::hash::sha256;
-use crate::id::hex;
 use aes_siv::siv::Aes128Siv;
 use aes_siv::siv::Aes256Siv;
 use proptest::prelude::*;
+
+use super::*;
+use crate::hash::sha256;
+use crate::id::hex;
 
 /// What crate aes-siv makes of the same.
 fn by_the_crate(key: [u8; 64], ad: &[u8], plain: &[u8]) -> Vec<u8> {

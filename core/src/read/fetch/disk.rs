@@ -35,10 +35,10 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::Whence;
 use nix::unistd::lseek;
 
-use super::pieces::Object;
-use super::pieces::PIECE_BYTES;
 use crate::id::VolumeName;
 use crate::lock::lock;
+use crate::read::fetch::pieces::Object;
+use crate::read::fetch::pieces::PIECE_BYTES;
 
 /// Files that are kept open.
 const OPEN_MAX: usize = 64;

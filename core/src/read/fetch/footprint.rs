@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::Want;
-use super::pieces::PieceAt;
+use crate::read::fetch::Want;
+use crate::read::fetch::pieces::PieceAt;
 
 /// The pieces of all added ranges.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::pieces::PieceAt;
+use crate::read::fetch::pieces::PieceAt;
 
 /// Part of the result of one request.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::pieces::PIECE_BYTES;
+use crate::read::fetch::pieces::PIECE_BYTES;
 
 /// Fetches that are remembered.
 const SAMPLES: usize = 32;

@@ -36,6 +36,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
+use disk::Disk;
+use held::Bytes;
+use pieces::PieceAt;
+use pool::Pool;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::read::counters::Counters;
+use crate::store::ByteRange;
+use crate::store::Store;
 
 pub use disk::CacheOptions;
 pub use disk::CacheReader;
@@ -48,16 +58,6 @@ pub(super) use failed::Failed;
 pub(super) use failed::SharedError;
 pub(super) use meter::Clock;
 pub(super) use pieces::Object;
-
-use super::counters::Counters;
-use crate::error::Error;
-use crate::error::Result;
-use crate::store::ByteRange;
-use crate::store::Store;
-use disk::Disk;
-use held::Bytes;
-use pieces::PieceAt;
-use pool::Pool;
 
 /// Default of how long a reader waits for a store.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(120);

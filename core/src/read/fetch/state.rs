@@ -11,16 +11,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failed::Failed;
-use super::failed::SharedError;
-use super::forward::Streams;
-use super::held::Bytes;
-use super::held::Held;
-use super::meter::Begun;
-use super::meter::Meter;
-use super::pieces::Object;
-use super::pieces::PIECE_BYTES;
-use super::pieces::PieceAt;
+use crate::read::fetch::failed::Failed;
+use crate::read::fetch::failed::SharedError;
+use crate::read::fetch::forward::Streams;
+use crate::read::fetch::held::Bytes;
+use crate::read::fetch::held::Held;
+use crate::read::fetch::meter::Begun;
+use crate::read::fetch::meter::Meter;
+use crate::read::fetch::pieces::Object;
+use crate::read::fetch::pieces::PIECE_BYTES;
+use crate::read::fetch::pieces::PieceAt;
 
 /// Volumes whose readers are tracked.
 const VOLUMES_FOLLOWED_MAX: usize = 1_024;

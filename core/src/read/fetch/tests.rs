@@ -9,8 +9,8 @@ use std::thread;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::pieces::PIECE_BYTES;
 use super::*;
+use crate::read::fetch::pieces::PIECE_BYTES;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::testing::faulty::Fault;

@@ -17,12 +17,12 @@ use ureq::SendBody;
 use ureq::http::Response;
 use ureq::http::StatusCode;
 
-use super::process::PLACE;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::TRANSFERS_MAX;
 use crate::store::link::Pace;
+use crate::store::rclone::process::PLACE;
 
 /// Longest accepted answer: a list of some ten million objects.
 const ANSWER_BYTES_MAX: u64 = 4 << 30;

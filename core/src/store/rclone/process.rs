@@ -6,7 +6,6 @@
 //!
 //! The kernel's rule is "when the thread that started it ends", so one thread starts it and stays until its end.
 
-use crate::lock::lock;
 use std::collections::VecDeque;
 use std::io;
 use std::io::BufRead;
@@ -28,6 +27,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 use nix::unistd::getppid;
+
+use crate::lock::lock;
 
 /// The remote that stands for the place of our objects. Rclone's own configuration may name other remotes as it likes.
 pub(super) const PLACE: &str = "bygonestore:";

@@ -8,13 +8,13 @@ use ureq::http::Response;
 use ureq::http::StatusCode;
 use ureq::http::header::CONTENT_RANGE;
 
-use super::RcloneStore;
-use super::client::Refused;
 use crate::error::Error;
 use crate::error::Result;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
+use crate::store::rclone::RcloneStore;
+use crate::store::rclone::client::Refused;
 
 /// Existing objects are compared in pieces of this size.
 const COMPARE_BYTES: u64 = 1 << 20;

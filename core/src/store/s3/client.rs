@@ -35,16 +35,16 @@ use ureq::tls::TlsConfig;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::access::S3Access;
-use super::access::S3Keys;
-use super::address::S3Address;
-use super::address::Style;
-use super::trouble::Trouble;
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::store::Source;
 use crate::store::link::Link;
+use crate::store::s3::access::S3Access;
+use crate::store::s3::access::S3Keys;
+use crate::store::s3::address::S3Address;
+use crate::store::s3::address::Style;
+use crate::store::s3::trouble::Trouble;
 use crate::watch::Watch;
 
 /// SHA-256 of nothing.

@@ -9,8 +9,8 @@ use std::io;
 
 use serde::Deserialize;
 
-use super::trouble::Trouble;
-use super::xml::root;
+use crate::store::s3::trouble::Trouble;
+use crate::store::s3::xml::root;
 
 /// Most pages of a list: four million volumes are 256 TB.
 pub(super) const PAGES_MAX: usize = 4_000;

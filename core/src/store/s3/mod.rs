@@ -35,20 +35,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use ureq::http::Method;
-use ureq::http::header;
-
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
-use super::link::Link;
-use crate::error::Error;
-use crate::error::Result;
-use crate::watch::Watch;
-
 use client::Answer;
 use client::Call;
 use client::Client;
@@ -56,6 +42,19 @@ use listing::PAGE_BYTES_MAX;
 use listing::Pages;
 use parts::Uploads;
 use trouble::Refusal;
+use ureq::http::Method;
+use ureq::http::header;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
+use crate::store::link::Link;
+use crate::watch::Watch;
 
 pub use access::KeySource;
 pub use access::S3Access;

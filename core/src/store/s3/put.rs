@@ -7,15 +7,6 @@ use ureq::http::HeaderName;
 use ureq::http::Method;
 use ureq::http::header;
 
-use super::ERROR_BYTES_MAX;
-use super::S3Store;
-use super::client::Answer;
-use super::client::Call;
-use super::client::Payload;
-use super::hashes::Hashes;
-use super::hashes::PartHashes;
-use super::hashes::hash;
-use super::trouble::Trouble;
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
@@ -23,6 +14,15 @@ use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Stored;
 use crate::store::already_there;
+use crate::store::s3::ERROR_BYTES_MAX;
+use crate::store::s3::S3Store;
+use crate::store::s3::client::Answer;
+use crate::store::s3::client::Call;
+use crate::store::s3::client::Payload;
+use crate::store::s3::hashes::Hashes;
+use crate::store::s3::hashes::PartHashes;
+use crate::store::s3::hashes::hash;
+use crate::store::s3::trouble::Trouble;
 
 /// Existing objects are compared in pieces of this size.
 const PIECE_BYTES: u64 = 1 << 20;

@@ -16,12 +16,12 @@ use std::thread;
 use nix::sys::memfd::MFdFlags;
 use nix::sys::memfd::memfd_create;
 
-use super::faulty::scramble;
 use crate::error::Error;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
+use crate::store::testing::faulty::scramble;
 
 const THREADS: u64 = 8;
 const LARGE_BYTES: usize = 3 << 20;
