@@ -1,4 +1,4 @@
-//! A check of all data keeps a far store busy, asks it for no more than it must, and finds what it finds with a near one.
+//! A check of all data keeps a far store busy, requests no more than necessary, and finds the same as in a near store.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -20,7 +20,7 @@ use bygone_core::watch::Watch;
 
 use common::{backup, init, init_with, noise, open, place};
 
-/// How long a test waits that would wait for ever if what it tests did not hold.
+/// Limit for waits that would last for ever if the tested property did not hold.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Twelve volumes of data.
@@ -53,7 +53,7 @@ fn a_data_check_uses_all_connections_of_a_far_store() {
     let (memory, _dir, here) = many_volumes();
     for connections in [1, 6] {
         let store = Arc::new(FaultyStore::new(memory.clone()).with_connections(connections).far());
-        // None is answered before there are so many.
+        // No request is answered before `connections` of them are waiting.
         store.gather("data/", connections);
         let report = check_all(&store, &here);
         assert!(report.is_clean() && report.volumes_read > 10, "{report:?}");

@@ -1,4 +1,4 @@
-//! Learning from the store: whatever interrupts it, it is resumed, and the newest snapshots come first.
+//! Learning from the store resumes after any interruption and brings the newest snapshots first.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,7 +20,7 @@ use bygone_core::write::{self, Writer};
 
 use common::{backup, dump, init, init_with, meta, noise, open, options, place};
 
-/// Five snapshots, each of which changes one of three directories.
+/// Five snapshots, each changing one of three directories.
 fn history(place: &Place) -> Vec<String> {
     init(place);
     let mut ids = Vec::new();
@@ -45,7 +45,7 @@ fn a_recovery_killed_at_any_call_resumes_to_the_same_end() {
     let ids = history(&first);
     let before = dump(&mut open(&first));
     let (_dir, second) = place(memory.clone());
-    // It dies a call later each time, until it gets through.
+    // Each run dies one call later than the one before, until one gets through.
     let mut runs = 0;
     loop {
         let store = Arc::new(FaultyStore::new(memory.clone()).with_connections(1 + runs % 3));
@@ -96,8 +96,8 @@ fn the_newest_snapshot_is_shown_before_data_volumes_are_read() {
     assert_eq!(learnt.volumes, work.volumes);
     let newest_first: Vec<String> = ids.iter().rev().cloned().collect();
     assert_eq!(shown.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), newest_first);
-    // With one connection, what is read ahead of the first look is bounded by what fits into the window; the trees are
-    // in it before any content.
+    // With one connection, the window limits what is read before the first look; it contains the trees before any
+    // content.
     let calls = watched.calls();
     let first_data = calls.iter().position(|call| call.object.starts_with("data/")).unwrap();
     assert!(calls[..first_data].iter().all(|call| call.object.starts_with("meta/")), "trees come first");
@@ -171,7 +171,7 @@ fn a_block_stored_twice_is_located_in_the_first_volume() {
     recover::recover(&mut locked, &Watch::new()).unwrap();
     let first = locked.catalog().read().volumes().unwrap();
     let blocks = first.iter().map(|row| locked.catalog().read().blocks_of(row.id).unwrap().len());
-    // The times of both commits are the same: which chain goes first is decided by the clients' ids, for all alike.
+    // Both commits have the same time, so the clients' ids decide which chain goes first, on every machine alike.
     let counts: Vec<usize> = blocks.collect();
     assert_eq!(counts.iter().filter(|count| **count > 0).count(), 2, "all blocks in one pair of volumes: {counts:?}");
     let same = dump(&mut locked) == before;
@@ -179,7 +179,7 @@ fn a_block_stored_twice_is_located_in_the_first_volume() {
     assert_eq!(same, is_here_first, "if the first chain is that of this machine, the catalogs are equal");
 }
 
-/// Repairs a volume of which the first block is in the source only, and the others in the damaged object only, with a
+/// Repairs a volume whose first block is only in the source, and whose others are only in the damaged object, with a
 /// store that dies at a call. Answers whether the repair got through, and whether the object was gone when it had not.
 fn repair_that_dies_at(number: u64) -> (bool, bool) {
     let memory = Arc::new(MemoryStore::new());

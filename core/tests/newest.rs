@@ -1,5 +1,4 @@
-//! A recovery brings the newest snapshot ahead of everything: nothing that happens to it meanwhile, or that is wrong with
-//! it, stands in the way of the rest.
+//! A recovery brings the newest snapshot ahead of everything, and trouble with that snapshot does not hold up the rest.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -50,7 +49,7 @@ fn backup(place: &Place, round: i64, versions: &[u64]) -> String {
     write::backup(&mut open(place), options, &Watch::new(), body).unwrap().1.id.to_hex()
 }
 
-/// Ten snapshots by two machines, each of which changes most of what the one before it had. Ids from the oldest on, and
+/// Ten snapshots by two machines, each changing most of the content of the one before. Ids from the oldest on, and
 /// the volumes of trees that came with each.
 fn history(memory: &Arc<MemoryStore>) -> (Vec<String>, Vec<Vec<ObjectName>>, Vec<String>) {
     let (_here_dir, here) = place(memory.clone());
@@ -74,7 +73,8 @@ fn history(memory: &Arc<MemoryStore>) -> (Vec<String>, Vec<Vec<ObjectName>>, Vec
     (ids, trees, dump(&mut locked))
 }
 
-/// Recovers with the newest snapshot ahead, and answers which snapshots were shown, in which order, after which calls.
+/// Recovers with the newest snapshot ahead, and returns which snapshots became visible, in which order, after which
+/// calls.
 fn recover(locked: &mut LockedRepository, store: &FaultyStore) -> (Vec<(String, Vec<Call>)>, Result<Learnt>) {
     let mut shown = Vec::new();
     let plan = recover::plan(locked).map(|plan| plan.with_newest_ahead_from(0));
@@ -163,7 +163,7 @@ fn a_resumed_recovery_brings_the_newest_only_once() {
     assert!(died_before > 5 && died_after > 1, "it died in many places: {died_before}, {died_after}");
 }
 
-/// What happens to the volume of the newest snapshot's own nodes.
+/// The harm done to the volume of the newest snapshot's own nodes.
 #[derive(Debug, Clone, Copy)]
 enum Harm {
     Gone,
@@ -215,7 +215,7 @@ fn whatever_is_wrong_with_the_newest_the_others_come() {
         let is_lost = |row: &VolumeRow| row.state == VolumeState::Lost;
         let lost = locked.catalog().read().volumes().unwrap().into_iter().filter(is_lost).count();
         let found = check::check(&mut locked, ReadData::All, &Watch::new()).unwrap();
-        // A flip where no locator and no index lies is found by those who read data, and costs the nodes in one frame.
+        // A flip outside of locator and index is found only by reading data, and costs the nodes of one frame.
         assert!(found.has_damage() && lost >= learnt.damaged.len(), "{harm:?}: {learnt:?} {found:?}");
         let newest = rows.last().unwrap().snapshot.id;
         let others = found.affected.iter().filter(|affected| affected.snapshot != newest).count();

@@ -118,7 +118,7 @@ fn a_failed_backup_commits_nothing_but_its_volumes_are_reused() {
         let faulty = FaultyStore::new(memory.clone());
         faulty.die_after_puts(survives);
         let broken = Place { store: Arc::new(faulty), catalog_base: place.catalog_base.clone() };
-        // Every call fails from that put on; whether the backup got through by then is for the next assertions.
+        // Every call fails from that PUT on; the following assertions decide whether the backup got through by then.
         let result = Repository::open(&broken, &secret()).and_then(Repository::lock);
         let _ = result.and_then(|mut locked| backup(&mut locked, &sample()));
     }

@@ -1,4 +1,4 @@
-//! Key slots: whoever removes one can still get in, and whoever adds one will be found.
+//! Key slots: removing one never locks the repository, and an added one is always found.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -76,7 +76,7 @@ fn accepting_a_loss_announces_again_what_commits_said() {
     assert!(!store.objects().contains_key(&ObjectName::new(&format!("commits/{old}/{:016}", 2)).unwrap()));
     assert!(machine.check().is_clean(), "{:?}", machine.check());
     nothing_deleted(&store);
-    // Machines to come take it as it is, and have everything.
+    // A new machine accepts this and has everything.
     let fresh = Machine::new(store.clone());
     let learnt = fresh.recover();
     assert!(learnt.troubles.is_empty() && learnt.damaged.is_empty(), "{learnt:?}");
@@ -119,14 +119,14 @@ fn a_gap_in_a_chain_costs_what_it_held_and_nothing_else() {
     let (store, machine) = with_history();
     let lost = commit(&machine, 2);
     store.tamper(&lost, None);
-    // A machine without a catalog has everything else, and is stopped from writing until somebody has looked.
+    // A machine without a catalog gets everything else, and may not write until a person has looked.
     let fresh = Machine::new(store.clone());
     let learnt = fresh.recover();
     assert_eq!(codes(&learnt.troubles), [("REMOTE_MISSING", lost.to_string())]);
     all_restore(&fresh, 2);
     let error = fresh.backup(&day(5)).map(|_| ()).unwrap_err().to_string();
     assert!(error.starts_with("REMOTE_MISSING"), "{error}");
-    // The machine that has seen it knows what it said.
+    // The machine that has seen the commit knows what it said.
     assert_eq!(machine.accept_all().snapshots_again, 1);
     machine.backup(&day(3)).unwrap();
     assert!(machine.check().is_clean());
@@ -203,7 +203,7 @@ fn a_commit_with_a_lost_answer_is_recognised_as_ours() {
     let commits_put = |call: &&bygone_core::store::testing::faulty::Call| {
         call.verb == Verb::Put && call.object.starts_with("commits/")
     };
-    // Which call it is, is learnt from a run of the same kind.
+    // The number of the call is taken from a run of the same kind.
     let twin = Arc::new(FaultyStore::new(Arc::new(store.fork())).with_connections(1));
     let rehearsal = machine.cloned().on(twin.clone());
     rehearsal.backup(&day(3)).unwrap();
@@ -237,7 +237,7 @@ fn two_catalogs_with_one_client_part_ways() {
     assert!(error.starts_with("REMOTE_FORKED") && error.contains("run the backup again"), "{error}");
     drop((first, second));
     assert_eq!(machine.client(), client);
-    assert_ne!(clone.client(), client, "whoever was second has a chain of its own");
+    assert_ne!(clone.client(), client, "the second writer has a chain of its own");
     let (learnt, made) = clone.backup(&day(4)).unwrap();
     assert_eq!((learnt.snapshots, made.totals.bytes_new), (1, 0), "what was stored is used");
     machine.backup(&day(5)).unwrap();
@@ -266,7 +266,7 @@ fn clones_that_take_turns_are_told() {
 #[test]
 fn another_history_is_a_fork_and_both_halves_can_be_kept() {
     let (store, machine) = with_history();
-    // The store is taken back, a machine with an old catalog writes, and then comes the one with the new catalog.
+    // The store is rolled back, a machine with an old catalog writes, and then the one with the new catalog comes.
     let earlier = Arc::new(store.fork());
     let other = machine.cloned().on(earlier.clone());
     machine.backup(&day(3)).unwrap();
@@ -343,7 +343,7 @@ fn other_machines_announce_again_what_lost_commits_said() {
             accepting.lose_catalog();
             accepting.recover();
         }
-        // Once is enough, and to others it is nothing new.
+        // Once is enough, and other machines learn nothing new from it.
         by.backup(&day(2)).unwrap();
         let last = by.commits().pop().unwrap();
         assert_eq!((last.snapshots_added.len(), last.snapshots_removed.len(), last.volumes_added.len()), (1, 0, 0));

@@ -58,7 +58,7 @@ impl Machine {
         Machine { place, _dir: dir }
     }
 
-    /// The same machine before another store.
+    /// The same machine with another store.
     pub fn on(self, store: Arc<dyn Store>) -> Machine {
         Machine { place: Place { store, catalog_base: self.place.catalog_base }, _dir: self._dir }
     }
@@ -227,7 +227,7 @@ pub fn store_files(locked: &mut LockedRepository, files: &[File]) -> Result<Snap
     write::backup(locked, options, &Watch::new(), body).map(|(_, snapshot)| snapshot)
 }
 
-/// Bytes that do not compress and differ by `seed`.
+/// Incompressible bytes that depend on `seed`.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let byte = || {

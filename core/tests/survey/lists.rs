@@ -1,4 +1,4 @@
-//! Stores whose lists cannot be believed, and ones that call old bytes by new marks.
+//! Stores with unreliable lists, and stores that give old bytes new marks.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,14 +9,14 @@ use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 
 use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
 
-/// Makes another list of one.
+/// Distorts a list.
 type Distort = Box<dyn FnMut(Vec<Listed>) -> Vec<Listed> + Send>;
 
-/// A store that shows something else than it has.
+/// A store whose lists differ from its content.
 struct Distorted {
     inner: Arc<MemoryStore>,
     distort: Mutex<Distort>,
-    /// What lies on a bad place of its disk.
+    /// The object on a bad sector of its disk.
     bad: Mutex<Option<ObjectName>>,
 }
 
@@ -52,7 +52,7 @@ impl Store for Distorted {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let listed = self.inner.list(prefix)?;
-        // Without the key slots nothing opens; what comes then is the subject.
+        // Key slots are always listed: without them nothing opens, and the subject is what comes after.
         Ok(if prefix == "keys/" { listed } else { (self.distort.lock().unwrap())(listed) })
     }
 
@@ -71,7 +71,7 @@ fn with_snapshots() -> (Arc<MemoryStore>, Arc<Distorted>, Machine) {
     (inner, store, machine)
 }
 
-/// Lists that are not whole, each in a way that a broken proxy or a wrong page limit has been seen to make.
+/// Incomplete lists, each of a kind that a broken proxy or a wrong page limit has been seen to make.
 const CUT_LISTS: [fn(Vec<Listed>) -> Vec<Listed>; 6] = [
     |_| Vec::new(),
     |listed| listed[..listed.len() / 2].to_vec(),
@@ -151,7 +151,7 @@ fn a_machine_that_commits_while_another_lists_raises_no_alarm() {
     let (inner, store, machine) = with_snapshots();
     let known = machine.known_volumes();
     let (_, new) = Machine::new(inner).backup(&[file(5, 900_000)]).unwrap();
-    // A list that passed by the folders of volumes before the other machine came, and by that of commits after it.
+    // A list that passed the folders of volumes before the other machine came, and that of commits afterwards.
     let lists = Arc::new(AtomicU32::new(0));
     let counted = lists.clone();
     store.set(move |mut listed| {
@@ -205,7 +205,7 @@ fn a_store_without_marks_is_judged_by_sizes() {
     });
     machine.sync().unwrap();
     assert_eq!(machine.alarms(), []);
-    // A commit that is changed and keeps its size is known by reading it, and so is that it is back.
+    // A changed commit of the same size is detected by reading it, and so is its return.
     let head = names(&inner, "commits/").remove(1);
     let sound = inner.objects()[&head].to_vec();
     inner.tamper(&head, Some(vec![7; sound.len()]));

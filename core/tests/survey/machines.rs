@@ -1,5 +1,5 @@
-//! Several machines on one repository: one after another, at once, crashing, with lost and old catalogs, held against a
-//! model. Whatever the order, every snapshot that was committed comes back to the last byte on every machine, no alarm is
+//! Several machines on one repository, compared with a model: one after another, in parallel, crashing, with lost and
+//! old catalogs. In every order, each committed snapshot reads back to the last byte on every machine, no alarm is
 //! raised, and nothing is deleted.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use bygone_core::store::testing::memory::MemoryStore;
 
 use crate::kit::{File, Machine, codes, file, first_machine, names, nothing_deleted};
 
-/// Seeds that are tried, unless BYGONE_TESTS_SEEDS says how many.
+/// Default number of seeds; BYGONE_TESTS_SEEDS overrides it.
 const SEEDS: u64 = 9;
 const STEPS: u32 = 22;
 
@@ -35,7 +35,7 @@ fn machines_use_each_others_blocks() {
     nothing_deleted(&store);
 }
 
-/// All machines know the same, and everything is right.
+/// All machines know the same, and all of it is right.
 #[track_caller]
 fn agree(machines: &[Machine], store: &MemoryStore) {
     let dumps: Vec<_> = machines
@@ -76,8 +76,8 @@ fn machines_that_work_at_once_do_not_disturb_each_other() {
     nothing_deleted(&store);
 }
 
-/// Blocks that two machines stored at once may lie in either's volume, and each has its own in mind: so the machines need
-/// not know the same places, only the same snapshots.
+/// A block that two machines stored at once lies in both their volumes, and each machine knows its own. So the machines
+/// need not agree on places, only on snapshots.
 #[track_caller]
 fn agree_on_content(machines: &[Machine]) {
     let mut all = Vec::new();
@@ -103,7 +103,7 @@ impl Choices {
         (mixed ^ (mixed >> 31)) % limit
     }
 
-    /// A few files out of twelve, so that machines meet in what they have.
+    /// A few files out of twelve, so that machines share content.
     fn files(&mut self) -> Vec<File> {
         let mut seeds: Vec<u64> = (0..1 + self.below(3)).map(|_| self.below(12)).collect();
         seeds.sort_unstable();
@@ -112,7 +112,7 @@ impl Choices {
     }
 }
 
-/// One to three machines, each behind a store that fails when it is told to.
+/// One to three machines, each with a store that fails on demand.
 struct World {
     memory: Arc<MemoryStore>,
     machines: Vec<(Machine, Arc<FaultyStore>)>,
@@ -120,7 +120,7 @@ struct World {
     images: Vec<Option<Machine>>,
     /// What every committed snapshot must hold.
     truth: BTreeMap<SnapshotId, Vec<File>>,
-    /// What a backup that failed may have committed all the same.
+    /// Backups that failed but may have committed all the same.
     perhaps: Vec<Vec<File>>,
 }
 
@@ -173,7 +173,7 @@ impl World {
             8 => {
                 machine.lose_catalog_if_any();
                 machine.recover();
-                // Old catalogs of a client that is no more are of no use.
+                // Old catalogs of a client that no longer exists are of no use.
                 self.images[which] = None;
                 format!("{which} loses its catalog")
             }
@@ -196,7 +196,7 @@ impl World {
         }
     }
 
-    /// Every machine, and one that comes new, has every snapshot to the last byte.
+    /// Every machine, including a new one, reads every snapshot to the last byte.
     fn verify(&self) {
         let fresh = Machine::new(self.memory.clone());
         assert!(fresh.recover().troubles.is_empty());

@@ -1,4 +1,4 @@
-//! Storage that lies, forgets and loses, and several machines on one repository: what is noticed, how it is called, and
+//! Stores that lie, forget and lose, and several machines on one repository: what is noticed, what it is called, and
 //! that nothing is lost by it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -1,4 +1,4 @@
-//! Volumes that are missing, cut, changed or exchanged: found by the list, marked, stored again, told until accepted.
+//! Volumes that are missing, cut, changed or swapped: found by the list, marked, stored again, reported until accepted.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ fn a_machine_that_learns_of_another_reads_what_is_new_once() {
 
 type Damage = fn(&MemoryStore, &ObjectName, &ObjectName);
 
-/// What is done to the first of two volumes of content, and how that is called.
+/// The damage done to the first of two volumes of content, and its code.
 const DAMAGES: [(&str, Damage); 6] = [
     ("REMOTE_MISSING", |store, name, _| store.tamper(name, None)),
     ("REMOTE_TRUNCATED", |store, name, _| {
@@ -80,7 +80,7 @@ fn each_damage_has_its_code_and_the_next_backup_heals_it() {
         assert_eq!(codes(&learnt.news.raised), expected, "damage {number}");
         assert!(made.totals.bytes_new > 0, "damage {number}: what lay in it is stored again");
         assert_eq!(machine.contents(&first).unwrap(), sample(), "damage {number}: the old snapshot is whole again");
-        // Told once more by every run, raised once.
+        // Reported by every run, but raised only once.
         let (learnt, made) = machine.backup(&sample()).unwrap();
         assert_eq!((codes(&learnt.news.raised), made.totals.bytes_new), (vec![], 0), "damage {number}");
         assert_eq!(machine.alarms(), expected, "damage {number}");
@@ -94,7 +94,7 @@ fn each_damage_has_its_code_and_the_next_backup_heals_it() {
         machine.backup(&sample()).unwrap();
         assert_eq!(machine.alarms(), [], "damage {number}: what was accepted is not told again");
         assert!(machine.check().is_clean(), "damage {number}: {:?}", machine.check());
-        // What was accepted is known to catalogs to come.
+        // Future catalogs know what was accepted.
         machine.lose_catalog();
         machine.recover();
         machine.sync().unwrap();
@@ -109,7 +109,7 @@ fn a_lost_tree_is_stored_again_by_the_next_backup() {
     let first = machine.snapshots().remove(0);
     let victim = names(&store, "meta/").remove(0);
     store.tamper(&victim, None);
-    // Also the trees of snapshots that are no more like the source: the catalog has them.
+    // Even the trees of snapshots that no longer match the source are stored again, because the catalog has them.
     let (learnt, made) = machine.backup(&[file(2, 900_000)]).unwrap();
     assert_eq!(codes(&learnt.news.raised), [("REMOTE_MISSING", victim.to_string())]);
     let fresh = Machine::new(store.clone());
