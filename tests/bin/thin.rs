@@ -25,7 +25,6 @@ use bygone_core::error::Error;
 use bygone_core::objects::{VolumeKind, volume_object};
 use bygone_core::recover;
 use bygone_core::repo::{LockedRepository, Place, Repository, Secret};
-use bygone_core::store::ObjectName;
 use bygone_core::store::local::LocalStore;
 use bygone_core::watch::Watch;
 use bygone_core::write::{self, Changes};
