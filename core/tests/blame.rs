@@ -78,7 +78,7 @@ fn what_the_catalog_gets_wrong_is_local_corrupt() {
 }
 
 #[test]
-fn what_the_store_gets_wrong_is_remote_corrupt() {
+fn what_the_store_gets_wrong_is_blamed_on_the_store() {
     let store = Arc::new(MemoryStore::new());
     let (_dir, place) = place(store.clone());
     init(&place);

@@ -66,9 +66,8 @@ pub struct Learnt {
     /// Worth knowing.
     pub notes: Vec<Finding>,
     /// Objects in the store that nothing explains.
-    /// Volumes of an interrupted run of this catalog that turned out to be stored, and are used from now on.
     pub unexplained: Vec<Finding>,
-    /// Volumes of an interrupted run of this catalog that came to be stored, and are used from now on.
+    /// Volumes of an interrupted run of this catalog that turned out to be stored, and are used from now on.
     pub settled: u64,
 }
 
