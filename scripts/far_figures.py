@@ -22,14 +22,14 @@ READERS, STALLED = 16, 40
 
 
 def settle(link):
-    """Waits until nothing has come over the link for a while."""
+    """Waits until the link has been idle for a while."""
     before = None
     while before != (before := link.counts()):
         time.sleep(0.3)
 
 
 class FarMount:
-    """`link_to` makes a link to a server, `programs` is where bygone lies."""
+    """`link_to` makes a link to a server, `programs` is the directory of the programs."""
 
     def __init__(self, table, cluster, link_to, programs):
         self.table, self.cluster, self.link_to, self.programs = table, cluster, link_to, programs
@@ -54,14 +54,14 @@ class FarMount:
             (self.source / f"long{number}").write_bytes(noise.randbytes(LONG_BYTES))
         (self.source / "tiny").mkdir()
         for number in range(20):
-            # Apart, so that none comes with another.
+            # Far apart, so that no read brings another file along.
             (self.source / "tiny" / f"{2 * number:02}").write_bytes(noise.randbytes(4_096))
             (self.source / "tiny" / f"{2 * number + 1:02}-between").write_bytes(noise.randbytes(4 * MB))
         for command in [["init"], ["backup", self.source]]:
             run([self.programs / "bygone", "-r", self.address(self.server), *command], self.env)
 
     def mount(self, link, keeps_cache=False):
-        """A mount with an empty cache, or with that of the one before."""
+        """A mount with an empty cache, or with the cache of the previous mount."""
         if not keeps_cache:
             remove(self.home / "cache")
         command = [self.programs / "bygone-mount", "-r", self.address(link.address), "-f", self.point]
@@ -90,7 +90,7 @@ class FarMount:
             self.table.fact("far", "find, ls -lR, du, stat: requests", link.counts()["requests"] - before, 0)
 
     def first_bytes(self, link):
-        """Small files that lie far from one another, read backwards, so that none comes ahead with another."""
+        """Small files far from one another, read backwards, so that read-ahead never brings the next one."""
         took = []
         with self.mount(link):
             names = sorted((path for path in self.inside("tiny").iterdir() if "between" not in path.name), reverse=True)
@@ -114,8 +114,8 @@ class FarMount:
             with ThreadPoolExecutor(READERS) as pool:
                 assert set(pool.map(lambda _: len(path.read_bytes()), range(READERS))) == {LONG_BYTES}
             fetched = link.counts()["bytes_down"] - before
-        # Readers of one file read its end too, and what lies behind it in its volume.
-        self.table.put("far", f"{READERS} readers of one file", "", "", "", [f"{fetched / LONG_BYTES:.3f} x its bytes came"])
+        # Read-ahead at the end of the file also fetches what follows it in its volume.
+        self.table.put("far", f"{READERS} readers of one file", "", "", "", [f"{fetched / LONG_BYTES:.3f} x its bytes fetched"])
 
     def copy(self, link):
         target = measuring.WORK / "far-mount-copy"
@@ -134,11 +134,11 @@ class FarMount:
         self.table.put("far", "cp -r, the link", "", "", "", said)
 
     def stall(self, link):
-        """Whoever needs nothing of a dead link, and whoever no longer wants to wait for it."""
+        """Reads that need nothing from a dead link, and reads that are interrupted while they wait for it."""
         with self.mount(link):
             cached = self.inside("tiny/00")
             cached.read_bytes()
-        # A fresh mount has it on the disk only, and as it was never asked for here, the kernel has none of it.
+        # In a fresh mount it is only in the disk cache, and never in the page cache of the kernel.
         with self.mount(link, keeps_cache=True):
             held, paths = os.path.realpath(cached), [os.path.realpath(self.inside(f"long{n}")) for n in range(LONG_FILES)]
             os.stat(held)

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """A Garage cluster on this machine, for tests and measurements: installs Garage, starts its nodes on loopback, makes a bucket.
 
-As a program it does that and waits: scripts/garage.py [NODES] prints the variables that bygone wants, and ends the nodes when
-its standard input ends. Everything of the cluster lies in one directory; docs/STORES.md has the same commands for machines of
-their own.
+Run as a program, scripts/garage.py [NODES] prints the variables that bygone needs, and stops the nodes when its standard
+input ends. The whole cluster lives in one directory; docs/STORES.md has the same commands for separate machines.
 """
 
 import os
@@ -18,16 +17,16 @@ import tempfile
 import time
 from pathlib import Path
 
-# With what it does not need left out, and optimised less: this is built once on a machine, and seldom on a fast one.
+# Without the parts that are not needed and with less optimisation: each machine builds it once, and few are fast.
 INSTALL = ["cargo", "install", "garage", "--locked", "--no-default-features", "--features", "bundled-libs,lmdb"]
 BUCKET, REGION = "bygone", "garage"
-# Under which it also takes buckets as names of hosts.
+# The domain below which buckets are names of hosts.
 DOMAIN = "s3.garage.test"
 START_S = 60
 
 
 def install():
-    """The program, which is built if it is not there; that takes a quarter of an hour."""
+    """The program. If it does not exist it is built, which takes a quarter of an hour."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bygone-tests" / "garage"
     program = cache / "bin" / "garage"
     if not program.exists():
@@ -87,14 +86,14 @@ api_bind_addr = "127.0.0.1:{self.api_port}"
         sys.exit(f"a node of Garage did not start:\n{(self.home / 'log').read_text(errors='replace')[-2000:]}")
 
     def kill(self):
-        """As a loss of power would: nothing is finished, nobody is told."""
+        """Like a loss of power: nothing is finished, and no peer is told."""
         if self.process:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
 
     def garage(self, *arguments):
-        """A command to this node; what it says."""
+        """Sends a command to this node and returns the output."""
         done = subprocess.run([self.program, "-c", self.config, *arguments], stdout=subprocess.PIPE, text=True,
                               stderr=subprocess.PIPE, env={**os.environ, "RUST_LOG": "garage=warn"})
         if done.returncode != 0:
@@ -136,11 +135,11 @@ class Cluster:
         return f"http://127.0.0.1:{self.nodes[0].api_port}"
 
     def environment(self):
-        """What a client has in its environment."""
+        """The environment of a client."""
         return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret, "AWS_REGION": REGION}
 
     def is_healthy(self):
-        """Whether every node sees every other, and each object has all its places."""
+        """Whether every node sees every other, and each object is on all of its nodes."""
         return '"status": "healthy"' in self.nodes[0].garage("json-api", "GetClusterHealth")
 
     def end(self):

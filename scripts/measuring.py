@@ -1,4 +1,4 @@
-"""What scripts/bench measures with: a program's cost, a mount's, and the table in which figures are printed."""
+"""The instruments of scripts/bench: the cost of a program, the cost of a mount, and the table of figures."""
 
 import os
 import signal
@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 
 MB = 1_000_000
-# What `--memory` of a mount is unless it is set.
+# The default of a mount's `--memory`.
 MEMORY_MB = (128 << 20) / MB
 TICKS = os.sysconf("SC_CLK_TCK")
-# Where everything is made; set by who measures.
+# The working directory; the measuring script sets it.
 WORK = None
 
 
 class Cost:
-    """What one run took."""
+    """The cost of one run."""
 
     def __init__(self, wall_s, cpu_s, peak_mb):
         self.wall_s, self.cpu_s, self.peak_mb = wall_s, cpu_s, peak_mb
@@ -31,7 +31,7 @@ class Table:
         self.base = {}
 
     def add(self, program, row, costs, targets=()):
-        """`targets` are (what, found, limit) beside the figures."""
+        """`targets` are triples of name, figure and limit."""
         median = lambda of: statistics.median(of(cost) for cost in costs)
         wall, cpu, peak = median(lambda c: c.wall_s), median(lambda c: c.cpu_s), max(c.peak_mb for c in costs)
         self.put(program, row, f"{wall:.2f}", f"{cpu:.2f}", f"{peak:.0f}", [target(wall, peak) for target in targets])
@@ -91,7 +91,7 @@ def shell(text):
 
 
 def remove(path):
-    """Removes `path` if it is there; not timed."""
+    """Removes `path` if it exists; not timed."""
     subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=True)
 
 
@@ -104,7 +104,7 @@ def counted(command):
 
 
 def differences(source, other):
-    """How many lines rsync has to say about the two; the first few go to the terminal."""
+    """The number of differences that rsync finds; the first few go to the terminal."""
     command = ["rsync", "-aHAXn", "--checksum", "-i", "--delete", f"{source}/", f"{other}/"]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()
     for line in lines[:5]:
@@ -113,7 +113,7 @@ def differences(source, other):
 
 
 class Mount:
-    """A mount that is served by a process of ours, and what that process costs."""
+    """A mount served by a child process, and the cost of that process."""
 
     def __init__(self, command, env, point):
         self.point = point
@@ -133,7 +133,7 @@ class Mount:
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def forget_peak(self):
-        """From now on, its peak is that of what is done from now on."""
+        """Resets the peak of memory, so that it covers only what follows."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def peak_mb(self):

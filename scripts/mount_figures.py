@@ -1,8 +1,8 @@
 """What scripts/bench measures of bygone's mount alone: readers of the tree, of one big file, of a million files.
 
-Native figures are taken in the same run. A mount is new for each "cold" run; what is read again in one mount is "warm".
-Peaks of the serving process count from the moment at which it is mounted: before, it derives the key from the passphrase,
-which takes as much memory as the repository says (64 MiB), whatever is done afterwards.
+Native figures are taken in the same run. Each "cold" run has a new mount; "warm" runs read again in the same mount.
+Peaks of the serving process count from the moment of mounting. Before that, it derives the key from the passphrase, which
+always takes the memory that the repository demands (64 MiB).
 """
 
 import os
@@ -65,7 +65,7 @@ class MountFigures:
         self.table.base[key] = self.table.add("", key, [action() for _ in range(self.runs)])
 
     def native_cold(self, key, reading):
-        """What reading the tree costs on a disk when nothing of it is in memory; needs root."""
+        """The cost of reading the tree from a disk with cold caches; needs root."""
         with tempfile.TemporaryDirectory(prefix="bygone-bench-", dir="/var/tmp") as disk:
             top = Path(disk) / "tree"
             subprocess.run(["cp", "-a", self.source, top], check=True)
@@ -78,7 +78,7 @@ class MountFigures:
             self.native(key, read)
 
     def tree(self):
-        """Readers of the tree, two snapshots of which are in the repository afterwards."""
+        """Readers of the tree. Afterwards the repository holds two snapshots of it."""
         for _ in range(2):
             self.backup(self.source)
         with self.mount():

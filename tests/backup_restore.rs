@@ -1,18 +1,27 @@
-//! The main promise: what was backed up comes back, all of it, as it was then.
+//! The main promise: everything that was backed up comes back as it was.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
+use bygone_tests::compare;
 use bygone_tests::program::Site;
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool, zoo};
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+use bygone_tests::zoo;
 
-use crate::site::{new_site, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 #[test]
 fn the_zoo_comes_back_as_it_was() {
@@ -29,7 +38,7 @@ fn the_zoo_comes_back_as_it_was() {
     site.bygone(["check", "--read-data"]).ok();
 }
 
-/// A restored file may not take more room than its source did, give or take a page for each of its stretches.
+/// A restored file takes no more room than its source, give or take a page for each stretch of data.
 fn holes_are_still_holes(source: &Path, target: &Path) {
     for name in ["start", "middle", "end", "only", "many", "across-blocks", "one-gib"] {
         let blocks = |top: &Path| fs::metadata(top.join("holes").join(name)).unwrap().blocks();
@@ -138,7 +147,7 @@ fn what_cannot_be_read_is_reported_and_the_rest_is_kept() {
     for closed in ["removed", "secret"] {
         tree.mode(closed, 0o000);
     }
-    let everything = ["", "home", "state", "cache", "config", "said", "repository", "source"];
+    let everything = ["", "home", "state", "cache", "config", "output", "repository", "source"];
     tool(Command::new("chown").args(["-R", "nobody", "."]).current_dir(site.at("")));
     everything.iter().for_each(|name| fs::set_permissions(site.at(name), fs::Permissions::from_mode(0o755)).unwrap());
     let mut command = site.bygone_command([OsStr::new("backup"), tree.top().as_os_str()]);

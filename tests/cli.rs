@@ -1,23 +1,35 @@
-//! The command line: each way of asking wrong, and each thing that can be wrong in the world, has its exit code and a
-//! message that says what, where and what next. Whatever happens, nothing that was stored is lost.
+//! The command line: every wrong call and every outside failure has an exit code, and a message that says what failed,
+//! where, and what to do next. Stored data survives all of them.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_json::json;
 
-use bygone_tests::program::{PASSPHRASE, Ran, Site};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_site, programs, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 fn with_snapshot() -> (Site, Tree) {
     let site = new_site();
@@ -57,7 +69,7 @@ fn wrong_usage_ends_with_2() {
 }
 
 #[test]
-fn what_is_no_repository_ends_with_10() {
+fn a_place_without_a_repository_ends_with_10() {
     let site = new_site();
     let (missing, empty, other) = (site.at("missing"), site.at("empty"), site.at("other"));
     fs::create_dir(&empty).unwrap();
@@ -135,7 +147,7 @@ fn a_missing_path_is_named() {
 }
 
 #[test]
-fn what_a_snapshot_does_not_hold_ends_with_1() {
+fn a_path_or_snapshot_that_does_not_exist_ends_with_1() {
     let (site, _tree) = with_snapshot();
     for arguments in [
         &["ls", "latest:/no/such"][..],
@@ -178,7 +190,7 @@ fn a_mount_point_must_be_there_and_free() {
 }
 
 #[test]
-fn a_store_that_is_away_loses_nothing() {
+fn an_absent_store_loses_nothing() {
     let (site, tree) = with_snapshot();
     let away = site.at("away");
     fs::rename(site.repository(), &away).unwrap();
@@ -249,9 +261,9 @@ fn a_full_target_ends_with_1() {
 }
 
 #[test]
-fn two_backups_at_once_do_not_meet() {
+fn two_backups_at_once_exclude_each_other() {
     let (site, tree) = with_snapshot();
-    // It waits for its standard input, and keeps the lock meanwhile.
+    // It waits for its standard input and holds the lock meanwhile.
     let first = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
     site.wait_until_announced();
     site.bygone(["backup", tree.top().to_str().unwrap()]).ended_with(11).complains_of(&["another bygone"]);
@@ -266,7 +278,7 @@ fn an_interrupted_backup_ends_with_130_and_the_next_goes_on() {
     let (site, tree) = with_snapshot();
     for attempt in 0.. {
         let before = snapshot_ids(&site).len();
-        // It waits for the rest of its standard input, and so cannot end before the signal has come.
+        // It waits for the rest of its standard input, so it cannot end before the signal arrives.
         let mut running = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
         let mut input = running.child.stdin.take().unwrap();
         input.write_all(&random(attempt, 20 << 20)).unwrap();
@@ -276,7 +288,7 @@ fn an_interrupted_backup_ends_with_130_and_the_next_goes_on() {
         sleep(Duration::from_millis(200) * (attempt as u32 + 1));
         drop(input);
         let ended = running.end();
-        // On a busy machine the signal may be taken in late all the same; then it is tried again.
+        // On a busy machine the signal may still arrive too late; then try again.
         if ended.code == 0 && attempt < 20 {
             continue;
         }
@@ -289,7 +301,7 @@ fn an_interrupted_backup_ends_with_130_and_the_next_goes_on() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_panic() {
+fn a_closed_pipe_is_no_panic() {
     let (site, _tree) = with_snapshot();
     let mut shell = site.command(Path::new("bash"), ["-c", "\"$0\" ls -R latest | head -1; exit ${PIPESTATUS[0]}"]);
     shell.arg(programs().bygone);
@@ -364,8 +376,8 @@ fn every_command_speaks_json() {
     tree.file("file", prose(1, 200_000));
     let (top, target) = (tree.top().to_str().unwrap(), site.at("target"));
     let fields = |arguments: &[&str], fields: &[&str]| {
-        let said = site.bygone([arguments, &["--json"]].concat()).ok().json();
-        let object = said.as_array().map_or(&said, |all| &all[0]);
+        let printed = site.bygone([arguments, &["--json"]].concat()).ok().json();
+        let object = printed.as_array().map_or(&printed, |all| &all[0]);
         let missing: Vec<_> = fields.iter().filter(|field| object.get(**field).is_none()).collect();
         assert!(missing.is_empty(), "{arguments:?}: {missing:?} in {object}");
     };
@@ -386,7 +398,7 @@ fn every_command_speaks_json() {
 }
 
 #[test]
-fn the_user_who_runs_it_need_not_be_root() {
+fn an_ordinary_user_can_run_it() {
     if !root() {
         return;
     }

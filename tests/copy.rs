@@ -1,15 +1,21 @@
-//! A second store that holds what the first one holds: whole, incremental, never a repository that lacks something.
+//! Copies to a second store are complete and incremental, and an unfinished one is never taken for a repository.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 
 use bygone_tests::compare;
-use bygone_tests::program::{Ran, Site};
-use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_small_site, programs, restored};
+use crate::site::new_small_site;
+use crate::site::programs;
+use crate::site::restored;
 
 /// A repository of several volumes and two snapshots.
 fn with_history() -> (Site, Tree) {
@@ -28,7 +34,7 @@ fn copy(site: &Site, options: &[&str]) -> Ran {
     site.bygone([&["copy", "--to", to.to_str().unwrap()], options].concat())
 }
 
-/// Every file below `top` with its bytes, but for markers.
+/// Every file below `top` except markers, with its bytes.
 fn bytes_below(top: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![top.to_path_buf()];
@@ -53,7 +59,7 @@ fn on_copy(site: &Site, other: &Site, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_copy_is_the_same_repository_and_copying_again_copies_what_is_new() {
+fn a_copy_is_the_same_repository_and_copies_only_what_is_new() {
     let (site, tree) = with_history();
     let outlook = copy(&site, &["--json"]).ok().json();
     assert_eq!(bytes_below(&site.at("copy")), bytes_below(&site.repository()));
@@ -79,10 +85,10 @@ fn a_copy_is_the_same_repository_and_copying_again_copies_what_is_new() {
 }
 
 #[test]
-fn a_copy_that_was_interrupted_is_no_repository_yet_and_is_completed() {
+fn an_interrupted_copy_is_no_repository_until_it_is_completed() {
     let (site, _tree) = with_history();
     copy(&site, &[]).ok();
-    // What is put last is taken away first: these are the states that an interrupted copy can leave.
+    // Removed in the reverse of the order of writing: these are the states that an interrupted copy can leave.
     let order = ["bygone.json", "README-RECOVER.txt", "keys", "commits", "data"];
     for gone in 1..=order.len() {
         for name in &order[..gone] {
@@ -117,7 +123,7 @@ fn a_place_that_belongs_to_something_else_is_refused() {
 }
 
 #[test]
-fn a_copy_that_somebody_has_backed_up_to_is_not_touched() {
+fn a_copy_with_backups_of_its_own_is_not_touched() {
     let (site, tree) = with_history();
     copy(&site, &[]).ok();
     tree.file("here", "here");
@@ -163,7 +169,7 @@ fn what_is_damaged_is_not_copied_and_is_named() {
 }
 
 #[test]
-fn a_passphrase_that_was_changed_is_told_of_and_removed_on_demand() {
+fn a_copy_reports_an_old_passphrase_and_removes_it_on_demand() {
     let (site, _tree) = with_history();
     copy(&site, &[]).ok();
     let mut command = site.bygone_command(["key", "passwd", "--kdf-memory", "8MiB"]);

@@ -1,5 +1,5 @@
-//! Every object of a small repository is damaged in every way. Each damage is found and named, and nothing is lost but
-//! what lay in the damaged place; no program ever panics (the harness looks for that in each run).
+//! Every object of a small repository is damaged in every way. Each damage is found and named, only the content of the
+//! damaged place is lost, and no program panics (the harness checks that in every run).
 
 use std::fs;
 
@@ -9,16 +9,16 @@ use bygone_tests::program::Ran;
 
 use crate::site::programs;
 
-/// Exit codes by which damage may be reported: 10 and 12 where there is no repository or no key to look with.
+/// Exit codes that may report damage: 10 if it hides the repository, 12 if it hides the key.
 const ENDINGS: &[i32] = &[10, 12, 13, 14];
 
-/// True if `ran` names `object`, by its path or by the unmistakable end of it. Without a description there is no
-/// repository to look into, and without a key slot nobody can look.
+/// True if `ran` names `object`, by its path or by its hash. Without the description or a key slot the repository
+/// cannot be opened at all, so no object can be named.
 fn names(ran: &Ran, object: &str) -> bool {
-    let said = said(ran);
+    let printed = whole_output(ran);
     let last = object.rsplit('/').next().unwrap();
-    let cannot_look = [10, 12].contains(&ran.code) || said.contains("no key slot");
-    said.contains(object) || (last.len() == 64 && said.contains(last)) || cannot_look
+    let cannot_look = [10, 12].contains(&ran.code) || printed.contains("no key slot");
+    printed.contains(object) || (last.len() == 64 && printed.contains(last)) || cannot_look
 }
 
 /// Panics unless the damage to `object` is found and named, and a restore brings back everything else.
@@ -68,33 +68,33 @@ fn objects_in_each_others_places_are_found() {
 }
 
 #[test]
-fn a_listing_is_enough_to_find_what_is_missing_or_cut() {
+fn a_listing_finds_missing_and_truncated_volumes() {
     let patient = Patient::new(&programs(), &[]);
     for object in patient.objects("data/").into_iter().chain(patient.objects("meta/")) {
         patient.damage(&object, None);
         let removed = patient.site.bygone(["check"]);
         assert!([13, 14].contains(&removed.code), "{object}: {removed}");
-        assert!(names(&removed, &object) && said(&removed).contains("REMOTE_MISSING"), "{object}: {removed}");
+        assert!(names(&removed, &object) && whole_output(&removed).contains("REMOTE_MISSING"), "{object}: {removed}");
         patient.heal();
         patient.damage(&object, Some(|bytes| bytes.truncate(bytes.len() - 1)));
         let cut = patient.site.bygone(["check"]);
         assert!([13, 14].contains(&cut.code), "{object}: {cut}");
-        assert!(names(&cut, &object) && said(&cut).contains("REMOTE_TRUNCATED"), "{object}: {cut}");
+        assert!(names(&cut, &object) && whole_output(&cut).contains("REMOTE_TRUNCATED"), "{object}: {cut}");
         patient.heal();
     }
 }
 
-fn said(ran: &Ran) -> String {
+fn whole_output(ran: &Ran) -> String {
     format!("{}{}", String::from_utf8_lossy(&ran.out), ran.err)
 }
 
 #[test]
-fn a_store_that_forgets_is_caught() {
+fn a_store_that_loses_its_newest_commit_is_caught() {
     let patient = Patient::new(&programs(), &[]);
     let newest = patient.objects("commits/").pop().unwrap();
     patient.damage(&newest, None);
     let rolled = patient.site.bygone(["check"]).ended_with(13);
-    assert!(said(&rolled).contains("REMOTE_ROLLED_BACK"), "{rolled}");
+    assert!(whole_output(&rolled).contains("REMOTE_ROLLED_BACK"), "{rolled}");
     let backup = patient.site.bygone(["backup".as_ref(), patient.tree.top().as_os_str()]);
     assert!(backup.code == 13 || backup.code == 0, "{backup}");
 }

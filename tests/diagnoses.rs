@@ -1,18 +1,30 @@
-//! What the programs say, and how they end, when the store is not as this machine left it, and when several agents work
+//! Messages, diagnosis codes and exit codes when the store is not as this machine left it, and when several agents work
 //! on one repository.
 
 use std::fs;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use bygone_tests::program::{PASSPHRASE, Ran, Site, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
 use crate::cli::SmallDisk;
-use crate::site::{new_site, new_small_site, programs, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::new_small_site;
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 fn with_snapshots() -> (Site, Tree) {
     let site = new_small_site();
@@ -35,8 +47,8 @@ fn first(site: &Site, folder: &str) -> String {
     site.objects(folder).into_keys().next().unwrap()
 }
 
-fn codes(said: &Value, list: &str) -> Vec<String> {
-    let all = said[list].as_array().unwrap_or_else(|| panic!("no {list} in {said}"));
+fn codes(printed: &Value, list: &str) -> Vec<String> {
+    let all = printed[list].as_array().unwrap_or_else(|| panic!("no {list} in {printed}"));
     all.iter().map(|finding| finding["diagnosis"].as_str().unwrap().to_string()).collect()
 }
 
@@ -47,7 +59,7 @@ fn a_lost_volume_is_an_alarm_until_it_is_accepted() {
     fs::remove_file(site.repository().join(&victim)).unwrap();
     let ran = backup(&site, &tree, &[]).ended_with(13);
     ran.complains_of(&["REMOTE_MISSING", &victim, "what to do", "accept-loss"]);
-    assert_eq!(snapshot_ids(&site).len(), 3, "the backup was made all the same");
+    assert_eq!(snapshot_ids(&site).len(), 3, "the backup was made nevertheless");
     site.restore("latest~2", &site.at("first"));
     site.restore("latest", &site.at("target"));
     compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
@@ -78,14 +90,14 @@ fn a_cut_volume_is_found_by_the_next_backup_and_stored_again() {
     backup(&site, &tree, &[]).ended_with(13).complains_of(&["REMOTE_TRUNCATED", &victim]);
     site.restore("latest", &site.at("target"));
     compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
-    // Brought back, it is whole, and the alarm is over.
+    // Once the whole volume is back, the alarm ends.
     site.replace(&victim, &bytes);
     backup(&site, &tree, &[]).ok().complains_of(&["is intact again"]);
     site.bygone(["check", "--read-data"]).ok();
 }
 
 #[test]
-fn a_store_that_was_taken_back_stops_backups_until_it_is_accepted() {
+fn a_rolled_back_store_stops_backups_until_it_is_accepted() {
     let (site, tree) = with_snapshots();
     tool(Command::new("cp").arg("-a").arg(site.repository()).arg(site.at("earlier")));
     tree.file("third", random(78, 50_000));
@@ -109,7 +121,7 @@ fn a_store_that_was_taken_back_stops_backups_until_it_is_accepted() {
     compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
     assert_eq!(snapshot_ids(&site).len(), 4);
     site.bygone(["check", "--read-data"]).ok();
-    // A new machine sees no trouble.
+    // A new machine finds nothing wrong.
     fs::remove_dir_all(site.catalogs()).unwrap();
     site.bygone(["recover"]).ok();
     backup(&site, &tree, &[]).ok();
@@ -132,7 +144,7 @@ fn an_old_catalog_is_recognised_and_catches_up() {
 }
 
 #[test]
-fn what_belongs_to_another_repository_is_named() {
+fn objects_of_another_repository_are_named() {
     let (site, tree) = with_snapshots();
     let other = new_site();
     for name in ["keys", "bygone.json"] {
@@ -160,7 +172,7 @@ fn three_machines_work_on_one_repository_at_once() {
     let shared = Tree::new(&site.at("shared"));
     (0..4u64).for_each(|n| drop(shared.file(format!("{n}"), random(n, 600_000))));
     let own: Vec<Tree> = machines.iter().map(|machine| Tree::new(&machine.at("own"))).collect();
-    // One after another first, so that each finds what the one before has stored.
+    // First one after another, so that each finds what the previous one stored.
     for (number, machine) in machines.iter().enumerate() {
         let before = site.objects("data");
         machine.run(command_on(machine, &site, &["backup", shared.top().to_str().unwrap()])).ok();
@@ -200,7 +212,7 @@ fn three_machines_work_on_one_repository_at_once() {
 }
 
 #[test]
-fn a_cloned_home_is_told_and_loses_nothing() {
+fn a_cloned_home_is_reported_and_loses_nothing() {
     let (site, tree) = with_snapshots();
     let clone = Site::new(&programs());
     tool(Command::new("cp").arg("-a").arg(site.catalogs()).arg(clone.at("state")));
@@ -251,7 +263,7 @@ fn error_code(ran: &Ran) -> String {
 }
 
 #[test]
-fn which_disk_is_full_is_said() {
+fn errors_name_the_disk_that_is_full() {
     if !root() {
         return;
     }
@@ -259,7 +271,7 @@ fn which_disk_is_full_is_said() {
         let site = Site::new(&programs());
         let point = site.at(place);
         let _disk = SmallDisk::mount(&point, "4m");
-        // All of it is one volume, which fits neither into the store nor into the spool.
+        // Everything goes into one volume, which fits neither into the store nor into the spool.
         site.bygone(["init", "--kdf-memory", "8MiB", "--volume-size", "64MiB"]).ok();
         let tree = Tree::new(&site.at("source"));
         (0..8).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1 << 20))));
@@ -286,13 +298,13 @@ fn a_broken_catalog_is_named_and_rebuilt() {
 }
 
 #[test]
-fn an_interrupted_backups_volumes_are_found_again_without_a_catalog() {
+fn volumes_of_an_interrupted_backup_are_found_by_a_new_catalog() {
     let (site, tree) = with_snapshots();
     let content = random(500, 6_000_000);
     tree.file("large", content.clone());
     let before = site.objects("data").len();
-    // The stream does not end, so nothing is committed, and what was stored so far belongs to nobody once the catalog is
-    // lost too.
+    // The stream does not end, so nothing is committed; once the catalog is lost as well, nothing refers to the volumes
+    // stored so far.
     let mut running = site.start_reading(site.bygone_command(["backup", "--stdin", "stream"]), Stdio::piped());
     running.child.stdin.as_mut().unwrap().write_all(&content).unwrap();
     wait_until("storing", || site.objects("data").len() >= before + 3);

@@ -1,20 +1,32 @@
-//! A mount of a store that is far away: what it asks for, what it keeps, and what it does when the link is slow or dead.
+//! A mount of a far store: what it fetches, what it caches, and how it behaves on a slow or dead link.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
 use std::thread;
 
 use bygone_core::hash::sha256;
 use bygone_core::id::hex;
-use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
-use bygone_tests::program::{Mounted, Site, unmount, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
+use bygone_tests::program::Mounted;
+use bygone_tests::program::Site;
+use bygone_tests::program::unmount;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{programs, restored};
+use crate::site::programs;
+use crate::site::restored;
 
 /// A machine whose repository is in a bucket.
 pub struct Far {
@@ -35,14 +47,14 @@ impl Far {
     }
 
     pub fn mount(&self, options: &[&str]) -> Mounted {
-        // Whatever else fills the disk that the tests run on.
+        // The cache must not depend on how full the disk of this machine is.
         let mounted = self.site.mount("mnt", &[&["--cache-free", "0"], options].concat());
-        // What opening asks for is not what reading asks for.
+        // Forgets the requests of opening: the tests count those of reading.
         self.server.take_asked();
         mounted
     }
 
-    /// How many requests for data were made since this was asked last.
+    /// The number of requests for data since the last call.
     pub fn gets(&self) -> usize {
         let asked = self.server.take_asked();
         asked.iter().filter(|(verb, name)| *verb == Verb::Get && name.contains("data/")).count()
@@ -70,7 +82,7 @@ fn read_all(mounted: &Mounted, source: &Path) {
     compare::assert_same(source, &mounted.latest(source));
 }
 
-/// What failed a moment ago may do so for some seconds more.
+/// A read that has just failed may go on failing for a few seconds.
 fn read_all_at_last(mounted: &Mounted, source: &Path) {
     let compare = || Command::new("diff").arg("-r").args([source, &mounted.latest(source)]).output().unwrap();
     wait_until("all can be read", || compare().status.success());
@@ -136,14 +148,14 @@ fn no_more_is_fetched_than_is_allowed() {
 }
 
 #[test]
-fn a_spoilt_cache_never_shows() {
+fn a_damaged_cache_is_never_shown() {
     if !root() {
         return;
     }
     let far = Far::new(mixed);
     let mounted = far.mount(&[]);
     read_all(&mounted, far.tree.top());
-    // As by a crash: the mount is not asked to end.
+    // Like a crash: the mount cannot clean up.
     mounted.signal("KILL");
     drop(mounted.end());
     unmount(&far.site.at("mnt"));
@@ -164,7 +176,7 @@ fn a_spoilt_cache_never_shows() {
 }
 
 #[test]
-fn a_dead_link_stalls_only_those_who_wait_for_it() {
+fn a_dead_link_stalls_only_reads_that_need_it() {
     if !root() {
         return;
     }
@@ -173,7 +185,7 @@ fn a_dead_link_stalls_only_those_who_wait_for_it() {
     let (long, text) = (mounted.latest(&far.tree.at("long")), mounted.latest(&far.tree.at("medium")));
     fs::read(&text).unwrap();
     mounted.unmount();
-    // What was read lies on the disk and in no memory.
+    // The bytes read so far are on disk and no longer in memory.
     let mounted = far.mount(&[]);
     far.server.misbehave(Verb::Get, "data/", Fault::Silence, usize::MAX);
     let read_from = |offset: u64| {
@@ -195,7 +207,7 @@ fn a_dead_link_stalls_only_those_who_wait_for_it() {
 }
 
 #[test]
-fn a_repair_takes_lost_volumes_from_what_a_mount_has_kept() {
+fn a_repair_takes_lost_volumes_from_the_cache_of_a_mount() {
     if !root() {
         return;
     }
@@ -206,17 +218,17 @@ fn a_repair_takes_lost_volumes_from_what_a_mount_has_kept() {
     let sound = far.server.objects();
     let (lost, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
         sound.clone().into_iter().partition(|(name, _)| name.contains("data/"));
-    // There is nothing else from which they could come.
+    // The cache is the only place that still has them.
     fs::remove_dir_all(far.tree.top()).unwrap();
     far.server.set_objects(left.clone());
     let ran = far.site.bygone(["check", "--repair", "--json"]).ok();
     let put_back = ran.json()["repaired"]["restored"].as_array().unwrap().clone();
     assert_eq!(put_back.len(), lost.len(), "{ran}");
-    assert!(put_back.iter().all(|one| one["from"] == "rebuilt, with what a mount has kept"), "{ran}");
+    assert!(put_back.iter().all(|one| one["from"] == "rebuilt, partly from the cache of a mount"), "{ran}");
     let now = far.server.objects();
     assert!(lost.iter().all(|(name, bytes)| now.get(name) == Some(bytes)), "they are back to the byte");
     far.site.bygone(["check", "--read-data"]).ok();
-    // What is spoilt there is not taken for what it was, and the rest is of use all the same.
+    // Damaged pieces of the cache are not used, and the others still are.
     for path in far.kept() {
         let file = fs::File::options().write(true).open(path).unwrap();
         file.write_all_at(&[0xa5; 1_000], 200_000).unwrap();
@@ -236,18 +248,18 @@ fn a_repair_takes_lost_volumes_from_what_a_mount_has_kept() {
     assert_ne!(ran.code, 0, "{ran}");
     let small = restored(&target, far.tree.top()).join("small");
     let read = |n: u64| Some((n, fs::read(small.join(format!("{:02}/{n}", n % 10))).ok()?));
-    let came: Vec<_> = (0..300).filter_map(read).collect();
-    assert!((200..300).contains(&came.len()), "{} of 300 files came back", came.len());
-    assert!(came.iter().all(|(n, bytes)| *bytes == random(*n, 10_000)));
+    let arrived: Vec<_> = (0..300).filter_map(read).collect();
+    assert!((200..300).contains(&arrived.len()), "{} of 300 files came back", arrived.len());
+    assert!(arrived.iter().all(|(n, bytes)| *bytes == random(*n, 10_000)));
 }
 
 #[test]
-fn a_mount_of_a_dead_store_ends_when_it_is_asked_to() {
+fn a_mount_of_a_dead_store_ends_on_request() {
     if !root() {
         return;
     }
     let far = Far::new(mixed);
-    // Longer than any test waits.
+    // Longer than any test runs.
     far.site.set("BYGONE_REPO", &(far.server.store("repository") + "&stall=600s"));
     let mounted = far.mount(&["--read-timeout", "1h"]);
     let point = mounted.point().to_path_buf();
@@ -256,11 +268,11 @@ fn a_mount_of_a_dead_store_ends_when_it_is_asked_to() {
     let reader = Command::new("cat").arg(&long).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("it waits for the store", || mounted.stats(&far.site)["waiting"].as_u64() > Some(0));
     mounted.signal("TERM");
-    let told = reader.wait_with_output().unwrap();
-    // Not that the mount has gone from under it.
-    let said = String::from_utf8_lossy(&told.stderr);
-    assert!(said.contains("Input/output error"), "{said}");
-    mounted.end().ok().complains_of(&["the reads that wait for it are given up"]);
+    let outcome = reader.wait_with_output().unwrap();
+    // The error must come from the mount, not from its disappearance.
+    let printed = String::from_utf8_lossy(&outcome.stderr);
+    assert!(printed.contains("Input/output error"), "{printed}");
+    mounted.end().ok().complains_of(&["reads that wait for it are cancelled"]);
     assert!(!bygone_tests::program::is_mounted(&point));
 }
 

@@ -1,11 +1,13 @@
-//! Repositories written by earlier builds, one for each version of the format. They are never edited: what could be read
-//! once can be read for ever. `scripts/golden` makes one.
+//! Repositories written by earlier builds, one for each version of the format. They are never edited, because every
+//! released format must stay readable. `scripts/golden` makes one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use bygone_tests::program::{Ran, Site};
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
 use bygone_tests::tool;
 
 use crate::site::programs;
@@ -29,11 +31,11 @@ fn every_golden_repository_is_listed() {
 }
 
 #[test]
-fn golden_repositories_are_read_as_ever() {
+fn golden_repositories_can_still_be_read() {
     for name in GOLDEN {
         let golden = folder().join(name);
         let site = Site::new(&programs());
-        // A copy: reading must not change it, but a test that fails might.
+        // Reads a copy: a failing test might change the repository.
         tool(Command::new("cp").arg("-r").arg(golden.join("repository")).arg(site.repository()));
         let bygone = |arguments: &[&str]| -> Ran {
             let mut command = site.bygone_command(arguments);
@@ -53,7 +55,7 @@ fn golden_repositories_are_read_as_ever() {
     }
 }
 
-/// The manifest of `top`, by the very function that wrote the golden one.
+/// The manifest of `top`, made by the same function as the golden one.
 fn manifest(top: &Path) -> String {
     let from = MANIFEST.find("manifest() {").unwrap();
     let to = from + MANIFEST[from..].find("\n}\n").unwrap() + 3;

@@ -1,14 +1,17 @@
-//! The comparison is the judge of most other tests, so it is tried first: a copy by `cp -a` passes, and each way of being
-//! different is noticed.
+//! Most other tests rely on the comparison of trees, so it has tests of its own: a copy by `cp -a` passes, and every
+//! kind of difference is noticed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use bygone_tests::compare;
+use bygone_tests::root;
+use bygone_tests::tool;
 use bygone_tests::tree::Tree;
-use bygone_tests::{compare, root, tool, zoo};
+use bygone_tests::zoo;
 
-/// What changes an entry, and what to call it.
+/// A change to an entry, and its name.
 type Change = (&'static str, fn(&Tree));
 
 #[test]
@@ -52,7 +55,7 @@ fn every_kind_of_difference_is_noticed() {
     }
 }
 
-/// What the comparison says after `change` was done to one of two equal trees, times set back where it touched them.
+/// The differences found after `change` was made to one of two equal trees. Times that it touched are set back.
 fn differences_after(change: &dyn Fn(&Tree)) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let [source, other] = ["source", "other"].map(|name| {

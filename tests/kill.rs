@@ -1,17 +1,22 @@
-//! Power fails when it likes: a backup killed at any moment leaves a repository that the next one completes, without a
-//! repair step, without storing again what was stored, and without a snapshot that lacks anything.
+//! A backup killed at any moment leaves a repository that the next backup completes: without a repair step, without
+//! storing anything twice, and without an incomplete snapshot.
 
 use std::fs;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
 use bygone_tests::compare;
 use bygone_tests::program::Site;
-use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_small_site, restored, snapshot_ids};
+use crate::site::new_small_site;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
-/// How many moments are tried.
+/// The number of moments tried.
 const KILLS: u32 = 14;
 
 fn site_with_tree() -> (Site, Tree) {
@@ -44,7 +49,7 @@ fn a_killed_backup_is_completed_by_the_next() {
         let ended = running.end().code;
         let before = site.objects("data");
         useful += u32::from(ended == 128 + 9 && !before.is_empty());
-        // A snapshot exists as soon as its commit is stored, whether or not the catalog came to know of it.
+        // A snapshot exists as soon as its commit is stored, even if the catalog has not adopted it yet.
         let snapshots = site.objects("commits").len();
         assert!(snapshots <= 1, "at most the one that was being made");
 
@@ -53,7 +58,7 @@ fn a_killed_backup_is_completed_by_the_next() {
         for name in before.keys() {
             assert_eq!(after.get(name), before.get(name), "kill {kill}: {name} was stored and stays");
         }
-        // What was in flight when the kill came may be stored twice: the volumes that were being put, nothing else.
+        // Only the volumes in flight at the moment of the kill may be stored twice.
         let spare = 5 << 20;
         let bytes = stored_bytes(&site, "data");
         assert!(bytes <= clean_bytes + spare, "kill {kill}: {bytes} bytes stored where {clean_bytes} are enough");
@@ -62,11 +67,11 @@ fn a_killed_backup_is_completed_by_the_next() {
         site.restore("latest", &site.at("target"));
         compare::assert_same(tree.top(), &restored(&site.at("target"), tree.top()));
     }
-    assert!(useful > 0, "no kill came while volumes were being stored: the tree is too small for this machine");
+    assert!(useful > 0, "no kill arrived while volumes were being stored: the tree is too small for this machine");
 }
 
 #[test]
-fn killed_again_and_again_it_still_gets_there() {
+fn a_backup_killed_again_and_again_still_completes() {
     let (site, tree) = site_with_tree();
     let mut stored = 0;
     for round in 0..40u64 {

@@ -1,7 +1,7 @@
-//! All tests of the whole, as one binary: what the programs promise to the person who uses them.
+//! The end-to-end tests, as one binary: what the programs promise to their users.
 //!
-//! Most of them run as root and with `/dev/fuse`, because device nodes, owners, `trusted.*` attributes and mounts need
-//! it. Without root they fail and say so, unless `BYGONE_TESTS_WITHOUT_ROOT=1` allows them to leave that part out.
+//! Most of them need root and `/dev/fuse`, for device nodes, owners, `trusted.*` attributes and mounts. Without root
+//! they fail and say so, unless `BYGONE_TESTS_WITHOUT_ROOT=1` allows them to skip that part.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -13,6 +13,8 @@ mod diagnoses;
 mod far_mount;
 mod golden;
 mod harness_itself;
+mod help;
+mod install;
 mod kill;
 mod mount;
 mod mount_details;

@@ -1,23 +1,34 @@
-//! The mount as programs see it: through the kernel, compared with the source by tools that know nothing of it.
+//! The mount as programs see it: through the kernel, compared with the source by independent tools.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
-use bygone_tests::program::{Site, is_mounted, unmount};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool, zoo};
 use nix::unistd::Whence;
 
-use crate::site::{new_site, programs};
+use bygone_tests::compare;
+use bygone_tests::program::Site;
+use bygone_tests::program::is_mounted;
+use bygone_tests::program::unmount;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+use bygone_tests::zoo;
+
+use crate::site::new_site;
+use crate::site::programs;
 
 /// A machine with one snapshot of the tree that `fill` makes.
 fn with_snapshot(fill: impl FnOnce(&Tree)) -> (Site, Tree) {
@@ -49,7 +60,7 @@ fn the_zoo_in_the_mount_is_the_zoo() {
     assert_eq!(ended.code, 0, "a mount that was unmounted ends well: {ended}");
 }
 
-/// `find` counts on two links and one more for each directory inside.
+/// `find` relies on two links plus one for each subdirectory.
 fn link_counts_of_directories_are_right(top: &Path) {
     for path in tool(Command::new("find").arg(top).args(["-type", "d", "-print0"])).split(|byte| *byte == 0) {
         let path = Path::new(OsStr::from_bytes(path));
@@ -70,8 +81,8 @@ fn hard_links_are_one_file(top: &Path) {
     assert_ne!(inode("sizes/twin-a"), inode("sizes/twin-b"), "two files with the same bytes are two files");
 }
 
-/// SEEK_DATA and SEEK_HOLE: every stretch of data in the source lies in a stretch of data here, and the holes that a
-/// block does not touch are holes here too.
+/// SEEK_DATA and SEEK_HOLE: every stretch of data in the source is data here, and every hole that no block touches is a
+/// hole here.
 fn holes_are_found(source: &Path, top: &Path) {
     for name in ["start", "middle", "end", "only", "many", "across-blocks", "one-gib"] {
         let path = Path::new("holes").join(name);
@@ -239,7 +250,7 @@ fn the_kernel_enforces_the_permissions_that_were_backed_up() {
 }
 
 #[test]
-fn bytes_are_right_wherever_one_reads() {
+fn bytes_are_right_at_any_offset() {
     if !root() {
         return;
     }
@@ -256,7 +267,7 @@ fn bytes_are_right_wherever_one_reads() {
     mounted.unmount().ok();
 }
 
-/// Reads of all lengths, forward, backward and across borders, compared with what is true.
+/// Reads of all lengths, forward, backward and across borders, compared with the content.
 fn reads_at_odd_places(path: &Path, content: &[u8], reader: usize) {
     let file = fs::File::open(path).unwrap();
     for step in 0..200usize {
@@ -292,7 +303,7 @@ fn a_mount_goes_to_the_background_and_ends_when_unmounted() {
     }
 }
 
-/// How many processes have `path` among their arguments.
+/// The number of processes with `path` among their arguments.
 fn processes_with(path: &Path) -> usize {
     let wanted = path.to_str().unwrap();
     let processes =
@@ -318,7 +329,7 @@ fn a_signal_unmounts_and_ends() {
 }
 
 #[test]
-fn a_lost_volume_is_an_error_where_it_is_needed_and_nowhere_else() {
+fn a_lost_volume_is_an_error_only_where_it_is_needed() {
     if !root() {
         return;
     }

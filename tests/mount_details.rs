@@ -1,5 +1,5 @@
-//! What programs rely on beyond the zoo of `mount`: listings read in odd ways, sizes of attributes, access lists, locks,
-//! memory maps, programs, space, file handles.
+//! Details that programs rely on and that the zoo of `mount` does not cover: listings read in odd ways, sizes of
+//! attributes, access lists, locks, memory maps, programs, space, file handles.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -11,12 +11,20 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use nix::fcntl::FcntlArg;
+use nix::fcntl::fcntl;
+use nix::unistd::Whence;
+use nix::unistd::lseek;
+
 use bygone_agent::sys::directory_entries;
-use bygone_tests::program::{Mounted, Site, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{root, tool};
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{Whence, lseek};
+use bygone_tests::program::Mounted;
+use bygone_tests::program::Site;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
 use crate::site::new_site;
 
@@ -35,7 +43,7 @@ fn python<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> String {
     String::from_utf8(tool(Command::new("python3").args(["-c", program]).args(arguments))).unwrap()
 }
 
-/// Name, kind and following position of all entries from where `folder` stands, read `buffer_bytes` at a time.
+/// Name, kind and next position of all entries from the current position of `folder`, read `buffer_bytes` at a time.
 fn entries_of(folder: &fs::File, buffer_bytes: usize) -> Vec<(Vec<u8>, u8, i64)> {
     let mut found = Vec::new();
     let mut buffer = vec![0; buffer_bytes];
@@ -121,18 +129,18 @@ print(get('user.ten', 0), get('user.ten', 1), get('user.ten', 9), get('user.ten'
 print(get('user.large', 0), get('user.large', 2999), get('user.large', 3000))
 print(get('user.none', 100), get('trusted.none', 100), get('security.selinux', 100))
 print(names(0), names(5), names(100))";
-    let told = python(ask, &[mounted.latest(&tree.at("f"))]);
+    let outcome = python(ask, &[mounted.latest(&tree.at("f"))]);
     let expected = "10 Numerical Numerical 10 10\n3000 Numerical 3000\nNo No Operation\n20 Numerical 20\n";
-    assert_eq!(told, expected);
+    assert_eq!(outcome, expected);
     let getcap = |path: &Path| {
-        let told = String::from_utf8(tool(Command::new("getcap").arg(path))).unwrap();
-        told.replace(path.to_str().unwrap(), "")
+        let outcome = String::from_utf8(tool(Command::new("getcap").arg(path))).unwrap();
+        outcome.replace(path.to_str().unwrap(), "")
     };
     assert_eq!(getcap(&mounted.latest(&tree.at("capable"))), getcap(&tree.at("capable")));
     mounted.unmount().ok();
 }
 
-/// Runs `cat` as somebody else.
+/// Runs `cat` as another user.
 fn cat(path: &Path, uid: u32, gid: u32) -> Option<Vec<u8>> {
     let ran = Command::new("cat").arg(path).uid(uid).gid(gid).output().unwrap();
     ran.status.success().then_some(ran.stdout)
@@ -196,11 +204,11 @@ fn nothing_about_a_file_can_be_written_either() {
     ];
     for line in refused {
         let ran = Command::new("sh").args(["-c", line]).current_dir(&inside).output().unwrap();
-        let said = String::from_utf8_lossy(&ran.stderr);
+        let printed = String::from_utf8_lossy(&ran.stderr);
         assert!(!ran.status.success(), "{line}");
         let known = ["Read-only file system", "Operation not supported", "Inappropriate ioctl", "not implemented"];
-        assert!(known.iter().any(|text| said.contains(text)), "{line}: {said}");
-        assert!(said.contains(known[0]) || line.starts_with("chattr"), "{line}: {said}");
+        assert!(known.iter().any(|text| printed.contains(text)), "{line}: {printed}");
+        assert!(printed.contains(known[0]) || line.starts_with("chattr"), "{line}: {printed}");
     }
     assert_eq!(fs::read_to_string(inside.join("f")).unwrap(), "content");
     mounted.unmount().ok();
@@ -271,10 +279,10 @@ fn df_shows_what_is_stored_and_nothing_free() {
         return;
     }
     let (site, _tree, mounted) = mounted(|tree| drop(tree.file("f", random(1, 3 << 20))));
-    let told = tool(Command::new("stat").args(["-f", "-c", "%b %f %a %s %S %l %d %c"]).arg(mounted.point()));
-    let told = String::from_utf8(told).unwrap();
-    let numbers: Vec<u64> = told.split_whitespace().map(|number| number.parse().unwrap()).collect();
-    let [blocks, free, available, size, unit, name_bytes, files_free, files] = numbers[..] else { panic!("{told}") };
+    let outcome = tool(Command::new("stat").args(["-f", "-c", "%b %f %a %s %S %l %d %c"]).arg(mounted.point()));
+    let outcome = String::from_utf8(outcome).unwrap();
+    let numbers: Vec<u64> = outcome.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    let [blocks, free, available, size, unit, name_bytes, files_free, files] = numbers[..] else { panic!("{outcome}") };
     let stored: u64 = site.objects("data").values().chain(site.objects("meta").values()).sum();
     assert_eq!((blocks, size, unit), (stored.div_ceil(4_096), 4_096, 4_096));
     assert_eq!((free, available, files_free, name_bytes), (0, 0, 0, 255));
@@ -301,7 +309,7 @@ fn a_sparse_file_is_copied_as_one_without_reading_its_holes() {
     mounted.unmount().ok();
 }
 
-/// Saves file handles, as a server of NFS does, or opens saved ones.
+/// Saves file handles, as an NFS server does, or opens saved ones.
 const HANDLES: &str = r#"
 import ctypes, errno, json, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -366,12 +374,12 @@ fn file_handles_open_the_same_after_a_remount() {
     mounted.unmount().ok();
 
     let again = site.mount("mnt", &[]);
-    let told = run("open", &[again.point()]);
-    let lines: Vec<_> = told.lines().collect();
-    assert_eq!(lines[..expected.len()], expected, "as fresh as if nobody had ever looked");
+    let outcome = run("open", &[again.point()]);
+    let lines: Vec<_> = outcome.lines().collect();
+    assert_eq!(lines[..expected.len()], expected, "the mount is as fresh as before any access");
     again.unmount().ok();
 
-    // A catalog that was rebuilt numbers everything anew: an old handle must not lead to another file.
+    // A rebuilt catalog numbers everything anew: an old handle must not lead to another file.
     fs::remove_dir_all(site.catalogs()).unwrap();
     site.bygone(["recover"]).ok();
     let rebuilt = site.mount("mnt", &[]);

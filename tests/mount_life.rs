@@ -1,28 +1,44 @@
-//! What happens to a mount while it lives, and how it ends: users that do not let go, signals, kills, other mounts over
-//! it, a store that goes and comes back, snapshots that go.
+//! The life of a mount and its end: busy users, signals, kills, other mounts on top of it, a store that disappears and
+//! returns, snapshots that are removed.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
 use std::sync::Arc;
 
-use bygone_core::catalog::SeenCommit;
-use bygone_core::commit::{Commit, Losses};
-use bygone_core::entry::Time;
-use bygone_core::hash::sha256;
-use bygone_core::id::{CommitHash, SnapshotId};
-use bygone_core::objects::commit_object;
-use bygone_core::repo::{Place, Repository, Secret};
-use bygone_core::store::Source;
-use bygone_core::store::local::LocalStore;
-use bygone_tests::program::{Mounted, PASSPHRASE, Site, is_mounted, unmount, wait_until};
-use bygone_tests::tree::{Tree, random};
-use bygone_tests::{root, tool};
 use nix::errno::Errno;
 
-use crate::site::{new_site, snapshot_ids};
+use bygone_core::catalog::SeenCommit;
+use bygone_core::commit::Commit;
+use bygone_core::commit::Losses;
+use bygone_core::entry::Time;
+use bygone_core::hash::sha256;
+use bygone_core::id::CommitHash;
+use bygone_core::id::SnapshotId;
+use bygone_core::objects::commit_object;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
+use bygone_core::store::Source;
+use bygone_core::store::local::LocalStore;
+use bygone_tests::program::Mounted;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Site;
+use bygone_tests::program::is_mounted;
+use bygone_tests::program::unmount;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::random;
+
+use crate::site::new_site;
+use crate::site::snapshot_ids;
 
 const BIG_BYTES: usize = 4 << 20;
 
@@ -37,12 +53,12 @@ fn with_snapshot() -> (Site, Tree) {
     (site, tree)
 }
 
-/// A process that sits in `folder` until it is told to go.
+/// A process that keeps `folder` busy until it is killed.
 fn sitter(folder: &Path) -> Child {
     Command::new("cat").current_dir(folder).stdin(Stdio::piped()).spawn().unwrap()
 }
 
-/// The kernel forgets what it has of the file's content, so that the next read asks the mount.
+/// Makes the kernel drop the cached content of the file, so that the next read asks the mount.
 fn forget_pages(path: &Path) {
     tool(Command::new("dd").arg(format!("if={}", path.display())).args(["iflag=nocache", "count=0", "status=none"]));
 }
@@ -141,7 +157,7 @@ fn a_killed_mount_is_an_error_and_not_an_empty_directory() {
 }
 
 #[test]
-fn what_is_mounted_over_it_is_never_touched() {
+fn a_mount_on_top_of_ours_is_never_touched() {
     if !root() {
         return;
     }
@@ -164,12 +180,12 @@ fn what_is_mounted_over_it_is_never_touched() {
     tmpfs();
     fs::write(point.join("ours"), "stays").unwrap();
     mounted.end().ok();
-    assert_eq!(fs::read_to_string(point.join("ours")).unwrap(), "stays", "also of what came in its place");
+    assert_eq!(fs::read_to_string(point.join("ours")).unwrap(), "stays", "even of the folder that replaced it");
     unmount(&point);
 }
 
 #[test]
-fn a_mount_that_was_moved_with_its_folder_is_unmounted_where_it_is() {
+fn a_mount_moved_with_its_folder_is_unmounted_there() {
     if !root() {
         return;
     }
@@ -187,7 +203,7 @@ fn a_mount_that_was_moved_with_its_folder_is_unmounted_where_it_is() {
 }
 
 #[test]
-fn what_was_stored_again_can_be_read_in_a_live_mount() {
+fn restored_volumes_can_be_read_in_a_live_mount() {
     if !root() {
         return;
     }
@@ -224,7 +240,7 @@ fn a_second_mount_at_the_same_place_is_refused() {
     mounted.unmount().ok();
 }
 
-/// A process that is stopped stands for a machine that sleeps.
+/// A stopped process stands for a sleeping machine.
 #[test]
 fn readers_wait_while_the_mount_sleeps_and_then_go_on() {
     if !root() {
@@ -238,15 +254,15 @@ fn readers_wait_while_the_mount_sleeps_and_then_go_on() {
     fs::metadata(&two).unwrap();
     mounted.signal("STOP");
     let reader = std::thread::spawn(move || fs::read(two).unwrap());
-    assert!(fs::read(path("one")).unwrap() == random(1, BIG_BYTES), "the page cache needs nobody");
-    assert!(!reader.is_finished(), "there is nobody who could have answered");
+    assert!(fs::read(path("one")).unwrap() == random(1, BIG_BYTES), "the page cache needs no mount");
+    assert!(!reader.is_finished(), "the stopped mount cannot have answered");
     mounted.signal("CONT");
     assert!(reader.join().unwrap() == random(2, BIG_BYTES));
     mounted.unmount().ok();
 }
 
 #[test]
-fn a_store_that_is_away_fails_only_what_needs_it_and_heals() {
+fn an_absent_store_fails_only_reads_that_need_it() {
     if !root() {
         return;
     }
@@ -270,7 +286,7 @@ fn a_store_that_is_away_fails_only_what_needs_it_and_heals() {
     mounted.unmount().ok();
 }
 
-/// Removes the snapshot `id`, by a commit as any client may write it.
+/// Removes the snapshot `id`, by a commit such as any client may write.
 fn remove_snapshot(site: &Site, id: &str) {
     let place = Place { store: Arc::new(LocalStore::open(&site.repository()).unwrap()), catalog_base: site.catalogs() };
     let repository = Repository::open(&place, &Secret::new(PASSPHRASE.into())).unwrap();
@@ -348,7 +364,7 @@ fn a_removed_snapshot_disappears_from_a_live_mount() {
 }
 
 #[test]
-fn the_last_snapshot_may_go_and_another_come() {
+fn the_last_snapshot_may_go_and_a_new_one_appear() {
     if !root() {
         return;
     }

@@ -1,18 +1,27 @@
-//! What the mounts of other backup programs get or got wrong, each as a test that this one passes: times in whole seconds,
-//! space in the wrong unit, link counts of one, attributes that vanish for all once one is missing, inode numbers that
-//! mean two things, one reader who holds up all others.
+//! Bugs that the mounts of other backup programs have or had, each as a test: times in whole seconds, space in the
+//! wrong unit, link counts of one, one missing attribute that hides all others, inode numbers with two meanings, one
+//! slow reader that delays all others.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use bygone_tests::program::{Mounted, Site, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::Mounted;
+use bygone_tests::program::Site;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_site, programs};
+use crate::site::new_site;
+use crate::site::programs;
 
 /// A machine whose tree is backed up and mounted.
 fn mounted(fill: impl FnOnce(&Tree)) -> (Site, Tree, Mounted) {
@@ -24,7 +33,7 @@ fn mounted(fill: impl FnOnce(&Tree)) -> (Site, Tree, Mounted) {
     (site, tree, mounted)
 }
 
-/// kopia: whole seconds, and one time for all three.
+/// kopia: whole seconds, and the same value for all three times.
 #[test]
 fn times_are_shown_to_the_nanosecond() {
     if !root() {
@@ -40,9 +49,9 @@ fn times_are_shown_to_the_nanosecond() {
     mounted.unmount().ok();
 }
 
-/// kopia counts space in the wrong unit, rustic not at all: `du` is an eighth, or nothing.
+/// kopia counts space in the wrong unit and rustic not at all, so `du` shows an eighth or nothing.
 #[test]
-fn du_tells_what_it_tells_of_the_source() {
+fn du_agrees_with_the_source() {
     if !root() {
         return;
     }
@@ -53,8 +62,8 @@ fn du_tells_what_it_tells_of_the_source() {
         tree.hard_link("large-again", "large");
     });
     let du = |top: &Path, options: &[&str]| -> u64 {
-        let said = String::from_utf8(tool(Command::new("du").args(options).arg(top))).unwrap();
-        said.split_whitespace().next().unwrap().parse().unwrap()
+        let printed = String::from_utf8(tool(Command::new("du").args(options).arg(top))).unwrap();
+        printed.split_whitespace().next().unwrap().parse().unwrap()
     };
     let inside = mounted.latest(tree.top());
     let (there, here) = (du(tree.top(), &["-s", "-k"]), du(&inside, &["-s", "-k"]));
@@ -65,7 +74,7 @@ fn du_tells_what_it_tells_of_the_source() {
     mounted.unmount().ok();
 }
 
-/// kopia, Proxmox: the names of a hard-linked file are there, and its count says 1.
+/// kopia, Proxmox: all names of a hard-linked file are there, but its link count is 1.
 #[test]
 fn link_counts_are_those_of_the_source() {
     if !root() {
@@ -81,13 +90,13 @@ fn link_counts_are_those_of_the_source() {
     let about = |name: &str| fs::metadata(mounted.latest(&tree.at(name))).unwrap();
     assert_eq!((about("one").nlink(), about("d/e/three").nlink()), (3, 3));
     assert_eq!(about("one").ino(), about("d/two").ino());
-    // restic counts before it has looked inside.
+    // restic counts the links of a directory before it reads the directory.
     assert_eq!((about("d").nlink(), about("d/e").nlink(), about("d/g").nlink()), (4, 3, 2));
     mounted.unmount().ok();
 }
 
-/// restic: a number made of the source's device and inode, the same for two different contents, which `cp -a` of two
-/// snapshots then makes one file.
+/// restic: the inode number comes from the source, so two versions of a file share it, and `cp -a` of two snapshots
+/// makes them one file.
 #[test]
 fn two_versions_of_a_file_are_two_inodes() {
     if !root() {
@@ -118,7 +127,7 @@ fn two_versions_of_a_file_are_two_inodes() {
 
 /// kopia: EIO; plakar: no symbolic links.
 #[test]
-fn what_is_no_regular_file_is_what_it_is() {
+fn special_files_keep_their_kind() {
     if !root() {
         return;
     }
@@ -126,7 +135,7 @@ fn what_is_no_regular_file_is_what_it_is() {
         tree.symlink("link", "somewhere else");
         tool(Command::new("mkfifo").arg(tree.at("fifo")));
         tool(Command::new("mknod").arg(tree.at("device")).args(["c", "1", "3"]));
-        // rustic ends on numbers that take more than a byte each.
+        // rustic crashes on numbers that take more than a byte each.
         tool(Command::new("mknod").arg(tree.at("large-device")).args(["b", "4095", "1048575"]));
     });
     let about = |name: &str| fs::symlink_metadata(mounted.latest(&tree.at(name))).unwrap();
@@ -140,7 +149,7 @@ fn what_is_no_regular_file_is_what_it_is() {
     mounted.unmount().ok();
 }
 
-/// rustic answers a missing attribute with "no such operation", after which the kernel asks for none in the whole mount.
+/// rustic answers a missing attribute with "no such operation", and the kernel then stops asking for attributes.
 #[test]
 fn a_missing_attribute_hides_no_other() {
     if !root() {
@@ -166,7 +175,7 @@ fn a_missing_attribute_hides_no_other() {
     mounted.unmount().ok();
 }
 
-/// plakar: everything belongs to who mounted it.
+/// plakar: everything belongs to the user that mounted it.
 #[test]
 fn owners_are_those_of_the_source() {
     if !root() {
@@ -181,9 +190,9 @@ fn owners_are_those_of_the_source() {
     mounted.unmount().ok();
 }
 
-/// rustic walks the path from the root for every look, and lets the kernel keep nothing for longer than a second.
+/// rustic walks the path from the root for every lookup, and lets the kernel cache nothing for longer than a second.
 #[test]
-fn what_was_looked_at_is_not_asked_for_again() {
+fn repeated_lookups_ask_for_nothing() {
     if !root() {
         return;
     }
@@ -191,7 +200,7 @@ fn what_was_looked_at_is_not_asked_for_again() {
         (0..100).for_each(|n| drop(tree.file(format!("a/b/c/d/{n}"), "x")));
         tree.symlink("link", "a/b");
     });
-    // By its true name: `latest` may lead elsewhere after some seconds.
+    // By its real name: `latest` may point elsewhere after some seconds.
     let inside = fs::canonicalize(mounted.latest(tree.top())).unwrap();
     let look = || {
         tool(Command::new("find").arg(&inside).args(["-printf", "%i %s %l\n"]));
@@ -206,14 +215,14 @@ fn what_was_looked_at_is_not_asked_for_again() {
     look();
     let before = asked();
     (0..5).for_each(|_| look());
-    // The directories above may have been asked for once more, as they change.
+    // The directories above change, so they may have been looked up again.
     assert!(asked() - before < 100, "{} requests for what is known", asked() - before);
     mounted.unmount().ok();
 }
 
-/// borg takes all of an archive into memory before the first listing.
+/// borg reads a whole archive into memory before the first listing.
 #[test]
-fn a_walk_leaves_nothing_of_each_entry_in_memory() {
+fn a_walk_keeps_nothing_of_each_entry_in_memory() {
     if !root() {
         return;
     }
@@ -241,7 +250,7 @@ fn a_walk_leaves_nothing_of_each_entry_in_memory() {
     mounted.unmount().ok();
 }
 
-/// borg's view of versions does not say in which archives one is, nor when a deleted file was there last.
+/// borg's versions view does not say which archives hold a version, nor which was the last to hold a deleted file.
 #[test]
 fn a_version_tells_which_snapshots_hold_it() {
     if !root() {
@@ -261,9 +270,9 @@ fn a_version_tells_which_snapshots_hold_it() {
     backup(3);
     let mounted = site.mount("mnt", &[]);
     let fact = |path: &Path, name: &str| {
-        let said = Command::new("getfattr").args(["--only-values", "-n", name]).arg(path).output().unwrap();
-        assert!(said.status.success(), "{path:?} {name}: {}", String::from_utf8_lossy(&said.stderr));
-        String::from_utf8(said.stdout).unwrap()
+        let printed = Command::new("getfattr").args(["--only-values", "-n", name]).arg(path).output().unwrap();
+        assert!(printed.status.success(), "{path:?} {name}: {}", String::from_utf8_lossy(&printed.stderr));
+        String::from_utf8(printed.stdout).unwrap()
     };
     let view = |view: &str, name: &str| mounted.point().join(view).join(tree.at(name).strip_prefix("/").unwrap());
     let versions = view("versions", "report.pdf");
@@ -276,9 +285,9 @@ fn a_version_tells_which_snapshots_hold_it() {
     mounted.unmount().ok();
 }
 
-/// rustic: also what cannot be read is "no such operation".
+/// rustic: unreadable content is "no such operation" as well.
 #[test]
-fn what_cannot_be_read_is_an_input_output_error() {
+fn unreadable_content_is_an_input_output_error() {
     if !root() {
         return;
     }
@@ -290,10 +299,10 @@ fn what_cannot_be_read_is_an_input_output_error() {
     mounted.unmount().ok();
 }
 
-/// kopia reads a file one request after another, rustic everything: who waits for the store holds up all others. The
-/// store here is a mount of another repository, which stands still while its process is stopped.
+/// kopia serializes the reads of a file and rustic all reads, so one that waits for the store delays the others. The
+/// store here is a mount of another repository, which hangs while its process is stopped.
 #[test]
-fn a_reader_who_waits_holds_up_nobody_else() {
+fn a_waiting_reader_delays_no_other() {
     if !root() {
         return;
     }

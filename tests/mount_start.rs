@@ -1,4 +1,5 @@
-//! How a mount begins: by `mount`, by fstab, by a service manager, by a user without rights; and how it tells what it does.
+//! Ways to start a mount: `mount`, fstab, a service manager, an unprivileged user; and how the mount reports what it
+//! does.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,11 +8,18 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
-use bygone_tests::program::{PASSPHRASE, Site, is_mounted, wait_until};
-use bygone_tests::tree::{Tree, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Site;
+use bygone_tests::program::is_mounted;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::random;
 
-use crate::site::{new_site, programs};
+use crate::site::new_site;
+use crate::site::programs;
 
 /// A machine with one snapshot of a small tree.
 fn with_snapshot() -> (Site, Tree) {
@@ -24,14 +32,14 @@ fn with_snapshot() -> (Site, Tree) {
     (site, tree)
 }
 
-/// In a mount table of its own, with our program linked as `/sbin/mount.fuse.bygone`, runs `script` (bash) and
-/// returns what it printed. `$point` is a mount point, `$source` the tree, `$options` what fstab would have.
+/// Runs `script` (bash) in a mount namespace of its own, with our program linked as `/sbin/mount.fuse.bygone`, and
+/// returns its output. `$point` is a mount point, `$source` the tree, `$options` the options for fstab.
 fn as_mount_finds_us(site: &Site, tree: &Tree, script: &str) -> String {
     fs::create_dir_all(site.at("mnt")).unwrap();
     fs::create_dir_all(site.at("sbin")).unwrap();
     fs::write(site.at("passphrase"), PASSPHRASE).unwrap();
     fs::set_permissions(site.at("passphrase"), fs::Permissions::from_mode(0o600)).unwrap();
-    // Everything that was in /sbin, by links, and one program more.
+    // Links to everything in /sbin, plus our program.
     let prepared = "set -euo pipefail; sbin=$(readlink -f /sbin)
         mount --bind $sbin $site/sbin; mount -t tmpfs none $sbin; cp -as $site/sbin/. $sbin/
         ln -s $program $sbin/mount.fuse.bygone
@@ -54,7 +62,7 @@ fn mount_and_fstab_mount_it() {
     let (site, tree) = with_snapshot();
     let by_mount = "mount -t fuse.bygone -o $options $repository $point
         cat $point/latest$source/file; grep \" $point \" /proc/self/mountinfo | grep -c ' fuse.bygone '; umount $point";
-    assert_eq!(as_mount_finds_us(&site, &tree, by_mount), "content1\n", "and nothing else is said");
+    assert_eq!(as_mount_finds_us(&site, &tree, by_mount), "content1\n", "and nothing else is printed");
     let by_fstab = "echo $repository $point fuse.bygone $options,x-systemd.automount 0 0 > $site/fstab
         mount --fstab $site/fstab $point; cat $point/latest$source/file; umount $point";
     assert_eq!(as_mount_finds_us(&site, &tree, by_fstab), "content");
@@ -65,7 +73,7 @@ fn mount_and_fstab_mount_it() {
 }
 
 #[test]
-fn it_says_when_it_is_there_and_when_it_goes() {
+fn a_mount_reports_when_it_is_ready_and_when_it_ends() {
     if !root() {
         return;
     }
@@ -84,8 +92,8 @@ fn it_says_when_it_is_there_and_when_it_goes() {
         command.env("READY", &ready).env("PROGRAM", programs().mount).env("NOTIFY_SOCKET", site.at("notify"));
         command.env("FOREGROUND", if foreground { "--foreground" } else { "--quiet" });
         let started = site.start(command);
-        let told = heard();
-        let lines: Vec<_> = told.lines().collect();
+        let outcome = heard();
+        let lines: Vec<_> = outcome.lines().collect();
         assert_eq!(lines[0], "READY=1");
         assert!(is_mounted(&point), "it is there when it says so");
         let pid = fs::read_to_string(&pid_file).unwrap();
@@ -106,7 +114,7 @@ fn it_says_when_it_is_there_and_when_it_goes() {
 }
 
 #[test]
-fn a_live_mount_tells_what_it_has_done() {
+fn a_live_mount_reports_its_statistics() {
     if !root() {
         return;
     }
@@ -173,7 +181,7 @@ fn a_user_without_rights_mounts_and_unmounts() {
     }
     let (site, tree) = with_snapshot();
     fs::create_dir(site.at("mnt")).unwrap();
-    // The programs of a build may lie where only root may look, and /dev/fuse may be closed to all others.
+    // The build may be readable by root only, and so may /dev/fuse.
     fs::copy(programs().mount, site.at("bygone-mount")).unwrap();
     tool(Command::new("mknod").arg(site.at("fuse")).args(["c", "10", "229"]));
     tool(Command::new("chown").args(["-R", "65534:65534"]).arg(site.at("")));

@@ -1,19 +1,22 @@
-//! The views of the mount over many snapshots, as programs see them through the kernel.
+//! The derived views of the mount over many snapshots, as programs see them through the kernel.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use bygone_tests::program::{Mounted, Site};
+use bygone_tests::program::Mounted;
+use bygone_tests::program::Site;
+use bygone_tests::root;
+use bygone_tests::tool;
 use bygone_tests::tree::Tree;
-use bygone_tests::{root, tool};
 
 use crate::site::new_site;
 
-/// A machine with three snapshots: a report that changes and goes, and files that stay.
+/// A machine with three snapshots: a report that changes and is then deleted, and files that stay.
 fn with_history() -> (Site, Tree) {
     let site = new_site();
     let tree = Tree::new(&site.at("source"));
@@ -34,7 +37,7 @@ fn backup_at(site: &Site, tree: &Tree, time: &str) {
     site.bygone(["backup".as_ref(), "--time".as_ref(), time.as_ref(), tree.top().as_os_str()]).ok();
 }
 
-/// Where `path` of the source is in a view.
+/// The place of the source's `path` in a view.
 fn inside(mounted: &Mounted, view: &str, path: &Path) -> PathBuf {
     mounted.point().join(view).join(path.strip_prefix("/").unwrap())
 }
@@ -75,7 +78,7 @@ fn every_version_of_a_file_lies_side_by_side() {
 }
 
 #[test]
-fn what_has_vanished_is_in_deleted_and_nothing_else_is() {
+fn deleted_shows_exactly_what_has_vanished() {
     if !root() {
         return;
     }
@@ -133,8 +136,8 @@ fn tools_that_walk_the_whole_mount_come_to_an_end() {
     let mounted = site.mount("mnt", &[]);
     let find =
         Command::new("find").arg(mounted.point()).args(["-xdev", "-type", "d", "-printf", "%i\\n"]).output().unwrap();
-    let said = String::from_utf8_lossy(&find.stderr);
-    assert!(find.status.success() && said.is_empty(), "find: {said}");
+    let printed = String::from_utf8_lossy(&find.stderr);
+    assert!(find.status.success() && printed.is_empty(), "find: {printed}");
     let inodes: Vec<&str> = std::str::from_utf8(&find.stdout).unwrap().lines().collect();
     let distinct: BTreeSet<&&str> = inodes.iter().collect();
     assert_eq!(inodes.len(), distinct.len(), "each directory is in one place");
@@ -145,7 +148,7 @@ fn tools_that_walk_the_whole_mount_come_to_an_end() {
 }
 
 #[test]
-fn what_was_closed_in_any_snapshot_stays_closed_in_the_views() {
+fn views_stay_closed_if_any_snapshot_was_closed() {
     if !root() {
         return;
     }
@@ -220,7 +223,7 @@ fn layouts_have_the_names_that_their_programs_look_for() {
 }
 
 #[test]
-fn content_is_refused_to_whom_it_shall_be_and_names_to_nobody() {
+fn options_refuse_content_to_some_and_names_to_nobody() {
     if !root() {
         return;
     }

@@ -1,5 +1,5 @@
-//! The options of backup and restore, each tried once from the command line to the disk; and the places where a backup or
-//! a restore must not go.
+//! Every option of backup and restore, from the command line to the disk; and the places that a backup or a restore
+//! must stay out of.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,11 +8,19 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 
-use bygone_tests::program::{Ran, Site, unmount};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root, tool};
+use bygone_tests::compare;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::program::unmount;
+use bygone_tests::root;
+use bygone_tests::tool;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{new_site, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 fn with_tree() -> (Site, Tree) {
     let site = new_site();
@@ -45,13 +53,13 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_is_excluded_is_not_backed_up() {
+fn excluded_files_are_not_backed_up() {
     let (site, tree) = with_tree();
     backup(&site, &tree, &["--exclude", "*.log"]);
     assert_eq!(files(&site, &tree), set(&["keep/a.txt", "drop/c.txt", "e.txt"]));
     backup(&site, &tree, &["--exclude", &format!("{}/drop", tree.top().display())]);
     assert_eq!(files(&site, &tree), set(&["keep/a.txt", "keep/b.log", "e.txt"]));
-    fs::write(site.at("patterns"), "# what nobody needs\ndrop\n*.log\n").unwrap();
+    fs::write(site.at("patterns"), "# not needed\ndrop\n*.log\n").unwrap();
     backup(&site, &tree, &["--exclude-file", site.at("patterns").to_str().unwrap()]);
     assert_eq!(files(&site, &tree), set(&["keep/a.txt", "e.txt"]));
     tree.file("drop/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
@@ -66,7 +74,7 @@ fn what_is_excluded_is_not_backed_up() {
 }
 
 #[test]
-fn other_file_systems_are_left_alone_if_asked() {
+fn one_file_system_leaves_others_out() {
     if !root() {
         return;
     }
@@ -117,7 +125,7 @@ fn hosts_and_tags_are_kept_and_asked_for() {
     if root() {
         let mounted = site.mount("mnt", &[]);
         let listed = |folder: &str| fs::read_dir(mounted.point().join(folder)).unwrap().count();
-        // A host has its snapshots and the newest of them once more.
+        // A host's folder has its snapshots, plus a link to the newest.
         assert_eq!((listed("snapshots"), listed("hosts"), listed("hosts/elsewhere"), listed("tags")), (2, 2, 2, 2));
         let by_tag = fs::read_dir(mounted.point().join("tags/daily")).unwrap().next().unwrap().unwrap().path();
         let file = by_tag.join(tree.at("e.txt").strip_prefix("/").unwrap());
@@ -127,14 +135,14 @@ fn hosts_and_tags_are_kept_and_asked_for() {
 }
 
 #[test]
-fn any_way_to_say_a_path_is_the_same_path() {
+fn all_spellings_of_a_path_mean_the_same_path() {
     let (site, tree) = with_tree();
     let top = tree.top().to_str().unwrap();
     tree.symlink("../way", "source");
-    for said in ["source", "./source/", "source/../source", "source/."] {
-        site.bygone(["backup", said]).ok();
+    for spelling in ["source", "./source/", "source/../source", "source/."] {
+        site.bygone(["backup", spelling]).ok();
         let paths = site.bygone(["snapshots", "--json", "--latest", "1"]).ok().json()[0]["paths"].clone();
-        assert_eq!(paths, serde_json::json!([top]), "{said}");
+        assert_eq!(paths, serde_json::json!([top]), "{spelling}");
     }
     site.bygone(["backup", top, &format!("{top}/keep"), top]).ok();
     assert_eq!(files(&site, &tree).len(), 5, "nothing twice");
@@ -156,7 +164,7 @@ fn a_repository_does_not_back_itself_up() {
 }
 
 #[test]
-fn a_restore_takes_what_it_is_asked_to_take() {
+fn a_restore_takes_only_what_was_asked_for() {
     let (site, tree) = with_tree();
     backup(&site, &tree, &[]);
     let restored_files = |name: &str, options: &[&str]| {
@@ -172,7 +180,7 @@ fn a_restore_takes_what_it_is_asked_to_take() {
 }
 
 #[test]
-fn a_restore_over_what_is_there_asks_how() {
+fn a_restore_over_existing_files_needs_an_option() {
     let (site, tree) = with_tree();
     backup(&site, &tree, &[]);
     let target = site.at("target");
@@ -213,7 +221,7 @@ fn a_restore_never_leaves_its_target() {
     outside.file("e.txt", "untouched");
     let target = site.at("target");
     let inside = Tree::new(&restored(&target, tree.top()));
-    // A directory, a file and a hard link of the target lead out of it.
+    // A directory, a file and a hard link in the target lead out of it.
     inside.symlink("keep", outside.top());
     inside.symlink("e.txt", outside.at("e.txt"));
     inside.directory("drop");

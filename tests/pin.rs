@@ -1,30 +1,34 @@
-//! What is kept on this machine of a far store: `bygone pin`, `bygone cache`, and the attribute that
-//! says what is on this machine.
+//! The local cache of a far store: `bygone pin`, `bygone cache`, and the attribute that shows how much of a file is
+//! cached.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use bygone_tests::fake_s3::{Fault, Verb};
+use bygone_tests::compare;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
 use bygone_tests::program::wait_until;
-use bygone_tests::{compare, root, tool};
+use bygone_tests::root;
+use bygone_tests::tool;
 
-use crate::far_mount::{Far, mixed};
+use crate::far_mount::Far;
+use crate::far_mount::mixed;
 
-/// `bygone pin`, on a disk that others fill too.
+/// `bygone pin`, however full the disk of this machine is.
 fn pin(far: &Far, arguments: &[&str]) -> bygone_tests::program::Ran {
     far.server.take_asked();
     far.site.bygone([&["pin", "--json", "--cache-free", "0"], arguments].concat())
 }
 
-/// What the mount says of the file.
+/// The mount's attribute that shows how much of the file is cached.
 fn cached(path: &Path) -> String {
-    let said = tool(Command::new("getfattr").args(["--only-values", "-n", "user.bygone.cached"]).arg(path));
-    String::from_utf8(said).unwrap()
+    let printed = tool(Command::new("getfattr").args(["--only-values", "-n", "user.bygone.cached"]).arg(path));
+    String::from_utf8(printed).unwrap()
 }
 
 #[test]
-fn what_is_pinned_can_be_read_offline_and_says_so() {
+fn pinned_files_can_be_read_offline_and_say_so() {
     if !root() {
         return;
     }
@@ -35,7 +39,7 @@ fn what_is_pinned_can_be_read_offline_and_says_so() {
     let pinned = pin(&far, &paths).ok().json();
     assert_eq!((pinned["files"].as_u64(), pinned["bytes"].as_u64()), (Some(301), Some(9_000_000)));
     let fetched = pinned["fetched_bytes"].as_u64().unwrap();
-    // Whole pieces, and gaps that are cheaper to fetch than to ask around.
+    // Whole pieces, and small gaps that are cheaper to fetch than to skip.
     assert!((9_000_000..14_000_000).contains(&fetched), "{pinned}");
     assert!(pinned["cached_bytes"].as_u64().unwrap() <= fetched, "{pinned}");
     let again = pin(&far, &paths).ok().json();
@@ -54,7 +58,7 @@ fn what_is_pinned_can_be_read_offline_and_says_so() {
 }
 
 #[test]
-fn what_cannot_be_pinned_is_an_error_before_it_is_fetched() {
+fn a_pin_that_cannot_succeed_fails_before_it_fetches() {
     if !root() {
         return;
     }
@@ -63,12 +67,12 @@ fn what_cannot_be_pinned_is_an_error_before_it_is_fetched() {
     let refused = pin(&far, &[&top, "--cache-size", "4MiB"]).ended_with(1).complains_of(&["--cache-size", "4.0 MiB"]);
     assert!(refused.err.contains("nothing was fetched") && refused.err.contains("NO_SPACE"), "{refused}");
     assert_eq!(far.gets(), 0);
-    // The size that the message names is enough.
+    // The size named in the message is enough.
     let wanted = refused.err.split("--cache-size ").last().unwrap().split_whitespace().next().unwrap();
     pin(&far, &[&top, "--cache-size", wanted]).ok();
     pin(&far, &["latest:/no/such/file"]).ended_with(1).complains_of(&["/no/such/file"]);
     pin(&far, &["nonsense:/"]).ended_with(2);
-    // A disk that must stay free takes nothing.
+    // A disk that has to stay free takes nothing.
     far.site.bygone(["cache", "clear", "--all"]).ok();
     let full = far.site.bygone(["pin", &top, "--cache-free", "99"]);
     full.ended_with(1).complains_of(&["in the cache", "--cache-free"]);
@@ -95,11 +99,11 @@ fn a_cache_is_shown_and_emptied_while_a_mount_uses_it() {
     far.site.bygone(["cache", "clear", "ffff00"]).ended_with(1).complains_of(&["bygone cache info"]);
     far.site.bygone(["cache", "clear"]).ended_with(2);
     let cleared = far.site.bygone(["cache", "clear", id, "--json"]).ok().json();
-    // What was on its way when it was shown has come since.
+    // Fetches that were under way have arrived since.
     assert!(cleared["cleared"]["bytes"].as_u64() >= cache["bytes"].as_u64(), "{cleared}");
     assert_eq!(info()["caches"][0]["bytes"].as_u64(), Some(0));
     assert_eq!(cached(&mounted.latest(&far.tree.at("long"))), "no", "what is in memory is not kept");
-    // The mount goes on, and fills it again.
+    // The mount goes on and fills the cache again.
     compare::assert_same(far.tree.top(), &mounted.latest(far.tree.top()));
     assert!(info()["caches"][0]["bytes"].as_u64() > Some(0));
     assert!(!mounted.complaint().contains("damaged"), "{}", mounted.complaint());
@@ -107,12 +111,12 @@ fn a_cache_is_shown_and_emptied_while_a_mount_uses_it() {
 }
 
 #[test]
-fn a_pin_that_waits_for_a_dead_store_is_interrupted_and_goes_on_the_next_time() {
+fn a_pin_interrupted_at_a_dead_store_resumes_next_time() {
     if !root() {
         return;
     }
     let far = Far::new(mixed);
-    // Longer than any test waits.
+    // Longer than any test runs.
     far.site.set("BYGONE_REPO", &(far.server.store("repository") + "&stall=600s"));
     let top = far.tree.top().display().to_string();
     far.server.take_asked();

@@ -1,25 +1,32 @@
-//! Histories that nobody would think of: random changes to a tree, backups, restores, mounts and lost catalogs, held
-//! against images of the tree that were taken when each backup was made.
+//! Random histories: changes to a tree, backups, restores, mounts and lost catalogs. Every snapshot is compared with an
+//! image of the tree from the moment of its backup.
 //!
-//! Choices wrap around what there is, so that every sequence makes sense and shrinks well. Failing seeds are printed by
-//! proptest as the shortest sequence; write it down as a test of its own.
+//! Choices wrap around the number of candidates, so every sequence is valid and shrinks well. proptest prints the
+//! shortest failing sequence; add it as a test of its own.
 
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use proptest::test_runner::TestRunner;
 
 use bygone_tests::image::Image;
 use bygone_tests::program::Site;
-use bygone_tests::tree::{Tree, prose, random};
-use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{programs, restored, snapshot_ids};
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
-/// How long histories are tried, in seconds, unless BYGONE_TESTS_MODEL_SECONDS says otherwise.
+/// Seconds spent on histories, unless BYGONE_TESTS_MODEL_SECONDS says otherwise.
 const BUDGET_SECS: u64 = 30;
 
 #[derive(Debug, Clone)]
@@ -85,7 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A machine, its tree, and what each of its snapshots must hold.
+/// A machine, its tree, and the expected content of each snapshot.
 struct World {
     site: Site,
     tree: Tree,
@@ -250,7 +257,7 @@ impl World {
         fs::remove_dir_all(target).unwrap();
     }
 
-    /// At the end everything must still be there: by restore, by mount, by check.
+    /// At the end everything must still be there for restore, mount and check.
     fn judge(mut self) {
         self.backup();
         (0..self.truth.len()).for_each(|which| self.restore(which));
@@ -267,7 +274,7 @@ impl World {
     }
 }
 
-/// The element at `at`, counted around the end as often as it takes.
+/// The element at `at`, wrapping around the end.
 fn chosen(mut from: Vec<PathBuf>, at: usize) -> Option<PathBuf> {
     if from.is_empty() { None } else { Some(from.swap_remove(at % from.len())) }
 }
@@ -281,7 +288,7 @@ fn random_histories_come_back() {
     let since = Instant::now();
     let mut histories = 0;
     while since.elapsed() < budget {
-        // A new runner for each history, because one that has had its number of cases runs no more.
+        // A new runner for each history, because a runner that has used up its cases runs no more.
         let result = TestRunner::new(config.clone()).run(&prop::collection::vec(step(), 1..40), |steps| {
             let mut world = World::new();
             steps.iter().for_each(|step| world.take(step));

@@ -1,8 +1,8 @@
-//! The same promises at a store that somebody else runs: the contract, and the life of a repository.
+//! Stores run by other software: the contract of a store, and the whole life of a repository.
 //!
-//! `BYGONE_TEST_STORE` is its address, in which `{}` stands for a name that each test chooses; what the store needs besides
-//! (keys, a region) is in the environment. These tests are left out unless they are asked for: `scripts/s3-matrix` runs them
-//! against a cluster of its own. With `BYGONE_TEST_STORE_SHOWS_DELETED`, lists may show for a moment what was just deleted.
+//! `BYGONE_TEST_STORE` is the address, in which each test replaces `{}` with a name of its own; the environment holds
+//! the keys and the region. The tests are ignored unless requested: `scripts/test-s3` and `scripts/s3-matrix` run them.
+//! With `BYGONE_TEST_STORE_SHOWS_DELETED`, lists may briefly show objects that were just deleted.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -10,21 +10,33 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
 use bygone_cli::environment::Environment;
 use bygone_cli::globals::Globals;
 use bygone_cli::settings::Settings;
 use bygone_core::error::Result;
+use bygone_core::store::ByteRange;
+use bygone_core::store::Listed;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::Stored;
 use bygone_core::store::testing::contract::contract;
-use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 use bygone_core::watch::Watch;
-use bygone_tests::program::{Ran, Site};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, zoo};
+use bygone_tests::compare;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+use bygone_tests::zoo;
 
-use crate::site::{programs, restored};
+use crate::site::programs;
+use crate::site::restored;
 
 /// An address that no other test uses.
 fn address() -> String {
@@ -35,8 +47,8 @@ fn address() -> String {
     address.replace("{}", &name)
 }
 
-/// A store whose lists may show for a moment what has just been deleted, as those of a Garage cluster do: its nodes leave
-/// out what is deleted each for itself, and one that has not heard of it yet shows it. A GET must say that it is absent.
+/// A store whose lists may briefly show deleted objects, as a Garage cluster's do: a node that has not heard of the
+/// deletion still lists the object. A GET must report it as absent.
 struct Ghostly {
     store: Arc<dyn Store>,
     deleted: Mutex<BTreeSet<ObjectName>>,
@@ -85,7 +97,7 @@ impl Store for Ghostly {
     }
 }
 
-/// A machine whose repository is elsewhere.
+/// A machine whose repository is in that store.
 struct Elsewhere {
     site: Site,
     address: String,
@@ -117,7 +129,7 @@ impl Elsewhere {
 }
 
 #[test]
-#[ignore = "wants a store of somebody else: see above"]
+#[ignore = "needs BYGONE_TEST_STORE: see above"]
 fn the_contract_holds() {
     contract(|| {
         let globals = Globals { repo: Some(address().into()), ..Globals::default() };
@@ -132,7 +144,7 @@ fn the_contract_holds() {
 }
 
 #[test]
-#[ignore = "wants a store of somebody else: see above"]
+#[ignore = "needs BYGONE_TEST_STORE: see above"]
 fn a_repository_lives_a_whole_life() {
     let elsewhere = Elsewhere::new();
     elsewhere.bygone(["init"]).ended_with(1).complains_of(&["already"]);

@@ -1,20 +1,32 @@
-//! A lost catalog is a catalog rebuilt: from the store alone, equal to the lost one, without reading content.
+//! A lost catalog is rebuilt from the store alone: equal to the lost one, and without reading content.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use bygone_core::repo::{Place, Repository, Secret};
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
 use bygone_core::store::local::LocalStore;
-use bygone_core::store::testing::faulty::{Fault, FaultyStore};
+use bygone_core::store::testing::faulty::Fault;
+use bygone_core::store::testing::faulty::FaultyStore;
 use bygone_core::watch::Watch;
-use bygone_tests::program::{PASSPHRASE, Site, wait_until};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, zoo};
+use bygone_tests::compare;
+use bygone_tests::program::PASSPHRASE;
+use bygone_tests::program::Site;
+use bygone_tests::program::wait_until;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+use bygone_tests::zoo;
 
-use crate::site::{new_site, new_small_site, programs, restored, snapshot_ids};
+use crate::site::new_site;
+use crate::site::new_small_site;
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
-/// The catalog in its canonical form: what it knows, without the order in which it learned it.
+/// The catalog in its canonical form, which does not depend on the order of learning.
 fn dump(site: &Site) -> String {
     site.bygone(["catalog-dump"]).ok().text().to_string()
 }
@@ -23,7 +35,7 @@ fn lose_the_catalog(site: &Site) {
     fs::remove_dir_all(site.catalogs()).unwrap();
 }
 
-/// Panics with the first line in which the two differ.
+/// Panics with the first line that differs.
 fn assert_same_dump(before: &str, after: &str) {
     let differs = before.lines().zip(after.lines()).enumerate().find(|(_, (a, b))| a != b);
     assert!(differs.is_none(), "the recovered catalog differs: {differs:?}");
@@ -80,7 +92,7 @@ fn a_history_is_rebuilt_with_all_its_snapshots() {
 fn no_content_is_read_to_recover() {
     let (site, _tree) = with_history();
     let before = dump(&site);
-    // Content is overwritten but for the end of each volume, where its index lies: whoever reads it notices.
+    // Content is overwritten except for the index at the end of each volume, so any read of it would fail.
     for (name, bytes) in site.objects("data") {
         let mut content = fs::read(site.repository().join(&name)).unwrap();
         let middle = bytes as usize / 4..bytes as usize / 2;
@@ -92,8 +104,8 @@ fn no_content_is_read_to_recover() {
     assert_same_dump(&before, &dump(&site));
 }
 
-/// The commands of README-RECOVER.txt: its lines that are set in by nine spaces or more, those set in further being the
-/// continuation of the one before.
+/// The commands of README-RECOVER.txt: lines indented by nine spaces or more. A line indented further continues the
+/// previous one.
 fn commands_of(readme: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     for line in readme.lines().filter(|line| line.starts_with("         ")) {
@@ -109,7 +121,7 @@ fn commands_of(readme: &str) -> Vec<String> {
 fn the_readme_leads_from_a_bare_machine_to_a_mounted_tree() {
     let (site, tree) = with_history();
     let readme = fs::read_to_string(site.repository().join("README-RECOVER.txt")).unwrap();
-    // The bare machine: the store, the passphrase, the two programs. Nothing else of the old one.
+    // The bare machine has the store, the passphrase and the two programs.
     let bare = Site::new(&programs());
     let place = bare.at("place");
     fs::rename(site.repository(), &place).unwrap();
@@ -156,7 +168,7 @@ fn the_readme_leads_from_a_bare_machine_to_a_mounted_tree() {
         }
     }
     assert_eq!(done, ["mount", "umount", "restore", "sha256sum"], "the text leads all the way: {commands:?}");
-    // The last command must be able to find something.
+    // Gives the last command something to find.
     let victim = fs::read_dir(place.join("data")).unwrap().next().unwrap().unwrap().path();
     let victim = fs::read_dir(victim).unwrap().next().unwrap().unwrap().path();
     let mut bytes = fs::read(&victim).unwrap();
@@ -167,7 +179,7 @@ fn the_readme_leads_from_a_bare_machine_to_a_mounted_tree() {
 }
 
 #[test]
-fn another_machine_begins_with_what_the_first_has_stored() {
+fn another_machine_reuses_what_the_first_has_stored() {
     let (site, tree) = with_history();
     let other = Site::new(&programs());
     let repository = site.repository();
@@ -186,8 +198,7 @@ fn another_machine_begins_with_what_the_first_has_stored() {
     on_other(&["check"]).ok();
 }
 
-/// Recovers on this machine with a store that dies at a call, or at none. Answers at which call the first data volume was
-/// read.
+/// Recovers with a store that dies at `call`, if any. Returns the number of the call that read the first data volume.
 fn recover_until(site: &Site, catalogs: &Path, call: Option<u64>) -> u64 {
     let local = LocalStore::open(&site.repository()).unwrap();
     let store = Arc::new(FaultyStore::new(Arc::new(local)).with_connections(1));
@@ -204,11 +215,11 @@ fn recover_until(site: &Site, catalogs: &Path, call: Option<u64>) -> u64 {
 }
 
 #[test]
-fn what_is_recovered_already_can_be_mounted_while_the_rest_comes_in() {
+fn a_partly_recovered_repository_can_be_mounted() {
     let (site, tree) = with_history();
     let (before, ids) = (dump(&site), snapshot_ids(&site));
     lose_the_catalog(&site);
-    // It ends where the first data volume is to be read. Trees come before all data, so they are in by then.
+    // Recovery stops at the first data volume. Trees come before data, so they are complete by then.
     let first_data = recover_until(&site, &site.at("counting"), None);
     recover_until(&site, &site.catalogs(), Some(first_data));
     assert_eq!(snapshot_ids(&site), ids);
@@ -236,16 +247,16 @@ fn a_long_history_is_recovered_over_a_far_link_without_content() {
         command.env("TMPDIR", site.at("state"));
         site.run(command).ok()
     };
-    // The same at a thousandth of the size for which docs/ARCHITECTURE.md gives the times.
+    // The measurement of the documents, at a thousandth of the size.
     run(&["make", repository.to_str().unwrap(), "1000", "10", "20", "1"]);
-    let told = run(&["recover", repository.to_str().unwrap(), "1", "1000", "4"]).json();
-    assert_eq!(told["snapshots"], 10, "{told}");
-    let (first, whole) = (told["first_s"].as_f64().unwrap(), told["whole_s"].as_f64().unwrap());
-    assert!(first > 0.0 && first <= whole, "the first can be used before all is in: {told}");
-    // Of the volumes of content only their ends are read.
+    let outcome = run(&["recover", repository.to_str().unwrap(), "1", "1000", "4"]).json();
+    assert_eq!(outcome["snapshots"], 10, "{outcome}");
+    let (first, whole) = (outcome["first_s"].as_f64().unwrap(), outcome["whole_s"].as_f64().unwrap());
+    assert!(first > 0.0 && first <= whole, "the first snapshot can be used before the others are in: {outcome}");
+    // Only the ends of data volumes are read.
     let data = site.objects("data");
     let tails: u64 = data.values().map(|bytes| bytes.min(&(64 << 10))).sum();
-    assert!(told["data_bytes"].as_u64().unwrap() <= tails, "{told}, {data:?}");
-    // It is a repository like any other.
+    assert!(outcome["data_bytes"].as_u64().unwrap() <= tails, "{outcome}, {data:?}");
+    // The repository is like any other.
     site.bygone(["check", "--read-data"]).ok();
 }

@@ -1,5 +1,5 @@
-//! What a store has lost is put back, to the byte, from wherever it can still be had; what cannot is named, and nothing
-//! else is lost.
+//! A repair puts lost objects back to the byte from any source that still has them, names what is gone for good, and
+//! loses nothing else.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,16 +9,18 @@ use bygone_tests::image::Image;
 use bygone_tests::patient::Patient;
 use bygone_tests::patient::damages_of;
 use bygone_tests::patient::flip;
-use bygone_tests::program::{Ran, Site};
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
 use bygone_tests::tool;
 
-use crate::site::{programs, restored};
+use crate::site::programs;
+use crate::site::restored;
 
 fn repair(patient: &Patient, options: &[&str]) -> Ran {
     patient.site.bygone([&["check", "--read-data", "--repair"], options].concat())
 }
 
-/// Panics unless the two stores hold the same.
+/// Panics unless the two stores hold the same objects.
 #[track_caller]
 fn assert_same_store(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String, Vec<u8>>, case: &str) {
     let names = |store: &BTreeMap<String, Vec<u8>>| store.keys().cloned().collect::<Vec<_>>();
@@ -28,7 +30,7 @@ fn assert_same_store(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String
 }
 
 #[test]
-fn every_volume_is_made_again_to_the_byte_from_the_source_and_the_catalog() {
+fn every_volume_is_rebuilt_to_the_byte_from_the_source() {
     let patient = Patient::new(&programs(), &[]);
     for volume in patient.objects("data/").iter().chain(&patient.objects("meta/")) {
         for (what, damage) in damages_of(volume) {
@@ -44,11 +46,11 @@ fn every_volume_is_made_again_to_the_byte_from_the_source_and_the_catalog() {
 }
 
 #[test]
-fn zstd_volumes_are_made_again_too_and_a_whole_folder_at_once() {
+fn zstd_volumes_are_rebuilt_too_and_whole_folders_at_once() {
     let patient = Patient::new(&programs(), &["--compression", "zstd:3"]);
     fs::remove_dir_all(patient.site.repository().join("data")).unwrap();
     fs::remove_dir_all(patient.site.repository().join("meta")).unwrap();
-    // What LIST shows needs no reading of data.
+    // A listing shows the loss, without --read-data.
     patient.site.bygone(["check"]).ended_with(14);
     patient.site.bygone(["check", "--repair"]).ok();
     assert_same_store(&patient.sound, &patient.site.store(), "everything was gone");
@@ -56,22 +58,22 @@ fn zstd_volumes_are_made_again_too_and_a_whole_folder_at_once() {
 }
 
 #[test]
-fn what_cannot_be_had_is_named_and_the_rest_of_the_volume_is_stored_again() {
+fn lost_content_is_named_and_the_rest_of_its_volume_restored() {
     let patient = Patient::new(&programs(), &[]);
-    // The files that only this volume holds are gone or changed, all others of it are still there.
+    // Some files of the lost volumes are gone or changed in the source, the others are still there.
     fs::remove_file(patient.tree.at("random/1")).unwrap();
     fs::write(patient.tree.at("text/3"), "changed").unwrap();
     fs::remove_dir_all(patient.site.repository().join("data")).unwrap();
     let ran = repair(&patient, &[]).ended_with(14);
-    let said = ran.text();
-    assert!(said.contains("stored again in new volumes") && said.contains("not repaired: data/"), "{ran}");
+    let printed = ran.text();
+    assert!(printed.contains("stored again in new volumes") && printed.contains("not repaired: data/"), "{ran}");
     for lost in ["/random/1: ", "/text/3: "] {
-        assert!(said.contains(lost), "{lost} is named: {ran}");
+        assert!(printed.contains(lost), "{lost} is named: {ran}");
     }
-    assert!(said.contains("LOST: 4 paths"), "two files, in two snapshots: {ran}");
+    assert!(printed.contains("LOST: 4 paths"), "two files, in two snapshots: {ran}");
     assert_eq!(patient.restore(), ["random/1", "text/3"], "nothing else is lost");
 
-    // So says the command that is made for it, and so hears another machine.
+    // `affected` agrees, and another machine learns of the loss.
     let affected = patient.site.bygone(["affected", "--json"]).ended_with(14).json();
     assert_eq!(affected["affected_count"], 4, "{affected}");
     assert_eq!(affected["bytes"], 2 * (Patient::RANDOM_BYTES + Patient::TEXT_BYTES), "{affected}");
@@ -87,7 +89,7 @@ fn what_cannot_be_had_is_named_and_the_rest_of_the_volume_is_stored_again() {
     let lost = patient.truth.files_lost_in(&Image::of(&restored(&target, patient.tree.top())));
     assert_eq!(lost.len(), 2, "{lost:?}");
 
-    // The files come back from elsewhere, and the next repair heals what was left.
+    // The files return to the source, and the next repair restores the rest.
     fs::write(patient.tree.at("random/1"), Patient::random(1)).unwrap();
     fs::write(patient.tree.at("text/3"), Patient::text(3)).unwrap();
     repair(&patient, &[]).ok();
@@ -96,7 +98,7 @@ fn what_cannot_be_had_is_named_and_the_rest_of_the_volume_is_stored_again() {
 }
 
 #[test]
-fn one_flipped_bit_without_any_source_costs_the_blocks_of_one_frame() {
+fn without_a_source_one_bit_costs_the_blocks_of_one_frame() {
     let patient = Patient::new(&programs(), &[]);
     let aside = patient.site.at("aside");
     fs::rename(patient.tree.top(), &aside).unwrap();
@@ -116,12 +118,12 @@ fn one_flipped_bit_without_any_source_costs_the_blocks_of_one_frame() {
 }
 
 #[test]
-fn a_second_store_gives_back_every_object_that_the_first_has_lost() {
+fn a_second_store_gives_back_every_lost_object() {
     let patient = Patient::new(&programs(), &[]);
     let copy = patient.site.at("copy");
     let copy = copy.to_str().unwrap();
     patient.site.bygone(["copy", "--to", copy]).ok();
-    // No source, no catalog: all there is is the copy.
+    // Only the copy is left: no source, no catalog.
     fs::remove_dir_all(patient.tree.top()).unwrap();
     for object in patient.objects("") {
         for (what, damage) in damages_of(&object) {
@@ -133,7 +135,7 @@ fn a_second_store_gives_back_every_object_that_the_first_has_lost() {
             assert_same_store(&patient.sound, &patient.site.store(), &case);
         }
     }
-    // Everything at once, but for the directory itself.
+    // Everything is lost at once, except the directory itself.
     fs::remove_dir_all(patient.site.catalogs()).unwrap();
     for entry in fs::read_dir(patient.site.repository()).unwrap() {
         let path = entry.unwrap().path();
@@ -158,14 +160,14 @@ fn commits_and_the_description_come_back_from_the_catalog() {
             assert_same_store(&patient.sound, &patient.site.store(), &case);
         }
     }
-    // A machine without a catalog cannot, and says so.
+    // A machine without a catalog cannot repair these, and says so.
     fs::remove_dir_all(patient.site.catalogs()).unwrap();
     patient.damage("bygone.json", None);
     patient.site.bygone(["check", "--repair"]).ended_with(14).complains_of(&["bygone.json", "--from"]);
 }
 
 #[test]
-fn nothing_is_touched_that_is_sound_and_no_place_is_made() {
+fn a_repair_leaves_sound_objects_alone_and_makes_no_place() {
     let patient = Patient::new(&programs(), &[]);
     let ran = repair(&patient, &[]).ok();
     assert!(ran.text().contains("nothing needed repair"), "{ran}");
@@ -181,7 +183,7 @@ fn nothing_is_touched_that_is_sound_and_no_place_is_made() {
 }
 
 #[test]
-fn a_volume_that_another_repository_has_under_this_name_is_not_taken() {
+fn a_volume_damaged_in_both_stores_is_not_taken() {
     let patient = Patient::new(&programs(), &[]);
     let copy = patient.site.at("copy");
     patient.site.bygone(["copy", "--to", copy.to_str().unwrap()]).ok();
@@ -204,9 +206,9 @@ fn affected_names_what_a_volume_costs_before_it_is_lost() {
     let mut all = 0;
     for volume in patient.objects("data/") {
         let name = volume.rsplit('/').next().unwrap();
-        let told = patient.site.bygone(["affected", &name[..12], "--json"]).ok().json();
-        assert_eq!(told["volume"], volume.as_str());
-        all += told["bytes"].as_u64().unwrap();
+        let outcome = patient.site.bygone(["affected", &name[..12], "--json"]).ok().json();
+        assert_eq!(outcome["volume"], volume.as_str());
+        all += outcome["bytes"].as_u64().unwrap();
     }
     let content = 3 * Patient::RANDOM_BYTES + 20 * Patient::TEXT_BYTES;
     assert_eq!(all, (2 * content + Patient::SECOND_BYTES) as u64, "each byte of each snapshot lies in one volume");
@@ -231,7 +233,7 @@ fn a_catalog_made_from_a_damaged_store_is_healed_with_it() {
     patient.site.bygone(["recover"]).ended_with(14);
     patient.site.bygone(["check", "--repair", "--from", copy.to_str().unwrap()]).ok();
     assert_eq!(dump(&patient.site), before, "the catalog is as if nothing had happened");
-    // Also if somebody has put the objects back by hand.
+    // Objects put back by hand heal it too.
     patient.damage(&patient.objects("data/")[0], None);
     fs::remove_dir_all(patient.site.catalogs()).unwrap();
     patient.site.bygone(["recover"]).ended_with(14);

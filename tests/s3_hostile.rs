@@ -1,23 +1,38 @@
-//! Every command against an S3 server that lies: it ends, with the right code; it never shows what is not so; it deletes
-//! nothing; and when the server is well again, so is the repository.
+//! Every command against a faulty S3 server: it ends with the right code, never shows anything false, and deletes
+//! nothing. Once the server works again, so does the repository.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use bygone_tests::compare;
-use bygone_tests::fake_s3::faults::{BROKEN_BODIES, BROKEN_LISTS, BROKEN_RANGES, ENDLESS_ANSWERS, FAILURES, REFUSALS};
-use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
-use bygone_tests::program::{Ran, Site, unmount};
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
+use bygone_tests::fake_s3::faults::BROKEN_BODIES;
+use bygone_tests::fake_s3::faults::BROKEN_LISTS;
+use bygone_tests::fake_s3::faults::BROKEN_RANGES;
+use bygone_tests::fake_s3::faults::ENDLESS_ANSWERS;
+use bygone_tests::fake_s3::faults::FAILURES;
+use bygone_tests::fake_s3::faults::REFUSALS;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::program::unmount;
 use bygone_tests::tool;
-use bygone_tests::tree::{Tree, prose, random};
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
 
-use crate::site::{programs, restored};
+use crate::site::programs;
+use crate::site::restored;
 
 const THREADS: usize = 8;
 
@@ -36,14 +51,14 @@ enum Task {
 const TASKS: [Task; 8] =
     [Task::Backup, Task::Snapshots, Task::Ls, Task::Restore, Task::Check, Task::CheckData, Task::Recover, Task::Mount];
 
-/// How a row is judged.
+/// The expected outcome of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It passes: every command does its work.
+    /// The fault is transient: every command succeeds.
     Well,
-    /// It stays: a command that meets it fails, with one of these codes.
+    /// The fault is permanent: a command that meets it fails with one of these codes.
     Fails(&'static [i32]),
-    /// It stays, and cannot be seen by every command that meets it; these two must see it, and no command may be wrong.
+    /// The fault is permanent, and only these commands can notice it and must. The others must still be right.
     SeenBy(&'static [Task], i32),
 }
 
@@ -54,7 +69,7 @@ struct Row {
     end: End,
 }
 
-/// R5 and R6 of the fault matrix: each fault for a moment where it may pass, and for good.
+/// The fault matrix: each fault once, where a retry can help, and for good.
 fn rows() -> Vec<Row> {
     use Fault::*;
     use Verb::*;
@@ -73,9 +88,9 @@ fn rows() -> Vec<Row> {
             add(verb, "", fault, End::Well);
         }
     }
-    // What the catalog knows is asked for by name, which proves the list wrong.
+    // Objects that the catalog knows are asked for by name, which proves the list wrong.
     add(List, "", Lag, End::SeenBy(&[Task::Backup, Task::Check], 1));
-    // Who knows nothing yet takes what is listed and not there for a loss.
+    // A machine without a catalog takes a listed object that is absent for a loss.
     add(List, "", Ghosts, End::Fails(&[0, 14]));
     for fault in [BROKEN_BODIES, BROKEN_RANGES, &[NoEtag]].concat() {
         add(Get, "data/", fault, End::Well);
@@ -89,7 +104,7 @@ fn rows() -> Vec<Row> {
         add(Get, "", *fault, End::Fails(&[1]));
     }
     for fault in [FAILURES, BROKEN_BODIES, BROKEN_LISTS, &[EndlessPages]].concat() {
-        // A list of one is in order however it is turned.
+        // A list of one object is always sorted.
         let within = if fault == Unsorted { "data/" } else { "" };
         add(List, within, fault, End::Fails(&[1, 14]));
     }
@@ -116,7 +131,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// The same for long objects, which go in parts.
+/// The same for long objects, which are sent in parts.
 fn rows_of_parts() -> Vec<Row> {
     use Fault::*;
     use Verb::*;
@@ -136,17 +151,17 @@ fn rows_of_parts() -> Vec<Row> {
     }
     add(Begin, Status(501, "NotImplemented"), End::Well);
     add(Complete, Missing, End::Fails(&[1]));
-    // The next try finds that it is there.
+    // The retry finds the object there.
     add(Complete, NoEtag, End::Well);
     rows
 }
 
-/// A repository in a bucket, with what is needed to stand it up again and again.
+/// A repository in a bucket, kept so that every case starts from the same state.
 struct Master {
     catalogs: PathBuf,
     objects: BTreeMap<String, Vec<u8>>,
     marks: BTreeMap<String, String>,
-    /// What there was before the last backup.
+    /// The keys before the last backup.
     keys_before: BTreeSet<String>,
     source: PathBuf,
     content: Vec<u8>,
@@ -188,7 +203,7 @@ impl Master {
         server.set_objects(self.objects.clone());
         server.set_marks(self.marks.clone());
         server.remember_list(self.keys_before.clone());
-        // A server that is only slow, as the machine of a test may be, must not count as silent: hence two tries.
+        // A server that is merely slow, as on a busy machine, must not count as silent: hence two tries.
         let (patience, times) = match row.end {
             End::Well => ("120s", 1),
             _ if row.fault.is_silence() => ("3s", usize::MAX),
@@ -199,7 +214,7 @@ impl Master {
             tool(Command::new("cp").arg("-a").arg(&self.catalogs).arg(site.at("state")));
         }
         server.misbehave(row.verb, row.within, row.fault, times);
-        // Something to store, so that a backup makes every kind of request.
+        // A new file, so that a backup makes every kind of request.
         let fresh = site.at("fresh");
         fs::write(&fresh, random(99, 1_500_000)).unwrap();
         let code = self.perform(&site, task, &fresh, &what);
@@ -225,7 +240,7 @@ impl Master {
         }
     }
 
-    /// Does it, and sees to it that what is shown is right.
+    /// Runs the task, checks its output, and returns its exit code.
     fn perform(&self, site: &Site, task: Task, fresh: &Path, what: &str) -> i32 {
         let run = |arguments: &[&OsStr]| site.bygone(arguments);
         let text = |arguments: &[&str]| site.bygone(arguments);
@@ -277,7 +292,7 @@ impl Master {
 }
 
 #[test]
-fn no_lie_of_the_server_makes_a_command_hang_err_or_delete() {
+fn server_faults_never_cause_hangs_wrong_output_or_deletes() {
     if !bygone_tests::root() {
         return;
     }

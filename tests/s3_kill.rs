@@ -1,17 +1,19 @@
-//! A backup to a bucket that is killed: at a request chosen by a seed, before it, within it, or after it is carried out.
+//! Backups to a bucket are killed at a request chosen by a seed: before it, within it, or after the server has acted.
 //!
-//! `BYGONE_TEST_KILLS` is how many are made, `BYGONE_TEST_SEED` where they begin.
+//! `BYGONE_TEST_KILLS` is the number of kills, `BYGONE_TEST_SEED` the first seed.
 
 use std::env;
 
-use bygone_tests::fake_s3::{FakeS3, Fault};
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
 use bygone_tests::program::Site;
-use bygone_tests::tree::{Tree, random};
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::random;
 
 use crate::site::programs;
 
 const KILLS: u64 = 12;
-/// Markers and commits.
+/// Upper bound for markers and commits.
 const SMALL_BYTES_MAX: u64 = 16 << 10;
 
 fn number(name: &str, usual: u64) -> u64 {
@@ -27,7 +29,7 @@ fn scramble(seed: u64) -> u64 {
 }
 
 #[test]
-fn a_killed_backup_is_completed_by_the_next_and_little_is_sent_twice() {
+fn the_next_backup_completes_a_killed_one_and_resends_little() {
     let (kills, seed) = (number("BYGONE_TEST_KILLS", KILLS), number("BYGONE_TEST_SEED", 1));
     let server = FakeS3::start();
     let site = Site::new(&programs());
@@ -63,12 +65,12 @@ fn a_killed_backup_is_completed_by_the_next_and_little_is_sent_twice() {
         assert_eq!(
             server.unfinished(),
             [""; 0],
-            "round {round}, seed {seed}: the next run clears away what was sent in vain"
+            "round {round}, seed {seed}: the next run clears unfinished uploads away"
         );
         let stored: u64 = server.objects().values().map(|bytes| bytes.len() as u64).sum::<u64>() - stored_before;
         let sent = server.bytes_in() - sent_before;
         let twice = sent.saturating_sub(stored);
-        // What a volume is closed at is passed by its last block and its tail.
+        // A volume exceeds its target size by its last block and its tail.
         let volume = server.objects().values().map(|bytes| bytes.len() as u64).max().unwrap();
         let allowed = volume + SMALL_BYTES_MAX;
         assert!(twice <= allowed, "round {round}, seed {seed}: {twice} bytes were sent twice, a volume has {volume}");

@@ -1,15 +1,26 @@
-//! Long objects, which go to S3 in parts: no lie makes half of one an object, and what has arrived is not sent again.
+//! Long objects go to S3 in parts: no fault turns half of one into an object, and parts that arrived are not sent
+//! again.
 
 use std::sync::Arc;
 
-use bygone_core::store::s3::{S3Store, Trouble};
+use bygone_core::store::ByteRange;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::s3::S3Store;
+use bygone_core::store::s3::Trouble;
 use bygone_core::store::testing::contract::contract;
-use bygone_core::store::{ByteRange, ObjectName, Source, Store};
 use bygone_core::watch::Watch;
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
 use bygone_tests::fake_s3::faults::FAILURES;
-use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
 
-use crate::s3_store::{deletes, name, open_with, patient, stocked};
+use crate::s3_store::deletes;
+use crate::s3_store::name;
+use crate::s3_store::open_with;
+use crate::s3_store::patient;
+use crate::s3_store::stocked;
 
 /// An object that goes in five parts, and its name, which is its hash.
 fn long(seed: u64) -> (ObjectName, Vec<u8>) {
@@ -35,28 +46,31 @@ fn verbs(server: &FakeS3) -> Vec<Verb> {
 }
 
 #[test]
-fn a_long_object_goes_in_parts_and_has_the_mark_that_the_list_shows() {
+fn a_long_object_goes_in_parts_and_has_the_listed_mark() {
     let (server, _) = stocked();
     let store = in_parts(&server, "60s");
     let (at, bytes) = long(1);
     let stored = store.put(&at, Source::Bytes(&bytes)).unwrap();
-    use Verb::{Begin, Complete, Head, Part};
+    use Verb::Begin;
+    use Verb::Complete;
+    use Verb::Head;
+    use Verb::Part;
     assert_eq!(verbs(&server), [Begin, Part, Part, Part, Part, Part, Complete, Head]);
     assert_eq!(store.get(&at, LONG).unwrap(), bytes);
     assert_eq!(mark(&store, &at), stored.etag);
-    // Again, by somebody who does not know: nothing is read back to see that it is the same.
+    // A store that does not know the object sends it again, and reads nothing back to compare.
     server.take_asked();
     assert_eq!(in_parts(&server, "60s").put(&at, Source::Bytes(&bytes)).unwrap(), stored);
     assert_eq!(verbs(&server).last(), Some(&Head));
-    assert_eq!(server.unfinished(), [""; 0], "what was sent in vain is cleared away");
-    // What is not named by its hash goes whole: of those, two at once would not be the same.
+    assert_eq!(server.unfinished(), [""; 0], "unfinished uploads are cleared away");
+    // An object not named by its hash goes whole, because two writers might send different bytes.
     server.take_asked();
     store.put(&name("commits/x"), Source::Bytes(&bytes)).unwrap();
     assert_eq!(verbs(&server), [Head, Verb::Put]);
 }
 
 #[test]
-fn every_lie_about_parts_is_an_error_and_what_has_arrived_is_not_sent_again() {
+fn lies_about_parts_are_errors_and_arrived_parts_are_not_resent() {
     let (server, _) = stocked();
     let (store, hasty) = (in_parts(&server, "60s"), in_parts(&server, "1s"));
     let others = [
@@ -82,7 +96,7 @@ fn every_lie_about_parts_is_an_error_and_what_has_arrived_is_not_sent_again() {
             let within = if verb == Verb::Part { "#4" } else { "" };
             server.misbehave(verb, within, fault, 1);
             let asked = if fault.is_silence() { &hasty } else { &store };
-            // Of some answers a part needs nothing but the mark.
+            // The answer to a part needs no body, only its mark.
             let first = asked.put(&at, Source::Bytes(&bytes));
             assert!(
                 first.is_err() || matches!((verb, fault), (Verb::Part, Fault::StallInBody | Fault::ShortBody)),
@@ -104,14 +118,14 @@ fn every_lie_about_parts_is_an_error_and_what_has_arrived_is_not_sent_again() {
 }
 
 #[test]
-fn a_put_in_parts_survives_what_may_pass() {
+fn a_put_in_parts_survives_transient_faults() {
     let (server, _) = stocked();
     let store = patient(in_parts(&server, "1s"));
     let faults =
         [Fault::Status(500, "InternalError"), Fault::ResetWithin, Fault::ResetAfter, Fault::Silence, Fault::Html];
     for (seed, fault) in (200..).zip(faults) {
         for verb in [Verb::Begin, Verb::Part, Verb::Complete, Verb::Head] {
-            // An answer that makes no sense is not asked for so often.
+            // Answers that are no S3 at all are retried less often.
             server.misbehave(verb, "", fault, if fault == Fault::Html { 1 } else { 2 });
         }
         let (at, bytes) = long(seed);
@@ -126,7 +140,7 @@ fn a_put_in_parts_survives_what_may_pass() {
 }
 
 #[test]
-fn an_upload_that_the_server_forgets_begins_anew_and_one_that_fails_for_good_is_aborted() {
+fn a_forgotten_upload_restarts_and_a_hopeless_one_is_aborted() {
     let (server, _) = stocked();
     let store = in_parts(&server, "60s");
     let (at, bytes) = long(1);
@@ -153,12 +167,14 @@ fn a_server_that_takes_no_parts_is_sent_whole_objects() {
         store.put(&at, Source::Bytes(&bytes)).unwrap();
         assert_eq!(store.get(&at, LONG).unwrap(), bytes);
     }
-    use Verb::{Begin, Get, Put};
+    use Verb::Begin;
+    use Verb::Get;
+    use Verb::Put;
     assert_eq!(verbs(&server), [Begin, Put, Get, Put, Get]);
 }
 
 #[test]
-fn only_uploads_of_the_names_that_are_given_are_cleared_away() {
+fn only_uploads_of_the_given_names_are_cleared_away() {
     let (server, _) = stocked();
     let store = in_parts(&server, "60s");
     let mut names = Vec::new();

@@ -1,17 +1,35 @@
-//! The S3 store against a server that lies: what it must refuse, what it must try again, and what it must not do.
+//! The S3 store against a faulty server: what it must refuse, what it must retry, and what it must never do.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+use std::time::SystemTime;
 
 use bygone_core::error::Error;
+use bygone_core::store::ByteRange;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
 use bygone_core::store::link::Link;
-use bygone_core::store::retry::{Clock, RetryStore};
-use bygone_core::store::s3::{S3Access, S3Address, S3Keys, S3Store, Trouble};
+use bygone_core::store::retry::Clock;
+use bygone_core::store::retry::RetryStore;
+use bygone_core::store::s3::S3Access;
+use bygone_core::store::s3::S3Address;
+use bygone_core::store::s3::S3Keys;
+use bygone_core::store::s3::S3Store;
+use bygone_core::store::s3::Trouble;
 use bygone_core::store::testing::contract::contract;
-use bygone_core::store::{ByteRange, ObjectName, Source, Store};
 use bygone_core::watch::Watch;
-use bygone_tests::fake_s3::faults::{BROKEN_BODIES, BROKEN_LISTS, BROKEN_RANGES, ENDLESS_ANSWERS, FAILURES, REFUSALS};
-use bygone_tests::fake_s3::{ACCESS_KEY, FakeS3, Fault, SECRET_KEY, Verb};
+use bygone_tests::fake_s3::ACCESS_KEY;
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::SECRET_KEY;
+use bygone_tests::fake_s3::Verb;
+use bygone_tests::fake_s3::faults::BROKEN_BODIES;
+use bygone_tests::fake_s3::faults::BROKEN_LISTS;
+use bygone_tests::fake_s3::faults::BROKEN_RANGES;
+use bygone_tests::fake_s3::faults::ENDLESS_ANSWERS;
+use bygone_tests::fake_s3::faults::FAILURES;
+use bygone_tests::fake_s3::faults::REFUSALS;
 
 const WHOLE: ByteRange = ByteRange::Whole { bytes_max: 1_000 };
 const PART: ByteRange = ByteRange::Part { offset: 2, bytes: 5 };
@@ -37,7 +55,7 @@ fn open(server: &FakeS3, prefix: &str, watch: &Arc<Watch>) -> S3Store {
     open_with(server.store(prefix), watch)
 }
 
-/// The same store, which gives up a server that is silent for a second.
+/// The same store, which gives up on a server after a second of silence.
 fn hasty(server: &FakeS3) -> S3Store {
     open_with(server.store("deep/prefix") + "&stall=1s", &Arc::new(Watch::new()))
 }
@@ -47,7 +65,7 @@ pub fn open_with(address: String, watch: &Arc<Watch>) -> S3Store {
     S3Store::new(&address, access(SystemTime::now), Arc::new(Link::default()), watch).unwrap()
 }
 
-/// A server with two objects, and the store.
+/// A server with three objects, and the store.
 pub fn stocked() -> (FakeS3, S3Store) {
     let server = FakeS3::start();
     let store = open(&server, "deep/prefix", &Arc::new(Watch::new()));
@@ -74,7 +92,7 @@ fn the_contract_holds() {
 }
 
 #[test]
-fn the_contract_holds_within_a_process_where_the_server_knows_no_condition() {
+fn the_contract_holds_on_servers_without_conditional_puts() {
     let server = FakeS3::start();
     server.overwrite();
     let count = std::cell::Cell::new(0);
@@ -86,7 +104,7 @@ fn the_contract_holds_within_a_process_where_the_server_knows_no_condition() {
 }
 
 #[test]
-fn a_server_that_refuses_the_condition_is_asked_without() {
+fn a_server_that_refuses_conditional_puts_gets_plain_ones() {
     let (server, store) = stocked();
     server.misbehave(Verb::Put, "", Fault::Status(501, "NotImplemented"), 1);
     store.put(&name("data/00/d"), Source::Bytes(BYTES)).unwrap();
@@ -137,7 +155,7 @@ fn every_lie_of_a_list_is_an_error_and_never_a_shorter_list() {
 }
 
 #[test]
-fn every_lie_of_a_put_is_an_error_and_the_put_can_be_tried_again() {
+fn every_lie_of_a_put_is_an_error_and_can_be_retried() {
     let (server, store) = stocked();
     let hasty = hasty(&server);
     let others = [Fault::Status(403, "QuotaExceeded"), Fault::ResetWithin, Fault::NoEtag, Fault::Redirect];
@@ -167,7 +185,7 @@ fn a_delete_of_nothing_succeeds_and_one_that_is_refused_fails() {
 }
 
 #[test]
-fn troubles_that_have_a_remedy_say_which() {
+fn errors_with_a_remedy_name_it() {
     let (server, store) = stocked();
     let trouble = |status, code| {
         server.misbehave(Verb::Get, "", Fault::Status(status, code), 1);
@@ -179,19 +197,19 @@ fn troubles_that_have_a_remedy_say_which() {
     assert!(matches!(trouble(403, "RequestTimeTooSkewed").0, Some(Trouble::ClockSkew { .. })));
     assert!(matches!(trouble(404, "NoSuchBucket").0, Some(Trouble::NoBucket)));
     assert!(matches!(trouble(301, "PermanentRedirect").0, Some(Trouble::Redirected { .. })));
-    let (_, told) = trouble(403, "AccessDenied");
-    assert!(told.contains("data/00/a") && told.contains("check the keys"), "{told}");
+    let (_, message) = trouble(403, "AccessDenied");
+    assert!(message.contains("data/00/a") && message.contains("check the keys"), "{message}");
 }
 
 #[test]
-fn where_nobody_listens_is_said() {
+fn errors_name_the_host_that_could_not_be_reached() {
     let server = FakeS3::start();
     let address = server.store("prefix");
     drop(server);
     let store = open_with(address.clone(), &Arc::new(Watch::new()));
-    let told = store.list("").unwrap_err().to_string();
+    let message = store.list("").unwrap_err().to_string();
     let endpoint = address.split_once("endpoint=").unwrap().1.split('&').next().unwrap();
-    assert!(told.contains(&format!("no connection to {endpoint}: ")), "{told}");
+    assert!(message.contains(&format!("no connection to {endpoint}: ")), "{message}");
 }
 
 #[test]
@@ -219,7 +237,7 @@ fn an_object_named_by_its_hash_costs_one_request_and_others_two() {
 }
 
 #[test]
-fn an_answer_that_was_lost_does_not_make_a_put_fail_nor_send_its_bytes_twice() {
+fn a_lost_answer_neither_fails_a_put_nor_resends_its_bytes() {
     let (server, store) = stocked();
     let store = patient(store);
     let before = server.bytes_in();
@@ -229,14 +247,14 @@ fn an_answer_that_was_lost_does_not_make_a_put_fail_nor_send_its_bytes_twice() {
     assert_eq!(server.bytes_in() - before, BYTES.len() as u64);
 }
 
-/// A store whose patience does not take time.
+/// A store that retries without waiting.
 pub fn patient(store: S3Store) -> RetryStore {
     let clock = Clock { now: Box::new(|| Duration::ZERO), wait: Box::new(|_| {}), draw: Box::new(|| 0.5) };
     RetryStore::new(Arc::new(store), Duration::from_secs(900), Arc::new(Watch::new()), clock)
 }
 
 #[test]
-fn every_verb_survives_what_may_pass() {
+fn every_verb_survives_transient_faults() {
     let (server, _) = stocked();
     let store = patient(hasty(&server));
     let passing = FAILURES.iter().copied().filter(|fault| !matches!(fault, Fault::Nothing | Fault::ErrorWith200));
@@ -255,7 +273,7 @@ fn every_verb_survives_what_may_pass() {
 }
 
 #[test]
-fn who_wants_to_end_does_not_wait_for_an_answer() {
+fn cancelling_does_not_wait_for_an_answer() {
     let server = FakeS3::start();
     let watch = Arc::new(Watch::new());
     let store = open_with(server.store("x") + "&stall=3600s", &watch);

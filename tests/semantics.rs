@@ -1,4 +1,4 @@
-//! docs/SEMANTICS.md is the list of promises; each names the tests that hold it. Here: the tests that it names exist.
+//! docs/SEMANTICS.md lists the promises, each with the tests that hold it. This test checks that those exist.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Short words for what most tests begin with and look at.
+//! Shorthands for the setup and the queries that most tests share.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ pub fn programs() -> Programs {
     }
 }
 
-/// A machine with an empty repository of the ordinary make.
+/// A machine with an empty repository with default settings.
 pub fn new_site() -> Site {
     Site::with_repository(&programs(), &[])
 }
@@ -25,7 +25,7 @@ pub fn new_small_site() -> Site {
     Site::with_repository(&programs(), &SMALL_VOLUMES)
 }
 
-/// Where `source` is below `target` after a restore of a whole snapshot.
+/// The place of `source` below `target` after a restore of a whole snapshot.
 pub fn restored(target: &Path, source: &Path) -> PathBuf {
     target.join(source.strip_prefix("/").unwrap())
 }

@@ -1,20 +1,36 @@
-//! The way to the store: rclone between, limits that change while a backup runs, and the configuration that sets them.
+//! The way to the store: rclone, broken links, limits that change during a backup, and the configuration that sets
+//! them.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bygone_tests::fake_s3::FakeS3;
-use bygone_tests::program::{Ran, Site, Started, is_mounted, unmount, wait_until};
-use bygone_tests::slow_link::{Shape, SlowLink};
-use bygone_tests::tree::{Tree, prose, random};
-use bygone_tests::{compare, root};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use crate::site::{new_site, programs, restored, snapshot_ids};
+use bygone_tests::compare;
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::program::Ran;
+use bygone_tests::program::Site;
+use bygone_tests::program::Started;
+use bygone_tests::program::is_mounted;
+use bygone_tests::program::unmount;
+use bygone_tests::program::wait_until;
+use bygone_tests::root;
+use bygone_tests::slow_link::Shape;
+use bygone_tests::slow_link::SlowLink;
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::prose;
+use bygone_tests::tree::random;
+
+use crate::site::new_site;
+use crate::site::programs;
+use crate::site::restored;
+use crate::site::snapshot_ids;
 
 fn tree(site: &Site) -> Tree {
     let tree = Tree::new(&site.at("source"));
@@ -24,7 +40,7 @@ fn tree(site: &Site) -> Tree {
     tree
 }
 
-/// `bygone ARGUMENTS` on the repository's directory by way of rclone.
+/// `bygone ARGUMENTS` on the repository's directory through rclone.
 fn by_rclone<A: AsRef<OsStr>>(site: &Site, arguments: impl IntoIterator<Item = A>) -> Ran {
     let mut command = site.bygone_command(arguments);
     command.env("BYGONE_REPO", format!("rclone:{}", site.repository().display()));
@@ -54,12 +70,12 @@ fn a_repository_behind_rclone_lives_a_whole_life() {
     let target = site.at("target");
     by_rclone(&site, ["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]).ok();
     compare::assert_same(tree.top(), &restored(&target, tree.top()));
-    // The same objects without rclone between: whole, and under the names that they must have.
+    // Without rclone, the same objects are whole and have the right names.
     site.bygone(["check", "--read-data"]).ok();
 }
 
 #[test]
-fn a_mount_reads_through_rclone_also_in_the_background() {
+fn a_background_mount_reads_through_rclone() {
     if !root() {
         return;
     }
@@ -139,15 +155,15 @@ fn a_backup_over_a_link_that_is_cut_again_and_again_is_complete() {
     assert_eq!(link.counts().resets, CUTS as u64);
     let stored: usize = server.objects().values().map(Vec::len).sum();
     let twice = link.counts().bytes_up - stored as u64;
-    // Of each connection that is cut no more is lost than one volume, which is a little longer than its target.
+    // Each cut connection costs at most one volume, which is a little longer than its target.
     assert!(twice < CUTS as u64 * (3 << 20) / 2, "{twice} bytes were sent twice");
     run(&direct, &["check", "--read-data"]);
 }
 
 #[test]
-fn a_profile_says_how_long_an_outage_may_last() {
+fn a_profile_sets_how_long_to_retry() {
     let site = Site::new(&programs());
-    // Nobody listens there any more. Without the profile, a quarter of an hour would be waited for somebody.
+    // Nothing listens there any more. Without the profile, bygone would retry for a quarter of an hour.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     configure(&site, "[profile.now]\nretry-for = \"0\"\n");
     let address = format!("s3://bucket/repository?endpoint=http://{gone}&region=r");
@@ -158,14 +174,14 @@ fn a_profile_says_how_long_an_outage_may_last() {
 }
 
 #[test]
-fn a_check_and_a_restore_over_a_far_link_have_several_transfers_under_way() {
+fn check_and_restore_of_a_far_store_run_several_transfers() {
     let site = Site::new(&programs());
     let tree = Tree::new(&site.at("source"));
     (0..12).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1_500_000))));
     let server = FakeS3::start();
     let direct = server.store("repository");
     let here = server.endpoint().strip_prefix("http://").unwrap().parse().unwrap();
-    // A new connection is made only when all that there are are in use.
+    // A new connection is made only when all others are in use.
     let over_a_link = |arguments: &[&str]| {
         let shape = Shape { latency: Duration::from_millis(20), ..Shape::default() };
         let link = SlowLink::to(here, shape).unwrap();
@@ -191,16 +207,16 @@ fn a_check_and_a_restore_over_a_far_link_have_several_transfers_under_way() {
 }
 
 #[test]
-fn a_limit_that_is_lifted_while_a_backup_runs_counts_at_once() {
+fn lifting_a_limit_affects_a_running_backup_at_once() {
     let site = new_site();
     let tree = tree(&site);
     configure(&site, "[defaults]\nlimit-upload = 1\n");
     let started = site.start(site.bygone_command([OsStr::new("backup"), tree.top().as_os_str()]));
     site.wait_until_announced();
-    // At a byte a second it would last for a month.
+    // At a byte a second the backup would take a month.
     configure(&site, "[defaults]\nlimit-upload = \"fast\"\n");
     signal(&started, Signal::SIGHUP);
-    wait_until("a wrong configuration is told", || started.complaint().contains("the limits stay as they were"));
+    wait_until("a wrong configuration is reported", || started.complaint().contains("the limits stay as they were"));
     assert!(started.complaint().contains("line 2, limit-upload"), "{}", started.complaint());
     configure(&site, "[defaults]\nlimit-upload = \"none\"\n");
     signal(&started, Signal::SIGHUP);
@@ -210,7 +226,7 @@ fn a_limit_that_is_lifted_while_a_backup_runs_counts_at_once() {
 }
 
 #[test]
-fn a_limit_on_the_command_line_is_stronger_than_the_configuration() {
+fn command_line_limits_override_the_configuration() {
     let site = new_site();
     let tree = tree(&site);
     configure(&site, "[defaults]\nlimit-upload = 1\nlimit-download = 1\n");
@@ -222,7 +238,7 @@ fn a_limit_on_the_command_line_is_stronger_than_the_configuration() {
 }
 
 #[test]
-fn a_profile_says_where_and_what_and_how() {
+fn a_profile_sets_repository_paths_and_options() {
     let site = Site::new(&programs());
     let tree = tree(&site);
     let passphrase = site.at("home/passphrase");
@@ -257,7 +273,7 @@ fn a_mount_reads_its_configuration_again() {
     wait_until("the mount takes signals", || catches_sighup(mounted.pid()));
     kill(Pid::from_raw(mounted.pid().try_into().unwrap()), Signal::SIGHUP).unwrap();
     let logged = || fs::read_to_string(&log).unwrap_or_default();
-    wait_until("a wrong configuration is told", || logged().contains("the limits stay as they were"));
+    wait_until("a wrong configuration is reported", || logged().contains("the limits stay as they were"));
     assert!(fs::read(mounted.latest(&tree.at("noise"))).unwrap() == random(2, 3_000_000), "and the mount goes on");
     mounted.unmount().ok();
 }

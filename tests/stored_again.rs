@@ -1,13 +1,15 @@
-//! What the store has lost is stored again from the source, also if the run that set about it failed, and also if the
-//! catalog was lost with it.
+//! A backup stores lost content again from the source, even after a failed run, and even if the catalog was lost too.
 
 use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use bygone_tests::fake_s3::{FakeS3, Fault, Verb};
+use bygone_tests::fake_s3::FakeS3;
+use bygone_tests::fake_s3::Fault;
+use bygone_tests::fake_s3::Verb;
 use bygone_tests::program::Site;
-use bygone_tests::tree::{Tree, random};
+use bygone_tests::tree::Tree;
+use bygone_tests::tree::random;
 
 use crate::site::programs;
 
@@ -18,13 +20,13 @@ fn bucket() -> (FakeS3, Site, Tree) {
     site.bygone(["init", "--kdf-memory", "8MiB"]).ok();
     let tree = Tree::new(&site.at("source"));
     (0..4).for_each(|n| drop(tree.file(format!("{n}"), random(n, 300_000))));
-    // What has just been written is read again by the next backup in any case.
+    // Files written just before a backup are read again by the next one in any case.
     sleep(Duration::from_millis(100));
     site.backup(tree.top());
     (server, site, tree)
 }
 
-/// Takes all objects of a folder out of the store.
+/// Removes all objects of a folder from the store.
 fn lose(server: &FakeS3, folder: &str) {
     let kept = server.objects().into_iter().filter(|(key, _)| !key.contains(folder)).collect();
     server.set_objects(kept);
@@ -42,7 +44,7 @@ fn assert_restored(site: &Site, tree: &Tree) {
 }
 
 #[test]
-fn what_a_failed_backup_did_not_store_again_the_next_one_does() {
+fn the_next_backup_stores_what_a_failed_one_did_not() {
     for (folder, comes_back) in [("data/", false), ("data/", true), ("meta/", false), ("meta/", true)] {
         let (server, site, tree) = bucket();
         let before = server.objects();
@@ -64,7 +66,7 @@ fn what_a_failed_backup_did_not_store_again_the_next_one_does() {
         assert_restored(&site, &tree);
         site.bygone(["check", "--read-data"]).ok();
         fs::remove_dir_all(site.catalogs()).unwrap();
-        // It says that the volume cannot be read, though nothing is lost with it.
+        // Recovery reports that the volume cannot be read, though nothing is lost with it.
         site.bygone(["recover"]).ended_with(if comes_back { 0 } else { 14 });
         assert_restored(&site, &tree);
         site.bygone(["check", "--read-data"]).ok();
@@ -72,7 +74,7 @@ fn what_a_failed_backup_did_not_store_again_the_next_one_does() {
 }
 
 #[test]
-fn what_was_lost_before_the_catalog_was_rebuilt_is_stored_again() {
+fn losses_before_a_rebuilt_catalog_are_stored_again() {
     let (server, site, tree) = bucket();
     lose(&server, "data/");
     fs::remove_dir_all(site.catalogs()).unwrap();

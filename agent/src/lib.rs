@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod commands;
+pub mod exclude;
 pub mod restore;
 pub mod select;
 pub mod sys;

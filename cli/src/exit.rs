@@ -85,7 +85,8 @@ impl Exit {
             | Error::Catalog { .. }
             | Error::Local { .. }
             | Error::TooNew { .. }
-            | Error::Limit { .. } => Exit::Failed,
+            | Error::Limit { .. }
+            | Error::Defect { .. } => Exit::Failed,
         }
     }
 
@@ -127,6 +128,9 @@ pub enum Failure {
         /// The cause.
         source: io::Error,
     },
+    /// The mount point, the kernel or this machine does not allow it.
+    #[error("{0}")]
+    Refused(String),
 }
 
 impl Failure {
@@ -140,7 +144,7 @@ impl Failure {
         match self {
             Failure::Repository(error) => error.diagnosis(),
             Failure::Machine { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(Diagnosis::NoSpace),
-            Failure::Usage(_) | Failure::Machine { .. } => None,
+            Failure::Usage(_) | Failure::Machine { .. } | Failure::Refused(_) => None,
         }
     }
 
@@ -149,7 +153,7 @@ impl Failure {
         match self {
             Failure::Repository(error) => Exit::of(error),
             Failure::Usage(_) => Exit::Usage,
-            Failure::Machine { .. } => Exit::Failed,
+            Failure::Machine { .. } | Failure::Refused(_) => Exit::Failed,
         }
     }
 }
@@ -216,6 +220,8 @@ mod tests {
             (Error::TooNew { what: store(), found: 2, known: 1 }, Exit::Failed),
             (Error::Limit { what: "x", found: 2, max: 1 }, Exit::Failed),
             (Error::Invalid { what: store() }, Exit::Usage),
+            (Error::defect("x"), Exit::Failed),
+            (Error::local_corrupt("directory x", "detail"), Exit::Damaged),
             (Error::Cancelled, Exit::Interrupted),
         ];
         for (error, exit) in cases {
@@ -224,5 +230,8 @@ mod tests {
         }
         assert_eq!(Failure::Usage(String::new()).exit(), Exit::Usage);
         assert_eq!(Failure::machine("read", "/x")(io()).exit(), Exit::Failed);
+        let refused = Failure::Refused("not an empty directory".to_owned());
+        assert_eq!((refused.exit(), refused.diagnosis()), (Exit::Failed, None));
+        assert_eq!(refused.to_string(), "not an empty directory");
     }
 }

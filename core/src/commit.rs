@@ -1,7 +1,7 @@
-//! A commit: the sealed, chained record by which snapshots come to exist.
+//! A commit: the sealed, chained record that brings snapshots into existence.
 //!
 //! Each client (one catalog on one machine) writes its own chain, numbered from 1. A commit names the hash of the one
-//! before it and the heads of all other chains it has seen, so that a store that forgets, replaces or forks commits
+//! before it and the newest commit it has seen of every other chain, so a store that forgets, replaces or forks commits
 //! contradicts itself. The seal binds a commit to its client and number. docs/FORMAT.md draws the bytes.
 
 use crate::crypto::SealKey;
@@ -57,7 +57,7 @@ pub struct Head {
     pub hash: CommitHash,
 }
 
-/// Commits of one chain that are lost, or were replaced by others, and of which a person has said that this be so.
+/// A run of commits of one chain that are lost or were replaced, and whose loss a person has accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChainLoss {
     /// Whose chain.
@@ -69,7 +69,7 @@ pub struct ChainLoss {
 }
 
 impl ChainLoss {
-    /// True if number `seq` of `client`'s chain is one of them.
+    /// True if commit `seq` of `client`'s chain is in the run.
     pub fn covers(&self, client: ClientId, seq: u64) -> bool {
         self.client == client && (self.first..=self.last).contains(&seq)
     }
@@ -113,8 +113,8 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// The object's bytes, for number `seq` of `client`'s chain. Fails if a field is over a limit: what no reader would
-    /// take must not be written.
+    /// The object's bytes, for commit `seq` of `client`'s chain. Fails if a field is over a limit, because a commit
+    /// that no reader accepts must not be written.
     pub fn seal(&self, key: &SealKey, client: ClientId, seq: u64) -> Result<Vec<u8>, DecodeError> {
         let (header, plain) = (header(), self.encode());
         Commit::decode(&plain)?;
@@ -126,7 +126,7 @@ impl Commit {
         }
     }
 
-    /// Opens the object that should be number `seq` of `client`'s chain.
+    /// Opens the object that should be commit `seq` of `client`'s chain.
     pub fn open(object: &[u8], key: &SealKey, client: ClientId, seq: u64) -> Result<Commit, DecodeError> {
         let (found, sealed) = object.split_at_checked(HEADER_BYTES).ok_or(DecodeError::Short)?;
         match found.get(8) {

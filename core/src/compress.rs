@@ -1,25 +1,29 @@
-//! Compression of one frame, believed only after it was undone.
+//! Compression of one frame, trusted only after a test decompression.
 //!
-//! Encoders have lost data in other programs, and a sealed frame that cannot be decompressed is lost for ever. So what
-//! was compressed is decompressed again and compared; if it differs the frame is stored raw and the difference counted.
-//! A frame that does not shrink by a thirty-second part (3 %) is stored raw too: it would cost time at each read.
+//! Encoders have lost data in other programs, and a sealed frame that does not decompress is lost for ever. So every
+//! compressed frame is decompressed again and compared; if it differs, the frame is stored raw and the mismatch is
+//! counted. A frame that shrinks by less than a thirty-second part (3 %) is stored raw too, because it would cost time
+//! at each read.
 //!
-//! Hopeless data (media, archives, ciphertext) needs no care in general: measured on noise, LZ4 runs at 9 GB/s and zstd
-//! at 7 to 0.5 GB/s up to level 12, faster than either reads text, and a probe of a sample would cost repositories of
-//! small compressed files 3 % of their size. Only from level 13 zstd labours over noise (0.02 to 0.05 GB/s); there a
-//! frame is not tried if LZ4 makes it no shorter and its bytes are evenly spread. Both must hold: base64 has no
-//! repetitions, but uneven bytes.
+//! Hopeless data (media, archives, ciphertext) needs no special care in general: on noise, LZ4 runs at 9 GB/s and zstd
+//! at 7 to 0.5 GB/s up to level 12, faster than either compresses text, while probing a sample first would cost
+//! repositories of small compressed files 3 % of their size. Only from level 13 on is zstd slow on noise (0.02 to 0.05
+//! GB/s). There, a frame is skipped if LZ4 does not shorten it and its bytes are evenly spread. Both must hold: base64
+//! has no repetitions, but its bytes are uneven.
 //!
-//! A compressed frame is always shorter than its plaintext, and the decoder holds it to that before it allocates.
+//! A compressed frame is always shorter than its plaintext, and the decoder checks that before it allocates.
 
 use std::fmt;
 use std::str::FromStr;
 
-use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
+use lz4_flex::block::CompressTable;
+use lz4_flex::block::compress_into_with_table;
+use lz4_flex::block::decompress_into;
+use lz4_flex::block::get_maximum_output_size;
 use zstd::bulk::Compressor as ZstdCompressor;
 use zstd::bulk::Decompressor as ZstdDecompressor;
 
-/// From this level on, zstd is slow on data that cannot be compressed.
+/// From this level on, zstd is slow on incompressible data.
 const ZSTD_LEVEL_SLOW_ON_NOISE: i32 = 13;
 
 /// How new frames are to be compressed.
@@ -110,10 +114,10 @@ impl Codec {
 /// Why a frame could not be decompressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecompressError {
-    /// A frame of this codec and plaintext length is never that long.
+    /// The compressed length is impossible for this codec and plaintext length.
     #[error("a compressed frame has an impossible length")]
     Length,
-    /// The compressed bytes make no sense.
+    /// The compressed bytes do not decode.
     #[error("a compressed frame does not decompress")]
     Invalid,
     /// They decompress to another length.
@@ -163,7 +167,7 @@ impl Compressor {
         }
     }
 
-    /// The shortest form of `plain` that is worth it, after `room_bytes` zeros, and which form that is.
+    /// The shortest form of `plain` that pays, after `room_bytes` zeros, and its codec.
     pub fn compress(&mut self, plain: &[u8], room_bytes: usize) -> (Codec, Vec<u8>) {
         let (codec, bytes) = match self.pack(plain) {
             Some((codec, packed_bytes)) if self.undoes(codec, packed_bytes, plain) => {
@@ -177,8 +181,8 @@ impl Compressor {
         (codec, out)
     }
 
-    /// Frames whose compressed form did not decompress to the plaintext, and which were therefore stored raw. Anything
-    /// but 0 means a broken encoder, memory or processor, and the user should hear of it.
+    /// Frames that were stored raw because their compressed form did not decompress to the plaintext. Any number but 0
+    /// means a broken encoder, memory or processor, and should be reported to the user.
     pub fn mismatches(&self) -> u64 {
         self.mismatches
     }
@@ -200,13 +204,13 @@ impl Compressor {
         pays.then_some((codec, packed_bytes))
     }
 
-    /// True if `plain` has neither repetitions nor bytes that are more frequent than others.
+    /// True if `plain` has no repetitions and its byte values are equally frequent.
     fn is_hopeless(&mut self, plain: &[u8]) -> bool {
         let lz4_bytes = lz4(plain, &mut self.packed, &mut self.lz4_table);
         lz4_bytes.is_none_or(|bytes| bytes >= plain.len()) && is_evenly_spread(plain)
     }
 
-    /// True if the first `packed_bytes` of `self.packed` decompress to `plain`; counts it if not.
+    /// True if the first `packed_bytes` of `self.packed` decompress to `plain`; counts a mismatch otherwise.
     fn undoes(&mut self, codec: Codec, packed_bytes: usize, plain: &[u8]) -> bool {
         reserve(&mut self.unpacked, plain.len());
         let unpacked = &mut self.unpacked[..plain.len()];
@@ -235,8 +239,8 @@ impl Decompressor {
         Decompressor::default()
     }
 
-    /// The plaintext of a frame, of exactly `plain_bytes` bytes. Whatever the frame holds, no more than that is
-    /// allocated; the caller has held `plain_bytes` against its limit.
+    /// The plaintext of a frame, exactly `plain_bytes` long. Whatever the frame holds, no more than that is allocated;
+    /// the caller has checked `plain_bytes` against its limit.
     pub fn decompress(&mut self, codec: Codec, bytes: &[u8], plain_bytes: usize) -> Result<Vec<u8>, DecompressError> {
         check_length(codec, bytes, plain_bytes)?;
         if codec == Codec::Raw {
@@ -283,7 +287,7 @@ fn lz4(plain: &[u8], packed: &mut Vec<u8>, table: &mut CompressTable) -> Option<
     compress_into_with_table(plain, packed, table).ok()
 }
 
-/// Makes `buffer` at least `bytes` long; it never shrinks, so that the next frame finds it ready.
+/// Grows `buffer` to at least `bytes`; it never shrinks, so the next frame can reuse it.
 fn reserve(buffer: &mut Vec<u8>, bytes: usize) {
     if buffer.len() < bytes {
         buffer.resize(bytes, 0);

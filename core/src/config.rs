@@ -1,7 +1,7 @@
-//! `bygone.json`: what a repository is, in a form that people can read and nobody can change unseen.
+//! `bygone.json`: the description of a repository, readable by people and protected against unnoticed changes.
 //!
-//! It is the one object that is read before any key is known, so it carries no secret and its size is limited. Once the
-//! master key is open, its MAC proves that it is this repository's and that no setting was changed by the storage.
+//! It is the only object that is read before any key is known, so it carries no secret and its size is limited. Once
+//! the master key is open, its MAC proves that it belongs to this repository and that the store has changed no setting.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -79,7 +79,7 @@ impl Config {
         Ok(text)
     }
 
-    /// Reads the object without proof: enough to find the catalog and to try the keys.
+    /// Parses the object without proof: enough to find the catalog and to try the keys.
     pub fn decode(bytes: &[u8]) -> Result<UnprovenConfig> {
         let damaged = |detail: &dyn std::fmt::Display| Error::corrupt(CONFIG_NAME, detail);
         let version: Version = serde_json::from_slice(bytes).map_err(|e| damaged(&e))?;
@@ -117,7 +117,7 @@ impl Config {
     }
 }
 
-/// A description whose MAC was not checked yet.
+/// A description whose MAC has not been checked yet.
 #[derive(Debug)]
 pub struct UnprovenConfig {
     config: Config,
@@ -136,7 +136,7 @@ impl UnprovenConfig {
         if bool::from(expected.as_bytes().ct_eq(self.mac.as_bytes())) {
             Ok(self.config)
         } else {
-            Err(Error::corrupt(CONFIG_NAME, "its settings were changed: its MAC does not fit them"))
+            Err(Error::corrupt(CONFIG_NAME, "its settings were changed: its MAC does not match them"))
         }
     }
 }

@@ -1,12 +1,13 @@
-//! One path as one snapshot sees it: its name, its metadata and where its content is.
+//! One path as one snapshot sees it: its name, its metadata and the place of its content.
 //!
-//! Names are raw bytes. [`Name`] is the only door: whatever comes from a repository or a disk becomes a `Name` or an
-//! error, so that no name with a `/`, a NUL, or `.` and `..` can reach a restore or a mount.
+//! Names are raw bytes. [`Name`] is the only way in: every name from a repository or a disk becomes a `Name` or an
+//! error, so no name that contains a `/` or a NUL, or is `.` or `..`, can reach a restore or a mount.
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::id::{BlockId, NodeId};
+use crate::id::BlockId;
+use crate::id::NodeId;
 use crate::limits;
 use crate::wire::DecodeError;
 
@@ -39,7 +40,7 @@ impl fmt::Debug for Name {
     }
 }
 
-/// `bytes` as text that is safe on a terminal: control characters and what is not UTF-8 become `\xNN`, `\` becomes `\\`.
+/// `bytes` as text that is safe on a terminal: control characters and invalid UTF-8 become `\xNN`, `\` becomes `\\`.
 pub fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -66,7 +67,7 @@ pub struct Time {
     pub nanos: u32,
 }
 
-/// Who owns an entry, by number and by name (the name is empty where the system knew none).
+/// The owner of an entry, by number and by name (empty if the system knew no name).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Owner {
     /// Numeric user.
@@ -88,7 +89,7 @@ pub struct Xattr {
     pub value: Vec<u8>,
 }
 
-/// What an entry has whatever its kind.
+/// The metadata that entries of every kind have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Meta {
     /// Permission bits with set-uid, set-gid and sticky: the low 12 bits of `st_mode`.
@@ -103,7 +104,7 @@ pub struct Meta {
     pub size: u64,
     /// Number of hard links when it was read.
     pub nlink: u32,
-    /// Device it lay on; with `inode` it tells which names are one file.
+    /// Device it lay on; `device` and `inode` together identify a file with several names.
     pub device: u64,
     /// Inode number it had.
     pub inode: u64,
@@ -143,7 +144,7 @@ impl Extent {
 /// Where the bytes of a file are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Content {
-    /// Right here (also the empty file).
+    /// In the entry itself (always so for an empty file).
     Inline(Vec<u8>),
     /// In a few extents.
     Extents(Vec<Extent>),
@@ -222,7 +223,7 @@ impl Entry {
         matches!(self.kind, Kind::File(_))
     }
 
-    /// True if this name may be one of several of the same file.
+    /// True if the file may have other names too.
     pub fn is_hard_linked(&self) -> bool {
         self.meta.nlink > 1 && self.directory().is_none()
     }

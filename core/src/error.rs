@@ -1,10 +1,10 @@
-//! What can go wrong, told by what the caller can do about it.
+//! Everything that can go wrong, sorted by what the caller can do about it.
 //!
-//! Pure floors (codecs, crypto, compression) return small errors of their own, without names, because they know none.
-//! The floor that knows the object wraps them once, here. `bygone` turns an [`Error`] into an exit code and
-//! `bygone-mount` turns it into an errno, each by one total `match`: a new variant does not compile until both answered.
-//! Trouble with the user's own files is not in here: it is a different type in the agent, so that a full store can
-//! never pass for an unreadable file.
+//! Pure floors (codecs, crypto, compression) return small errors of their own, without object names, because they know
+//! none. The floor that knows the object wraps them once, here. `bygone` maps an [`Error`] to an exit code and
+//! `bygone-mount` maps it to an errno, each in one total `match`, so a new variant does not compile until both handle
+//! it. Trouble with the user's own files has a separate type in the agent, so a full store can never be mistaken for an
+//! unreadable file.
 
 use std::fmt;
 use std::io;
@@ -12,12 +12,12 @@ use std::io;
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What is wrong, as a code. The codes are stable: scripts may match them. docs/ARCHITECTURE.md says where each is raised.
+/// A stable code for a kind of trouble, which scripts may match. docs/ARCHITECTURE.md says where each is raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Diagnosis {
-    /// The store could not be reached or asked for patience: the same again may work.
+    /// The store could not be reached or asked to be called later: trying again may work.
     Transient,
-    /// The catalog or the commits know the object, the store does not have it.
+    /// The catalog or the commits name the object, but the store does not have it.
     RemoteMissing,
     /// The object is shorter or longer than it was stored.
     RemoteTruncated,
@@ -31,13 +31,13 @@ pub enum Diagnosis {
     RemoteRolledBack,
     /// The store shows another commit where this machine has seen one.
     RemoteForked,
-    /// What is found belongs to another repository.
+    /// The object, key slot or catalog belongs to another repository.
     WrongRepo,
     /// No key slot opens with the secret given.
     WrongKey,
     /// The catalog is older than the chain of commits that it writes.
     LocalStale,
-    /// The catalog contradicts itself or its own keys.
+    /// The catalog contradicts itself or its keys.
     LocalCorrupt,
     /// A file of the user's could not be read.
     SourceUnreadable,
@@ -45,7 +45,7 @@ pub enum Diagnosis {
     SourceChanged,
     /// The store, or a disk of this machine, is full; the message says which.
     NoSpace,
-    /// Another process is at work.
+    /// Another process is working.
     Locked,
 }
 
@@ -92,25 +92,25 @@ impl Diagnosis {
         }
     }
 
-    /// What a person can do about it.
+    /// Advice for a person.
     pub fn advice(self) -> &'static str {
         match self {
-            Diagnosis::Transient => "look at the connection to the store and try again; nothing is lost",
+            Diagnosis::Transient => "check the connection to the store and try again; nothing is lost",
             Diagnosis::RemoteMissing | Diagnosis::RemoteTruncated | Diagnosis::RemoteSwapped => {
-                "bring it back from the store's own versions or from a copy, or let the next backup store again what the \
-                 source still has; `bygone check` tells what it costs, `bygone accept-loss` ends the alarm"
+                "restore it from the store's own versions or from a copy, or let the next backup store again what the \
+                 source still has; `bygone check` shows what is affected, `bygone accept-loss` ends the alarm"
             }
             Diagnosis::RemoteCorrupt => {
-                "the disk or the service that keeps it cannot be trusted: have it looked at; the next backup stores again \
-                 what the source still has, `bygone check` tells what it costs, `bygone accept-loss` ends the alarm"
+                "the disk or service that holds it cannot be trusted: have it checked; the next backup stores again \
+                 what the source still has, `bygone check` shows what is affected, `bygone accept-loss` ends the alarm"
             }
             Diagnosis::RemoteUnknownObject => {
-                "nothing: it is the work of a backup that is running elsewhere or was interrupted, which `bygone recover` \
-                 takes in, or a stranger's; no bygone ever deletes it"
+                "nothing: it belongs to a backup that is running elsewhere or was interrupted (`bygone recover` takes \
+                 it in), or to another program; bygone never deletes it"
             }
             Diagnosis::RemoteRolledBack | Diagnosis::RemoteForked => {
-                "bring the store back to what it was, from its own versions or from a copy; what cannot be brought back \
-                 is given up with `bygone accept-loss`, and until then nothing is written"
+                "restore the store to its former state, from its own versions or from a copy; give up what cannot be \
+                 restored with `bygone accept-loss`; until then nothing is written"
             }
             Diagnosis::WrongRepo => "check the address, and that the right disk is mounted",
             Diagnosis::WrongKey => "check the passphrase, and that the address is that of the right repository",
@@ -118,10 +118,10 @@ impl Diagnosis {
                 "nothing, it has caught up; if this machine was cloned, run `bygone recover --force` on one of the two"
             }
             Diagnosis::LocalCorrupt => "run `bygone recover --force`, which rebuilds the catalog from the store",
-            Diagnosis::SourceUnreadable => "look at the permissions of the file and at its disk",
-            Diagnosis::SourceChanged => "back up again when nobody writes to it, or from a snapshot of the file system",
-            Diagnosis::NoSpace => "make room and run the command again; nothing is lost",
-            Diagnosis::Locked => "wait for the other one to end, or run with --wait-lock 1h",
+            Diagnosis::SourceUnreadable => "check the file's permissions and its disk",
+            Diagnosis::SourceChanged => "back up again while nothing writes to it, or from a file system snapshot",
+            Diagnosis::NoSpace => "free some space and run the command again; nothing is lost",
+            Diagnosis::Locked => "wait for the other process to end, or run with --wait-lock 1h",
         }
     }
 
@@ -137,24 +137,24 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// An error of the repository: what, where, and (in its text) what to do next.
+/// An error of the repository: what failed, where, and (in its text) what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing at this place says that it is a repository.
+    /// The place does not hold a repository.
     #[error("there is no bygone repository at {store}: check the address, or make one with `bygone -r {store} init`")]
     NoRepository {
         /// The store's address.
         store: String,
     },
-    /// Something is already where a new thing should be made.
+    /// The place for something new is taken.
     #[error("{what} already exists: {hint}")]
     Exists {
-        /// The thing that is in the way.
+        /// The thing that occupies it.
         what: String,
         /// What to do.
         hint: &'static str,
     },
-    /// A snapshot, path or object that was asked for is not there.
+    /// The snapshot, path or object does not exist.
     #[error("{what} was not found{}{hint}", if .hint.is_empty() { "" } else { ": " })]
     NotFound {
         /// What was asked for.
@@ -163,7 +163,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// No key slot opens with the secret given.
-    #[error("wrong passphrase: none of the {slots} key slots of {store} opens with it")]
+    #[error("wrong passphrase: it opens none of {} of {store}", counted(*.slots as u64, "key slot", "key slots"))]
     WrongKey {
         /// The store's address.
         store: String,
@@ -171,22 +171,22 @@ pub enum Error {
         slots: usize,
     },
     /// Another process is at work here.
-    #[error("another bygone is using {path}: wait for it to end, with --wait-lock 1h if you like")]
+    #[error("another bygone is using {path}: wait for it to end, for example with --wait-lock 1h")]
     Locked {
         /// The lock's path.
         path: String,
     },
-    /// Store and catalog tell different stories.
+    /// Store and catalog contradict each other.
     #[error("{diagnosis}: {object}: {detail}")]
     Disagree {
-        /// Which kind of difference.
+        /// The kind of contradiction.
         diagnosis: Diagnosis,
         /// The object concerned.
         object: String,
         /// What is known, and what to do.
         detail: String,
     },
-    /// An object's bytes do not authenticate or do not decode.
+    /// An object's bytes fail authentication or decoding.
     #[error("damaged data in {object}: {detail}")]
     Corrupt {
         /// The object concerned.
@@ -194,17 +194,17 @@ pub enum Error {
         /// What failed.
         detail: String,
     },
-    /// The store could not do what it was asked to do.
+    /// The store failed a request.
     #[error("the store failed to {doing} {object}: {source}")]
     Store {
-        /// GET, PUT, LIST or DELETE, in words.
+        /// The request in words: read, write, list, delete.
         doing: &'static str,
         /// The object's name, or the store's address.
         object: String,
         /// The cause.
         source: io::Error,
     },
-    /// The local catalog could not do what it was asked to do.
+    /// The local catalog failed.
     #[error("the catalog {path} failed: {detail}")]
     Catalog {
         /// The database file.
@@ -212,7 +212,7 @@ pub enum Error {
         /// The cause, and what to do.
         detail: String,
     },
-    /// A file of this machine that bygone itself keeps (spool, lock, cache) failed.
+    /// A local file that bygone itself keeps (spool, lock, cache) failed.
     #[error("cannot {doing} {path}: {source}")]
     Local {
         /// What was tried.
@@ -222,14 +222,14 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-    /// Written by a later bygone than this one.
+    /// Written by a later version of bygone.
     #[error("{what} has format version {found}, this bygone knows versions up to {known}: install a newer bygone")]
     TooNew {
         /// The object or file.
         what: String,
         /// Its version.
         found: u32,
-        /// The last version that this program knows.
+        /// The latest version that this program knows.
         known: u32,
     },
     /// Beyond a limit of the format.
@@ -242,19 +242,25 @@ pub enum Error {
         /// The most that is allowed.
         max: u64,
     },
-    /// The caller asked for something that makes no sense.
+    /// The request makes no sense: a mistake of the user.
     #[error("{what}")]
     Invalid {
         /// What is wrong with it, and what would be right.
         what: String,
     },
-    /// The caller asked to stop.
+    /// This program broke a rule of its own. No input is to blame, and nothing wrong was stored.
+    #[error("a bug in bygone: {what}: please report it")]
+    Defect {
+        /// The rule.
+        what: String,
+    },
+    /// The command was asked to stop.
     #[error("interrupted")]
     Cancelled,
 }
 
 impl Error {
-    /// A store's failure to do `doing` with `object`.
+    /// A store's failure to `doing` `object`.
     pub fn store(doing: &'static str, object: impl fmt::Display, source: io::Error) -> Error {
         Error::Store { doing, object: object.to_string(), source }
     }
@@ -264,12 +270,46 @@ impl Error {
         Error::Corrupt { object: object.to_string(), detail: detail.to_string() }
     }
 
-    /// A difference between store and catalog.
+    /// A contradiction between store and catalog.
     pub fn disagree(diagnosis: Diagnosis, object: impl fmt::Display, detail: impl fmt::Display) -> Error {
         Error::Disagree { diagnosis, object: object.to_string(), detail: detail.to_string() }
     }
 
-    /// The code of what is wrong, where there is one.
+    /// The catalog contradicts itself about `object`, or lacks what it must have of it.
+    pub fn local_corrupt(object: impl fmt::Display, detail: impl fmt::Display) -> Error {
+        let detail = format!("{detail}: run `bygone recover --force`, which rebuilds the catalog from the store");
+        Error::disagree(Diagnosis::LocalCorrupt, object, detail)
+    }
+
+    /// A defect of this program.
+    pub fn defect(what: impl fmt::Display) -> Error {
+        Error::Defect { what: what.to_string() }
+    }
+
+    /// A copy of the error, for when one failure reaches several readers.
+    pub fn again(&self) -> Error {
+        match self {
+            Error::NoRepository { store } => Error::NoRepository { store: store.clone() },
+            Error::Exists { what, hint } => Error::Exists { what: what.clone(), hint },
+            Error::NotFound { what, hint } => Error::NotFound { what: what.clone(), hint },
+            Error::WrongKey { store, slots } => Error::WrongKey { store: store.clone(), slots: *slots },
+            Error::Locked { path } => Error::Locked { path: path.clone() },
+            Error::Disagree { diagnosis, object, detail } => Error::disagree(*diagnosis, object, detail),
+            Error::Corrupt { object, detail } => Error::corrupt(object, detail),
+            Error::Store { doing, object, source } => Error::store(doing, object, cause_again(source)),
+            Error::Catalog { path, detail } => Error::Catalog { path: path.clone(), detail: detail.clone() },
+            Error::Local { doing, path, source } => {
+                Error::Local { doing, path: path.clone(), source: cause_again(source) }
+            }
+            Error::TooNew { what, found, known } => Error::TooNew { what: what.clone(), found: *found, known: *known },
+            Error::Limit { what, found, max } => Error::Limit { what, found: *found, max: *max },
+            Error::Invalid { what } => Error::Invalid { what: what.clone() },
+            Error::Defect { what } => Error::defect(what),
+            Error::Cancelled => Error::Cancelled,
+        }
+    }
+
+    /// The stable code, if the error has one.
     pub fn diagnosis(&self) -> Option<Diagnosis> {
         match self {
             Error::Disagree { diagnosis, .. } => Some(*diagnosis),
@@ -285,17 +325,18 @@ impl Error {
             | Error::TooNew { .. }
             | Error::Limit { .. }
             | Error::Invalid { .. }
+            | Error::Defect { .. }
             | Error::Cancelled => None,
         }
     }
 
-    /// True if the store as a whole was not there, whichever object was asked for.
+    /// True if the store as a whole failed, whichever object was asked for.
     pub fn is_outage(&self) -> bool {
         let Error::Store { source, .. } = self else { return false };
         matches!(self.diagnosis(), Some(Diagnosis::Transient)) || source.kind() == io::ErrorKind::Other
     }
 
-    /// True if the disk of a store cannot read the place where the object lies; others it may read well.
+    /// True if the store's disk cannot read the object's sectors; other objects may be fine.
     pub fn is_bad_sector(&self) -> bool {
         const EIO: i32 = 5;
         matches!(self, Error::Store { source, .. } if source.raw_os_error() == Some(EIO))
@@ -306,20 +347,32 @@ impl Error {
         matches!(self, Error::Store { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof)
     }
 
-    /// True if the object that was asked for is what is wrong, and not the store: it is absent, damaged, longer than it
-    /// may be, or lies on a bad place of a disk. If the store is in trouble, it is better to stop than to take every object
-    /// for lost.
-    pub fn is_of_the_object(&self) -> bool {
+    /// True if the object is at fault and not the store: it is absent, damaged, longer than allowed, or lies on bad
+    /// sectors. If the store itself is in trouble, stopping is better than declaring every object lost.
+    pub fn is_object_fault(&self) -> bool {
         self.is_absent() || self.is_bad_sector() || matches!(self, Error::Corrupt { .. } | Error::Limit { .. })
     }
 
-    /// True if the object that was asked for is simply not in the store.
+    /// True if the object is not in the store.
     pub fn is_absent(&self) -> bool {
         matches!(self, Error::Store { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// What a store's failure is, as far as its cause says.
+/// `number` things in words: "1 block", "2 blocks".
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A copy of the cause: its number or kind, and its text.
+fn cause_again(source: &io::Error) -> io::Error {
+    match source.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(source.kind(), source.to_string()),
+    }
+}
+
+/// The code of a store's failure, as far as its cause tells.
 fn of_store(source: &io::Error) -> Option<Diagnosis> {
     use io::ErrorKind;
     match source.kind() {
@@ -348,6 +401,48 @@ fn is_full(source: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_given_again_is_the_same() {
+        let store = |source| Error::store("read", "data/x", source);
+        let (what, path) = (|| "w".to_owned(), || "/p".to_owned());
+        let errors = [
+            Error::NoRepository { store: path() },
+            Error::Exists { what: what(), hint: "h" },
+            Error::NotFound { what: what(), hint: "h" },
+            Error::WrongKey { store: path(), slots: 2 },
+            Error::Locked { path: path() },
+            Error::disagree(Diagnosis::RemoteForked, "o", "d"),
+            Error::local_corrupt("o", "d"),
+            Error::corrupt("o", "d"),
+            store(io::Error::from_raw_os_error(5)),
+            store(io::ErrorKind::UnexpectedEof.into()),
+            store(io::Error::new(io::ErrorKind::TimedOut, "t")),
+            Error::Catalog { path: path(), detail: what() },
+            Error::Local { doing: "open", path: path(), source: io::ErrorKind::StorageFull.into() },
+            Error::TooNew { what: what(), found: 2, known: 1 },
+            Error::Limit { what: "w", found: 2, max: 1 },
+            Error::Invalid { what: what() },
+            Error::defect("d"),
+            Error::Cancelled,
+        ];
+        for error in errors {
+            let again = error.again();
+            assert_eq!(std::mem::discriminant(&again), std::mem::discriminant(&error), "{error}");
+            assert_eq!((again.to_string(), again.diagnosis()), (error.to_string(), error.diagnosis()));
+            let facts = |error: &Error| (error.is_absent(), error.is_short(), error.is_bad_sector(), error.is_outage());
+            assert_eq!(facts(&again), facts(&error), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_whose_fault_it_is() {
+        assert_eq!(Error::defect("x").to_string(), "a bug in bygone: x: please report it");
+        assert_eq!(Error::defect("x").diagnosis(), None);
+        let local = Error::local_corrupt("directory d", "it is gone");
+        assert_eq!(local.diagnosis(), Some(Diagnosis::LocalCorrupt));
+        assert!(local.to_string().starts_with("LOCAL_CORRUPT: directory d: it is gone: run `bygone recover --force`"));
+    }
 
     #[test]
     fn codes_are_distinct_and_go_there_and_back() {

@@ -1,8 +1,8 @@
-//! A frame: 128 KiB of consecutive new blocks, compressed and sealed on its own.
+//! A frame: 128 KiB of consecutive new blocks, compressed and sealed as a unit.
 //!
-//! The frame is the smallest thing that is fetched and opened: one flipped bit loses one frame, a mount opens 128 KiB
-//! out of 64 MiB, and threads open frames side by side. The seal binds a frame to its volume (by the key), to its kind
-//! and place (by the associated data) and to its plaintext length, so that no frame can stand for another.
+//! The frame is the smallest unit of fetching and opening: one flipped bit loses one frame, a mount opens 128 KiB
+//! instead of 64 MiB, and threads open frames in parallel. The seal binds a frame to its volume (by the key), to its
+//! kind and place (by the associated data) and to its plaintext length, so no frame can stand in for another.
 
 use crate::compress::Codec;
 use crate::compress::DecompressError;
@@ -15,13 +15,13 @@ use crate::objects::VolumeKind;
 /// Bytes that sealing adds: the synthetic IV.
 pub const SEAL_BYTES: u32 = 16;
 
-/// Why a frame does not give its plaintext.
+/// Why a frame has no plaintext.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The seal is broken: these are not the bytes that were stored here.
+    /// The seal is broken: the bytes are not those that were stored here.
     #[error("its seal is broken")]
     Seal(#[from] OpenError),
-    /// The seal is whole and yet the content does not decompress.
+    /// The seal is intact, but the content does not decompress.
     #[error("it does not decompress: {0}")]
     Decompress(#[from] DecompressError),
 }
@@ -33,17 +33,17 @@ fn associated_data(kind: VolumeKind, ordinal: u32, plain_bytes: u32) -> [u8; 23]
     ad
 }
 
-/// A compressed frame that is sealed where it lies.
+/// A compressed frame, to be sealed in place.
 pub struct Unsealed<'a> {
     /// Its number in its volume.
     pub ordinal: u32,
     /// Length of its plaintext.
     pub plain_bytes: u32,
-    /// [`SEAL_BYTES`] bytes of room, then what the compressor made of it.
+    /// [`SEAL_BYTES`] bytes of room, then the compressed bytes.
     pub bytes: &'a mut [u8],
 }
 
-/// Seals frames of one volume, which together take a fraction of the time that they take one by one.
+/// Seals frames of one volume. Together they take a fraction of the time that single calls would.
 pub fn seal_all(key: &SealKey, kind: VolumeKind, frames: Vec<Unsealed<'_>>) {
     let ads: Vec<_> = frames.iter().map(|frame| associated_data(kind, frame.ordinal, frame.plain_bytes)).collect();
     let messages = frames.into_iter().zip(&ads).map(|(frame, ad)| Message { ad, bytes: frame.bytes });
@@ -58,7 +58,7 @@ pub struct Stored<'a> {
     pub plain_bytes: u32,
     /// How it is compressed.
     pub codec: Codec,
-    /// Its sealed bytes; it is opened where it lies.
+    /// Its sealed bytes; it is opened in place.
     pub bytes: &'a mut [u8],
 }
 

@@ -1,14 +1,19 @@
-//! Hashes: plain SHA-256 for names that anyone may check, HMAC-SHA-256 for names that tell the storage nothing.
+//! Hashes: plain SHA-256 for names that anyone may check, HMAC-SHA-256 for names that reveal nothing to the store.
 //!
-//! A keyed hash begins by hashing its key, which for short input costs as much as the input. [`IdKeys`] does that once
-//! and clones the state for every call. Each purpose has a key of its own, so that equal bytes used as a block, a node
-//! and a row have names that nobody can relate.
+//! A keyed hash starts by hashing its key, which for short input costs as much as the input itself. [`IdKeys`] does
+//! that once and clones the state for every call. Each purpose has its own key, so that equal bytes have unrelated
+//! names as a block, as a node and as a row.
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use hmac::Hmac;
+use hmac::KeyInit;
+use hmac::Mac;
+use sha2::Digest;
+use sha2::Sha256;
+use zeroize::Zeroize;
+use zeroize::ZeroizeOnDrop;
+use zeroize::Zeroizing;
 
 use crate::id::BlockId;
 use crate::id::NodeId;
@@ -46,13 +51,13 @@ impl Sha256Stream {
     }
 }
 
-/// HMAC-SHA-256 whose key has been hashed in already.
+/// HMAC-SHA-256 with its key already hashed in.
 #[derive(Clone)]
 pub(crate) struct KeyedHash(Hmac<Sha256>);
 
 impl KeyedHash {
     pub(crate) fn new(key: &[u8; 32]) -> KeyedHash {
-        // HMAC pads a key to the hash's block with zeros; doing it here makes the length right by type.
+        // HMAC pads a key with zeros to the hash's block size; padding it here fixes the length in the type.
         let mut padded = Zeroizing::new([0; 64]);
         padded[..32].copy_from_slice(key);
         KeyedHash(Hmac::new((&*padded).into()))
@@ -103,13 +108,13 @@ impl IdKeys {
         NodeId(self.node.of(bytes))
     }
 
-    /// Proof that a row of the catalog was written by someone who has the key. 64 bits: a forger has one try a row.
+    /// Proof that a row of the catalog was written with the key. 64 bits are enough: a forger has one try per row.
     pub fn row_check(&self, bytes: &[u8]) -> [u8; 8] {
         first(self.row_check.of(bytes))
     }
 
-    /// The identity of a file version (encoded metadata and content). 128 bits: a collision by chance needs 2^64
-    /// versions, and by design the key.
+    /// The identity of a file version (encoded metadata and content). 128 bits: an accidental collision needs 2^64
+    /// versions, a deliberate one needs the key.
     pub fn version(&self, bytes: &[u8]) -> [u8; 16] {
         first(self.version.of(bytes))
     }

@@ -1,6 +1,6 @@
-//! The names of things: fixed-size byte strings, each a type of its own so that one can never stand for another.
+//! The names of things: fixed-size byte strings, each with its own type so that none can be used as another.
 //!
-//! In text (object names, messages, JSON) they are lower-case hexadecimal, written and read here and nowhere else.
+//! As text (object names, messages, JSON) they are lower-case hexadecimal, written and read only here.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// The bytes that lower-case hexadecimal `text` stands for, or `None` if it is anything else (upper case included:
-/// one thing has one name).
+/// The bytes of lower-case hexadecimal `text`; `None` for anything else, upper case included, because one thing has one
+/// name.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let nibble = |c: u8| match c {
         b'0'..=b'9' => Some(c - b'0'),
@@ -87,7 +87,7 @@ id_type!(
     32
 );
 id_type!(
-    /// SHA-256 of a commit object's bytes, by which the next commit is chained to it.
+    /// SHA-256 of a commit object's bytes; the next commit of the chain names it.
     CommitHash,
     32
 );

@@ -1,8 +1,8 @@
-//! The repository of bygone: its format, its cryptography, the stores it lies in, the catalog that knows it, and the
-//! two rivers by which data enters and leaves it.
+//! The repository of bygone: its format, its cryptography, the stores that hold it, the catalog that describes it, and
+//! the two rivers that carry data in and out.
 //!
-//! The modules are floors, lowest first; a module uses only floors below its own (`tests/tidy.rs` enforces it).
-//! Nothing here touches the user's files, the terminal, the environment or the clock.
+//! The modules are floors, lowest first; a module uses only floors below its own (`tests/tidy.rs` enforces it). Nothing
+//! here touches the user's files, the terminal, the environment or the clock.
 
 // Words.
 pub mod entry;

@@ -1,15 +1,15 @@
-//! Every maximum of the format. A reader checks against these before it allocates; a writer never exceeds them.
+//! Every maximum of the format. Readers check against these before they allocate; writers never exceed them.
 //!
-//! docs/FORMAT.md repeats them as part of the format: a change here is a new format version.
+//! docs/FORMAT.md repeats them as part of the format, so a change here is a new format version.
 
-/// Version of everything that bygone writes; readers refuse higher ones.
+/// Version of everything that bygone writes; readers refuse later ones.
 pub const FORMAT_VERSION: u8 = 1;
 
 /// Default size of a block of file content, in bytes.
 pub const BLOCK_BYTES_DEFAULT: u32 = 1 << 20;
-/// Smallest block size that a repository may be made with.
+/// Smallest block size of a repository.
 pub const BLOCK_BYTES_MIN: u32 = 1 << 16;
-/// Largest block size that a repository may be made with, and so the longest block.
+/// Largest block size of a repository, and so the longest block.
 pub const BLOCK_BYTES_MAX: u32 = 1 << 24;
 
 /// Plaintext bytes of every frame but a volume's last.
@@ -19,7 +19,7 @@ pub const FRAME_BYTES: u32 = 128 << 10;
 pub const VOLUME_BYTES_DEFAULT: u64 = 64 << 20;
 /// Smallest size at which a volume may be closed.
 pub const VOLUME_BYTES_MIN: u64 = 1 << 20;
-/// Largest size at which a volume may be closed: the last block and the index still fit below the next limit.
+/// Largest size at which a volume may be closed: the last block and the index still fit below `VOLUME_BYTES_MAX`.
 pub const VOLUME_BYTES_CLOSE_MAX: u64 = 224 << 20;
 /// No volume is larger than this.
 pub const VOLUME_BYTES_MAX: u64 = 256 << 20;
@@ -43,7 +43,7 @@ pub const XATTRS_MAX: usize = 32 << 10;
 /// Longest user or group name.
 pub const OWNER_NAME_BYTES_MAX: usize = 255;
 
-/// A file of up to this many bytes is kept inside its entry: shorter than the rows that a block would cost.
+/// A file of up to this many bytes is kept inside its entry, which is shorter than the rows that a block would cost.
 pub const INLINE_BYTES_MAX: usize = 64;
 /// A file of up to this many extents lists them in its entry; a longer one has a block list of its own.
 pub const INLINE_EXTENTS_MAX: usize = 4;
@@ -62,15 +62,15 @@ pub const NODE_LEVELS_MAX: u8 = 8;
 pub const COMMIT_BYTES_MAX: u64 = 64 << 20;
 /// Most snapshots, volumes or heads in one commit.
 pub const COMMIT_ITEMS_MAX: usize = 1 << 20;
-/// Volumes that one commit announces at most when it is written, so that it stays far below its limits (about 5 MB).
+/// Most volumes that a new commit announces, so that it stays far below its limits (about 5 MB).
 pub const COMMIT_VOLUMES_EACH: usize = 1 << 16;
 /// Longest host name, user name, tag or other label of a snapshot.
 pub const LABEL_BYTES_MAX: usize = 255;
 /// Most paths or tags of one snapshot.
 pub const SNAPSHOT_PATHS_MAX: usize = 4_096;
-/// Longest path that a snapshot is asked for.
+/// Longest path that a backup may be asked for.
 pub const PATH_BYTES_MAX: usize = 64 << 10;
-/// Most key slots of a repository that are looked at.
+/// Most key slots of a repository that are tried.
 pub const SLOTS_MAX: usize = 64;
 /// Longest repository description `bygone.json`.
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;

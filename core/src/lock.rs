@@ -1,8 +1,8 @@
 //! Locks that survive a panic.
 //!
-//! A thread that panics while it holds a lock poisons it, and everybody after it would panic too. What this program keeps
-//! behind its locks is changed step by step, each step complete in itself, so a state that was left during a panic is as
-//! good as any other: the lock is taken all the same. The panic itself is reported where the thread is joined.
+//! A thread that panics while it holds a lock poisons it, and every later user would panic too. Everything behind the
+//! locks of this program is changed in steps that are complete in themselves, so the state left by a panic is as good
+//! as any other, and a poisoned lock is simply taken. The panic itself is reported where the thread is joined.
 
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `condition` is notified; like every such wait, it may end for no reason.
+/// Waits for a notification of `condition`. As always with condition variables, it may wake without one.
 pub fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
@@ -25,7 +25,7 @@ pub fn wait_timeout<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, time: 
     condition.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
 }
 
-/// What `mutex` held.
+/// The content of `mutex`.
 pub fn into_inner<T>(mutex: Mutex<T>) -> T {
     mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

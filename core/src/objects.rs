@@ -1,11 +1,11 @@
-//! The names of all objects in a store, and what each name means.
+//! The names of all objects in a store, and the meaning of each name.
 //!
-//! Names are made and read here and nowhere else, so that the parts of the program that write objects and those that look
-//! for them cannot disagree. A name means an object of ours only if it is, byte for byte, the name that such an object
-//! would be given: a volume in the folder of the other kind or a commit without its zeros is a stranger.
+//! Names are made and parsed only here, so the code that writes objects and the code that looks for them cannot
+//! disagree. A name means one of our objects only if it is, byte for byte, the name that we would give it: a volume in
+//! the folder of the other kind, or a commit number without its zeros, is a stranger.
 //!
-//! The alphabet of names is narrow on purpose: each name is at once a file name that needs no quoting on any filesystem and
-//! a key that needs no escaping in any URL, and no name leads out of the store's directory.
+//! The alphabet of names is narrow on purpose: each name is a file name that needs no quoting on any filesystem and a
+//! key that needs no escaping in any URL, and no name leads out of the store's directory.
 
 use std::fmt;
 
@@ -53,7 +53,7 @@ impl VolumeKind {
         VolumeKind::ALL.into_iter().find(|kind| kind.code() == code)
     }
 
-    /// The word for it.
+    /// Its word in names and dumps.
     pub fn word(self) -> &'static str {
         match self {
             VolumeKind::Data => "data",
@@ -107,17 +107,17 @@ pub fn slot_object(id: SlotId) -> ObjectName {
     ObjectName(format!("{KEYS}{id}"))
 }
 
-/// Name of the marker that says that a client is about to write.
+/// Name of the marker that announces a client's backup.
 pub fn marker_object(client: ClientId) -> ObjectName {
     ObjectName(format!("{RUNNING}{client}"))
 }
 
-/// Name of the object that holds a commit: the number is padded so that names sort as numbers do.
+/// Name of the object that holds a commit: its number is padded so that names sort like numbers.
 pub fn commit_object(client: ClientId, seq: u64) -> ObjectName {
     ObjectName(format!("{COMMITS}{client}/{seq:016}"))
 }
 
-/// What stands for a client's whole chain of commits in a message.
+/// How messages refer to a client's whole chain of commits.
 pub fn chain_title(client: ClientId) -> String {
     format!("{COMMITS}{client}")
 }
@@ -128,14 +128,15 @@ pub fn volume_object(kind: VolumeKind, name: VolumeName) -> ObjectName {
     ObjectName(format!("{}{}/{hex}", kind.folder(), hex.get(..2).unwrap_or_default()))
 }
 
-/// True for a name at the top of a store that a repository may have: a folder of objects, or the text for people.
+/// True for a top-level name that a repository may have besides `bygone.json`: a folder of objects, or the text for
+/// people.
 pub fn is_at_top(name: &str) -> bool {
     let folders = [VolumeKind::Data.folder(), VolumeKind::Meta.folder(), COMMITS, KEYS, RUNNING];
     name == README_NAME || folders.iter().any(|folder| folder.strip_suffix('/') == Some(name))
 }
 
 impl ObjectName {
-    /// From its text, or `None` if it is not a name.
+    /// The name with this text, or `None` if it is not valid.
     pub fn new(text: &str) -> Option<ObjectName> {
         let valid = text.len() <= NAME_BYTES_MAX && text.split('/').all(is_segment);
         (valid || text == README_NAME).then(|| ObjectName(text.to_owned()))
@@ -151,22 +152,22 @@ impl ObjectName {
         self.0.rsplit_once('/').unwrap_or(("", &self.0))
     }
 
-    /// The folder that the object lies in, for a LIST: empty at the top, else with its slash.
+    /// The folder that holds the object, for a LIST: empty at the top, otherwise with its slash.
     pub fn folder(&self) -> &str {
         self.0.rfind('/').and_then(|slash| self.0.get(..=slash)).unwrap_or_default()
     }
 
-    /// True if the object lies in the folder of the key slots, whatever its name there.
+    /// True if the object lies in the folder of the key slots, whatever it is called.
     pub fn is_among_keys(&self) -> bool {
         self.0.starts_with(KEYS)
     }
 
-    /// True if the object lies in the folder of the markers, whatever its name there.
+    /// True if the object lies in the folder of the markers, whatever it is called.
     pub fn is_among_markers(&self) -> bool {
         self.0.starts_with(RUNNING)
     }
 
-    /// What the name means; `None` if no bygone gives this name to anything.
+    /// What the name means; `None` if bygone gives this name to nothing.
     pub fn kind(&self) -> Option<ObjectKind> {
         let parts: Vec<&str> = self.0.split('/').collect();
         let (kind, name) = match parts.as_slice() {

@@ -1,4 +1,4 @@
-//! The same work done with many things, several at a time, and what comes of it taken by one thread.
+//! The same work on many items, several at a time, with one thread that takes the results.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -8,9 +8,10 @@ use crossbeam_channel::bounded;
 
 use crate::error::Result;
 
-/// Does `work` with each of the items in `threads` threads, and gives what comes of it to `take`, in any order, until that
-/// says no or fails: then nothing new is begun, and what was begun is waited for. True if everything was taken. As many
-/// results as there are threads may wait to be taken, so a slow `take` holds up the work and not the memory.
+/// Calls `work` on each of the items in `threads` threads and passes the results to `take`, in any order, until `take`
+/// returns false or fails. Then no new work starts, and work in progress is waited for. True if everything was taken.
+/// At most as many results as there are threads wait to be taken, so a slow `take` slows the work down instead of
+/// filling memory.
 pub(crate) fn side_by_side<T: Sync, R: Send>(
     threads: usize,
     items: &[T],
@@ -20,7 +21,7 @@ pub(crate) fn side_by_side<T: Sync, R: Send>(
     let next = AtomicUsize::new(0);
     let (sender, receiver) = bounded(threads);
     thread::scope(|scope| {
-        // It goes before the scope waits for the threads, or they would wait for somebody who takes.
+        // Dropped before the scope joins the threads; otherwise they would wait for a receiver for ever.
         let receiver = receiver;
         for _ in 0..threads.min(items.len()) {
             let (sender, next, work) = (sender.clone(), &next, &work);
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn as_many_work_at_a_time_as_there_are_threads() {
-        // Nobody passes before four are there.
+        // The barrier opens only when four threads are at it.
         let four = Barrier::new(4);
         assert!(side_by_side(4, &[(); 40], |()| _ = four.wait(), |()| Ok(true)).unwrap());
     }

@@ -1,8 +1,8 @@
 //! A repository as one machine holds it: keys, store and catalog, opened together.
 //!
-//! Opening needs two small objects from the store (`bygone.json` and the key slots) and the passphrase. Reading takes
-//! no lock. Writing takes a lock on this machine's catalog directory, so that a second agent here waits its turn or
-//! says why not; agents elsewhere have catalogs and commit chains of their own and need no lock at all.
+//! Opening needs two small objects from the store (`bygone.json` and a key slot) and the passphrase. Reading takes no
+//! lock. Writing takes a lock on this machine's catalog directory, so a second agent here waits or reports the first
+//! one; agents on other machines have their own catalogs and commit chains and need no lock at all.
 
 use std::fs;
 use std::fs::File;
@@ -55,7 +55,7 @@ const LOCK_FILE: &str = "lock";
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes the passphrase over.
+    /// Takes ownership of the passphrase.
     pub fn new(passphrase: Vec<u8>) -> Secret {
         Secret(Zeroizing::new(passphrase))
     }
@@ -65,12 +65,12 @@ impl Secret {
     }
 }
 
-/// Where a repository is.
+/// Where a repository lies.
 #[derive(Clone)]
 pub struct Place {
     /// Its objects.
     pub store: Arc<dyn Store>,
-    /// The directory under which this machine keeps one catalog directory for each repository.
+    /// The directory in which this machine keeps one catalog directory per repository.
     pub catalog_base: PathBuf,
 }
 
@@ -83,9 +83,9 @@ pub struct InitOptions {
     pub volume_bytes: u64,
     /// How frames are compressed.
     pub compression: Compression,
-    /// What deriving a key from the passphrase costs.
+    /// The cost of deriving a key from the passphrase.
     pub kdf: KdfCost,
-    /// What to call the first key slot.
+    /// Label of the first key slot.
     pub label: String,
     /// Now.
     pub time: Time,
@@ -96,13 +96,13 @@ pub struct InitOptions {
 pub struct SlotRow {
     /// Its name.
     pub id: SlotId,
-    /// What its maker called it, and when it was made; `None` if that does not authenticate.
+    /// Its label and its age; `None` if they do not authenticate.
     pub info: Option<SlotInfo>,
-    /// True if it is the one that opened the repository this time.
+    /// True if it opened the repository this time.
     pub is_current: bool,
 }
 
-/// A repository that was found and is not open yet.
+/// A repository that was found but is not open yet.
 pub struct Found {
     place: Place,
     unproven: UnprovenConfig,
@@ -155,7 +155,7 @@ impl Repository {
         Ok(made)
     }
 
-    /// Finds a repository: what the store has that can be read without a passphrase.
+    /// Finds a repository: reads the objects that need no passphrase.
     pub fn find(place: &Place) -> Result<Found> {
         let store = &place.store;
         let range = ByteRange::Whole { bytes_max: limits::CONFIG_BYTES_MAX };
@@ -178,20 +178,20 @@ impl Repository {
         Repository { place: place.clone(), config, keys, master, slot, catalog_dir }
     }
 
-    /// Takes this machine's lock and opens the catalog for writing, making it if there is none.
+    /// Takes this machine's lock and opens the catalog for writing; makes the catalog if there is none.
     pub fn lock(self) -> Result<LockedRepository> {
         self.lock_waiting(Err)
     }
 
-    /// As [`Repository::lock`]; while another process has the lock, `wait` is given the error that says so, and either
-    /// gives it back or waits a while.
+    /// As [`Repository::lock`]. While another process has the lock, `wait` gets the error that says so, and either
+    /// returns it or waits a while.
     pub fn lock_waiting(self, wait: impl FnMut(Error) -> Result<()>) -> Result<LockedRepository> {
         let lock = self.take_lock(wait)?;
         self.open_catalog(lock)
     }
 
-    /// As [`Repository::lock_waiting`], but throws the catalog away first, unread, so that it can be rebuilt from the
-    /// store whatever state it is in.
+    /// As [`Repository::lock_waiting`], but first removes the catalog unread, so that it can be rebuilt from the store
+    /// whatever its state.
     pub fn lock_anew(self, wait: impl FnMut(Error) -> Result<()>) -> Result<LockedRepository> {
         let lock = self.take_lock(wait)?;
         for suffix in ["", "-wal", "-shm"] {
@@ -263,7 +263,7 @@ impl Repository {
         self.catalog_dir.join(CATALOG_FILE)
     }
 
-    /// Where the catalog of a repository is that is not open.
+    /// The database file of a repository that is not open.
     pub(crate) fn catalog_path_of(place: &Place, repository: RepositoryId) -> PathBuf {
         place.catalog_base.join(repository.to_hex()).join(CATALOG_FILE)
     }
@@ -282,7 +282,7 @@ impl Repository {
     pub fn slot_add(&self, secret: &Secret, label: &str, time: Time, kdf: KdfCost) -> Result<SlotId> {
         let found = slot_objects(&*self.place.store)?.len();
         if found >= limits::SLOTS_MAX {
-            // One more would be passed over by whoever opens the repository.
+            // Opening a repository would ignore one more.
             let (found, max) = (found as u64, limits::SLOTS_MAX as u64);
             return Err(Error::Limit { what: "the number of key slots", found, max });
         }
@@ -292,20 +292,22 @@ impl Repository {
         Ok(id)
     }
 
-    /// Removes a key slot; never the last one that is whole.
+    /// Removes a key slot, but never the last intact one.
     pub fn slot_remove(&self, id: SlotId) -> Result<()> {
         let all = slots(&self.place.store, self.config.repository)?;
         if !all.iter().any(|slot| slot.id() == id) {
             return Err(Error::NotFound { what: format!("key slot {id}"), hint: "list them with `bygone key list`" });
         }
         if !all.iter().any(|slot| slot.id() != id && slot.info(&self.keys).is_ok()) {
-            let what = "this is the only key slot that is whole: without it nobody could open the repository".into();
+            let what =
+                "this is the only intact key slot: without it the repository could not be opened any more".into();
             return Err(Error::Invalid { what });
         }
         self.place.store.delete(&slot_object(id))
     }
 
-    /// Changes the passphrase of the slot that opened the repository: the new slot is durable before the old one goes.
+    /// Changes the passphrase of the slot that opened the repository: the new slot is durable before the old one is
+    /// removed.
     pub fn slot_replace(&self, secret: &Secret, time: Time, kdf: KdfCost) -> Result<SlotId> {
         let current = self.slots()?.into_iter().find(|slot| slot.is_current);
         let label = current.and_then(|slot| slot.info).map(|info| info.label).unwrap_or_default();
@@ -349,7 +351,7 @@ impl LockedRepository {
         self.client
     }
 
-    /// Gives this machine another client, and with it a new chain.
+    /// Gives this machine a new client identity, and with it a new chain.
     pub fn client_renew(&mut self, client: ClientId) -> Result<()> {
         self.catalog.client_renew(client)?;
         self.client = client;
@@ -371,15 +373,15 @@ pub(crate) fn unlock(
     Ok((Keys::derive(&master, repository), master, slot))
 }
 
-/// What may be a key slot, by its length.
+/// Objects that may be key slots, judging by their length.
 pub(crate) fn slot_objects(store: &dyn Store) -> Result<Vec<Listed>> {
     let mut listed = store.list(KEYS)?;
     listed.retain(|object| object.bytes == SLOT_BYTES as u64);
     Ok(listed)
 }
 
-/// Every slot that belongs to this repository and lies under its own name. Damaged ones and ones that cannot be read are
-/// passed over: any whole slot is enough.
+/// Every slot of this repository that lies under its own name. Damaged and unreadable ones are skipped, because any
+/// intact slot is enough.
 fn slots(store: &Arc<dyn Store>, repository: RepositoryId) -> Result<Vec<Slot>> {
     let mut slots = Vec::new();
     let mut others = None;
@@ -400,11 +402,11 @@ fn slots(store: &Arc<dyn Store>, repository: RepositoryId) -> Result<Vec<Slot>> 
         (true, Some(error), _) => Err(error),
         (true, None, Some(other)) => {
             let detail = format!(
-                "it is the description of repository {repository}, and the key slots beside it are of repository {other}: \
-                 the store was put together from two; bring back the one that belongs here"
+                "it describes repository {repository}, but the key slots beside it belong to repository {other}: \
+                 the store is a mixture of two; restore the objects that belong here"
             );
             Err(Error::disagree(Diagnosis::WrongRepo, CONFIG_NAME, detail))
         }
-        (true, None, None) => Err(Error::corrupt(KEYS, "the store holds no key slot of this repository that is whole")),
+        (true, None, None) => Err(Error::corrupt(KEYS, "the store has no intact key slot of this repository")),
     }
 }

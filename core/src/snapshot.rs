@@ -1,9 +1,11 @@
 //! One committed backup as a value.
 
-use crate::entry::{Meta, Time};
-use crate::id::{NodeId, SnapshotId};
+use crate::entry::Meta;
+use crate::entry::Time;
+use crate::id::NodeId;
+use crate::id::SnapshotId;
 
-/// What a backup counted, kept with its snapshot.
+/// Counts of a backup, kept with its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Regular files.
@@ -35,7 +37,7 @@ pub struct Snapshot {
     pub paths: Vec<Vec<u8>>,
     /// Labels given by the user.
     pub tags: Vec<String>,
-    /// The snapshot that was compared with, if any.
+    /// The snapshot that the backup compared with, if any.
     pub parent: Option<SnapshotId>,
     /// Version of the program that made it.
     pub program: String,

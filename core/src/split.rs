@@ -1,13 +1,13 @@
-//! The rolling checksum: where might a block of the previous version lie in a file that has shifted?
+//! The rolling checksum: where in a shifted file may a block of the previous version lie?
 //!
 //! It is rsync's weak checksum with both sums kept to 32 bits instead of 16: `s1` adds up the bytes, `s2` adds up `s1`
-//! after every byte, which makes the order of the bytes count; the value is `s1 | s2 << 32`. A window slides by one byte
-//! with a handful of additions. It proves nothing: bytes that match it are hashed before they are believed, and as it is
-//! not keyed it is kept only where the content itself would be (sealed).
+//! after every byte, which makes the order of the bytes count; the value is `s1 | s2 << 32`. A window slides by one
+//! byte with a handful of additions. The checksum proves nothing: matching bytes are hashed before they are trusted. It
+//! is not keyed, so it is kept only where the content itself could be (sealed).
 //!
-//! [`checksum`] of a whole block must cost next to nothing beside the block's hash, so it is written for the compiler's
-//! vectoriser: 32 columns of 16 bits, each with its own two sums, for 16 rows at a time. No column overflows:
-//! 16 rows of 255 add up to 4,080, and their running sums to 120 * 255 = 30,600.
+//! [`checksum`] of a whole block must cost next to nothing compared with the block's hash, so it is written for the
+//! compiler's vectoriser: 32 columns of 16 bits, each with its own two sums, for 16 rows at a time. No column
+//! overflows: 16 rows of 255 add up to 4,080, and their running sums to 120 * 255 = 30,600.
 
 /// Columns that are summed side by side.
 const COLUMNS: usize = 32;
@@ -88,8 +88,8 @@ impl Sums {
                 total[c] += u16::from(row[c]);
             }
         }
-        // A byte in row r and column c is counted once for itself and each later byte of the group:
-        // COLUMNS for every later row, COLUMNS - c in its own.
+        // A byte in row r and column c counts once for itself and once for each later byte of the group: COLUMNS for
+        // every later row, COLUMNS - c in its own.
         let (mut sum, mut weighted) = (0u32, 0u32);
         for c in 0..COLUMNS {
             let (total, running) = (u32::from(total[c]), u32::from(running[c]));
@@ -133,7 +133,7 @@ mod tests {
         }
 
         #[test]
-        fn sliding_equals_starting_anew(bytes in prop::collection::vec(any::<u8>(), 1..1500), window_bytes in 1usize..700) {
+        fn sliding_equals_restarting(bytes in prop::collection::vec(any::<u8>(), 1..1500), window_bytes in 1usize..700) {
             let window_bytes = window_bytes.min(bytes.len());
             let mut rolling = Rolling::new(&bytes[..window_bytes]);
             for (start, window) in bytes.windows(window_bytes).enumerate() {

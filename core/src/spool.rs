@@ -1,4 +1,4 @@
-//! Files without a name, for what is too long to be held in memory: nothing of them is left, whatever happens.
+//! Nameless files for data that is too long for memory: whatever happens, they leave nothing behind.
 
 use std::fs;
 use std::fs::File;
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::id::hex;
 
-/// A new file in `dir` that nobody else can find.
+/// A new file in `dir` that no other process can find.
 pub fn create(dir: &Path) -> Result<File> {
     let path = dir.join(format!("spool-{}", hex(&random::<8>()?)));
     let local = |doing| {

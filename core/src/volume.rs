@@ -40,14 +40,14 @@ pub struct FrameInfo {
 }
 
 /// A block (in a data volume) or a tree node (in a meta volume) as the index lists it. Blocks lie end to end in the
-/// volume's plaintext, so the position of each is the sum of the lengths before it.
+/// volume's plaintext, so a block's position is the sum of the lengths before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockInfo {
     /// The bytes of its `BlockId` or `NodeId`.
     pub id: [u8; 32],
     /// Its length.
     pub length: u32,
-    /// The rolling checksum, of full-size blocks of file content only.
+    /// The rolling checksum; only full-size blocks of file content have one.
     pub checksum: Option<u64>,
 }
 
@@ -71,7 +71,7 @@ impl Index {
         self.frames.iter().map(|frame| u64::from(frame.stored_bytes)).sum()
     }
 
-    /// The record's bytes; `block_bytes` is the repository's block size, by which full-size blocks are known.
+    /// The record's bytes; `block_bytes` is the repository's block size, which identifies full-size blocks.
     fn encode(&self, block_bytes: u32) -> Vec<u8> {
         let mut out = Encoder::new();
         out.varint(u64::from(block_bytes));
@@ -181,14 +181,14 @@ pub fn seal_tail(key: &SealKey, kind: VolumeKind, salt: &Salt, block_bytes: u32,
     out.finish()
 }
 
-/// The salt that the last [`TRAILER_BYTES`] of an object name; it gives the volume's key.
+/// The salt in the last [`TRAILER_BYTES`] of an object; the volume's key is derived from it.
 pub fn parse_trailer_salt(trailer: &[u8]) -> Result<Salt, DecodeError> {
     let header = trailer.get(..HEADER_BYTES as usize).ok_or(DecodeError::Short)?;
     parse_header(header)
 }
 
-/// Where the sealed index of an object of `object_bytes` bytes lies: (offset, length). `None` if the trailer's seal
-/// is broken or what it says cannot be.
+/// Offset and length of the sealed index in an object of `object_bytes` bytes. `None` if the trailer's seal is broken
+/// or its content is impossible.
 pub fn open_locator(key: &SealKey, kind: VolumeKind, trailer: &[u8], object_bytes: u64) -> Option<(u64, u64)> {
     let (header, sealed) = trailer.split_at_checked(HEADER_BYTES as usize)?;
     let plain = key.open(&locator_associated_data(kind, header, object_bytes), sealed).ok()?;
@@ -226,8 +226,8 @@ fn locator_associated_data(kind: VolumeKind, header: &[u8], object_bytes: u64) -
 }
 
 /// `bytes` rounded up as PADME does (Nikitin et al., PETS 2019: the length's floating-point form keeps only as many
-/// mantissa bits as its exponent has), but in steps of at least 4 KiB, for small volumes tell little by their size, and
-/// of at most 256 KiB, so that a full volume wastes no more than 0.4 %.
+/// mantissa bits as its exponent has). Steps are at least 4 KiB, because the size of a small volume tells little, and
+/// at most 256 KiB, so that a full volume wastes no more than 0.4 %.
 fn padded_bytes(bytes: u64) -> u64 {
     let exponent = u64::from(bytes.max(2).ilog2());
     let mantissa_bits = u64::from(exponent.max(1).ilog2()) + 1;

@@ -1,27 +1,29 @@
-//! The counters that a running command shares with whoever shows its progress, and the flag by which it is stopped.
+//! The counters that a running command shares with its progress display, and the flag that stops it.
 //!
-//! The counts are atomics that many threads may touch without a lock; they are for people: nothing is decided by them, so
-//! relaxed order is enough. A command that is told to stop ends at its next [`Watch::check`]; what waits at that moment is
+//! The counts are atomics that many threads update without a lock. They are only for display and decide nothing, so
+//! relaxed order is enough. A command that is asked to stop ends at its next [`Watch::check`]; waiting threads are
 //! woken. Trouble that may pass, such as a store that does not answer, is shown here too while it lasts.
 
 use std::fmt;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
 
-/// A person is told of trouble when it is met for this many times in a row: what passes at once concerns nobody.
+/// Trouble is reported when it occurs this many times in a row: what passes at once concerns nobody.
 const TOLD_AT_TRIES: u32 = 3;
 
-/// What people are told of a store.
+/// A report about a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News<'a> {
-    /// It gives no answer, for this reason, and is asked again.
+    /// It does not answer, for this reason, and is asked again.
     Trouble(&'a str),
     /// It answers again.
     Over,
@@ -36,16 +38,16 @@ impl fmt::Display for News<'_> {
     }
 }
 
-/// Who tells people.
+/// The function that reports to people.
 type Teller = Box<dyn Fn(News<'_>) + Send>;
 
-/// What threads wait for, and who wants to know.
+/// Who is waiting, and who wants reports.
 #[derive(Default)]
 struct Waiting(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// How many are in trouble.
+    /// How many callers are in trouble.
     troubled: usize,
     trouble: String,
     is_told: bool,
@@ -60,7 +62,7 @@ impl fmt::Debug for Waiting {
 }
 
 impl Waiting {
-    /// A panic elsewhere leaves a state that is right: it is changed by plain assignments.
+    /// Taken even after a panic elsewhere: it is changed by plain assignments.
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0)
     }
@@ -74,11 +76,11 @@ pub struct Watch {
     woken: Condvar,
     /// Entries finished, whatever their kind.
     pub entries: AtomicU64,
-    /// Files whose content was read, as they were new or had changed.
+    /// Files whose content was read because they were new or had changed.
     pub files_new: AtomicU64,
-    /// Bytes of source or target processed, including those that did not have to be read.
+    /// Bytes of source or target processed, including those that did not need reading.
     pub bytes: AtomicU64,
-    /// What `bytes` will be at the end, as far as is known by now; 0 while unknown.
+    /// The final value of `bytes`, as far as it is known by now; 0 while unknown.
     pub bytes_total: AtomicU64,
     /// Bytes of content that the repository did not have yet, before compression.
     pub bytes_new: AtomicU64,
@@ -94,7 +96,7 @@ impl Watch {
         Watch::default()
     }
 
-    /// Asks the command to stop, and wakes what waits.
+    /// Asks the command to stop and wakes waiting threads.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         let wakers = std::mem::take(&mut self.waiting.state().when_cancelled);
@@ -102,7 +104,8 @@ impl Watch {
         wakers.into_iter().for_each(|wake| wake());
     }
 
-    /// Does `wake` when the command is asked to stop, or now if it was: for what cannot wait by [`Watch::sleep`].
+    /// Calls `wake` when the command is asked to stop, or at once if it already was: for threads that cannot wait with
+    /// [`Watch::sleep`].
     pub fn when_cancelled(&self, wake: impl FnOnce() + Send + 'static) {
         let mut state = self.waiting.state();
         if self.is_cancelled() {
@@ -113,18 +116,18 @@ impl Watch {
         }
     }
 
-    /// Waits so long, or until the command is asked to stop.
+    /// Waits for `time`, or until the command is asked to stop.
     pub fn sleep(&self, time: Duration) {
         let state = self.waiting.state();
         let _ = self.woken.wait_timeout_while(state, time, |_| !self.is_cancelled());
     }
 
-    /// Says who tells people of trouble that lasts, and of its end.
+    /// Sets the function that reports lasting trouble and its end.
     pub fn tell_trouble(&self, teller: impl Fn(News<'_>) + Send + 'static) {
         self.waiting.state().teller = Some(Box::new(teller));
     }
 
-    /// One caller is in trouble, for the `tries`-th time in a row, from 1.
+    /// One caller is in trouble, for the `tries`-th time in a row, counted from 1.
     pub fn trouble(&self, tries: u32, what: &str) {
         let mut state = self.waiting.state();
         if tries == 1 {
@@ -139,7 +142,7 @@ impl Watch {
         }
     }
 
-    /// One caller's trouble is over, for better or worse.
+    /// One caller's trouble is over, whether it succeeded or gave up.
     pub fn trouble_over(&self, is_well: bool) {
         let mut state = self.waiting.state();
         state.troubled = state.troubled.saturating_sub(1);
@@ -152,7 +155,7 @@ impl Watch {
         }
     }
 
-    /// The trouble that somebody is in now.
+    /// The current trouble of any caller.
     pub fn trouble_now(&self) -> Option<String> {
         let state = self.waiting.state();
         (state.troubled > 0).then(|| state.trouble.clone())
@@ -174,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watch_lets_work_go_on_until_it_is_cancelled_and_never_after() {
+    fn a_cancelled_watch_stops_work_for_good() {
         let watch = Watch::new();
         assert!(watch.check().is_ok(), "nobody has cancelled yet");
         std::thread::scope(|scope| {
@@ -220,7 +223,7 @@ mod tests {
         watch.trouble_over(true);
         watch.trouble(3, "away");
         watch.trouble_over(false);
-        let told: Vec<String> = told_out.try_iter().collect();
-        assert_eq!(told, ["away; trying again", "the store answers again", "away; trying again"]);
+        let messages: Vec<String> = told_out.try_iter().collect();
+        assert_eq!(messages, ["away; trying again", "the store answers again", "away; trying again"]);
     }
 }

@@ -2,24 +2,24 @@
 //! integers, and byte strings preceded by their length.
 //!
 //! Decoding is strict, because records are content-addressed and one value must have one encoding: over-long integers
-//! and trailing bytes are errors, and every length is held against a limit before anything is allocated.
+//! and trailing bytes are errors, and every length is checked against a limit before anything is allocated.
 
-/// Why bytes are not the record that they should be.
+/// Why bytes are not a valid record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes end before the record does.
     #[error("it ends too early")]
     Short,
-    /// The record ends before the bytes do.
+    /// Bytes are left over after the record.
     #[error("it has bytes left over")]
     Trailing,
     /// A count or length exceeds its limit.
     #[error("{0} is over the limit")]
     Limit(&'static str),
-    /// A field holds what it must not hold.
+    /// A field holds a forbidden value.
     #[error("{0} is not valid")]
     Invalid(&'static str),
-    /// The record was written by a later version.
+    /// A later version wrote the record.
     #[error("it has format version {0}, later than this program knows")]
     TooNew(u8),
 }
@@ -159,8 +159,8 @@ impl<'a> Decoder<'a> {
         u32::try_from(self.varint()?).map_err(|_| DecodeError::Limit(what))
     }
 
-    /// A count of at most `max`. As no item is shorter than a byte, a count beyond the bytes that are left is refused
-    /// too, so that a short record can never ask for a large allocation.
+    /// A count of at most `max`. Since no item is shorter than a byte, a count beyond the remaining bytes is refused
+    /// too, so a short record can never demand a large allocation.
     pub fn count(&mut self, max: usize, what: &'static str) -> Result<usize, DecodeError> {
         let count = usize::try_from(self.varint()?).map_err(|_| DecodeError::Limit(what))?;
         if count > max {

@@ -1,4 +1,5 @@
-//! A check of all data keeps a far store busy, asks it for no more than it must, and finds what it finds with a near one.
+//! A check of all data keeps a far store busy, asks for no more than it needs, and finds the same damage as on a near
+//! one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -9,18 +10,29 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use bygone_core::check::{self, ReadData, Report};
-use bygone_core::objects::{VolumeKind, volume_object};
+use common::backup;
+use common::init;
+use common::init_with;
+use common::noise;
+use common::open;
+use common::place;
+
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::check::Report;
+use bygone_core::objects::VolumeKind;
+use bygone_core::objects::volume_object;
 use bygone_core::read::VolumeFile;
 use bygone_core::repo::Place;
-use bygone_core::store::testing::faulty::{Call, FaultyStore, Verb};
+use bygone_core::store::ObjectName;
+use bygone_core::store::Store;
+use bygone_core::store::testing::faulty::Call;
+use bygone_core::store::testing::faulty::FaultyStore;
+use bygone_core::store::testing::faulty::Verb;
 use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ObjectName, Store};
 use bygone_core::watch::Watch;
 
-use common::{backup, init, init_with, noise, open, place};
-
-/// How long a test waits that would wait for ever if what it tests did not hold.
+/// The longest wait of a test that would otherwise hang on failure.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Twelve volumes of data.
@@ -32,7 +44,7 @@ fn many_volumes() -> (Arc<MemoryStore>, tempfile::TempDir, Place) {
     (memory, dir, here)
 }
 
-/// Checks all data by way of `store`, and gives up if that takes for ever.
+/// Checks all data through `store`, and gives up after a while.
 fn check_all(store: &Arc<FaultyStore>, here: &Place) -> Report {
     let (sender, receiver) = channel();
     let place = Place { store: store.clone(), catalog_base: here.catalog_base.clone() };
@@ -49,11 +61,11 @@ fn reads_of_data(store: &FaultyStore) -> Vec<Call> {
 }
 
 #[test]
-fn a_check_of_data_makes_as_many_requests_at_a_time_as_a_far_store_has_connections() {
+fn a_data_check_uses_all_connections_of_a_far_store() {
     let (memory, _dir, here) = many_volumes();
     for connections in [1, 6] {
         let store = Arc::new(FaultyStore::new(memory.clone()).with_connections(connections).far());
-        // None is answered before there are so many.
+        // No request is answered before this many have arrived.
         store.gather("data/", connections);
         let report = check_all(&store, &here);
         assert!(report.is_clean() && report.volumes_read > 10, "{report:?}");
@@ -95,7 +107,7 @@ fn an_index_that_is_longer_than_a_run_is_read_by_itself() {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, here) = place(memory.clone());
     init_with(&here, 16 << 20);
-    // Blocks that take next to no room, so that one volume has very many.
+    // Blocks that compress to almost nothing, so that one volume holds very many.
     let files: Vec<(String, Vec<u8>)> =
         (0..40_000u32).map(|n| (format!("{n:06}"), [&n.to_le_bytes()[..], &[0; 80]].concat())).collect();
     backup(&mut open(&here), &files).unwrap();

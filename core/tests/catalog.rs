@@ -4,16 +4,24 @@
 
 use std::collections::BTreeMap;
 
-use bygone_core::catalog::{CatalogWriter, NewVolume, VolumeState};
-use bygone_core::compress::Codec;
-use bygone_core::crypto::{Keys, MasterKey};
-use bygone_core::error::Error;
-use bygone_core::id::{ClientId, RepositoryId, VolumeName};
-use bygone_core::objects::VolumeKind;
-use bygone_core::volume::{BlockInfo, FrameInfo, Index};
 use proptest::prelude::*;
 
-/// One step of a history. Numbers name volumes and blocks of a small world; those of volumes wrap around.
+use bygone_core::catalog::CatalogWriter;
+use bygone_core::catalog::NewVolume;
+use bygone_core::catalog::VolumeState;
+use bygone_core::compress::Codec;
+use bygone_core::crypto::Keys;
+use bygone_core::crypto::MasterKey;
+use bygone_core::error::Error;
+use bygone_core::id::ClientId;
+use bygone_core::id::RepositoryId;
+use bygone_core::id::VolumeName;
+use bygone_core::objects::VolumeKind;
+use bygone_core::volume::BlockInfo;
+use bygone_core::volume::FrameInfo;
+use bygone_core::volume::Index;
+
+/// One step of a history. Numbers name volumes and blocks of a small world; the numbers of volumes wrap around.
 #[derive(Debug, Clone)]
 enum Step {
     Add(Vec<u8>, bool),

@@ -1,4 +1,4 @@
-//! Learning from the store: whatever interrupts it, it is resumed, and the newest snapshots come first.
+//! Learning from the store resumes after any interruption, and the newest snapshots come first.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,19 +6,38 @@ mod common;
 
 use std::sync::Arc;
 
-use bygone_core::catalog::VolumeState;
-use bygone_core::check::{self, ReadData};
-use bygone_core::entry::{Entry, Kind, Name, Time};
-use bygone_core::recover::{self, Told};
-use bygone_core::repair::{self, Repaired, Sources};
-use bygone_core::repo::{LockedRepository, Place};
-use bygone_core::store::testing::faulty::{Fault, FaultyStore};
-use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ByteRange, Store};
-use bygone_core::watch::Watch;
-use bygone_core::write::{self, Writer};
+use common::backup;
+use common::dump;
+use common::init;
+use common::init_with;
+use common::meta;
+use common::noise;
+use common::open;
+use common::options;
+use common::place;
 
-use common::{backup, dump, init, init_with, meta, noise, open, options, place};
+use bygone_core::catalog::VolumeState;
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
+use bygone_core::recover;
+use bygone_core::recover::Told;
+use bygone_core::repair;
+use bygone_core::repair::Repaired;
+use bygone_core::repair::Sources;
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Place;
+use bygone_core::store::ByteRange;
+use bygone_core::store::Store;
+use bygone_core::store::testing::faulty::Fault;
+use bygone_core::store::testing::faulty::FaultyStore;
+use bygone_core::store::testing::memory::MemoryStore;
+use bygone_core::watch::Watch;
+use bygone_core::write;
+use bygone_core::write::Writer;
 
 /// Five snapshots, each of which changes one of three directories.
 fn history(place: &Place) -> Vec<String> {
@@ -38,13 +57,13 @@ fn shown(locked: &mut LockedRepository) -> Vec<String> {
 }
 
 #[test]
-fn a_recovery_that_dies_at_any_call_is_resumed_and_ends_as_if_it_had_not() {
+fn a_recovery_killed_at_any_call_resumes_to_the_same_end() {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, first) = place(memory.clone());
     let ids = history(&first);
     let before = dump(&mut open(&first));
     let (_dir, second) = place(memory.clone());
-    // It dies a call later each time, until it gets through.
+    // The store dies a call later each time, until recovery completes.
     let mut runs = 0;
     loop {
         let store = Arc::new(FaultyStore::new(memory.clone()).with_connections(1 + runs % 3));
@@ -70,7 +89,7 @@ fn a_recovery_that_dies_at_any_call_is_resumed_and_ends_as_if_it_had_not() {
 }
 
 #[test]
-fn the_newest_snapshot_is_shown_before_the_volumes_of_content_are_read() {
+fn the_newest_snapshot_is_shown_before_data_volumes_are_read() {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, first) = place(memory.clone());
     let ids = history(&first);
@@ -83,7 +102,7 @@ fn the_newest_snapshot_is_shown_before_the_volumes_of_content_are_read() {
     let mut shown = Vec::new();
     let mut last = recover::Work::default();
     let learnt = plan
-        .carry_out(&mut locked, &Watch::new(), &mut |told| match told {
+        .carry_out(&mut locked, &Watch::new(), &mut |progress| match progress {
             Told::Shown(snapshot) => {
                 let gets = watched.calls().iter().filter(|call| call.object.starts_with("data/")).count();
                 shown.push((snapshot.id.to_hex(), gets));
@@ -147,8 +166,8 @@ fn a_long_volume_of_trees_is_taken_in_by_parts() {
 }
 
 #[test]
-fn a_block_in_two_volumes_is_located_where_it_was_made_first_whatever_is_read_first() {
-    // Two machines that do not know of each other store the same content.
+fn a_block_stored_twice_is_located_in_the_first_volume() {
+    // Two machines that do not know each other store the same content.
     let memory = Arc::new(MemoryStore::new());
     let (_here_dir, here) = place(memory.clone());
     let (_there_dir, there) = place(memory.clone());
@@ -170,7 +189,7 @@ fn a_block_in_two_volumes_is_located_where_it_was_made_first_whatever_is_read_fi
     recover::recover(&mut locked, &Watch::new()).unwrap();
     let first = locked.catalog().read().volumes().unwrap();
     let blocks = first.iter().map(|row| locked.catalog().read().blocks_of(row.id).unwrap().len());
-    // The times of both commits are the same: which chain goes first is decided by the clients' ids, for all alike.
+    // Both commits have the same time, so the clients' ids decide which chain goes first, on every machine.
     let counts: Vec<usize> = blocks.collect();
     assert_eq!(counts.iter().filter(|count| **count > 0).count(), 2, "all blocks in one pair of volumes: {counts:?}");
     let same = dump(&mut locked) == before;
@@ -178,8 +197,8 @@ fn a_block_in_two_volumes_is_located_where_it_was_made_first_whatever_is_read_fi
     assert_eq!(same, is_here_first, "if the first chain is that of this machine, the catalogs are equal");
 }
 
-/// Repairs a volume of which the first block is in the source only, and the others in the damaged object only, with a
-/// store that dies at a call. Answers whether the repair got through, and whether the object was gone when it had not.
+/// Repairs a volume with a store that dies at a call. The first block is only in the source, the others only in the
+/// damaged object. Returns whether the repair completed, and whether the object was gone if it did not.
 fn repair_that_dies_at(number: u64) -> (bool, bool) {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, first) = place(memory.clone());
@@ -224,7 +243,7 @@ fn repair_that_dies_at(number: u64) -> (bool, bool) {
 }
 
 #[test]
-fn what_was_rebuilt_survives_a_store_that_dies_between_delete_and_put() {
+fn a_rebuilt_volume_survives_death_between_delete_and_put() {
     let mut was_gone = false;
     for number in 1..100 {
         let (is_done, is_gone) = repair_that_dies_at(number);
@@ -251,7 +270,7 @@ fn a_cache_of_sealed_frames_is_enough_to_rebuild_a_volume() {
     assert!(found.has_damage());
     let cache = |_: bygone_core::id::VolumeName, range: std::ops::Range<u64>| {
         let mut bytes = sound[range.start as usize..range.end as usize].to_vec();
-        // A cache may lie; here it does so about one frame, which the file still has.
+        // A cache may be wrong; here it is, about one frame that the object still has.
         if range.start < 1_000 {
             bytes[5] ^= 1;
         }

@@ -1,5 +1,5 @@
-//! A recovery brings the newest snapshot ahead of everything: nothing that happens to it meanwhile, or that is wrong with
-//! it, stands in the way of the rest.
+//! A recovery brings the newest snapshot first. Neither an interruption nor damage to that snapshot keeps the rest from
+//! being recovered.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,23 +8,45 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bygone_core::catalog::{VolumeRow, VolumeState};
-use bygone_core::check::{self, ReadData};
-use bygone_core::entry::{Entry, Kind, Name, Time};
-use bygone_core::error::Result;
-use bygone_core::objects::{VolumeKind, volume_object};
-use bygone_core::read::VolumeFile;
-use bygone_core::recover::{self, Learnt, Told};
-use bygone_core::repo::{LockedRepository, Place};
-use bygone_core::store::testing::faulty::{Call, Fault, FaultyStore, Verb};
-use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ByteRange, ObjectName, Store};
-use bygone_core::volume::HEADER_BYTES;
-use bygone_core::watch::Watch;
-use bygone_core::write::{self, BackupOptions, Writer};
+use common::dump;
+use common::init;
+use common::meta;
+use common::noise;
+use common::open;
+use common::options;
+use common::place;
 use proptest::prelude::*;
 
-use common::{dump, init, meta, noise, open, options, place};
+use bygone_core::catalog::VolumeRow;
+use bygone_core::catalog::VolumeState;
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
+use bygone_core::error::Result;
+use bygone_core::objects::VolumeKind;
+use bygone_core::objects::volume_object;
+use bygone_core::read::VolumeFile;
+use bygone_core::recover;
+use bygone_core::recover::Learnt;
+use bygone_core::recover::Told;
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Place;
+use bygone_core::store::ByteRange;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Store;
+use bygone_core::store::testing::faulty::Call;
+use bygone_core::store::testing::faulty::Fault;
+use bygone_core::store::testing::faulty::FaultyStore;
+use bygone_core::store::testing::faulty::Verb;
+use bygone_core::store::testing::memory::MemoryStore;
+use bygone_core::volume::HEADER_BYTES;
+use bygone_core::watch::Watch;
+use bygone_core::write;
+use bygone_core::write::BackupOptions;
+use bygone_core::write::Writer;
 
 const DIRECTORIES: u64 = 40;
 const ENTRIES: u64 = 50;
@@ -50,8 +72,8 @@ fn backup(place: &Place, round: i64, versions: &[u64]) -> String {
     write::backup(&mut open(place), options, &Watch::new(), body).unwrap().1.id.to_hex()
 }
 
-/// Ten snapshots by two machines, each of which changes most of what the one before it had. Ids from the oldest on, and
-/// the volumes of trees that came with each.
+/// Ten snapshots by two machines, each changing most of the previous one. Returns the ids, oldest first, and the tree
+/// volumes that each added.
 fn history(memory: &Arc<MemoryStore>) -> (Vec<String>, Vec<Vec<ObjectName>>, Vec<String>) {
     let (_here_dir, here) = place(memory.clone());
     let (_there_dir, there) = place(memory.clone());
@@ -74,13 +96,13 @@ fn history(memory: &Arc<MemoryStore>) -> (Vec<String>, Vec<Vec<ObjectName>>, Vec
     (ids, trees, dump(&mut locked))
 }
 
-/// Recovers with the newest snapshot ahead, and answers which snapshots were shown, in which order, after which calls.
+/// Recovers with the newest snapshot first, and returns which snapshots were shown, in order, after which calls.
 fn recover(locked: &mut LockedRepository, store: &FaultyStore) -> (Vec<(String, Vec<Call>)>, Result<Learnt>) {
     let mut shown = Vec::new();
     let plan = recover::plan(locked).map(|plan| plan.with_newest_ahead_from(0));
     let done = plan.and_then(|plan| {
-        plan.carry_out(locked, &Watch::new(), &mut |told| {
-            if let Told::Shown(snapshot) = told {
+        plan.carry_out(locked, &Watch::new(), &mut |progress| {
+            if let Told::Shown(snapshot) = progress {
                 shown.push((snapshot.id.to_hex(), store.calls()));
             }
         })
@@ -101,7 +123,7 @@ fn bytes_read(calls: &[Call]) -> u64 {
 }
 
 #[test]
-fn the_newest_is_shown_by_what_it_needs_and_the_others_follow_in_their_order() {
+fn the_newest_snapshot_is_shown_first_then_the_others() {
     let memory = Arc::new(MemoryStore::new());
     let (ids, _, before) = history(&memory);
     let watched = Arc::new(FaultyStore::new(memory.clone()));
@@ -123,7 +145,7 @@ fn the_newest_is_shown_by_what_it_needs_and_the_others_follow_in_their_order() {
 }
 
 #[test]
-fn a_recovery_that_dies_at_any_call_is_resumed_and_brings_the_newest_no_second_time() {
+fn a_resumed_recovery_brings_the_newest_only_once() {
     let memory = Arc::new(MemoryStore::new());
     let (ids, _, before) = history(&memory);
     let (mut died_before, mut died_after) = (0, 0);
@@ -215,7 +237,7 @@ fn whatever_is_wrong_with_the_newest_the_others_come() {
         let is_lost = |row: &VolumeRow| row.state == VolumeState::Lost;
         let lost = locked.catalog().read().volumes().unwrap().into_iter().filter(is_lost).count();
         let found = check::check(&mut locked, ReadData::All, &Watch::new()).unwrap();
-        // A flip where no locator and no index lies is found by those who read data, and costs the nodes in one frame.
+        // A flip outside locators and index is found only by reading data, and costs the nodes of one frame.
         assert!(found.has_damage() && lost >= learnt.damaged.len(), "{harm:?}: {learnt:?} {found:?}");
         let newest = rows.last().unwrap().snapshot.id;
         let others = found.affected.iter().filter(|affected| affected.snapshot != newest).count();
@@ -230,7 +252,7 @@ fn whatever_is_wrong_with_the_newest_the_others_come() {
 
 #[test]
 fn what_is_mostly_new_is_not_read_twice() {
-    // One snapshot is all of its volumes.
+    // A single snapshot needs all volumes.
     let memory = Arc::new(MemoryStore::new());
     let (_first_dir, first) = place(memory.clone());
     init(&first);

@@ -1,4 +1,4 @@
-//! What goes in at one river comes out at the other: backup through the writer, reading through views and readers.
+//! What the writer stores, views and readers return: the two rivers, end to end.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,22 +6,42 @@ mod common;
 
 use std::sync::Arc;
 
+use common::backup;
+use common::dump;
+use common::init;
+use common::meta;
+use common::noise;
+use common::open;
+use common::options;
+use common::place;
+use common::secret;
+
 use bygone_core::catalog::VolumeState;
-use bygone_core::check::{self, ReadData};
-use bygone_core::entry::{Content, Kind, Name, Time};
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::entry::Content;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
 use bygone_core::error::Error;
-use bygone_core::read::{Order, Reader, Verify};
+use bygone_core::read::Order;
+use bygone_core::read::Reader;
+use bygone_core::read::Verify;
 use bygone_core::recover;
-use bygone_core::repo::{Place, Repository, Secret};
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
 use bygone_core::snapshot::Snapshot;
-use bygone_core::store::testing::faulty::{Call, FaultyStore};
+use bygone_core::store::ByteRange;
+use bygone_core::store::Store;
+use bygone_core::store::testing::faulty::Call;
+use bygone_core::store::testing::faulty::FaultyStore;
 use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ByteRange, Store};
 use bygone_core::survey;
 use bygone_core::watch::Watch;
-use bygone_core::write::{self, Piece, Writer};
-
-use common::{backup, dump, init, meta, noise, open, options, place, secret};
+use bygone_core::write;
+use bygone_core::write::Piece;
+use bygone_core::write::Writer;
 
 fn contents(place: &Place, snapshot: &Snapshot) -> Vec<(String, Vec<u8>)> {
     common::contents(place, snapshot, Order::Forward).unwrap()
@@ -92,7 +112,7 @@ fn holes_are_recorded_and_never_stored() {
 }
 
 #[test]
-fn a_backup_that_fails_commits_nothing_and_the_next_one_reuses_its_volumes() {
+fn a_failed_backup_commits_nothing_but_its_volumes_are_reused() {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, place) = place(memory.clone());
     init(&place);
@@ -107,7 +127,7 @@ fn a_backup_that_fails_commits_nothing_and_the_next_one_reuses_its_volumes() {
         let faulty = FaultyStore::new(memory.clone());
         faulty.die_after_puts(survives);
         let broken = Place { store: Arc::new(faulty), catalog_base: place.catalog_base.clone() };
-        // Every call fails from that put on; whether the backup got through by then is for the next assertions.
+        // Every call fails from that put on; the next assertions ask whether the backup had completed by then.
         let result = Repository::open(&broken, &secret()).and_then(Repository::lock);
         let _ = result.and_then(|mut locked| backup(&mut locked, &sample()));
     }
@@ -140,7 +160,7 @@ fn a_wrong_passphrase_is_told_from_no_repository() {
 }
 
 #[test]
-fn a_lost_catalog_is_rebuilt_from_the_store_alone_without_reading_data() {
+fn a_lost_catalog_is_rebuilt_without_reading_data() {
     let memory = Arc::new(MemoryStore::new());
     let (dir, place) = place(memory.clone());
     init(&place);
@@ -266,7 +286,7 @@ fn a_frame_that_many_threads_want_is_fetched_once() {
 }
 
 #[test]
-fn of_frames_that_are_fetched_together_only_the_damaged_ones_are_lost() {
+fn only_the_damaged_frames_of_a_joint_fetch_are_lost() {
     let memory = Arc::new(MemoryStore::new());
     let (_dir, place) = place(memory.clone());
     init(&place);
@@ -312,7 +332,7 @@ fn a_small_cache_slows_reading_down_and_changes_nothing() {
 }
 
 #[test]
-fn a_chain_that_lost_its_newest_commits_is_given_away_by_the_others() {
+fn other_chains_reveal_that_newest_commits_were_lost() {
     let memory = Arc::new(MemoryStore::new());
     let (_here_dir, here) = place(memory.clone());
     let (_there_dir, there) = place(memory.clone());
@@ -327,7 +347,7 @@ fn a_chain_that_lost_its_newest_commits_is_given_away_by_the_others() {
     let (_new_dir, new) = place(memory);
     let learnt = recover::recover(&mut open(&new), &Watch::new()).unwrap();
     assert_eq!(learnt.troubles[0].diagnosis.code(), "REMOTE_ROLLED_BACK", "{learnt:?}");
-    assert_eq!(learnt.snapshots, 1, "what is there is taken in all the same");
+    assert_eq!(learnt.snapshots, 1, "the existing snapshot is still recovered");
     let error = recover::sync(&mut open(&new), &Watch::new()).unwrap_err();
     assert!(error.to_string().starts_with("REMOTE_ROLLED_BACK"), "it is not forgotten: {error}");
 }

@@ -1,4 +1,4 @@
-//! Key slots: whoever removes one can still get in, and whoever adds one will be found.
+//! Key slots: a removal never locks the user out, and a new slot is always found.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,14 +6,17 @@ mod common;
 
 use std::sync::Arc;
 
+use common::init;
+use common::place;
+use common::secret;
+
 use bygone_core::crypto::KdfCost;
 use bygone_core::entry::Time;
 use bygone_core::error::Error;
 use bygone_core::limits;
-use bygone_core::repo::{Repository, Secret};
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
 use bygone_core::store::testing::memory::MemoryStore;
-
-use common::{init, place, secret};
 
 fn other() -> Secret {
     Secret::new(b"another passphrase".to_vec())

@@ -31,7 +31,7 @@ use bygone_core::write::Piece;
 use bygone_core::write::Writer;
 
 use crate::tree::Tree;
-use crate::tree::moments::Views;
+use crate::tree::moments::Moments;
 use crate::tree::shape::Shape;
 
 /// Metadata with nothing special in it.
@@ -89,7 +89,7 @@ pub enum Node {
 /// A repository in memory with its catalog in a temporary directory.
 pub struct Sample {
     _dir: tempfile::TempDir,
-    /// Where its objects are.
+    /// The store that holds its objects.
     pub store: Arc<FaultyStore>,
     place: Place,
     /// What is shown of it.
@@ -114,7 +114,7 @@ impl Sample {
         Sample { _dir: dir, store, place, shape: Shape::default() }
     }
 
-    /// Makes a snapshot; the files called `tagged` have an extended attribute.
+    /// Makes a snapshot. Files called `tagged` get an extended attribute.
     pub fn backup(&self, secs: i64, tags: &[&str], root: Vec<(String, Node)>) {
         let options = BackupOptions {
             time: Time { secs, nanos: 0 },
@@ -133,7 +133,7 @@ impl Sample {
         write::backup(&mut locked, options, &Watch::new(), body).unwrap();
     }
 
-    /// It, opened.
+    /// Opens it.
     pub fn repository(&self) -> Repository {
         Repository::open(&self.place, &secret()).unwrap()
     }
@@ -143,14 +143,15 @@ impl Sample {
         Arc::new(Reader::new(&self.repository(), CACHE_BYTES_MAX, Order::Any).unwrap())
     }
 
-    /// Views of its catalog.
-    pub fn views(&self, reader: Arc<Reader>) -> Views {
-        Views::new(reader, self.repository().catalog_path(), self.shape.clone(), 1, Time { secs: 7, nanos: 0 }).unwrap()
+    /// The moments of its catalog.
+    pub fn moments(&self, reader: Arc<Reader>) -> Moments {
+        Moments::new(reader, self.repository().catalog_path(), self.shape.clone(), 1, Time { secs: 7, nanos: 0 })
+            .unwrap()
     }
 
     /// The tree that a fresh mount of it shows.
     pub fn tree(&self) -> Tree {
-        Tree::new(self.views(self.reader()), (0, 0))
+        Tree::new(self.moments(self.reader()), (0, 0))
     }
 }
 

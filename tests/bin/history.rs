@@ -1,15 +1,14 @@
-//! Makes a repository with a long history of many files, without the files, and measures how it is recovered over a link
-//! that is far away.
+//! Makes a repository with a long history of many files, without the files, and measures its recovery over a long link.
 //!
 //! ```text
 //! bygone-history make REPOSITORY FILES SNAPSHOTS CHANGED VOLUME_MIB      each snapshot but the first changes CHANGED files
 //! bygone-history recover REPOSITORY LATENCY_MS MBIT_PER_SECOND CONNECTIONS
 //! ```
 //!
-//! A hundred files lie in each directory, and a hundred directories in each above. A file has 200 bytes of noise, so it has
-//! a block of its own. What changes from one snapshot to the next lies in runs of ten, as it does where people work. The
-//! second form prints one line of JSON. The link is made of waits: each request costs its latency, and all bytes share
-//! what the link carries.
+//! Each directory holds a hundred files, and each directory above a hundred directories. A file has 200 bytes of noise,
+//! so it has a block of its own. Changes come in runs of ten neighbours, as they do where people work. The second form
+//! prints one line of JSON. The link is simulated by waits: each request costs the latency, and all bytes share the
+//! bandwidth.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,22 +17,44 @@
 )]
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
-use bygone_core::entry::{Content, Entry, Extent, Kind, Meta, Name, Time};
+use bygone_core::entry::Content;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Extent;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
 use bygone_core::error::Result;
 use bygone_core::hash::IdKeys;
-use bygone_core::recover::{self, Told};
-use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
+use bygone_core::recover;
+use bygone_core::recover::Told;
+use bygone_core::repo::InitOptions;
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
+use bygone_core::store::ByteRange;
+use bygone_core::store::Listed;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::Stored;
 use bygone_core::store::local::LocalStore;
-use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 use bygone_core::watch::Watch;
-use bygone_core::write::{self, BackupOptions, Piece, Writer};
+use bygone_core::write;
+use bygone_core::write::BackupOptions;
+use bygone_core::write::Piece;
+use bygone_core::write::Writer;
 use bygone_tests::tree::random;
 
 const FAN: u64 = 100;
@@ -187,7 +208,7 @@ fn meta(inode: u64, version: u64, size: u64) -> Meta {
     }
 }
 
-/// Recovers with an empty catalog and prints what it took.
+/// Recovers with an empty catalog and prints the cost.
 fn measure(repository: &Path, latency: Duration, mbit: u64, connections: usize) {
     let catalogs = tempfile::tempdir().unwrap();
     let far = Arc::new(FarStore {
@@ -239,7 +260,7 @@ struct FarStore {
     latency: Duration,
     bytes_per_second: u64,
     connections: usize,
-    /// When the link has carried everything that was asked for so far.
+    /// When the link will have carried everything requested so far.
     free_at: Mutex<Instant>,
     requests: AtomicU64,
     bytes: AtomicU64,
@@ -289,7 +310,7 @@ impl Store for FarStore {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let listed = self.inner.list(prefix)?;
-        // About what a listing in XML takes; a thousand objects a request.
+        // About the size of a listing in XML, with a thousand objects in each request.
         for part in listed.chunks(1_000).chain(std::iter::once(&[][..]).take(usize::from(listed.is_empty()))) {
             self.carry(part.len() as u64 * 350);
         }

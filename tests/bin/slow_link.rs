@@ -1,13 +1,17 @@
 //! A slow link as a program: `slow-link SERVER LATENCY_MS MBIT_PER_SECOND [RESETS WITHIN_BYTES SEED]`.
 //!
-//! It says where it listens. For each line of its standard input it prints what has gone over the link so far, as JSON; at
-//! the end of its standard input it ends.
+//! It prints where it listens. For each line of its standard input it prints the counts of the link as JSON, and it
+//! ends with its standard input.
 
-use std::io::{self, BufRead, Write};
+use std::io;
+use std::io::BufRead;
+use std::io::Write;
 use std::time::Duration;
 
-use bygone_tests::slow_link::{Shape, SlowLink};
 use serde_json::json;
+
+use bygone_tests::slow_link::Shape;
+use bygone_tests::slow_link::SlowLink;
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,11 +1,11 @@
-//! Takes snapshots out of a repository, and the volumes that none of the others needs, in the order in which `forget` and
-//! `prune` are to do it: for the torture of mounts, which must outlive that.
+//! Removes snapshots from a repository, then the volumes that no other snapshot needs, in the order in which `forget`
+//! and `prune` are to do it. The torture of mounts uses it, because a mount must survive that.
 //!
 //! ```text
 //! bygone-thin REPOSITORY CATALOGS KEEP      keeps the newest KEEP snapshots; the passphrase is in BYGONE_PASSPHRASE
 //! ```
 //!
-//! It is no prune: it takes for granted that no other machine uses the repository.
+//! It cannot replace `prune`: it assumes that no other machine uses the repository.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,15 +19,21 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use bygone_cli::clock::now;
-use bygone_core::catalog::{VolumeRow, VolumeState};
+use bygone_core::catalog::VolumeRow;
+use bygone_core::catalog::VolumeState;
 use bygone_core::check;
 use bygone_core::error::Error;
-use bygone_core::objects::{VolumeKind, volume_object};
+use bygone_core::objects::VolumeKind;
+use bygone_core::objects::volume_object;
 use bygone_core::recover;
-use bygone_core::repo::{LockedRepository, Place, Repository, Secret};
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
 use bygone_core::store::local::LocalStore;
 use bygone_core::watch::Watch;
-use bygone_core::write::{self, Changes};
+use bygone_core::write;
+use bygone_core::write::Changes;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,9 +67,9 @@ fn delete(locked: &mut LockedRepository) -> usize {
     let catalog = locked.catalog().read();
     let is_needed = |row: &VolumeRow| {
         // The first file that needs it is enough.
-        let told = check::affected(catalog, Some(row), &Watch::new(), &mut |_| Err(Error::Cancelled));
-        assert!(matches!(told, Ok(()) | Err(Error::Cancelled)), "{told:?}");
-        told.is_err()
+        let outcome = check::affected(catalog, Some(row), &Watch::new(), &mut |_| Err(Error::Cancelled));
+        assert!(matches!(outcome, Ok(()) | Err(Error::Cancelled)), "{outcome:?}");
+        outcome.is_err()
     };
     let rows = catalog.volumes().unwrap().into_iter();
     let rows = rows.filter(|row| row.kind == VolumeKind::Data && row.state == VolumeState::Stored);

@@ -1,9 +1,9 @@
-//! Compares two directories with other people's tools, and says what differs.
+//! Compares two directories with independent tools, and lists the differences.
 //!
-//! Four witnesses, because each is blind somewhere: rsync sees content, devices and hard link sets but not which link
-//! count an entry has; find sees every number of `stat`; getfattr and getfacl see attributes byte for byte. Left out on
-//! purpose: access and change times, which nobody can restore, and the size and link count of directories, which are the
-//! file system's own affair.
+//! Four witnesses, because each has a blind spot: rsync sees content, devices and sets of hard links but no link
+//! counts; find sees every number of `stat`; getfattr and getfacl see attributes byte for byte. Left out on purpose:
+//! access and change times, which cannot be restored, and the size and link count of directories, which the file system
+//! decides.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ pub fn assert_same(source: &Path, other: &Path) {
     assert!(found.is_empty(), "{pair} differ in {} places (< is the first):\n{shown}", found.len());
 }
 
-/// Lists what it sees of a tree, a line an entry.
+/// Lists a tree as one tool sees it, a record for each entry.
 type Witness = fn(&Path) -> Vec<Vec<u8>>;
 
 /// All differences, a line each; names are escaped.
@@ -31,13 +31,14 @@ pub fn differences(source: &Path, other: &Path) -> Vec<String> {
     found
 }
 
-/// What rsync would do to make `other` like `source`: content, kinds, links, attributes, times, owners.
+/// The changes by which rsync would make `other` like `source`: content, kinds, links, attributes, times, owners.
 pub fn by_rsync(source: &Path, other: &Path) -> Vec<String> {
     let mut command = Command::new("rsync");
     command.args(["-aHAXn", "--checksum", "-i", "--delete"]);
     command.arg(with_slash(source)).arg(with_slash(other));
-    let said = tool(&mut command);
-    said.split(|byte| *byte == b'\n')
+    let printed = tool(&mut command);
+    printed
+        .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| format!("rsync: {}", shown(line)))
         .collect()
@@ -58,7 +59,7 @@ pub fn by_getfattr(top: &Path) -> Vec<Vec<u8>> {
     records(&tool(&mut command), b"\n\n")
 }
 
-/// One record for each entry, numeric. What is not a symbolic link has an access list, if only its permissions.
+/// One numeric record for each entry except symbolic links. Without an access list, it shows the permissions.
 fn by_getfacl(top: &Path) -> Vec<Vec<u8>> {
     let mut command = Command::new("getfacl");
     command.current_dir(top).args(["-R", "-P", "-n", "-p", "."]);

@@ -1,27 +1,46 @@
-//! An S3 server on loopback that is right unless it is told to be wrong: it keeps objects in memory, counts what it is asked,
-//! and misbehaves by a script, always in the same way.
+//! An S3 server on loopback that keeps objects in memory, records its requests, and misbehaves on command, always in
+//! the same way.
 //!
-//! It checks what a real one checks: that a request is signed with the one key there is, and that a body has the hashes that
-//! the request names. It does not check the signature itself: Garage does, with `scripts/s3-matrix`.
+//! Like a real server it checks that a request names the one key it knows, and that a body has the announced hashes. It
+//! does not check the signature: Garage does, in `scripts/s3-matrix`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufReader, Read};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io;
+use std::io::BufReader;
+use std::io::Read;
+use std::net::Ipv4Addr;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::thread;
+
+use list::list;
+use parts::Upload;
+use wire::Request;
+use wire::Response;
+use wire::etag;
+use wire::get;
+use wire::page;
+use wire::read_head;
+use wire::send;
+use wire::verb;
+use wire::wait_for_client;
+
+use bygone_core::hash::sha256;
+use bygone_core::id::hex;
 
 pub mod faults;
 mod list;
 mod parts;
 mod wire;
 
-use bygone_core::hash::sha256;
-use bygone_core::id::hex;
-
-pub use faults::{Fault, Verb};
-use list::list;
-use parts::Upload;
-use wire::{Request, Response, etag, get, page, read_head, send, verb, wait_for_client};
+pub use faults::Fault;
+pub use faults::Verb;
 
 /// The key that it knows.
 pub const ACCESS_KEY: &str = "AKIDTESTER";
@@ -32,7 +51,7 @@ pub const BUCKET: &str = "bucket";
 
 struct Rule {
     verb: Verb,
-    /// What the key has in it.
+    /// A part of the key.
     within: &'static str,
     fault: Fault,
     left: usize,
@@ -41,11 +60,11 @@ struct Rule {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Vec<u8>>,
-    /// Marks of objects that came in parts.
+    /// Marks of objects that were sent in parts.
     marks: BTreeMap<String, String>,
     uploads: BTreeMap<String, Upload>,
     begun: usize,
-    /// What a list that lags shows.
+    /// What a lagging list shows.
     list_before: Option<BTreeSet<String>>,
     rules: Vec<Rule>,
     asked: Vec<(Verb, String)>,
@@ -55,7 +74,7 @@ struct State {
     /// Whether `If-None-Match` is ignored.
     overwrites: bool,
     page_objects: usize,
-    /// After how many requests one is held for good, and how.
+    /// The number of requests before one is held for good, and the fault that holds it.
     hold: Option<(usize, Fault)>,
     is_held: bool,
     is_ended: bool,
@@ -85,7 +104,7 @@ impl FakeS3 {
                 state.open.extend(client.try_clone());
                 drop(state);
                 let shared = Arc::clone(&shared);
-                // A client that goes away in the middle is its own matter.
+                // An error of a connection concerns its client only.
                 thread::spawn(move || drop(Connection { state: shared }.serve(client)));
             }
         });
@@ -102,7 +121,7 @@ impl FakeS3 {
         format!("s3://{BUCKET}/{prefix}?endpoint={}&region=eu-test-1", self.endpoint())
     }
 
-    /// From now on, requests of this kind whose key or prefix has `within` in it suffer `fault`, `times` times.
+    /// From now on, the next `times` requests of this kind whose key or prefix contains `within` suffer `fault`.
     pub fn misbehave(&self, verb: Verb, within: &'static str, fault: Fault, times: usize) {
         self.state().rules.push(Rule { verb, within, fault, left: times });
     }
@@ -114,33 +133,33 @@ impl FakeS3 {
         state.hold = None;
     }
 
-    /// The request after the next `requests` suffers `fault`, whatever it is.
+    /// After `requests` more requests, the next one of any kind suffers `fault`.
     pub fn hold_after(&self, requests: usize, fault: Fault) {
         let mut state = self.state();
         (state.hold, state.is_held) = (Some((requests, fault)), false);
     }
 
-    /// Whether that request has come.
+    /// Whether that request has arrived.
     pub fn is_held(&self) -> bool {
         self.state().is_held
     }
 
-    /// How many faults there were.
+    /// The number of faults so far.
     pub fn hits(&self) -> usize {
         self.state().hits
     }
 
-    /// Everything that it was asked for since the last call: what, and the key, prefix, or page.
+    /// The requests since the last call, each with its key, prefix or page.
     pub fn take_asked(&self) -> Vec<(Verb, String)> {
         std::mem::take(&mut self.state().asked)
     }
 
-    /// How many connections were made.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.state().connections
     }
 
-    /// Bytes of bodies that were sent to it.
+    /// Bytes of request bodies so far.
     pub fn bytes_in(&self) -> u64 {
         self.state().bytes_in
     }
@@ -150,42 +169,42 @@ impl FakeS3 {
         self.state().objects.clone()
     }
 
-    /// Puts these objects in the place of all.
+    /// Replaces all objects.
     pub fn set_objects(&self, objects: BTreeMap<String, Vec<u8>>) {
         self.state().objects = objects;
     }
 
-    /// What lists show from now on when they lag: these keys, of those that are there.
+    /// From now on, a lagging list shows only these of the existing keys.
     pub fn remember_list(&self, keys: BTreeSet<String>) {
         self.state().list_before = Some(keys);
     }
 
-    /// The marks of the objects that came in parts.
+    /// The marks of the objects that were sent in parts.
     pub fn marks(&self) -> BTreeMap<String, String> {
         self.state().marks.clone()
     }
 
-    /// Puts these marks in the place of all.
+    /// Replaces all marks.
     pub fn set_marks(&self, marks: BTreeMap<String, String>) {
         self.state().marks = marks;
     }
 
-    /// The keys of the uploads in parts that have not ended.
+    /// The keys of unfinished uploads.
     pub fn unfinished(&self) -> Vec<String> {
         self.state().uploads.values().map(|upload| upload.key.clone()).collect()
     }
 
-    /// Forgets all uploads that have not ended.
+    /// Forgets all unfinished uploads.
     pub fn forget_uploads(&self) {
         self.state().uploads.clear();
     }
 
-    /// So many objects in a page.
+    /// Sets the number of objects in a page of a list.
     pub fn set_page(&self, objects: usize) {
         self.state().page_objects = objects;
     }
 
-    /// From now on it does not know `If-None-Match`.
+    /// From now on `If-None-Match` is ignored.
     pub fn overwrite(&self) {
         self.state().overwrites = true;
     }
@@ -268,7 +287,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits until this is asked for once more, or the server ends.
+    /// Waits until the same request arrives once more, or the server ends.
     fn wait_for_another(&self, request: &Request) {
         let what = (verb(request), subject(request));
         let count = |state: &State| state.asked.iter().filter(|asked| **asked == what).count();
@@ -283,7 +302,7 @@ impl Connection {
         }
     }
 
-    /// Says that the request which was to be held is held.
+    /// Notes that the request that was to be held has arrived.
     fn hold(&self) {
         lock(&self.state).is_held = true;
     }

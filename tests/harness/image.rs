@@ -1,14 +1,17 @@
-//! What a directory holds, read into memory by code that shares nothing with the programs: the model that a snapshot is
-//! held against after the directory itself has long changed.
+//! The content of a directory, read into memory by code that shares nothing with the programs. A snapshot is compared
+//! with it even after the directory has changed.
 //!
-//! For small trees: all content is kept. Hard links are told by the sets of names, not by numbers, which never return.
+//! For small trees only, because all content is kept. Hard links are compared as sets of names, because a restore gives
+//! them other inode numbers.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
 
 use crate::compare;
 
@@ -23,7 +26,7 @@ pub struct Image {
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// What it is, with its content.
+    /// Its kind and content.
     pub kind: SeenKind,
     /// Permission bits.
     pub mode: u32,
@@ -31,11 +34,11 @@ pub struct Seen {
     pub owner: (u32, u32),
     /// Seconds and nanoseconds of the last change.
     pub mtime: (i64, i64),
-    /// The first of the names that are one file with this one.
+    /// The first name of the same file.
     pub first_name: PathBuf,
 }
 
-/// What an entry is.
+/// The kind of an entry, with its content.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SeenKind {
     /// A file with its bytes.
@@ -110,7 +113,7 @@ impl Image {
         format!("{name:?}: expected {:?}, found {:?}", self.entries.get(name), other.entries.get(name))
     }
 
-    /// The names of the files whose content is not what `other` holds under the same name, or which it lacks.
+    /// The names of the files that `other` lacks or holds with different content.
     pub fn files_lost_in(&self, other: &Image) -> Vec<PathBuf> {
         let lost =
             |name: &&PathBuf| self.entries.get(*name).map(|e| &e.kind) != other.entries.get(*name).map(|e| &e.kind);

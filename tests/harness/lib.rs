@@ -1,8 +1,8 @@
-//! What the tests of the whole stand on: a zoo of files, a comparison that believes no code of ours, the programs as
-//! their users run them, and a model of what a snapshot must hold.
+//! The harness of the end-to-end tests: a zoo of files, a comparison that trusts no code of ours, the programs as their
+//! users run them, repositories to damage, and servers that misbehave.
 //!
-//! Everything here panics when it fails: a broken fixture is a failed test. What it checks with (rsync, find, getfattr,
-//! getfacl) is other people's code on purpose.
+//! Everything here panics on failure: a broken fixture is a failed test. The tools that it checks with (rsync, find,
+//! getfattr, getfacl) are independent on purpose.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,8 +17,8 @@ pub mod zoo;
 
 use std::process::Command;
 
-/// True when the tests may do what only root can do. Without root it panics, unless `BYGONE_TESTS_WITHOUT_ROOT=1`
-/// says that leaving that part out is wanted: nothing is left out silently.
+/// True if the tests run as root. Otherwise it panics, unless `BYGONE_TESTS_WITHOUT_ROOT=1` allows skipping what needs
+/// root: nothing is skipped silently.
 pub fn root() -> bool {
     if nix::unistd::geteuid().is_root() {
         return true;
@@ -32,10 +32,11 @@ pub fn root() -> bool {
     false
 }
 
-/// Runs another program and returns what it wrote to its standard output; panics unless it ends with 0.
+/// Runs a program and returns its standard output; panics unless it ends with 0.
 pub fn tool(command: &mut Command) -> Vec<u8> {
-    let said = command.output().unwrap_or_else(|e| panic!("{command:?}: {e} (scripts/test installs what tests need)"));
-    let complaint = String::from_utf8_lossy(&said.stderr);
-    assert!(said.status.success(), "{command:?}: {}: {complaint}", said.status);
-    said.stdout
+    let printed =
+        command.output().unwrap_or_else(|e| panic!("{command:?}: {e} (scripts/test installs what tests need)"));
+    let complaint = String::from_utf8_lossy(&printed.stderr);
+    assert!(printed.status.success(), "{command:?}: {}: {complaint}", printed.status);
+    printed.stdout
 }

@@ -1,19 +1,27 @@
-//! The programs as their users run them: as processes, told everything by arguments and environment, judged by their
-//! output and exit code.
+//! The programs as their users run them: as processes, controlled by arguments and environment, judged by output and
+//! exit code.
 //!
 //! A [`Site`] is one machine with one repository: its own home, catalog, cache and configuration, in a directory that
-//! goes away with it. Output goes to files and not to pipes, because a mount that stays in the background would keep a
-//! pipe open for ever. A program that does not end is killed and its test fails.
+//! is removed with it. Output goes to files, because a mount in the background would keep a pipe open. A program that
+//! runs too long is killed, and its test fails.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::fs;
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -30,7 +38,7 @@ pub const SMALL_VOLUMES: [&str; 4] = ["--volume-size", "1MiB", "--block-size", "
 /// No program of a test may run longer.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Where the programs under test are.
+/// The paths of the programs under test.
 #[derive(Clone)]
 pub struct Programs {
     /// `bygone`.
@@ -47,7 +55,7 @@ pub struct Site {
     variables: RefCell<Vec<(String, String)>>,
 }
 
-/// What a program said, and how it ended.
+/// The output and the exit code of a program.
 #[derive(Debug)]
 pub struct Ran {
     /// The command, for messages.
@@ -64,7 +72,7 @@ impl Site {
     /// A new machine, without a repository yet.
     pub fn new(programs: &Programs) -> Site {
         let dir = tempfile::Builder::new().prefix("bygone-").tempdir().unwrap();
-        for folder in ["home", "state", "cache", "config", "said"] {
+        for folder in ["home", "state", "cache", "config", "output"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
         }
         Site { dir, programs: programs.clone(), runs: Cell::new(0), variables: RefCell::default() }
@@ -139,7 +147,7 @@ impl Site {
         fs::write(path, content).unwrap();
     }
 
-    /// Waits until a backup that was started has taken its lock and said so in the store.
+    /// Waits until a backup has taken its lock and put its marker into the store.
     pub fn wait_until_announced(&self) {
         wait_until("a backup announces itself", || !self.objects("running").is_empty());
     }
@@ -172,17 +180,17 @@ impl Site {
         self.run(self.command(&self.programs.mount, arguments))
     }
 
-    /// Backs `path` up, which must work.
+    /// Backs `path` up, which must succeed.
     pub fn backup(&self, path: &Path) -> Ran {
         self.bygone([OsStr::new("backup"), path.as_os_str()]).ok()
     }
 
-    /// Restores `what` (a snapshot, or one and a path) to a directory that is not there yet, which must work.
+    /// Restores `what` (a snapshot, or one and a path) into a new directory, which must succeed.
     pub fn restore(&self, what: &str, target: &Path) -> Ran {
         self.bygone([OsStr::new("restore"), OsStr::new(what), OsStr::new("--target"), target.as_os_str()]).ok()
     }
 
-    /// Runs `command` to its end, or kills it when it takes too long.
+    /// Runs `command` to its end, or kills it if it takes too long.
     pub fn run(&self, command: Command) -> Ran {
         let started = self.start(command);
         started.end()
@@ -193,10 +201,10 @@ impl Site {
         self.start_reading(command, Stdio::null())
     }
 
-    /// Starts `command` with this as its standard input: with a pipe it waits, as long as the test wants it to.
+    /// Starts `command` with this standard input: a pipe makes it wait for as long as the test likes.
     pub fn start_reading(&self, mut command: Command, stdin: Stdio) -> Started {
         self.runs.set(self.runs.get() + 1);
-        let [out, err] = ["out", "err"].map(|name| self.at(format!("said/{}.{name}", self.runs.get())));
+        let [out, err] = ["out", "err"].map(|name| self.at(format!("output/{}.{name}", self.runs.get())));
         command.stdin(stdin).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let shown: Vec<OsString> = command.get_args().map(OsStr::to_os_string).collect();
@@ -231,7 +239,7 @@ pub struct Started {
 }
 
 impl Started {
-    /// Waits for its end. A pipe that it reads is at its end from here on.
+    /// Closes its standard input and waits for its end.
     pub fn end(mut self) -> Ran {
         drop(self.child.stdin.take());
         let status = wait(&mut self.child).unwrap_or_else(|| {
@@ -244,13 +252,13 @@ impl Started {
         ran
     }
 
-    /// What it has written to its standard error so far.
+    /// Its standard error so far.
     pub fn complaint(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.err).unwrap()).into_owned()
     }
 }
 
-/// Waits for `child`, with patience that ends.
+/// Waits for `child`; `None` if it takes too long.
 fn wait(child: &mut Child) -> Option<ExitStatus> {
     let since = Instant::now();
     let mut pause = Duration::from_micros(200);
@@ -278,7 +286,7 @@ impl Ran {
         self
     }
 
-    /// Panics unless its complaint holds each of `words`.
+    /// Panics unless its standard error contains each of `words`.
     #[track_caller]
     pub fn complains_of(self, words: &[&str]) -> Ran {
         for word in words {
@@ -320,7 +328,7 @@ fn tail(text: &str) -> &str {
     &text[from..]
 }
 
-/// A mount that is unmounted when it goes out of sight, whatever the test did.
+/// A mount that is unmounted when it is dropped, even by a failing test.
 pub struct Mounted {
     point: PathBuf,
     started: Option<Started>,
@@ -332,7 +340,7 @@ impl Mounted {
         &self.point
     }
 
-    /// The path at which `source`, which was backed up, appears in the newest snapshot.
+    /// The path of the source directory `source` in the newest snapshot.
     pub fn latest(&self, source: &Path) -> PathBuf {
         self.point.join("latest").join(source.strip_prefix("/").unwrap())
     }
@@ -342,7 +350,7 @@ impl Mounted {
         self.started.as_ref().map_or(0, |started| started.child.id())
     }
 
-    /// What the process that serves it has written to its standard error so far.
+    /// The standard error of the process that serves it, so far.
     pub fn complaint(&self) -> String {
         self.started.as_ref().map_or_else(String::new, Started::complaint)
     }
@@ -352,27 +360,27 @@ impl Mounted {
         crate::tool(Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()));
     }
 
-    /// What `bygone-mount --stats` says of it.
+    /// The output of `bygone-mount --stats`.
     pub fn stats(&self, site: &Site) -> Value {
         site.bygone_mount([OsStr::new("--stats"), OsStr::new("--json"), self.point.as_os_str()]).ok().json()
     }
 
-    /// Waits for the end of the process that serves it, which comes for another reason than this.
+    /// Waits for the process that serves it to end by itself.
     pub fn end(mut self) -> Ran {
         self.started.take().unwrap().end()
     }
 
-    /// Unmounts in the ordinary way and returns how the program ended.
+    /// Unmounts and returns how the program ended.
     pub fn unmount(mut self) -> Ran {
         unmount(&self.point);
         self.started.take().unwrap().end()
     }
 }
 
-/// Unmounts in the ordinary way; panics when it stays busy.
+/// Unmounts; panics if the mount stays busy.
 ///
-/// Between fork and exec, a child that another test starts holds copies of our open files, also of files in the mount: so
-/// it may be busy for a moment, and only for a moment.
+/// Between fork and exec, a child started by another test holds copies of our open files, including files in the mount,
+/// so the mount may be busy for a moment.
 pub fn unmount(point: &Path) {
     let begun = Instant::now();
     loop {
@@ -380,8 +388,8 @@ pub fn unmount(point: &Path) {
         if done.status.success() {
             return;
         }
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(begun.elapsed() < Duration::from_secs(30), "umount {}: {said}", point.display());
+        let printed = String::from_utf8_lossy(&done.stderr);
+        assert!(begun.elapsed() < Duration::from_secs(30), "umount {}: {printed}", point.display());
         sleep(Duration::from_millis(20));
     }
 }
@@ -405,12 +413,12 @@ impl Drop for Mounted {
     }
 }
 
-/// Waits until `is_so`, with patience that ends: for what comes by itself, on a machine that may be slow.
+/// Waits until `holds` is true; panics if that takes too long even for a slow machine.
 #[track_caller]
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
-    while !is_so() {
-        assert!(since.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {what}");
+    while !holds() {
+        assert!(since.elapsed() < PATIENCE, "still waiting after {PATIENCE:?}: {what}");
         sleep(Duration::from_millis(5));
     }
 }

@@ -1,35 +1,49 @@
-//! A slow and unreliable way to a server: a proxy on loopback that delays, throttles and cuts connections, and counts.
+//! A slow and unreliable link to a server: a proxy on loopback that delays, throttles, cuts and counts connections.
 //!
-//! - **Bandwidth** is shared by all connections of a direction: each piece occupies the link for as long as its bytes take,
-//!   and waits for its turn.
-//! - **Latency** is added to every piece after that, in each direction; a round trip takes twice as long.
-//! - **Resets** come when the link has carried certain numbers of bytes towards the server, which a seed decides: the
-//!   connection that carried the last of them is cut at both ends, and what was under way on it is lost.
+//! - **Bandwidth** is shared by all connections of a direction: each piece waits for its turn and occupies the link for
+//!   as long as its bytes take.
+//! - **Latency** is then added to every piece, in each direction; a round trip takes twice as long.
+//! - **Resets** happen when the link has carried certain numbers of bytes towards the server, which a seed decides: the
+//!   connection that carried the last byte is cut at both ends, and whatever was under way on it is lost.
 //!
-//! Buffers are small, so that what a sender has got rid of is not much more than what the link has carried.
+//! Buffers are small, so a sender is never far ahead of what the link has carried.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, sleep};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::thread::sleep;
+use std::time::Duration;
+use std::time::Instant;
 
 use nix::libc::linger;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt;
 
-/// Bytes that go as one piece.
+/// Bytes carried as one piece.
 const PIECE_BYTES: usize = 8 << 10;
-/// A sender that wakes up late, because the machine is busy, may make up for this much.
+/// How much lateness a sender on a busy machine may make up for.
 const LATE_MAX: Duration = Duration::from_millis(100);
-/// What could be read sooner than this had been waiting: the link was late, not idle. Idle time is made up for by nothing.
+/// A read that takes less than this found bytes waiting: the link was late, not idle. Idle time is never made up for.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// Pieces of a connection that are on their way at once.
+/// Pieces of a connection that may be under way at once.
 const UNDER_WAY_MAX: usize = 256;
-/// What the kernel may hold of a connection.
+/// Bytes of a connection that the kernel may buffer.
 const BUFFER_BYTES: usize = 32 << 10;
 /// Marks the end of the first line of a request.
 const REQUEST_MARK: &[u8] = b" HTTP/1.1\r\n";
@@ -41,12 +55,12 @@ pub struct Shape {
     pub latency: Duration,
     /// Bytes a second in each direction, if limited.
     pub bytes_per_second: Option<u64>,
-    /// After how many bytes towards the server, in all, a connection is cut.
+    /// The total numbers of bytes towards the server at which a connection is cut.
     pub resets: BTreeSet<u64>,
 }
 
 impl Shape {
-    /// Adds `count` resets within the first `bytes` bytes, where `seed` decides.
+    /// Adds `count` resets within the first `bytes` bytes, at places chosen by `seed`.
     pub fn with_resets(mut self, seed: u64, count: usize, bytes: u64) -> Shape {
         let mut state = seed;
         while self.resets.len() < count {
@@ -60,7 +74,7 @@ impl Shape {
     }
 }
 
-/// What has gone over the link.
+/// Counts of what the link has carried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Connections that were made.
@@ -101,10 +115,10 @@ struct Direction {
 }
 
 impl SlowLink {
-    /// Opens a way of this shape to `server`.
+    /// Opens a link of this shape to `server`.
     pub fn to(server: SocketAddr, shape: Shape) -> io::Result<SlowLink> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        // Connections inherit it; set later it would not make the window smaller.
+        // Connections inherit the size; set later, it would not make the window smaller.
         setsockopt(&listener, sockopt::RcvBuf, &BUFFER_BYTES)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -137,7 +151,7 @@ impl SlowLink {
         self.address
     }
 
-    /// What has gone over it so far.
+    /// The counts so far.
     pub fn counts(&self) -> Counts {
         let shared = &self.shared;
         Counts {
@@ -206,7 +220,7 @@ impl Shared {
         }
     }
 
-    /// Waits until the link has carried so many bytes more, and says when that was.
+    /// Waits until the link has carried this many more bytes, and returns when that was.
     fn occupy(&self, direction: &Direction, bytes: usize, late_max: Duration) -> Instant {
         let now = Instant::now();
         let Some(rate) = self.shape.bytes_per_second else { return now };
@@ -230,7 +244,7 @@ impl Shared {
     }
 }
 
-/// Writes each piece when its time has come; at the end of them, closes this direction.
+/// Writes each piece at its time of arrival, then closes this direction.
 fn deliver(mut to: TcpStream, pieces: &Receiver<Piece>) {
     for (arrives, piece) in pieces {
         sleep(arrives.saturating_duration_since(Instant::now()));
@@ -241,14 +255,15 @@ fn deliver(mut to: TcpStream, pieces: &Receiver<Piece>) {
     drop(to.shutdown(Shutdown::Write));
 }
 
-/// Cuts a connection: nothing more comes, and what is still sent is answered by a reset. The connection is closed when the last of its threads has noticed.
+/// Cuts a connection: nothing more arrives, and further sends are answered by a reset. It is closed when the last of
+/// its threads has noticed.
 fn reset(stream: &TcpStream) {
     let at_once = linger { l_onoff: 1, l_linger: 0 };
     let _ = setsockopt(&stream.as_fd(), sockopt::Linger, &at_once);
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// Counts the first lines of HTTP requests, also where a line lies in two pieces.
+/// Counts the first lines of HTTP requests, even if a line is split between two pieces.
 #[derive(Default)]
 struct Requests {
     before: Vec<u8>,
@@ -268,7 +283,7 @@ impl Requests {
 mod tests {
     use super::*;
 
-    /// A server that sends back what it gets.
+    /// A server that echoes its input.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -309,7 +324,7 @@ mod tests {
         let link = SlowLink::to(echo(), shape).unwrap();
         let begun = Instant::now();
         there_and_back(&link, &[0; 200_000]).unwrap();
-        // At least: how long it takes beyond that is the machine's matter.
+        // At least, because a busy machine may take longer.
         assert!(begun.elapsed() >= Duration::from_millis(240));
     }
 
@@ -323,7 +338,7 @@ mod tests {
             let begun = Instant::now();
             stream.write_all(&[0; 10_000]).unwrap();
             stream.read_exact(&mut [0; 10_000]).unwrap();
-            // As the first piece goes back while the second one comes, it is not twice the time of both.
+            // The first piece returns while the second is on its way, so this takes less than twice the time of both.
             assert!(begun.elapsed() >= Duration::from_millis(50), "{:?}", begun.elapsed());
         }
     }

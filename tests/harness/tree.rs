@@ -1,12 +1,15 @@
-//! Makes files for tests: ordinary ones in one line each, and bytes that compress or do not, the same in every run.
+//! Makes files for tests, each in one line, and bytes that compress or do not, the same in every run.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::fcntl::AT_FDCWD;
-use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::stat::UtimensatFlags;
+use nix::sys::stat::utimensat;
 use nix::sys::time::TimeSpec;
 
 use crate::tool;
@@ -17,7 +20,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Works in `top`, which is made if it is not there.
+    /// Works in `top`, which is made if it does not exist.
     pub fn new(top: &Path) -> Tree {
         fs::create_dir_all(top).unwrap();
         Tree { top: top.to_path_buf() }
@@ -33,7 +36,7 @@ impl Tree {
         self.top.join(name)
     }
 
-    /// A file; the directories above it are made.
+    /// Makes a file and the directories above it.
     pub fn file(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.at(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -41,26 +44,26 @@ impl Tree {
         path
     }
 
-    /// A directory with all that are above it.
+    /// Makes a directory and those above it.
     pub fn directory(&self, name: impl AsRef<Path>) -> PathBuf {
         let path = self.at(name);
         fs::create_dir_all(&path).unwrap();
         path
     }
 
-    /// A symbolic link.
+    /// Makes a symbolic link.
     pub fn symlink(&self, name: impl AsRef<Path>, target: impl AsRef<Path>) -> PathBuf {
         let path = self.at(name);
         std::os::unix::fs::symlink(target, &path).unwrap();
         path
     }
 
-    /// A second name for a file.
+    /// Makes a second name for a file.
     pub fn hard_link(&self, name: impl AsRef<Path>, of: impl AsRef<Path>) {
         fs::hard_link(self.at(of), self.at(name)).unwrap();
     }
 
-    /// A file of `bytes` bytes with nothing but holes where `written` puts nothing.
+    /// Makes a file of `bytes` bytes that is a hole except for what `written` puts into it.
     pub fn sparse(&self, name: impl AsRef<Path>, bytes: u64, written: &[(u64, &[u8])]) -> PathBuf {
         let path = self.file(name, "");
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -71,29 +74,29 @@ impl Tree {
         path
     }
 
-    /// Permission bits, with set-uid, set-gid and sticky.
+    /// Sets the permission bits, including set-uid, set-gid and sticky.
     pub fn mode(&self, name: impl AsRef<Path>, mode: u32) {
         fs::set_permissions(self.at(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Numeric owner and group of the entry itself, also of a symbolic link. Needs root.
+    /// Sets owner and group of the entry itself, even of a symbolic link. Needs root.
     pub fn owner(&self, name: impl AsRef<Path>, uid: u32, gid: u32) {
         std::os::unix::fs::lchown(self.at(name), Some(uid), Some(gid)).unwrap();
     }
 
-    /// Time of the last change of the entry itself, also of a symbolic link.
+    /// Sets the modification time of the entry itself, even of a symbolic link.
     pub fn mtime(&self, name: impl AsRef<Path>, secs: i64, nanos: i64) {
         let time = TimeSpec::new(secs, nanos);
         utimensat(AT_FDCWD, &self.at(name), &time, &time, UtimensatFlags::NoFollowSymlink).unwrap();
     }
 
-    /// An extended attribute of the entry itself.
+    /// Sets an extended attribute of the entry itself.
     pub fn xattr(&self, name: impl AsRef<Path>, key: &str, value: &[u8]) {
         let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
         tool(Command::new("setfattr").args(["-h", "-n", key, "-v", &format!("0x{digits}")]).arg(self.at(name)));
     }
 
-    /// Entries of an access list, as `setfacl -m` takes them.
+    /// Adds entries to an access list, as `setfacl -m` takes them.
     pub fn acl(&self, name: impl AsRef<Path>, entries: &str) {
         tool(Command::new("setfacl").args(["-m", entries]).arg(self.at(name)));
     }
@@ -113,7 +116,7 @@ pub fn random(seed: u64, bytes: usize) -> Vec<u8> {
     made
 }
 
-/// `bytes` bytes of lines that compress well and are nowhere the same.
+/// `bytes` bytes of distinct lines that compress well.
 pub fn prose(seed: u64, bytes: usize) -> Vec<u8> {
     let mut made = Vec::with_capacity(bytes + 64);
     let mut line = seed;

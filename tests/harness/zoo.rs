@@ -1,21 +1,30 @@
-//! The zoo: a directory with one of everything that a Linux file system can hold, and with every size around the
-//! borders of the format. What survives here survives in a home directory.
+//! The zoo: a directory with one of everything that a Linux file system can hold, and every size around the borders of
+//! the format. Whatever survives here survives in a home directory.
 //!
 //! Only root can make devices, foreign owners, `trusted.*` attributes and capabilities; without root they are left out
-//! (see [`crate::root`]). Times go last, directories from the bottom up: making something in one changes its time.
+//! (see [`crate::root`]). Times are set last, because making an entry changes the time of its directory.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::dir::Dir;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknod};
+use nix::fcntl::OFlag;
+use nix::fcntl::openat;
+use nix::sys::stat::Mode;
+use nix::sys::stat::SFlag;
+use nix::sys::stat::makedev;
+use nix::sys::stat::mkdirat;
+use nix::sys::stat::mknod;
 
-use crate::tree::{Tree, prose, random};
-use crate::{root, tool};
+use crate::root;
+use crate::tool;
+use crate::tree::Tree;
+use crate::tree::prose;
+use crate::tree::random;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -35,7 +44,8 @@ pub fn fill(top: &Path) -> Tree {
     tree
 }
 
-/// Every byte that a name may hold, alone and in company; names of full length; names that look like something else.
+/// Every byte that a name may hold, alone and between others; names of full length; names that look like something
+/// else.
 fn names(tree: &Tree) {
     for byte in (1..=255u8).filter(|byte| *byte != b'/') {
         tree.file(Path::new("names/around").join(OsStr::from_bytes(&[b'x', byte, b'y'])), [byte]);
@@ -88,7 +98,7 @@ fn sizes(tree: &Tree) {
     }
 }
 
-/// Files with holes, and what is written between them.
+/// Files with holes, and data between them.
 fn holes(tree: &Tree) {
     let mib = MIB as u64;
     let some = random(7, 64 * KIB);
@@ -172,14 +182,14 @@ fn specials(tree: &Tree) {
     }
 }
 
-/// A path to the same place that fits into a socket's address (108 bytes), through this process's own descriptor table.
+/// A path to the same place that fits into a socket's address (108 bytes), through this process's descriptor table.
 fn short(path: &Path) -> PathBuf {
     use std::os::fd::IntoRawFd;
     let parent = fs::File::open(path.parent().unwrap()).unwrap().into_raw_fd(); // open until the test ends
     PathBuf::from(format!("/proc/self/fd/{parent}")).join(path.file_name().unwrap())
 }
 
-/// Deep directories, a path as long as Linux takes in one piece, wide directories and empty ones.
+/// Deep directories, the longest path that one system call takes, wide directories and empty ones.
 fn depths(tree: &Tree) {
     tree.file(format!("depths/deep/{}bottom", "d/".repeat(200)), "200 levels down");
     long_path(&tree.directory("depths/long"));
@@ -190,7 +200,7 @@ fn depths(tree: &Tree) {
     tree.directory("depths/nest/of/empty/directories");
 }
 
-/// 19 directories of 200 bytes and a file of 100: with the path from the zoo's top still below 4,096.
+/// 19 directories of 200 bytes and a file of 100: even with the path of the zoo this stays below 4,096.
 fn long_path(top: &Path) {
     let mut folder = Dir::open(top, OFlag::O_DIRECTORY | OFlag::O_RDONLY, Mode::empty()).unwrap();
     for _ in 0..19 {
@@ -203,7 +213,7 @@ fn long_path(top: &Path) {
     nix::unistd::write(file.unwrap(), b"at the end of a long path").unwrap();
 }
 
-/// Owners that this machine has never heard of.
+/// Owners that this machine does not know.
 fn owners(tree: &Tree) {
     tree.file("owners/mine", "mine");
     if !root() {

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use nix::errno::Errno;
+
+use bygone_core::lock::lock;
+use bygone_core::lock::wait;
 
 use crate::backup::folder::Folder;
 use crate::backup::roots::Way;
@@ -89,7 +91,7 @@ impl Ahead {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// For a thread of the pool: the request with its parent's descriptor, if that is still open. A parent without one
@@ -172,7 +174,7 @@ impl Pool {
                 }
                 State::Running => {
                     *state = State::Running;
-                    state = ahead.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = wait(&ahead.done, state);
                 }
                 State::Done(scanned, weight) => {
                     drop(state);
@@ -224,7 +226,7 @@ impl Pool {
                 return Some(ahead);
             }
             work.sleeping += 1;
-            work = self.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work = wait(&self.wake, work);
             work.sleeping -= 1;
         }
     }
@@ -251,6 +253,6 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.work)
     }
 }

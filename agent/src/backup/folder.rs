@@ -14,13 +14,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::fcntl::OFlag;
 use nix::fcntl::openat;
 use nix::sys::stat::Mode;
+
+use bygone_core::lock::lock;
 
 use crate::backup::stat::Stat;
 
@@ -152,7 +153,7 @@ impl Folder {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
-        self.fd.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.fd)
     }
 }
 

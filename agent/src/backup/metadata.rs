@@ -13,7 +13,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -33,6 +32,7 @@ use bygone_core::entry::Name;
 use bygone_core::entry::Owner;
 use bygone_core::entry::Xattr;
 use bygone_core::limits;
+use bygone_core::lock::lock;
 
 use crate::backup::folder::Folder;
 use crate::backup::folder::open_quietly;
@@ -48,7 +48,7 @@ pub(super) struct Owners(Mutex<HashMap<(u32, u32), Arc<Owner>>>);
 
 impl Owners {
     pub(super) fn get(&self, uid: u32, gid: u32) -> Arc<Owner> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         let owner = known.entry((uid, gid)).or_insert_with(|| {
             let user = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
             let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name);

@@ -14,7 +14,6 @@
 mod ahead;
 mod before;
 mod deliver;
-pub(crate) mod exclude;
 mod folder;
 mod metadata;
 mod plan;
@@ -55,9 +54,6 @@ use bygone_core::write::Cutter;
 use bygone_core::write::Writer;
 
 pub use before::Parent;
-pub use exclude::BadPattern;
-pub use exclude::Excludes;
-pub use exclude::pattern_lines;
 pub use report::Counts;
 pub use report::Issue;
 pub use report::Report;

@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
 use bygone_core::entry::printable;
+use bygone_core::lock::into_inner;
+use bygone_core::lock::lock;
 
 use crate::backup::folder::Folder;
 
@@ -115,7 +116,7 @@ struct Kept {
 
 impl Issues {
     pub(super) fn add(&self, path: Vec<u8>, trouble: Trouble) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         match trouble {
             Trouble::Unreadable(_) => kept.unreadable += 1,
             Trouble::Vanished | Trouble::Changed => kept.unsettled += 1,
@@ -144,7 +145,7 @@ impl Issues {
 
     /// Sorts the issues of all threads, so that two runs over the same tree give the same report.
     pub(super) fn into_report(self, counts: Counts) -> Report {
-        let mut kept = self.kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = into_inner(self.kept);
         kept.issues.sort_by(|a, b| a.path.cmp(&b.path));
         Report {
             issues: kept.issues,

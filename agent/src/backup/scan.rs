@@ -17,8 +17,6 @@ use nix::sys::statfs::FsType;
 
 use bygone_core::entry::Name;
 
-use crate::backup::exclude::Excludes;
-use crate::backup::exclude::PathState;
 use crate::backup::folder::Folder;
 use crate::backup::folder::Follow;
 use crate::backup::folder::open_quietly;
@@ -27,6 +25,8 @@ use crate::backup::report::Trouble;
 use crate::backup::roots::Way;
 use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
+use crate::exclude::Excludes;
+use crate::exclude::PathState;
 use crate::sys;
 
 /// Names of one directory described at once.

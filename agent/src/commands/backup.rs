@@ -45,16 +45,16 @@ use bygone_core::write;
 use bygone_core::write::BackupOptions;
 
 use crate::backup;
-use crate::backup::Excludes;
 use crate::backup::Options;
 use crate::backup::Parent;
 use crate::backup::Report;
 use crate::backup::Roots;
 use crate::backup::Rules;
-use crate::backup::pattern_lines;
 use crate::commands::Context;
 use crate::commands::alarms;
 use crate::commands::summary::Summary;
+use crate::exclude::Excludes;
+use crate::exclude::pattern_lines;
 use crate::select::choose;
 
 /// How often a silent standard input is interrupted to check for cancellation.

@@ -24,12 +24,12 @@ use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::snapshot::Snapshot;
 
-use crate::backup::Excludes;
 use crate::commands::Context;
 use crate::commands::READ_CACHE_BYTES;
 use crate::commands::summary::directories;
 use crate::commands::summary::files;
 use crate::commands::summary::others;
+use crate::exclude::Excludes;
 use crate::restore;
 use crate::restore::Issue;
 use crate::restore::Options;

@@ -136,6 +136,7 @@ impl From<Error> for Failure {
             | Error::Catalog { .. }
             | Error::Local { .. }
             | Error::Invalid { .. }
+            | Error::Defect { .. }
             | Error::Cancelled => Failure::Stop(error),
         }
     }

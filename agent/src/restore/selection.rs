@@ -4,8 +4,8 @@
 //! Without include patterns, everything else is selected. With include patterns, each match is selected with everything
 //! below it, and the walk looks into all other directories for matches.
 
-use crate::backup::Excludes;
-use crate::backup::exclude::PathState;
+use crate::exclude::Excludes;
+use crate::exclude::PathState;
 
 /// Patterns over paths in the snapshot, in the same form as for a backup.
 #[derive(Debug, Clone, Default)]

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -16,6 +15,8 @@ use nix::unistd::geteuid;
 
 use bygone_core::entry::Name;
 use bygone_core::entry::Owner;
+use bygone_core::lock::into_inner;
+use bygone_core::lock::lock;
 use bygone_core::read::Reader;
 use bygone_core::watch::Watch;
 
@@ -67,12 +68,12 @@ impl<'a> Shared<'a> {
 
     /// The counts. Every change is a single step, so they are consistent even if a thread has panicked.
     pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tally)
     }
 
     /// The counts, when all threads are done.
     pub(super) fn into_tally(self) -> Tally {
-        self.tally.into_inner().unwrap_or_else(PoisonError::into_inner)
+        into_inner(self.tally)
     }
 
     /// True once the restore cannot go on.
@@ -126,12 +127,12 @@ impl<'a> Shared<'a> {
 
     /// Remembers a reported failure, for other names of the file and for verifying.
     fn remember_failed(&self, place: &Place, name: &Name) {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert((place.identity, name.clone()));
+        lock(&self.failed).insert((place.identity, name.clone()));
     }
 
     /// True if a failure of `name` in `place` has been reported.
     pub(super) fn has_failed(&self, place: &Place, name: &Name) -> bool {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = lock(&self.failed);
         !failed.is_empty() && failed.contains(&(place.identity, name.clone()))
     }
 
@@ -146,7 +147,7 @@ impl<'a> Shared<'a> {
         if self.options.owner_by == OwnerBy::Number {
             return (owner.uid, owner.gid);
         }
-        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = lock(&self.accounts);
         let user = |name: &str| Some(User::from_name(name).ok()??.uid.as_raw());
         let group = |name: &str| Some(Group::from_name(name).ok()??.gid.as_raw());
         let uid = look_up(&mut accounts.users, &owner.user, user).unwrap_or(owner.uid);

@@ -1,13 +1,13 @@
-//! Alarms: what was found to be wrong with the store, until it is right again or a person has accepted it; and what was
-//! accepted, by whomever, as the commits say.
+//! Alarms: what is wrong with the store, until it is right again or a person has accepted it; and the losses that
+//! commits of any machine record as accepted.
 //!
-//! An alarm is a durable row, so that a finding is not forgotten because nobody read the message of the run that made it.
+//! An alarm is a durable row, so a finding outlives a message that nobody read.
 
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
 
-use super::Catalog;
-use super::CatalogWriter;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogWriter;
 use crate::commit::ChainLoss;
 use crate::commit::Losses;
 use crate::error::Diagnosis;
@@ -15,18 +15,18 @@ use crate::error::Result;
 use crate::id::ClientId;
 use crate::id::VolumeName;
 
-/// Something that is wrong with an object.
+/// Trouble with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
     /// What kind of trouble.
     pub diagnosis: Diagnosis,
-    /// The object concerned; there is one alarm for each.
+    /// The object; it has at most one alarm.
     pub object: String,
     /// What is wrong, in words.
     pub detail: String,
-    /// What is lost, as far as it can be said in a commit.
+    /// What is lost, in a form that a commit can record.
     pub subject: Subject,
-    /// What the store's list showed of the object when the alarm was raised, nothing if it did not show it.
+    /// How the store listed the object when the alarm was raised; `None` if it was not listed.
     pub shown: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// True if commits are lost or contradict each other: then nothing is written before a person has looked.
+    /// True if commits are lost or contradict each other: then nothing is written until a person has looked.
     pub fn is_chain(&self) -> bool {
         matches!(self, Subject::Chain(_))
     }
@@ -55,7 +55,7 @@ impl Catalog {
         Ok(all.filter(|(_, is_accepted)| !is_accepted).map(|(alarm, _)| alarm).collect())
     }
 
-    /// All alarms, each with whether it was accepted, those about commits first.
+    /// All alarms, those about commits first, each with whether it was accepted.
     pub fn alarms(&self) -> Result<Vec<(Alarm, bool)>> {
         self.run(|conn| {
             conn.prepare_cached(&format!("SELECT {COLUMNS} FROM alarm ORDER BY client IS NULL, object"))?
@@ -78,8 +78,8 @@ impl Catalog {
 }
 
 impl CatalogWriter {
-    /// Raises an alarm, durably. One about the same object that says the same stays as it is, accepted or not; one that
-    /// says something else is replaced. True if it was not known.
+    /// Raises an alarm, durably. An alarm that says the same about the same object stays as it is, accepted or not; one
+    /// that says something else is replaced. True if the trouble was not known.
     pub fn alarm_raise(&mut self, alarm: &Alarm) -> Result<bool> {
         let (volume, loss) = match &alarm.subject {
             Subject::Volume(name) => (Some(name.0), None),
@@ -117,7 +117,7 @@ impl CatalogWriter {
         })
     }
 
-    /// Ends the alarm about an object that is as it should be. True if there was one that nobody had accepted.
+    /// Ends the alarm about an object that is right again. True if there was one that nobody had accepted.
     pub fn alarm_end(&mut self, object: &str) -> Result<bool> {
         self.transact(|conn| {
             conn.prepare_cached("DELETE FROM volume_loss WHERE name = (SELECT volume FROM alarm WHERE object = ?1)")?
@@ -131,7 +131,7 @@ impl CatalogWriter {
     }
 }
 
-/// Takes in the losses of a commit: alarms about them are accepted, the commits are no longer expected.
+/// Takes in the losses of a commit: alarms about them become accepted, and the lost commits are no longer expected.
 pub(super) fn accept(conn: &rusqlite::Transaction<'_>, losses: &Losses) -> rusqlite::Result<()> {
     for ChainLoss { client, first, last } in &losses.chains {
         let range = (&client.0, first.cast_signed(), last.cast_signed());

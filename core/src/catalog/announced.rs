@@ -1,19 +1,20 @@
-//! What the store's commits are known to say, and what the next commit of this machine has to say beside its own news.
+//! What the store's commits are known to announce, and what this machine's next commit must announce besides its own
+//! news.
 //!
-//! Volumes that no commit has named yet are named by the next one. And commits get lost: what they had said, machines that
-//! have seen them say again, else a catalog that is rebuilt would never learn of it.
+//! The next commit names volumes that no commit has named yet. And when commits are lost, machines that have seen them
+//! announce their content again; otherwise a rebuilt catalog would never learn of it.
 
 use std::collections::HashSet;
 
-use super::Catalog;
-use super::CatalogWriter;
-use super::VolumeRow;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogWriter;
+use crate::catalog::VolumeRow;
 use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
 use crate::snapshot::Snapshot;
 
-/// What the next commit has to say.
+/// What the next commit must announce.
 #[derive(Debug, Default)]
 pub struct Unannounced {
     /// Volumes that are stored.
@@ -24,7 +25,7 @@ pub struct Unannounced {
     pub snapshots_removed: Vec<SnapshotId>,
 }
 
-/// What is to be said again.
+/// What must be announced again.
 #[derive(Debug, Default)]
 pub struct Again {
     /// Volumes.
@@ -36,7 +37,7 @@ pub struct Again {
 }
 
 impl Catalog {
-    /// What no commit says, as far as this machine knows.
+    /// Everything that no commit announces, as far as this machine knows.
     pub fn unannounced(&self) -> Result<Unannounced> {
         let snapshots = self.snapshots_where("announced = 0")?;
         Ok(Unannounced {
@@ -48,7 +49,7 @@ impl Catalog {
 }
 
 impl CatalogWriter {
-    /// Has the next commit say this again, as far as it still holds. One durable transaction.
+    /// Makes the next commit announce this again, as far as it still holds. One durable transaction.
     pub fn announce_again(&mut self, again: &Again) -> Result<()> {
         self.transact(|conn| {
             let mut volume = conn.prepare_cached("UPDATE volume SET announced = 0 WHERE name = ?1")?;

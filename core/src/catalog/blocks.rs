@@ -1,10 +1,10 @@
-//! Where blocks and nodes are. Each row that says so carries a keyed check of itself, so that a bit that flips here never
-//! leads to wrong bytes.
+//! Where blocks and nodes lie. Each locating row carries a keyed check of itself, so a flipped bit here never leads to
+//! wrong bytes.
 
 use rusqlite::OptionalExtension;
 
-use super::Catalog;
-use super::VolumeState;
+use crate::catalog::Catalog;
+use crate::catalog::VolumeState;
 use crate::error::Result;
 use crate::hash::IdKeys;
 use crate::volume::BlockInfo;
@@ -32,7 +32,7 @@ pub struct BlockRow {
 }
 
 impl Catalog {
-    /// Where a block or node lies and in which state its volume is, if it was ever stored.
+    /// Where a block or node lies and the state of its volume; `None` if it was never stored.
     pub fn locate(&self, id: &[u8; 32]) -> Result<Option<(Location, VolumeState)>> {
         let row = self.run(|conn| {
             conn.prepare_cached(
@@ -52,13 +52,13 @@ impl Catalog {
         })?;
         let Some((location, checksum, check, state)) = row else { return Ok(None) };
         if check != row_check(&self.ids, id, &location, checksum) {
-            return Err(self.damaged("a row that locates a block has changed by itself"));
+            return Err(self.damaged("a row that locates a block has changed on disk"));
         }
         Ok(Some((location, state)))
     }
 
-    /// Every block that the catalog locates in a volume, in order of place. A block that is stored twice is located in
-    /// one volume only.
+    /// Every block that the catalog locates in a volume, in order of position. A block that is stored twice is located
+    /// in only one volume.
     pub fn blocks_of(&self, volume: i64) -> Result<Vec<BlockRow>> {
         self.run(|conn| {
             conn.prepare_cached("SELECT id, position, length, checksum FROM block WHERE volume = ?1 ORDER BY position")?
@@ -76,7 +76,7 @@ impl Catalog {
     }
 }
 
-/// Inserts in order of id, so that the pages of a first backup are filled and not split.
+/// Inserts in order of id, so that a first backup fills pages instead of splitting them.
 pub(super) fn insert_blocks(
     conn: &rusqlite::Connection,
     ids: &IdKeys,
@@ -90,8 +90,8 @@ pub(super) fn insert_blocks(
         position += u64::from(block.length);
     }
     rows.sort_unstable_by_key(|(block, _)| block.id);
-    // A block that is stored twice keeps its first place, unless that place is lost. First is the volume with the lower
-    // number, in whichever order volumes are learnt.
+    // A block that is stored twice keeps its first place unless that place is lost. The first place is in the volume
+    // with the lower number, in whatever order volumes are learnt.
     let mut insert = conn.prepare_cached(
         "INSERT INTO block (id, volume, position, length, checksum, row_check) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (id) DO UPDATE SET volume = excluded.volume, position = excluded.position,

@@ -1,19 +1,19 @@
 //! The catalog as canonical text: equal catalogs give equal text, whatever their row numbers.
 //!
-//! `recover` is held against it: a catalog rebuilt from the store alone must dump as the lost one did. What belongs to
-//! this machine only (its client, row numbers, inode numbers) is left out.
+//! `recover` is tested against it: a catalog rebuilt from the store alone must dump like the lost one. What belongs
+//! only to this machine (its client, row numbers, inode numbers) is left out.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::Catalog;
+use crate::catalog::Catalog;
 use crate::commit::encode_snapshot_record;
 use crate::error::Result;
 use crate::hash::sha256;
 use crate::id::hex;
 
 impl Catalog {
-    /// Gives `line` every line of the dump, in order, without line ends.
+    /// Passes every line of the dump to `line`, in order, without line ends.
     pub fn dump(&self, mut line: impl FnMut(&str) -> Result<()>) -> Result<()> {
         let mut volumes = self.volumes()?;
         volumes.sort_by_key(|volume| volume.name);
@@ -79,7 +79,7 @@ impl Catalog {
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect()
         })?;
-        // A parent is numbered before its children, so one pass in order of number finds every parent.
+        // A parent has a lower number than its children, so one pass in order of number finds every parent.
         let mut paths: BTreeMap<i64, String> = BTreeMap::new();
         for (id, parent, name) in rows {
             let path = match paths.get(&parent) {

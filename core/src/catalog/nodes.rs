@@ -1,12 +1,12 @@
 //! Tree nodes, the file versions in them, and the paths of directories.
 //!
-//! An entry that is not a directory is a *file version*: equal metadata and content give it one number for ever, in
-//! whichever snapshots it stands and under whichever names (hard links too). The number is the inode in the mount.
+//! An entry that is not a directory is a *file version*: equal metadata and content have one number for ever, in every
+//! snapshot and under every name (hard links too). The number is the inode in the mount.
 
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
 
-use super::Catalog;
+use crate::catalog::Catalog;
 use crate::entry::Entry;
 use crate::entry::Name;
 use crate::error::Result;
@@ -36,13 +36,13 @@ impl Catalog {
         })?;
         let Some((body, versions)) = row else { return Ok(None) };
         if self.ids.node(&body) != id {
-            return Err(self.damaged("a tree node has changed by itself"));
+            return Err(self.damaged("a tree node has changed on disk"));
         }
         let versions = unpack_versions(&versions).ok_or_else(|| self.damaged("a list of file versions is broken"))?;
         Ok(Some(NodeRow { body, versions }))
     }
 
-    /// Nodes that are here and that the store has lost: their volume is lost, or they are in none.
+    /// Nodes in this catalog that the store has lost: their volume is lost, or they are in none.
     pub fn nodes_lost(&self) -> Result<Vec<NodeId>> {
         self.run(|conn| {
             conn.prepare_cached(
@@ -54,7 +54,7 @@ impl Catalog {
         })
     }
 
-    /// A leaf that holds a file version, and the number of its entry there.
+    /// A leaf that holds a file version, and the version's place in it.
     pub fn version_place(&self, version: u64) -> Result<Option<(NodeId, u32)>> {
         self.run(|conn| {
             conn.prepare_cached("SELECT n.name, v.ordinal FROM version v JOIN node n ON n.id = v.node WHERE v.id = ?1")?
@@ -108,7 +108,7 @@ pub(super) fn insert_nodes(conn: &Connection, ids: &IdKeys, nodes: &[(NodeId, Ve
             continue;
         }
         let row = conn.last_insert_rowid();
-        // What does not decode is kept as it is; `check` names it.
+        // A node that does not decode is kept as it is; `check` reports it.
         if let Ok(Node::Leaf(entries)) = Node::decode(body) {
             number.execute((row, pack_versions(&number_versions(conn, ids, row, &entries)?)))?;
         }
@@ -116,7 +116,7 @@ pub(super) fn insert_nodes(conn: &Connection, ids: &IdKeys, nodes: &[(NodeId, Ve
     Ok(())
 }
 
-/// The version of each entry of a leaf: the known one where metadata and content are equal, a new one otherwise.
+/// The version of each entry of a leaf: a known number if metadata and content are known, otherwise a new one.
 fn number_versions(conn: &Connection, ids: &IdKeys, node: i64, entries: &[Entry]) -> rusqlite::Result<Vec<u64>> {
     let mut known = conn.prepare_cached("SELECT version FROM version_key WHERE key = ?1")?;
     let mut add = conn.prepare_cached("INSERT INTO version (node, ordinal) VALUES (?1, ?2)")?;
@@ -147,13 +147,13 @@ fn number_versions(conn: &Connection, ids: &IdKeys, node: i64, entries: &[Entry]
     Ok(versions)
 }
 
-/// What makes a file version: everything but the name.
+/// The identity of a file version: everything but the name.
 fn version_key(ids: &IdKeys, entry: &Entry) -> [u8; 16] {
     let nameless = Name::new(b"x").map(|name| Entry { name, ..entry.clone() });
     ids.version(&encode_leaf(nameless.as_ref().map_or(&[], std::slice::from_ref)))
 }
 
-/// Versions of one leaf are mostly consecutive, so each is written as the difference to the one before.
+/// Versions in a leaf are mostly consecutive, so each is written as the difference from the one before.
 fn pack_versions(versions: &[u64]) -> Vec<u8> {
     let mut out = Encoder::new();
     let mut before = 0u64;

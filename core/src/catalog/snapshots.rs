@@ -3,8 +3,8 @@
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
 
-use super::Catalog;
-use super::CatalogWriter;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogWriter;
 use crate::commit::Commit;
 use crate::commit::Head;
 use crate::commit::decode_snapshot_record;
@@ -21,7 +21,7 @@ use crate::tree::Node;
 /// A snapshot with its number in this catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotRow {
-    /// Small, given once and never again.
+    /// Small, assigned once and never reused.
     pub number: u64,
     /// The snapshot.
     pub snapshot: Snapshot,
@@ -90,7 +90,7 @@ impl Catalog {
         })
     }
 
-    /// Ids that some commit has removed.
+    /// Ids of snapshots that some commit has removed.
     pub fn snapshots_removed(&self) -> Result<Vec<SnapshotId>> {
         self.snapshots_removed_where("true")
     }
@@ -114,7 +114,7 @@ impl Catalog {
 }
 
 impl Catalog {
-    /// The object that a commit was, if it was kept.
+    /// The bytes of a commit object, if they were kept.
     pub fn commit_object(&self, client: ClientId, seq: u64) -> Result<Option<Vec<u8>>> {
         self.run(|conn| {
             conn.prepare_cached("SELECT object FROM commit_seen WHERE client = ?1 AND seq = ?2")?
@@ -126,13 +126,13 @@ impl Catalog {
 }
 
 impl CatalogWriter {
-    /// Shows a snapshot whose tree is here before its commit can be adopted, because other things are still being read.
-    /// It gets this number if that is free: numbers stand for the order in which snapshots were made.
+    /// Makes a snapshot visible whose tree is complete, before its commit can be adopted, because other things are
+    /// still being read. It gets this number if that is free: numbers reflect the order in which snapshots were made.
     pub fn snapshot_show(&mut self, snapshot: &Snapshot, number: u64) -> Result<()> {
         self.transact(|conn| insert_snapshot(conn, snapshot, Some(number)))
     }
 
-    /// The number above all that snapshots have had so far.
+    /// One more than the highest number that a snapshot has had so far.
     pub fn snapshot_number_next(&self) -> Result<u64> {
         self.read()
             .run(|conn| {
@@ -143,9 +143,9 @@ impl CatalogWriter {
             .map(|last| last.unwrap_or(0).cast_unsigned() + 1)
     }
 
-    /// Adopts a commit that is in the store: its snapshots exist from now on, its volumes are announced, what it accepts
-    /// is accepted, and its hash is pinned. One durable transaction. The nodes of its snapshots should be in the catalog
-    /// already.
+    /// Adopts a commit that is in the store: its snapshots exist from now on, its volumes are announced, the losses it
+    /// accepts are accepted, and its hash is pinned. One durable transaction. The nodes of its snapshots should already
+    /// be in the catalog.
     pub fn commit_adopt(&mut self, seen: &SeenCommit, object: &[u8], commit: &Commit) -> Result<()> {
         self.transact(|conn| {
             super::alarms::accept(conn, &commit.losses)?;
@@ -180,7 +180,7 @@ impl CatalogWriter {
         })
     }
 
-    /// Records how the store lists commits that were held against their hashes just now.
+    /// Records how the store lists commits whose hashes have just been checked.
     pub fn commits_listed(&mut self, seen: &[SeenCommit]) -> Result<()> {
         self.transact(|conn| seen.iter().try_for_each(|seen| insert_seen(conn, seen)))
     }
@@ -208,11 +208,11 @@ fn insert_snapshot(conn: &Connection, snapshot: &Snapshot, number: Option<u64>) 
     let added = conn
         .prepare_cached("INSERT OR IGNORE INTO snapshot (number, id, time, record) VALUES (?1, ?2, ?3, ?4)")?
         .execute((number, id, snapshot.time.secs, encode_snapshot_record(snapshot)))?;
-    // One that is shown already has its paths numbered.
+    // A snapshot that is visible already has its paths numbered.
     if added == 0 { Ok(()) } else { number_paths(conn, snapshot.root, base) }
 }
 
-/// Root of the snapshot that is least likely to differ much: the next one, or else the last.
+/// Root of the snapshot that probably differs least: the next one, otherwise the last.
 fn nearest_root(conn: &Connection, number: Option<i64>) -> rusqlite::Result<Option<NodeId>> {
     let record = conn
         .prepare_cached("SELECT record FROM snapshot ORDER BY number > ?1 DESC, abs(number - ?1), -number LIMIT 1")?
@@ -221,8 +221,8 @@ fn nearest_root(conn: &Connection, number: Option<i64>) -> rusqlite::Result<Opti
     Ok(record.and_then(|record| decode_snapshot_record(&record).ok()).map(|snapshot| snapshot.root))
 }
 
-/// Gives a number to every directory path below `root` that has none. Where a directory is the same node as in the
-/// snapshot compared with, everything below has its numbers already: the cost is that of what changed.
+/// Numbers every directory path below `root` that has no number yet. Where a directory is the same node as in the
+/// `base` snapshot, everything below it is numbered already, so the cost follows the changes.
 fn number_paths(conn: &Connection, root: NodeId, base: Option<NodeId>) -> rusqlite::Result<()> {
     let mut find = conn.prepare_cached("SELECT id FROM path WHERE parent = ?1 AND name = ?2")?;
     let mut add = conn.prepare_cached("INSERT INTO path (parent, name) VALUES (?1, ?2)")?;
@@ -249,8 +249,8 @@ fn number_paths(conn: &Connection, root: NodeId, base: Option<NodeId>) -> rusqli
     Ok(())
 }
 
-/// The directories in a directory, in byte order of their names. Nodes that are missing or damaged are passed over:
-/// whatever else the snapshot has stays readable, and `check` names what it has not.
+/// The subdirectories of a directory, in byte order of their names. Missing or damaged nodes are skipped: the rest of
+/// the snapshot stays readable, and `check` reports what is missing.
 fn subdirectories(conn: &Connection, root: NodeId) -> rusqlite::Result<Vec<(Name, NodeId)>> {
     let mut read = conn.prepare_cached("SELECT body FROM node WHERE name = ?1")?;
     let mut found = Vec::new();

@@ -1,13 +1,13 @@
-//! Volumes: where they are, and in which state the object that holds one is.
+//! Volumes: where they are, and the state of each.
 
 use std::collections::HashSet;
 
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
 
-use super::Catalog;
-use super::CatalogWriter;
-use super::blocks::insert_blocks;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogWriter;
+use crate::catalog::blocks::insert_blocks;
 use crate::compress::Codec;
 use crate::error::Result;
 use crate::hash::IdKeys;
@@ -19,14 +19,14 @@ use crate::volume::HEADER_BYTES;
 use crate::volume::Index;
 use crate::volume::Salt;
 
-/// In which state a volume is. The row is durable before the store is touched.
+/// The state of a volume. The row is durable before the store is touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VolumeState {
-    /// About to be put; the object may or may not be there.
+    /// About to be put; the object may or may not exist.
     Intended,
     /// Put and durable.
     Stored,
-    /// Announced as no longer to be referred to.
+    /// Announced as no longer to be used.
     Retired,
     /// About to be deleted, or deleted.
     Deleted,
@@ -45,7 +45,7 @@ impl VolumeState {
         }
     }
 
-    /// An unknown code is taken for the state that promises least.
+    /// An unknown code is read as the state that promises least.
     pub(super) fn from_code(code: i64) -> VolumeState {
         match code {
             0 => VolumeState::Intended,
@@ -85,7 +85,7 @@ pub struct NewVolume<'a> {
     pub nodes: &'a [(NodeId, Vec<u8>)],
 }
 
-/// A volume of which the store has told.
+/// A volume learnt from the store.
 #[derive(Debug)]
 pub struct LearntVolume<'a> {
     /// What it holds.
@@ -94,7 +94,7 @@ pub struct LearntVolume<'a> {
     pub state: VolumeState,
     /// What the store calls this version of it.
     pub etag: Option<&'a str>,
-    /// The row number that it should have, if that is free: numbers stand for the order in which volumes were made.
+    /// The row number that it should have, if free: numbers reflect the order in which volumes were made.
     pub row: Option<i64>,
 }
 
@@ -123,7 +123,7 @@ pub struct VolumeRow {
     pub is_announced: bool,
 }
 
-/// What of a volume is compared with the store's list.
+/// The facts about a volume that are compared with the store's list.
 #[derive(Debug, Clone)]
 pub struct VolumeMark {
     /// Row number.
@@ -138,7 +138,7 @@ pub struct VolumeMark {
     pub bytes: u64,
     /// What the store called this version of it.
     pub etag: Option<String>,
-    /// True if its index was ever read, so that its blocks are known.
+    /// True if its index has been read, so that its blocks are known.
     pub is_learnt: bool,
 }
 
@@ -159,7 +159,8 @@ impl Catalog {
         self.volumes_where("true")
     }
 
-    /// What of all volumes is compared with the store's list: a fraction of the cost of [`Catalog::volumes`].
+    /// The facts about all volumes that are compared with the store's list, at a fraction of the cost of
+    /// [`Catalog::volumes`].
     pub fn volume_marks(&self) -> Result<Vec<VolumeMark>> {
         self.run(|conn| {
             conn.prepare_cached("SELECT id, name, kind, state, bytes, etag, frames <> x'' FROM volume ORDER BY id")?
@@ -187,7 +188,7 @@ impl Catalog {
         })
     }
 
-    /// Volumes of which it is not known whether they came to be stored.
+    /// Volumes that may or may not have been stored.
     pub fn volumes_intended(&self) -> Result<Vec<VolumeRow>> {
         self.volumes_where("state = 0")
     }
@@ -199,10 +200,10 @@ impl Catalog {
         })
     }
 
-    /// True if blocks of snapshots may be nowhere in the store. Once a volume was lost that is so for good: of one that could
-    /// not be read nobody knows what was in it, and what was to be stored again may have got lost on its way.
+    /// True if the store may lack blocks of snapshots. Once a volume is lost this stays true: the content of an
+    /// unreadable volume is unknown, and blocks that were to be stored again may have been lost on the way.
     pub fn has_volumes_not_stored(&self) -> Result<bool> {
-        // The usual answer comes from the few rows of volumes; only when one of them is not there are blocks looked at.
+        // The few rows of volumes usually give the answer; blocks are looked at only if a volume is not there.
         self.run(|conn| {
             conn.query_row(
                 "SELECT EXISTS (SELECT 1 FROM volume WHERE state = 4)
@@ -233,20 +234,20 @@ impl Catalog {
 
 impl CatalogWriter {
     /// Records a volume that is about to be put (or, with `VolumeState::Stored`, one found in the store) with its
-    /// blocks and nodes, in one durable transaction. Blocks whose volume was lost are moved to this one.
+    /// blocks and nodes, in one durable transaction. Blocks whose volume was lost move to this one.
     pub fn volume_add(&mut self, volume: &NewVolume<'_>, state: VolumeState) -> Result<i64> {
         let ids = self.catalog.ids.clone();
         self.transact(|conn| insert_volume(conn, &ids, volume, state, None))
     }
 
-    /// Takes in nodes of volumes that are not here yet, in one durable transaction.
+    /// Takes in nodes of volumes that are not in the catalog yet, in one durable transaction.
     pub fn nodes_learn(&mut self, nodes: &[(NodeId, Vec<u8>)]) -> Result<()> {
         let ids = self.catalog.ids.clone();
         self.transact(|conn| super::nodes::insert_nodes(conn, &ids, nodes))
     }
 
-    /// Records volumes of which the store has told, in one durable transaction. One that is known already is written
-    /// anew, with its blocks and nodes: it was lost and is there again.
+    /// Records volumes learnt from the store, in one durable transaction. A known volume is rewritten with its blocks
+    /// and nodes, because it was lost and is there again.
     pub fn volumes_learn(&mut self, volumes: &[LearntVolume<'_>]) -> Result<()> {
         let ids = self.catalog.ids.clone();
         self.transact(|conn| {
@@ -285,7 +286,7 @@ impl CatalogWriter {
         self.transact(|conn| conn.execute("UPDATE volume SET state = ?2 WHERE id = ?1", (id, state.code())).map(|_| ()))
     }
 
-    /// Forgets a volume that was intended and never came to be, with its blocks.
+    /// Forgets an intended volume that was never stored, with its blocks.
     pub fn volume_void(&mut self, id: i64) -> Result<()> {
         self.transact(|conn| {
             conn.execute("DELETE FROM block WHERE volume = ?1", [id])?;
@@ -328,7 +329,7 @@ fn insert_volume(
     Ok(row)
 }
 
-/// Writes what a volume holds over what was known of it.
+/// Replaces what was known of a volume's content.
 fn rewrite_volume(
     conn: &rusqlite::Connection,
     ids: &IdKeys,
@@ -337,7 +338,7 @@ fn rewrite_volume(
     state: VolumeState,
 ) -> rusqlite::Result<i64> {
     let frames: Vec<u8> = volume.index.frames.iter().flat_map(pack_frame).collect();
-    // Its rows are placed anew, so that rows that it had and rows that are elsewhere are treated alike.
+    // Its rows are placed anew, so that its old rows and rows of other volumes are treated alike.
     conn.prepare_cached("DELETE FROM block WHERE volume = ?1")?.execute([row])?;
     conn.prepare_cached(
         "UPDATE volume SET state = ?2, bytes = ?3, salt = ?4, plain_bytes = ?5, frames = ?6 WHERE id = ?1",

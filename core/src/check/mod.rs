@@ -1,11 +1,12 @@
 //! Is everything there, and is it what was stored?
 //!
-//! Without reading data: the catalog's own structure, the chains of commits, every volume by LIST (name and size), every
-//! node and block that a snapshot refers to. With reading data: every byte of every volume, held against its name, its
-//! seals and the ids of its blocks. What is found is told by object, by kind of trouble, and by the files that it costs.
+//! Without reading data, a check covers the catalog's own structure, the chains of commits, every volume by LIST (name
+//! and size), and every node and block that a snapshot refers to. With data, it compares every byte of every volume
+//! with the volume's name, its seals and the ids of its blocks. Findings name the object, the kind of trouble, and the
+//! files that are affected.
 //!
-//! A volume that is missing or damaged is marked as lost in the catalog. The next backup then stores again whatever of
-//! it the source still has, so that damage heals as far as it can; `check` says what remains.
+//! A volume that is missing or damaged is marked as lost in the catalog. The next backup then stores again whatever the
+//! source still has of it, so that damage heals as far as possible; `check` reports what remains.
 
 mod trees;
 mod volumes;
@@ -32,7 +33,7 @@ use crate::watch::Watch;
 
 pub use trees::Affected;
 
-/// Files that are named for each check; the rest are counted.
+/// Most affected files that a check names; the rest are counted.
 pub const AFFECTED_NAMED_MAX: usize = 1_000;
 
 /// How much of the data to read.
@@ -42,18 +43,18 @@ pub enum ReadData {
     No,
     /// All of it.
     All,
-    /// The `part`-th (from 1) of `parts` parts, by name of volume.
+    /// The `part`-th (from 1) of `parts` parts, chosen by volume name.
     Part {
         /// Which part.
         part: u64,
         /// Of how many.
         parts: u64,
     },
-    /// Volumes chosen by a seed until so many bytes are read.
+    /// Volumes chosen by a seed until this many bytes are read.
     Sample {
-        /// Chooses the volumes.
+        /// The seed that chooses the volumes.
         seed: u64,
-        /// At least this many bytes, or all there are.
+        /// At least this many bytes, or all that exist.
         bytes: u64,
     },
 }
@@ -63,11 +64,11 @@ pub enum ReadData {
 pub struct Report {
     /// Everything that is wrong.
     pub findings: Vec<Finding>,
-    /// Objects of findings that cost nothing any more, as everything in them has been stored again.
+    /// Objects of findings that no longer matter, because everything in them has been stored again.
     pub healed: Vec<String>,
-    /// Worth knowing, not wrong.
+    /// Notes: worth knowing, but not wrong.
     pub notes: Vec<String>,
-    /// Files and directories that snapshots have lost, up to [`AFFECTED_NAMED_MAX`].
+    /// Files and directories that snapshots have lost, at most [`AFFECTED_NAMED_MAX`].
     pub affected: Vec<Affected>,
     /// How many there are in all.
     pub affected_count: u64,
@@ -79,7 +80,7 @@ pub struct Report {
     pub volumes_read: u64,
     /// Bytes that were read of them.
     pub bytes_read: u64,
-    /// Volumes that are not what their names say, and in which every block is whole all the same.
+    /// Volumes that do not match their names, although every block in them is intact.
     pub changed: Vec<VolumeName>,
 }
 
@@ -89,7 +90,7 @@ impl Report {
         self.findings.is_empty() && self.affected_count == 0
     }
 
-    /// True if data of a snapshot is missing or damaged, as opposed to store and catalog merely differing.
+    /// True if data of a snapshot is missing or damaged, and not only store and catalog differ.
     pub fn has_damage(&self) -> bool {
         let is_damage = |finding: &Finding| {
             let is_wrong = matches!(finding.diagnosis, Diagnosis::RemoteCorrupt | Diagnosis::RemoteSwapped);
@@ -107,11 +108,11 @@ impl Report {
     }
 }
 
-/// Ids of blocks and nodes that cannot be had.
+/// Ids of blocks and nodes that are lost.
 #[derive(Debug, Default)]
 struct Lost(HashSet<[u8; 32]>);
 
-/// Checks a repository. The catalog was synced before.
+/// Checks a repository, whose catalog has just been synced.
 pub fn check(locked: &mut LockedRepository, read_data: ReadData, watch: &Watch) -> Result<Report> {
     let mut report = Report::default();
     for complaint in locked.catalog().read().quick_check()? {
@@ -151,8 +152,8 @@ pub fn check(locked: &mut LockedRepository, read_data: ReadData, watch: &Watch) 
     Ok(report)
 }
 
-/// What snapshots lose, or would lose, without a volume; without any of the lost volumes and of what is not known at all,
-/// if `volume` is `None`. Goes by the catalog alone.
+/// What snapshots lose, or would lose, without `volume`; if that is `None`, without all lost volumes and everything
+/// unknown. Relies on the catalog alone.
 pub fn affected(
     catalog: &Catalog,
     volume: Option<&VolumeRow>,
@@ -170,7 +171,7 @@ pub fn affected(
     trees::walk(catalog, &snapshots, &lost, volume.is_some(), watch, tell)
 }
 
-/// The volumes that are to be read.
+/// The volumes to read.
 fn choose(volumes: Vec<VolumeRow>, listing: &Listing, read_data: ReadData) -> Vec<VolumeRow> {
     let is_there = |volume: &VolumeRow| {
         let is_expected = !matches!(volume.state, VolumeState::Intended | VolumeState::Deleted);
@@ -198,7 +199,7 @@ fn choose(volumes: Vec<VolumeRow>, listing: &Listing, read_data: ReadData) -> Ve
     all
 }
 
-/// What reading showed becomes alarms, and ends alarms.
+/// Raises and ends alarms according to what reading has shown.
 fn settle_alarms(
     locked: &mut LockedRepository,
     read: &[VolumeRow],
@@ -212,7 +213,7 @@ fn settle_alarms(
             Some(Finding { diagnosis, detail, .. }) => {
                 let shown = listing.volume(volume.kind, volume.name);
                 let alarm = volume_alarm(*diagnosis, volume.kind, volume.name, detail.as_str(), shown);
-                // What the survey found out about these very bytes is no less exact.
+                // The survey's own finding about these very bytes is just as exact.
                 let is_same = |(known, _): &(Alarm, bool)| known.object == alarm.object && known.shown == alarm.shown;
                 if !known.iter().any(is_same) {
                     locked.catalog().alarm_raise(&alarm)?;
@@ -226,8 +227,8 @@ fn settle_alarms(
     Ok(())
 }
 
-/// Every block that lies in a lost volume is lost, unless it was stored again since. Of a volume that was `read` just now
-/// it is known block by block.
+/// Every block in a lost volume is lost, unless it was stored again since. For volumes that were `read` just now, the
+/// lost blocks are known individually.
 fn collect_lost(locked: &mut LockedRepository, read: &HashSet<i64>, lost: &mut Lost) -> Result<()> {
     for mark in locked.catalog().read().volume_marks()? {
         if mark.state == VolumeState::Lost && !read.contains(&mark.id) {
@@ -237,8 +238,8 @@ fn collect_lost(locked: &mut LockedRepository, read: &HashSet<i64>, lost: &mut L
     Ok(())
 }
 
-/// Alarms are findings until a person has accepted them; from then on they are notes, and what snapshots have lost is
-/// told all the same.
+/// Alarms are findings until a person has accepted them, and notes from then on. What snapshots have lost is reported
+/// in either case.
 fn report_alarms(locked: &mut LockedRepository, report: &mut Report) -> Result<()> {
     for (alarm, is_accepted) in locked.catalog().read().alarms()? {
         let finding = Finding::of(&alarm);
@@ -257,10 +258,10 @@ fn report_alarms(locked: &mut LockedRepository, report: &mut Report) -> Result<(
     Ok(())
 }
 
-const HEALED: &str = "everything in it has been stored again since; find out why the store lost it, then end this alarm \
-                      with `bygone accept-loss`";
+const HEALED: &str = "everything in it has been stored again since; find out why the store lost it, then end this \
+                      alarm with `bygone accept-loss`";
 
-/// True if nothing depends any more on the volume that an alarm is about.
+/// True if nothing depends any more on the volume of an alarm.
 fn is_healed(locked: &mut LockedRepository, alarm: &Alarm) -> Result<bool> {
     let Subject::Volume(name) = alarm.subject else { return Ok(false) };
     let catalog = locked.catalog().read();

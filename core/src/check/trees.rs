@@ -1,17 +1,18 @@
-//! Walking what snapshots refer to: every node must be known and stored, every block must be located in a volume that is
-//! there. A node is looked at once, however many snapshots share it; where trouble lies below it, every snapshot that
-//! has it is named.
+//! Walking everything that snapshots refer to: every node must be known and stored, every block must be located in a
+//! volume that is there. A node is looked at once, however many snapshots share it; if there is trouble below it, every
+//! snapshot that contains it is named.
 
 use std::collections::HashSet;
 
-use super::Lost;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeState;
+use crate::check::Lost;
 use crate::entry::Content;
 use crate::entry::Extent;
 use crate::entry::Kind;
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::counted;
 use crate::id::NodeId;
 use crate::id::SnapshotId;
 use crate::snapshot::Snapshot;
@@ -26,14 +27,14 @@ pub struct Affected {
     pub snapshot: SnapshotId,
     /// Its absolute path there, raw bytes.
     pub path: Vec<u8>,
-    /// Bytes of it that are lost, as far as that is known: 0 for a directory whose entries are not known.
+    /// Lost bytes of it, as far as known: 0 for a directory whose entries are unknown.
     pub bytes: u64,
     /// What is lost of it.
     pub reason: String,
 }
 
-/// Walks all snapshots and tells of everything that they have lost: what is in `lost` and, unless `only_these`, what no
-/// volume holds that is there.
+/// Walks all snapshots and reports everything that they have lost: what is in `lost` and, unless `only_these`, what no
+/// existing volume holds.
 pub(super) fn walk(
     catalog: &Catalog,
     snapshots: &[Snapshot],
@@ -50,14 +51,14 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// Tells of what is lost.
+/// Reports a loss.
 type Tell<'a> = dyn FnMut(Affected) -> Result<()> + 'a;
 
 struct Walker<'a> {
     catalog: &'a Catalog,
     lost: &'a Lost,
     only_these: bool,
-    /// Directories below which everything is there: they are not walked again.
+    /// Directories below which nothing is lost: they are not walked again.
     clean: HashSet<NodeId>,
 }
 
@@ -96,7 +97,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// Looks at the entries of a directory; its subdirectories are left for later.
+    /// Examines the entries of a directory; its subdirectories are left for later.
     fn enter(&self, snapshot: SnapshotId, node: NodeId, path: Vec<u8>, tell: &mut Tell<'_>) -> Result<Level> {
         let mut level = Level { node, path, directories: Vec::new(), is_clean: true };
         let mut nodes = vec![node];
@@ -120,7 +121,9 @@ impl Walker<'_> {
                         }
                     }
                 }
-                Ok(Node::List(_)) => troubles.push((level.path.clone(), 0, format!("node {id} is not a directory"))),
+                Ok(Node::List(_)) => {
+                    troubles.push((level.path.clone(), 0, format!("tree node {id} is not a directory")))
+                }
                 Err(reason) => troubles.push((level.path.clone(), 0, reason)),
             }
         }
@@ -132,7 +135,7 @@ impl Walker<'_> {
         Ok(level)
     }
 
-    /// What is missing of a file of `size` bytes, if anything: how much, and why.
+    /// The missing bytes of a file of `size` bytes, and why, if any are missing.
     fn content(&self, content: &Content, size: u64) -> Result<Option<(u64, String)>> {
         let (mut missing, mut lists) = (0u64, Vec::new());
         match content {
@@ -144,12 +147,12 @@ impl Walker<'_> {
             match self.node(id)? {
                 Ok(Node::List(ListNode::Extents(extents))) => missing += self.missing_bytes(&extents)?,
                 Ok(Node::List(ListNode::Branch { children, .. })) => lists.extend(children.iter().map(|c| c.id)),
-                Ok(_) => return Ok(Some((size, format!("node {id} is not a block list")))),
-                // Without its list of blocks, nothing of it can be found.
+                Ok(_) => return Ok(Some((size, format!("tree node {id} is not a block list")))),
+                // Without the block list, nothing of the file can be found.
                 Err(reason) => return Ok(Some((size, reason))),
             }
         }
-        Ok((missing > 0).then(|| (missing, format!("{missing} bytes of it are in blocks that are lost"))))
+        Ok((missing > 0).then(|| (missing, format!("its lost blocks contain {}", counted(missing, "byte", "bytes")))))
     }
 
     fn missing_bytes(&self, extents: &[Extent]) -> Result<u64> {
@@ -163,8 +166,8 @@ impl Walker<'_> {
         Ok(missing)
     }
 
-    /// A node, or why it cannot be had. A node that is in the catalog and not in the store is lost to everybody else,
-    /// so it counts as lost.
+    /// A node, or why it is lost. A node that is in the catalog but not in the store counts as lost, because other
+    /// machines cannot have it.
     fn node(&self, id: NodeId) -> Result<std::result::Result<Node, String>> {
         let row = match self.catalog.node(id) {
             Err(Error::Disagree { detail, .. }) => return Ok(Err(detail)),
@@ -185,7 +188,7 @@ impl Walker<'_> {
             return Ok(true);
         }
         match self.catalog.locate(id) {
-            // What is lost of a lost volume stands in the list of lost blocks: the rest of it can be read.
+            // The lost blocks of a lost volume are in `lost`; the rest of it can be read.
             Ok(Some((at, VolumeState::Stored | VolumeState::Lost))) => {
                 Ok(length.is_none_or(|length| length == at.length))
             }

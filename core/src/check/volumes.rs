@@ -1,17 +1,19 @@
-//! Reading volumes in full: each byte against the volume's name, each frame against its seal, each block against its id.
+//! Reading volumes in full: each byte is checked against the volume's name, each frame against its seal, each block
+//! against its id.
 
 use std::num::NonZero;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use super::Lost;
-use super::Report;
 use crate::catalog::VolumeRow;
 use crate::catalog::VolumeState;
+use crate::check::Lost;
+use crate::check::Report;
 use crate::commit::VolumeAdded;
 use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::counted;
 use crate::hash::Sha256Stream;
 use crate::objects::VolumeKind;
 use crate::objects::volume_object;
@@ -24,22 +26,22 @@ use crate::store::TRANSFERS_MAX;
 use crate::survey::CHANGED;
 use crate::watch::Watch;
 
-/// A volume of a far store up to this size is fetched by one request.
+/// A volume of up to this size is fetched from a far store by one request.
 const AT_ONCE_BYTES_MAX: u64 = 4 << 20;
 
-/// What reading one volume showed.
+/// The result of reading one volume.
 struct Read {
     /// What is wrong with it, if anything.
     trouble: Option<String>,
-    /// Ids of the blocks that did not come out right.
+    /// Ids of the blocks that are not intact.
     lost: Vec<[u8; 32]>,
-    /// True if every block of it did.
+    /// True if every block is intact.
     is_usable: bool,
-    /// True if it, or part of it, cannot be read at all: then all that lies in it counts as lost.
+    /// True if it, or part of it, cannot be read at all: then everything in it counts as lost.
     is_out_of_reach: bool,
 }
 
-/// Reads all of `wanted`, several at a time: as many as there are cores, or as a far store has connections.
+/// Reads all of `wanted`, as many at a time as there are cores, or as a far store has connections.
 pub(super) fn read_all(
     locked: &mut LockedRepository,
     wanted: &[VolumeRow],
@@ -79,13 +81,13 @@ pub(super) fn read_all(
         if read.is_out_of_reach {
             lost.0.extend(locked.catalog().read().blocks_of(volume.id)?.iter().map(|block| block.id));
         }
-        // Some may have been stored again elsewhere.
+        // Some of them may have been stored again elsewhere.
         for id in read.lost {
             let at = locked.catalog().read().locate(&id)?;
             lost.0.extend(at.is_none_or(|(at, _)| at.volume == volume.id).then_some(id));
         }
         match (volume.state, state) {
-            // What was in it may have been meant to go elsewhere since.
+            // Some of its blocks may have been assigned to another volume since.
             (VolumeState::Lost, VolumeState::Stored) => {
                 let VolumeRow { name, kind, bytes, etag, .. } = volume.clone();
                 let (repository, catalog) = locked.parts();
@@ -110,12 +112,12 @@ fn read_one(repository: &Repository, row: &VolumeRow, watch: &Watch) -> Result<R
         Err(error) if error.is_bad_sector() => return damaged(error.to_string(), true),
         Err(error) => return Err(error),
     };
-    // Of one that could never be read only its name is known.
+    // For a volume that could never be read, only the name is known.
     let is_learnt = !row.frames.is_empty();
     let is_same =
         || file.salt() == &row.salt && file.index().frames.iter().eq(row.frames.iter().map(|(_, frame)| frame));
     if is_learnt && !is_same() {
-        return damaged("it is another volume than the catalog says".into(), false);
+        return damaged("it is not the volume that the catalog describes".into(), false);
     }
     let ids = repository.keys().ids();
     let mut hash = Sha256Stream::new();
@@ -143,17 +145,21 @@ fn read_one(repository: &Repository, row: &VolumeRow, watch: &Watch) -> Result<R
     let has_its_name = hash.finish() == row.name.0;
     read.is_usable = lost.is_empty() && (is_learnt || has_its_name);
     if !lost.is_empty() {
-        read.trouble = Some(format!("{} of its {} blocks do not open", lost.len(), file.index().blocks.len()));
+        read.trouble = Some(format!(
+            "{} of {} do not open",
+            lost.len(),
+            counted(file.index().blocks.len() as u64, "block", "blocks")
+        ));
     } else if !is_learnt && !has_its_name {
         read.trouble = Some(CHANGED.into());
     } else if !has_its_name {
-        read.trouble = Some("its bytes have changed where no block lies; every block in it is whole".into());
+        read.trouble = Some("its bytes have changed, but only outside of blocks: every block in it is intact".into());
     }
     read.lost = lost;
     Ok(read)
 }
 
-/// Opens a volume; a short one of a far store is fetched whole, by one request.
+/// Opens a volume; a short one in a far store is fetched whole, in one request.
 fn open(repository: &Repository, row: &VolumeRow) -> Result<VolumeFile> {
     let (store, keys) = (repository.store(), repository.keys());
     if store.is_far() && row.bytes <= AT_ONCE_BYTES_MAX {

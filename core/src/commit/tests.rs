@@ -1,12 +1,13 @@
 //! Commits open as what they were, and only as what they were.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::crypto::Keys;
 use crate::crypto::MasterKey;
 use crate::entry::Meta;
 use crate::id::NodeId;
 use crate::id::RepositoryId;
-use std::sync::Arc;
 
 fn sample() -> Commit {
     let root_meta = Meta {
@@ -89,7 +90,7 @@ fn a_commit_is_bound_to_its_client_its_number_and_every_bit() {
 }
 
 #[test]
-fn accepted_losses_are_of_a_kind_of_their_own_and_all_else_stays_as_it_was() {
+fn accepted_losses_are_a_commit_kind_of_their_own() {
     let (client, mut commit) = (ClientId([1; 16]), sample());
     let plain = commit.encode();
     assert_eq!(plain[0], KIND_CHANGES);

@@ -197,7 +197,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_frames_decompress_to_the_length_asked_for_or_not_at_all(
+    fn damaged_frames_decompress_to_their_length_or_not_at_all(
         plain in content(),
         which in 1..ALL.len(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),

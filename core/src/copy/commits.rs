@@ -1,12 +1,12 @@
-//! Commits, each after the one before it and after those that it has seen: at no moment does the copy look like a store
-//! that has lost some.
+//! Copying commits, each after its predecessor and after the commits that it has seen, so that the copy never looks
+//! like a store that has lost some.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
-use super::Copied;
-use super::plan::Plan;
 use crate::commit::Commit;
+use crate::copy::Copied;
+use crate::copy::plan::Plan;
 use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
@@ -56,7 +56,7 @@ pub(super) fn copy(
                 watch.check()?;
                 match read(repository, *client, seq) {
                     Ok(next) => drop(nexts.insert(*client, next)),
-                    Err(error) if error.is_of_the_object() => {
+                    Err(error) if error.is_object_fault() => {
                         copied.damaged.push((commit_object(*client, seq).to_string(), error.to_string()));
                     }
                     Err(error) => return Err(error),
@@ -66,7 +66,7 @@ pub(super) fn copy(
         let has_all = |next: &Next| {
             next.heads.iter().all(|(client, seq)| reached.get(client).is_some_and(|reached| reached >= seq))
         };
-        // If the source itself lacks what a commit has seen, that commit still is to be had.
+        // If the source itself lacks a commit that this one has seen, this one is copied all the same.
         let ready = nexts.iter().find(|(_, next)| has_all(next)).or_else(|| nexts.iter().next());
         let Some(client) = ready.map(|(client, _)| *client) else { return Ok(()) };
         let Some(next) = nexts.remove(&client) else { return Ok(()) };
@@ -86,14 +86,14 @@ fn read(repository: &Repository, client: ClientId, seq: u64) -> Result<Next> {
     Ok(Next { seq, object, bytes, heads })
 }
 
-/// The newest commit of a chain that both stores have must be the same: a copy that somebody has backed up to goes its
-/// own way, and nothing can be added to it.
+/// The newest commit of a chain that both stores have must be the same. A copy that somebody has backed up to has
+/// diverged, and nothing can be added to it.
 fn check_same(repository: &Repository, to: &dyn Store, client: ClientId, seq: u64) -> Result<()> {
     let object = commit_object(client, seq);
     let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
     if repository.store().get(&object, range)? == to.get(&object, range)? {
         return Ok(());
     }
-    let detail = "it is another commit in the source: the copy has gone its own way, and is not touched";
+    let detail = "the source has another commit here: the copy has diverged and is left alone";
     Err(Error::disagree(Diagnosis::RemoteForked, format!("{object} in {}", to.address()), detail))
 }

@@ -1,10 +1,10 @@
 //! A second store that holds what the first one holds.
 //!
-//! What is there already, by name and size, is not copied again: objects are never changed, and volumes are named by
-//! their bytes. Every object is held against its name or its seal as it passes. The order makes the copy a repository at
-//! every moment, or not yet one: volumes, then the commits that speak of them, each after those that it has seen, then
-//! key slots, and `bygone.json` last. In the source, commits are listed before volumes are, for the same reason. Nothing
-//! is ever deleted in the copy unless that was asked for.
+//! Objects that exist already, judged by name and size, are not copied again: objects never change, and volumes are
+//! named by their bytes. Every object is checked against its name or its seal as it passes. The order makes the copy a
+//! valid repository, or not yet one, at every moment: volumes, then the commits that announce them, each after those
+//! that it has seen, then key slots, and `bygone.json` last. For the same reason, commits are listed in the source
+//! before volumes are. Nothing is deleted in the copy unless that is asked for.
 
 mod commits;
 mod plan;
@@ -15,6 +15,9 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
+
+use plan::Plan;
+use plan::VolumeJob;
 
 use crate::config::Config;
 use crate::crypto::Slot;
@@ -33,39 +36,36 @@ use crate::store::Source;
 use crate::store::Store;
 use crate::watch::Watch;
 
-use plan::Plan;
-use plan::VolumeJob;
-
 pub(crate) use transfer::fetch_volume;
 
-/// Transfers at a time, whatever the stores recommend.
+/// Most concurrent transfers, whatever the stores recommend.
 const TRANSFERS_MAX: usize = 32;
 /// Longest object that is neither a volume nor a commit.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
-/// How to copy.
+/// Options of a copy.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CopyOptions {
-    /// Only say what would be copied.
+    /// Only report what would be copied.
     pub dry_run: bool,
-    /// Replace objects of the copy that have another size than in the source, which the copy has damaged.
+    /// Replace objects of the copy whose size differs from the source: the copy has damaged them.
     pub replace_damaged: bool,
-    /// Remove key slots that the source has no more: their passphrases would open the copy for ever.
+    /// Remove key slots that the source no longer has: their passphrases would open the copy for ever.
     pub remove_keys: bool,
 }
 
-/// What was copied.
+/// The result of a copy.
 #[derive(Debug, Default)]
 pub struct Copied {
     /// Objects that were copied, or would be.
     pub objects: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// Objects that were there.
+    /// Objects that existed already.
     pub there: u64,
-    /// Objects that are damaged in the source and were not copied, with what is wrong.
+    /// Objects that are damaged in the source and were not copied, each with the damage.
     pub damaged: Vec<(String, String)>,
-    /// Objects that are damaged in the copy and were not replaced, with what is wrong.
+    /// Objects that are damaged in the copy and were not replaced, each with the damage.
     pub damaged_copies: Vec<(String, String)>,
     /// Key slots that only the copy has.
     pub keys_left: Vec<String>,
@@ -75,7 +75,7 @@ pub struct Copied {
     pub others_left: u64,
 }
 
-/// Copies everything that `to` does not have yet.
+/// Copies everything that `to` lacks.
 pub fn copy(repository: &Repository, to: &dyn Store, options: CopyOptions, watch: &Watch) -> Result<Copied> {
     let from = repository.store();
     if from.address() == to.address() {
@@ -108,7 +108,7 @@ pub fn copy(repository: &Repository, to: &dyn Store, options: CopyOptions, watch
     Ok(copied)
 }
 
-/// Refuses a place that belongs to another repository, or to something else.
+/// Refuses a place that belongs to another repository or to something else.
 fn check_target(repository: &Repository, to: &dyn Store) -> Result<()> {
     let other = |what: String| {
         let hint = "a copy goes to an empty place, or to an earlier copy of the same repository";
@@ -137,7 +137,7 @@ fn check_target(repository: &Repository, to: &dyn Store) -> Result<()> {
     }
 }
 
-/// Holds what is not a volume and not a commit against what it should be.
+/// Checks an object that is neither a volume nor a commit.
 fn check_small(repository: &Repository, name: &ObjectName, bytes: &[u8]) -> Result<()> {
     match name.kind() {
         Some(ObjectKind::Readme) => Ok(()),
@@ -148,13 +148,13 @@ fn check_small(repository: &Repository, name: &ObjectName, bytes: &[u8]) -> Resu
             if is_ours && *name == slot_object(slot.id()) {
                 Ok(())
             } else {
-                Err(Error::corrupt(name, "it is not the key slot that its name says"))
+                Err(Error::corrupt(name, "it is not the key slot that its name promises"))
             }
         }
     }
 }
 
-/// Puts an object, in place of a damaged one if that `is_replaced`.
+/// Puts an object, replacing a damaged one if `is_replaced`.
 fn put(
     to: &dyn Store,
     name: &ObjectName,
@@ -199,7 +199,7 @@ fn copy_volumes(
                     let mut all = lock(&all);
                     all.0.add(one);
                     if let Err(error) = done {
-                        // The first error is the one that is told; the others are its consequences.
+                        // The first error is the one to report; the others are its consequences.
                         all.1.get_or_insert(error);
                         next.store(jobs.len(), Ordering::Relaxed);
                         return;
@@ -225,8 +225,8 @@ fn copy_volume(
     let dir = repository.catalog_dir();
     match fetch_volume(from.as_ref(), &job.object, job.name, job.bytes, dir, watch) {
         Ok(verified) => put(to, &job.object, verified.source(), job.is_replaced, watch, copied),
-        // What is damaged is not copied, and nothing else waits for it. Another error is one of the store.
-        Err(error) if error.is_of_the_object() => {
+        // A damaged object is not copied, and nothing else waits for it. Any other error is the store's.
+        Err(error) if error.is_object_fault() => {
             copied.damaged.push((job.object.to_string(), error.to_string()));
             Ok(())
         }
@@ -241,7 +241,7 @@ impl Copied {
         self.damaged.extend(other.damaged);
     }
 
-    /// True if the copy has everything that the source has, and the source nothing that is damaged.
+    /// True if the copy has everything that the source has, and nothing in the source is damaged.
     pub fn is_whole(&self) -> bool {
         self.damaged.is_empty() && self.damaged_copies.is_empty()
     }

@@ -1,10 +1,10 @@
-//! What is to be copied, by the lists of both stores.
+//! What to copy, according to the lists of both stores.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 
-use super::Copied;
-use super::CopyOptions;
+use crate::copy::Copied;
+use crate::copy::CopyOptions;
 use crate::error::Result;
 use crate::id::ClientId;
 use crate::id::VolumeName;
@@ -25,12 +25,12 @@ pub(super) struct VolumeJob {
     pub is_replaced: bool,
 }
 
-/// Everything that is to be copied.
+/// Everything to copy.
 pub(super) struct Plan {
     pub volumes: Vec<VolumeJob>,
-    /// Of each chain, the numbers that the source has.
+    /// The commits in the source, by chain.
     pub chains: BTreeMap<ClientId, Vec<(u64, Listed)>>,
-    /// Commits that the copy has.
+    /// Commits that the copy already has.
     pub commits_there: HashSet<ObjectName>,
     pub keys: Vec<ObjectName>,
     /// The text for people, and `bygone.json`, which comes last of all.
@@ -58,11 +58,11 @@ struct Target {
 enum Wanted {
     /// The copy has it.
     There,
-    /// It is to be put.
+    /// The copy needs it.
     Missing,
-    /// It is to be put in place of what is there.
+    /// It replaces a damaged object of the copy.
     Replaced,
-    /// What is there is damaged, and nobody has asked to replace it.
+    /// The copy's object is damaged, and replacing it was not asked for.
     Damaged(String),
 }
 
@@ -73,7 +73,7 @@ impl Target {
             Some(bytes) if bytes == object.bytes => Wanted::There,
             Some(_) if self.options.replace_damaged => Wanted::Replaced,
             Some(bytes) => {
-                let detail = format!("the copy has {bytes} bytes of it, the source has {}", object.bytes);
+                let detail = format!("its length is {bytes} in the copy and {} in the source", object.bytes);
                 Wanted::Damaged(detail)
             }
         }
@@ -83,7 +83,7 @@ impl Target {
 impl Plan {
     pub fn new(repository: &Repository, to: &dyn Store, options: CopyOptions) -> Result<Plan> {
         let from = repository.store();
-        // Commits before volumes: what a commit speaks of was stored before it.
+        // Commits before volumes: whatever a commit announces was stored before it.
         let commits = from.list(COMMITS)?;
         let keys = from.list(KEYS)?;
         let volumes = VolumeKind::ALL.map(|kind| from.list(kind.folder()));
@@ -124,7 +124,7 @@ impl Plan {
             }
         }
         for object in texts {
-            // The description is small, and its size alone would not tell.
+            // For the small description, the size alone would not reveal a change.
             if plan.take(&mut target, &object) {
                 plan.texts.push(object.name);
             }
@@ -160,7 +160,7 @@ impl Plan {
         true
     }
 
-    /// What there would be to say if everything went well.
+    /// The result if everything goes well.
     pub fn outlook(&self) -> Copied {
         Copied {
             objects: self.outlook.objects,

@@ -1,6 +1,6 @@
-//! One volume from one store to another, held against its name on the way.
+//! One volume from one store to another, checked against its name on the way.
 //!
-//! A small one goes through memory, a large one through a spool file, in pieces, so that many at a time cost little.
+//! A small volume goes through memory, a large one through a spool file, in pieces, so that many at a time cost little.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,10 +18,10 @@ use crate::store::Source;
 use crate::store::Store;
 use crate::watch::Watch;
 
-/// What is asked for by one request and held in memory.
+/// What one request fetches into memory.
 const PIECE_BYTES: u64 = 4 << 20;
 
-/// A volume whose bytes are what its name says.
+/// A volume whose bytes match its name.
 pub(crate) enum Verified {
     /// In memory.
     Held(Vec<u8>),
@@ -39,7 +39,7 @@ impl Verified {
     }
 }
 
-/// Fetches a volume of `bytes` bytes. [`Error::Corrupt`] if it is not what its name says.
+/// Fetches a volume of `bytes` bytes. [`Error::Corrupt`] if it does not match its name.
 pub(crate) fn fetch_volume(
     store: &dyn Store,
     object: &ObjectName,
@@ -51,7 +51,7 @@ pub(crate) fn fetch_volume(
     let count = |bytes: u64| {
         watch.bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
     };
-    let changed = || Error::corrupt(object, format!("its bytes are not those of its name, in {}", store.address()));
+    let changed = || Error::corrupt(object, format!("its bytes do not match its name, in {}", store.address()));
     if bytes <= PIECE_BYTES {
         let held = store.get(object, ByteRange::Whole { bytes_max: bytes })?;
         count(held.len() as u64);

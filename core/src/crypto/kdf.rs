@@ -1,10 +1,13 @@
-//! From a slot's secret to the key that wraps the master key: Argon2id for what a person can remember, HKDF for the
-//! 32 random bytes of a machine.
+//! From a slot's secret to the key that wraps the master key: Argon2id for a passphrase, HKDF for the 32 random bytes
+//! of a machine.
 //!
-//! A slot is read before it can be authenticated, so what it asks for is chosen by the storage: it is held against
-//! limits before any memory is taken. Argon2's memory is a single allocation, given back when the key is there.
+//! A slot is read before it can be authenticated, so the store controls its parameters: they are checked against limits
+//! before any memory is taken. Argon2's memory is a single allocation, released once the key is derived.
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::Algorithm;
+use argon2::Argon2;
+use argon2::Params;
+use argon2::Version;
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -17,7 +20,7 @@ use crate::error::Result;
 use crate::hash::KeyedHash;
 use crate::wire::DecodeError;
 
-/// What deriving a key from a passphrase costs: whoever guesses passphrases pays it for every guess.
+/// The cost of deriving a key from a passphrase, which a guesser pays for every guess.
 ///
 /// The default is the second recommendation of RFC 9106, 64 MiB, and not the 256 MiB that a desktop could spare: every
 /// command opens a slot, and every command must fit into 250 MB on a small machine.
@@ -40,22 +43,23 @@ impl Default for KdfCost {
 impl KdfCost {
     /// No new slot is made with less memory.
     pub const NEW_MEMORY_KIB_MIN: u32 = 19 << 10;
-    /// A slot that asks for less memory is not opened. It lies below what new slots get so that the slots of tests open.
+    /// A slot that asks for less memory is not opened. The limit is lower than that for new slots, so that the slots of
+    /// tests open.
     pub const MEMORY_KIB_MIN: u32 = 8 << 10;
-    /// A slot that asks for more memory is not opened: the storage must not be able to exhaust the machine.
+    /// A slot that asks for more memory is not opened: the store must not be able to exhaust the machine.
     pub const MEMORY_KIB_MAX: u32 = 1 << 20;
     /// A slot that asks for more passes is not opened.
     pub const PASSES_MAX: u32 = 16;
     /// A slot that asks for more lanes is not opened.
     pub const LANES_MAX: u32 = 16;
 
-    /// The one cost below [`KdfCost::NEW_MEMORY_KIB_MIN`] that new slots may have: milliseconds, and no protection of a
-    /// passphrase worth the name. For tests only.
+    /// The only cost below [`KdfCost::NEW_MEMORY_KIB_MIN`] that new slots may have. It takes milliseconds and protects
+    /// no passphrase worth the name. For tests only.
     pub fn for_tests() -> KdfCost {
         KdfCost { memory_kib: KdfCost::MEMORY_KIB_MIN, passes: 1, lanes: 1 }
     }
 
-    /// Fails if opening must not be tried.
+    /// Fails if a slot of this cost must not be opened.
     pub(crate) fn check(self) -> std::result::Result<(), DecodeError> {
         let memory = KdfCost::MEMORY_KIB_MIN..=KdfCost::MEMORY_KIB_MAX;
         if !memory.contains(&self.memory_kib) {
@@ -67,7 +71,7 @@ impl KdfCost {
         Ok(())
     }
 
-    /// Fails if a new slot must not be made with it.
+    /// Fails if no new slot may have this cost.
     pub(crate) fn check_new(self) -> Result<()> {
         let weak = self.memory_kib < KdfCost::NEW_MEMORY_KIB_MIN && self != KdfCost::for_tests();
         if weak || self.check().is_err() {
@@ -100,7 +104,7 @@ pub(crate) enum SlotSecret<'a> {
     Machine(&'a [u8; 32]),
 }
 
-/// The key that a slot's secret gives.
+/// The key derived from a slot's secret.
 pub(crate) struct WrappingKey {
     pub(crate) seal: SealKey,
     pub(crate) commit: KeyedHash,

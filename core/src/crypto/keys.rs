@@ -1,8 +1,8 @@
 //! The master key, and every key that is derived from it.
 //!
 //! Derivation is HKDF-SHA-256: salt = the repository's id, input = the master key, info = `bygone/1 ` and the purpose,
-//! followed where there is one by the fixed-length name of the thing. So two repositories never share a key even if
-//! they share a master key, and no purpose's key says anything about another's.
+//! followed by a fixed-length name if the purpose has one. So two repositories never share a key even if they share a
+//! master key, and one purpose's key reveals nothing about another's.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use hkdf::Hkdf;
 use sha2::Sha256;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroize;
+use zeroize::ZeroizeOnDrop;
+use zeroize::Zeroizing;
 
 use crate::crypto::siv::SealKey;
 use crate::error::Error;
@@ -75,7 +77,7 @@ struct Inner {
 }
 
 impl Keys {
-    /// The keys that follow from `master` in `repository`.
+    /// The keys of `repository`, derived from `master`.
     pub fn derive(master: &MasterKey, repository: RepositoryId) -> Keys {
         let root = Hkdf::new(Some(&repository.0), &master.0);
         let ids = IdKeys::new(&IdSecrets {
@@ -113,12 +115,12 @@ impl Keys {
         self.0.config.of(bytes)
     }
 
-    /// The key of what a slot says about itself.
+    /// The key that seals a slot's label.
     pub fn slot_info(&self) -> SealKey {
         SealKey::new(self.expand(&[b"bygone/1 slot info"]))
     }
 
-    /// Twenty digits by which people can tell that two machines hold the same key; they help nobody to find it.
+    /// Twenty digits that let people compare the keys of two machines; they do not help to find the key.
     pub fn fingerprint(&self) -> String {
         hex(&self.expand::<10>(&[b"bygone/1 fingerprint"]))
     }
@@ -134,7 +136,7 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// `N` bytes for the purpose that the strings of `info`, laid end to end, name.
+/// `N` bytes for the purpose named by the concatenated strings of `info`.
 pub(crate) fn expand<const N: usize>(root: &Hkdf<Sha256>, info: &[&[u8]]) -> [u8; N] {
     const { assert!(N <= 255 * 32, "HKDF-SHA-256 gives no more") }
     let mut bytes = [0; N];

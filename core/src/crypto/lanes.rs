@@ -1,8 +1,8 @@
 //! CBC-MAC over many strings at once, in eight lanes.
 //!
-//! A chain cannot be hurried: each of its blocks waits for the one before, and one block takes as long to encrypt as
-//! eight do. So eight chains are walked side by side, a block of each at a time. Chains are as long as they like: when
-//! one ends, its lane takes the next, the longest first, so that the lanes end together.
+//! A chain is inherently slow: each block waits for the one before, and encrypting one block takes as long as
+//! encrypting eight. So eight chains advance side by side, one block of each at a time. Chains may have any length:
+//! when one ends, its lane takes the next, longest first, so that the lanes end together.
 
 use aes::Aes256Enc;
 use aes::Block;
@@ -20,7 +20,7 @@ const LANES: usize = 8;
 /// Sixteen bytes, not yet a block of the cipher.
 pub(super) type Bytes16 = [u8; 16];
 
-/// What one chain goes over: blocks as they lie in memory, then one or two that were made for it.
+/// The input of one chain: blocks as they lie in memory, then one or two computed ones.
 pub(super) struct Chain<'a> {
     pub blocks: &'a [Bytes16],
     pub end: ([Bytes16; 2], usize),
@@ -33,7 +33,7 @@ impl Chain<'_> {
     }
 }
 
-/// The last state of each chain, wiped when dropped: who has it can forge a seal.
+/// The last state of each chain, wiped when dropped: knowing it is enough to forge a seal.
 pub(super) fn last_states(cipher: &Aes256Enc, chains: &[Chain<'_>]) -> Zeroizing<Vec<Bytes16>> {
     let mut states = Zeroizing::new(vec![[0; 16]; chains.len()]);
     let mut order: Vec<usize> = (0..chains.len()).collect();
@@ -46,7 +46,7 @@ pub(super) fn xor(a: &Bytes16, b: &Bytes16) -> Bytes16 {
     (u128::from_ne_bytes(*a) ^ u128::from_ne_bytes(*b)).to_ne_bytes()
 }
 
-/// A chain on its way; what is left of the part that it is in.
+/// A chain in progress, with the rest of its current part.
 struct Lane<'a> {
     number: usize,
     rest: &'a [Bytes16],
@@ -69,7 +69,7 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// The walk; the cipher chooses the processor's instructions and calls it once with them.
+/// The walk over all chains; the cipher picks the processor's instructions and calls it once with them.
 struct Walk<'a> {
     chains: &'a [Chain<'a>],
     order: &'a [usize],
@@ -111,7 +111,7 @@ impl BlockCipherEncClosure for Walk<'_> {
             if let [lane] = lanes.as_mut_slice() {
                 walk_one(engine, lane.take(steps), &mut states[0]);
             } else {
-                // Lanes that are free repeat what the first one does: it costs nothing, and nobody looks.
+                // Free lanes repeat what the first one does: it costs nothing, and the result is unused.
                 let mut parts = [lanes[0].take(steps); LANES];
                 parts.iter_mut().zip(&mut lanes).skip(1).for_each(|(part, lane)| *part = lane.take(steps));
                 walk_all(engine, &parts, &mut states);

@@ -1,12 +1,12 @@
 //! Sealing: AES-256-SIV (RFC 5297) over one associated-data string, the tag first.
 //!
-//! A sealed message is the 16-byte synthetic IV, which is the tag, then the ciphertext, as long as the plaintext. The
-//! associated data is always exactly one string, also when it is empty, because for S2V no string and one empty string
-//! are different inputs.
+//! A sealed message is the 16-byte synthetic IV, which is the tag, followed by the ciphertext, as long as the
+//! plaintext. The associated data is always exactly one string, even if it is empty, because S2V treats no string and
+//! one empty string as different inputs.
 //!
-//! The tag is a CMAC, which is slow alone: many messages are sealed or opened together in `lanes`, and
-//! one message is a batch of one. The bytes are those of crate aes-siv and of every other implementation, as the tests
-//! prove; messages of a batch do not depend on one another. The key is expanded once, when it is made.
+//! The tag is a CMAC, which is slow on its own, so `lanes` processes many messages together; a single message is a
+//! batch of one. The bytes are those of crate aes-siv and of every other implementation, as the tests prove; messages
+//! of a batch do not affect each other. The key is expanded once, when it is made.
 
 use std::fmt;
 
@@ -16,30 +16,33 @@ use aes::cipher::InnerIvInit;
 use aes::cipher::KeyInit;
 use aes::cipher::StreamCipherCore;
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroize;
+use zeroize::ZeroizeOnDrop;
+use zeroize::Zeroizing;
 
-use super::lanes::Bytes16;
-use super::lanes::Chain;
-use super::lanes::last_states;
-use super::lanes::xor;
+use crate::crypto::lanes::Bytes16;
+use crate::crypto::lanes::Chain;
+use crate::crypto::lanes::last_states;
+use crate::crypto::lanes::xor;
 
 /// Bytes that sealing adds.
 pub const TAG_BYTES: usize = 16;
 
-/// Messages that are taken through the lanes together: enough for all lanes to end together, few enough to stay in the processor's cache.
+/// Messages that pass through the lanes together: enough that all lanes end together, few enough for the processor's
+/// cache.
 const BATCH: usize = 16;
 
 /// Counter mode as RFC 5297 has it.
 type Ctr<'a> = ctr::CtrCore<&'a Aes256Enc, ctr::flavors::Ctr128BE>;
 
-/// Why something did not open.
+/// Why something does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// It was not sealed by this key for this purpose, or it is damaged.
+    /// It is damaged, or was sealed by another key or for another purpose.
     #[error("it does not authenticate: its bytes have changed, or the key is not the one it was sealed with")]
     Refused,
     /// There is not enough memory to derive the key from a passphrase.
-    #[error("deriving the key takes {0} KiB of memory, which the system does not give")]
+    #[error("deriving the key needs {0} KiB of memory, which the system does not provide")]
     Memory(u32),
 }
 
@@ -50,18 +53,18 @@ pub struct SealKey {
     subkeys: Subkeys,
 }
 
-/// What follows from the key alone.
+/// Values that depend on the key alone.
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct Subkeys {
-    /// Masks the last block of a CMAC if it is a whole one.
+    /// Masks the last block of a CMAC if it is complete.
     whole: Bytes16,
-    /// Masks the last block of a CMAC if it was filled up.
+    /// Masks the last block of a CMAC if it was padded.
     filled: Bytes16,
-    /// Where S2V stands before the associated data is taken in.
+    /// The state of S2V before it takes in the associated data.
     start: Bytes16,
 }
 
-/// A message that is sealed or opened where it lies.
+/// A message that is sealed or opened in place.
 pub struct Message<'a> {
     /// Its associated data.
     pub ad: &'a [u8],
@@ -69,7 +72,8 @@ pub struct Message<'a> {
     pub bytes: &'a mut [u8],
 }
 
-/// A message taken apart: associated data, tag or room for it, body. A message too short for a tag has neither.
+/// A message split up: associated data, tag (or room for it), body. A message too short for a tag has neither tag nor
+/// body.
 type Parts<'a> = (&'a [u8], Option<&'a mut Bytes16>, &'a mut [u8]);
 
 impl<'a> Message<'a> {
@@ -99,7 +103,7 @@ impl SealKey {
         SealKey { encryption: cipher(encryption), mac, subkeys }
     }
 
-    /// Seals `plain` so that it opens only with the same `ad`. Equal input gives equal output.
+    /// Seals `plain` so that it opens only with the same `ad`. Equal inputs give equal outputs.
     pub fn seal(&self, ad: &[u8], plain: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(TAG_BYTES + plain.len());
         bytes.extend_from_slice(&[0; TAG_BYTES]);
@@ -108,7 +112,7 @@ impl SealKey {
         bytes
     }
 
-    /// Seals every one of these messages where it lies. One without room for a tag stays as it is, and never opens.
+    /// Seals all messages in place. A message without room for a tag is left as it is and never opens.
     pub fn seal_all(&self, messages: Vec<Message<'_>>) {
         let mut messages: Vec<Parts<'_>> = messages.into_iter().map(Message::parts).collect();
         for batch in messages.chunks_mut(BATCH) {
@@ -122,7 +126,7 @@ impl SealKey {
         }
     }
 
-    /// The plaintext of `sealed`, if it was sealed by this key with this `ad` and not a bit has changed since.
+    /// The plaintext of `sealed`, if this key sealed it with this `ad` and no bit has changed since.
     pub fn open(&self, ad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
         let mut bytes = sealed.to_vec();
         self.open_all(vec![Message { ad, bytes: &mut bytes }]).pop().unwrap_or(Err(OpenError::Refused))?;
@@ -130,7 +134,7 @@ impl SealKey {
         Ok(bytes)
     }
 
-    /// Opens every one of these messages where it lies, and gives their plaintexts. What does not open is wiped.
+    /// Opens all messages in place and returns their plaintexts. What does not open is wiped.
     pub fn open_all<'a>(&self, messages: Vec<Message<'a>>) -> Vec<Result<&'a [u8], OpenError>> {
         let mut opened = Vec::with_capacity(messages.len());
         let mut messages = messages.into_iter().map(Message::parts).peekable();
@@ -168,13 +172,13 @@ impl SealKey {
         Chain { blocks: blocks.as_chunks().0, end: ([self.last_block(last), [0; 16]], 1) }
     }
 
-    /// CMAC of `plain` after `start` was added to its last 16 bytes, or to it filled up to 16 if it is shorter.
+    /// CMAC of `plain` after `start` was added to its last 16 bytes, or to its padded form if it is shorter.
     fn last_chain<'a>(&self, start: Bytes16, plain: &'a [u8]) -> Chain<'a> {
         let Some((before, last)) = plain.split_last_chunk::<16>() else {
             let block = xor(&doubled(start), &filled_up(plain));
             return Chain { blocks: &[], end: ([self.last_block(&block), [0; 16]], 1) };
         };
-        // The last 16 bytes seldom are a block: they and what is left before them are laid out anew.
+        // The last 16 bytes seldom form a block: they and the remainder before them are copied.
         let (blocks, left) = before.as_chunks::<16>();
         let last = xor(&start, last);
         if left.is_empty() {
@@ -195,7 +199,7 @@ impl SealKey {
     }
 
     fn apply_keystream(&self, tag: &Bytes16, body: &mut [u8]) {
-        // Two bits are cleared so that other implementations may count in 32-bit or 64-bit words.
+        // Clears two bits, so that other implementations may count in 32-bit or 64-bit words.
         let mut iv = *tag;
         iv[8] &= 0x7f;
         iv[12] &= 0x7f;
@@ -209,7 +213,7 @@ impl fmt::Debug for SealKey {
     }
 }
 
-/// Fewer than 16 bytes, a one-bit and zeros.
+/// Fewer than 16 bytes, padded with a one-bit and zeros.
 fn filled_up(bytes: &[u8]) -> Bytes16 {
     let mut block = [0; 16];
     block[..bytes.len()].copy_from_slice(bytes);

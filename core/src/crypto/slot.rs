@@ -1,9 +1,9 @@
 //! Key slots: the master key, wrapped so that one passphrase or one machine's key opens it.
 //!
-//! A slot is one object of 400 bytes in the store. Its first 96 bytes are clear, as they say how the wrapping key is
-//! derived; so the storage chooses what an opener reads there, and every number is held against its limits before it
-//! costs memory or time. The wrapping key comes from Argon2id over the passphrase, or from HKDF over a machine's
-//! 32 random bytes: 96 bytes, 64 to seal with and 32 for the commitment.
+//! A slot is one object of 400 bytes in the store. Its first 96 bytes are clear, because they say how to derive the
+//! wrapping key. So the store controls what an opener reads there, and every number is checked against its limits
+//! before it costs memory or time. The wrapping key comes from Argon2id over the passphrase, or from HKDF over a
+//! machine's 32 random bytes: 96 bytes, 64 to seal with and 32 for the commitment.
 //!
 //! ```text
 //!   0  magic "BYGNSLOT"     12  memory in KiB, u32     56  repository id, 16     96  master key, sealed: 48
@@ -15,11 +15,11 @@
 //!
 //! All numbers are little-endian; derivation is 1 for a passphrase and 2 for a machine's key, which has zeros at 12 to
 //! 24. Both sealed parts have bytes 0 to 96 as associated data. The commitment is HMAC-SHA-256 of bytes 0 to 368 and is
-//! compared, in constant time, before anything is opened: SIV alone lets an attacker make one ciphertext that opens
-//! under many keys, and so try many passphrases by watching one opener.
+//! compared, in constant time, before anything is opened: with SIV alone, an attacker could craft one ciphertext that
+//! opens under many keys and so test many passphrases by watching one opener.
 //!
-//! Slots are never changed: a new passphrase is a new slot, then the old one is deleted. The label is sealed under a
-//! key derived from the master key, so whoever opened the repository by any slot can read the labels of all.
+//! Slots are never changed: a new passphrase makes a new slot, then the old one is deleted. The label is sealed under a
+//! key derived from the master key, so opening the repository by any slot gives access to all labels.
 
 use std::fmt;
 use std::io;
@@ -59,10 +59,10 @@ const HEAD_BYTES: usize = 96;
 const COMMITTED_BYTES: usize = 368;
 const INFO_BYTES: usize = 208;
 
-/// What a slot says about itself to those who have the master key.
+/// A slot's own description, readable with the master key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotInfo {
-    /// What its maker called it.
+    /// The label that its maker gave it.
     pub label: String,
     /// When it was made, to the second.
     pub created: Time,
@@ -91,7 +91,7 @@ impl Slot {
     ) -> Result<Vec<u8>> {
         if passphrase.is_empty() {
             return Err(Error::Invalid {
-                what: "the passphrase is empty: choose one, as anybody knows that one".into(),
+                what: "the passphrase is empty: choose one, because anybody can guess an empty one".into(),
             });
         }
         cost.check_new()?;
@@ -100,7 +100,7 @@ impl Slot {
         seal_slot(&head, SlotSecret::Passphrase(passphrase), master, keys, label, created)
     }
 
-    /// A slot that the 32 random bytes of `machine_key` open, at no cost worth mentioning.
+    /// A slot that the 32 random bytes of `machine_key` open, at negligible cost.
     pub fn create_machine(
         master: &MasterKey,
         keys: &Keys,
@@ -113,7 +113,7 @@ impl Slot {
         seal_slot(&head, SlotSecret::Machine(machine_key), master, keys, label, created)
     }
 
-    /// Reads the clear part of a slot. Nothing in it is to be believed before the slot was opened; what it asks for is
+    /// Parses the clear part of a slot. Nothing in it may be trusted before the slot is opened, but its demands are
     /// within the limits.
     pub fn parse(bytes: &[u8]) -> std::result::Result<Slot, DecodeError> {
         let mut input = Decoder::new(bytes);
@@ -144,17 +144,17 @@ impl Slot {
         &self.bytes
     }
 
-    /// The slot's name; its object's name must say the same.
+    /// The slot's name; the object's name must match it.
     pub fn id(&self) -> SlotId {
         self.id
     }
 
-    /// The repository that it says it belongs to.
+    /// The repository that it claims to belong to.
     pub fn repository(&self) -> RepositoryId {
         self.repository
     }
 
-    /// What opening it by passphrase costs; `None` for a machine's slot.
+    /// The cost of opening it by passphrase; `None` for a machine's slot.
     pub fn cost(&self) -> Option<KdfCost> {
         match self.derivation {
             Derivation::Passphrase(cost) => Some(cost),
@@ -162,13 +162,13 @@ impl Slot {
         }
     }
 
-    /// The master key, if `passphrase` is the right one. The memory that this takes is given back before it returns.
-    /// The lanes run in threads that stay alive: a process that forks must fork before it opens its first slot.
+    /// The master key, if `passphrase` is right. The memory is released before this returns. The lanes run in threads
+    /// that stay alive, so a process that forks must fork before it opens its first slot.
     pub fn open(&self, passphrase: &[u8]) -> std::result::Result<MasterKey, OpenError> {
         self.open_by(SlotSecret::Passphrase(passphrase))
     }
 
-    /// The master key, if `machine_key` is the right one.
+    /// The master key, if `machine_key` is right.
     pub fn open_machine(&self, machine_key: &[u8; 32]) -> std::result::Result<MasterKey, OpenError> {
         self.open_by(SlotSecret::Machine(machine_key))
     }
@@ -285,7 +285,7 @@ fn encode_info(label: &str, created: Time) -> Result<Vec<u8>> {
     let length = u8::try_from(label.len()).ok().filter(|length| usize::from(*length) <= SLOT_LABEL_BYTES_MAX);
     let length = length.ok_or(Error::Limit { what: "the length of a key slot's label in bytes", found, max })?;
     let mut out = Encoder::new();
-    // A clock that is set before 1970 is wrong; nothing depends on this time.
+    // A clock before 1970 is wrong; nothing depends on this time.
     out.u64(u64::try_from(created.secs).unwrap_or(0));
     out.u8(length);
     out.raw(label.as_bytes());

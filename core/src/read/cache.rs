@@ -1,13 +1,11 @@
-//! Frames in the clear, kept while there is room, and each made by one thread only.
+//! Decoded frames, kept while there is room, each made by one thread only.
 //!
-//! Whoever asks first for a frame claims it and makes it; others who ask meanwhile wait for that one. If making it fails,
-//! the waiters try for themselves, so that each gets an error of its own and a passing fault is not passed on. Frames
-//! that follow one another are claimed together, because together they are fetched and opened at less cost.
+//! The first thread that asks for a frame claims it and makes it; threads that ask meanwhile wait for it. If making it
+//! fails, the waiters try for themselves, so each gets its own error and a passing fault does not spread. Consecutive
+//! frames are claimed together, because fetching and opening them together costs less.
 //!
-//! Eviction is second chance: a frame that was used since it was last looked at is spared once.
+//! Eviction is second chance: a frame that was used since the last sweep is spared once.
 
-use crate::lock::lock;
-use crate::lock::wait;
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,6 +13,9 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+
+use crate::lock::lock;
+use crate::lock::wait;
 
 /// Names a frame: a volume by its row number in this catalog, and the frame's number in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,18 +42,18 @@ struct State {
     slots: HashMap<FrameAt, Slot>,
     order: VecDeque<FrameAt>,
     bytes: usize,
-    /// Threads that wait for a frame that another one makes.
+    /// Threads that wait for a frame another thread is making.
     waiting: usize,
 }
 
-/// Decoded frames, up to a number of bytes.
+/// Decoded frames, up to a total size.
 pub(super) struct Cache {
     state: Mutex<State>,
     made: Condvar,
     bytes_max: usize,
 }
 
-/// How far beyond the frame that is asked for a claim may reach.
+/// How far a claim may reach beyond the requested frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reach {
     /// Most frames of a claim.
@@ -61,13 +62,13 @@ pub(super) struct Reach {
     pub end: u32,
 }
 
-/// What comes of asking for a frame.
+/// The answer to a request for a frame.
 pub(super) enum Found<'a> {
     /// Its plaintext.
     Made(Arc<Vec<u8>>),
-    /// The caller has to make it, and those that were claimed with it.
+    /// The caller must make it, and the frames claimed with it.
     Claimed(Claim<'a>),
-    /// Somebody else makes it. These come after it: the caller may make them instead of waiting.
+    /// Another thread is making it. The caller may make these, which follow it, instead of waiting.
     Next(Claim<'a>),
 }
 
@@ -76,7 +77,7 @@ impl Cache {
         Cache { state: Mutex::default(), made: Condvar::new(), bytes_max }
     }
 
-    /// Bytes of frames that it holds.
+    /// Most bytes of frames that it holds.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
@@ -85,8 +86,8 @@ impl Cache {
         matches!(self.state().slots.get(&at), Some(Slot::Made { .. }))
     }
 
-    /// Finds the frame, or claims it. With a `reach`, what comes after it is claimed too if frames are asked for in
-    /// order, that is if the one before it was.
+    /// Finds the frame or claims it. With a `reach`, the frames after it are claimed too if requests come in order,
+    /// that is, if the frame before it was requested.
     pub fn find(&self, at: FrameAt, reach: Option<Reach>) -> Found<'_> {
         let mut state = self.state();
         loop {
@@ -110,7 +111,7 @@ impl Cache {
         }
     }
 
-    /// Claims those of `frames` that nobody has made or is making: a claim for each stretch of them, none longer than
+    /// Claims those of `frames` that nobody has made or is making: one claim per stretch, none longer than
     /// `frames_max`.
     pub fn claim_missing(&self, frames: &[FrameAt], frames_max: u32) -> Vec<Claim<'_>> {
         let mut state = self.state();
@@ -128,7 +129,7 @@ impl Cache {
         claims
     }
 
-    /// Claims the frame, which is free, and those after it that are, as far as `reach` goes.
+    /// Claims the frame, which is free, and the free frames after it, as far as `reach` goes.
     fn claim(&self, state: &mut State, at: FrameAt, reach: Reach) -> Claim<'_> {
         state.slots.insert(at, Slot::Making);
         let mut claim = self.claim_one(at);
@@ -143,7 +144,7 @@ impl Cache {
         claim
     }
 
-    /// Claims what comes after the frames that are being made around `at`.
+    /// Claims the frames after those that are being made around `at`.
     fn claim_next(&self, state: &mut State, at: FrameAt, reach: Reach) -> Option<Claim<'_>> {
         let name = FrameAt::in_volume(at.volume);
         let near = at.ordinal + 1..reach.end.min(at.ordinal.saturating_add(reach.frames_max).saturating_add(1));
@@ -167,7 +168,7 @@ impl State {
     }
 
     fn keep(&mut self, at: FrameAt, plain: &Arc<Vec<u8>>, bytes_max: usize) {
-        // It counts as used: else, where all others are, it would be the first to go, before its second reader came.
+        // It counts as used; otherwise, among used frames, it would be evicted first, before its second reader arrives.
         self.slots.insert(at, Slot::Made { plain: Arc::clone(plain), was_used: true });
         self.order.push_back(at);
         self.bytes += plain.len();
@@ -188,7 +189,7 @@ impl State {
     }
 }
 
-/// The duty to make some frames that follow one another. Those that are not settled when it is dropped are free again;
+/// The duty to make some consecutive frames. Frames that are not settled when the claim is dropped become free again;
 /// the waiters are woken in any case.
 pub(super) struct Claim<'a> {
     cache: &'a Cache,
@@ -206,7 +207,7 @@ impl Claim<'_> {
         self.ordinals.clone()
     }
 
-    /// Settles the next frames: keeps what was made, and frees what could not be.
+    /// Settles the next frames: keeps those that were made and frees the others.
     pub fn settle<'p>(&mut self, made: impl Iterator<Item = Option<&'p Arc<Vec<u8>>>>) {
         let mut state = self.cache.state();
         let name = FrameAt::in_volume(self.volume);
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_reaches_as_far_as_frames_are_free_if_they_are_read_in_order() {
+    fn an_ordered_claim_reaches_to_the_first_taken_frame() {
         let cache = Cache::new(10_000);
         assert_eq!(claimed(cache.find(AT(5), REACH)).ordinals(), 5..6, "the one before was not asked for");
         let mut first = claimed(cache.find(AT(0), REACH));

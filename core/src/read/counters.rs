@@ -1,6 +1,6 @@
-//! What reading costs, counted while it happens, for whoever wonders why it is slow or what it fetches.
+//! The cost of reading, counted while it happens, to explain why reading is slow or what it fetches.
 //!
-//! It looks at a clock, which the library does nowhere else without need, and only to measure how long something took.
+//! It reads a clock, which the library otherwise avoids, only to measure how long something took.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -19,10 +19,10 @@ pub struct Counters {
     decode_nanos: AtomicU64,
 }
 
-/// What the counters say at one time.
+/// The counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Frames that were wanted and in memory.
+    /// Requested frames that were in memory.
     pub frames_hit: u64,
     /// Frames that were fetched, opened and decompressed.
     pub frames_made: u64,
@@ -32,9 +32,9 @@ pub struct Counts {
     pub gets: u64,
     /// Bytes that the store gave.
     pub fetched_bytes: u64,
-    /// Time spent in waiting for the store, of all threads together.
+    /// Time spent waiting for the store, summed over all threads.
     pub fetch_time: Duration,
-    /// Time spent in opening and decompressing, of all threads together.
+    /// Time spent opening and decompressing, summed over all threads.
     pub decode_time: Duration,
 }
 
@@ -49,7 +49,7 @@ impl Counters {
         add(if is_good { &self.made } else { &self.failed }, 1);
     }
 
-    /// Does `get`, a request to the store; `bytes_of` tells how much it gave.
+    /// Runs `get`, a request to the store; `bytes_of` returns how much it brought.
     pub fn fetching<T>(&self, get: impl FnOnce() -> T, bytes_of: impl FnOnce(&T) -> usize) -> T {
         let since = Instant::now();
         let got = get();
@@ -59,7 +59,7 @@ impl Counters {
         got
     }
 
-    /// Does `work`, which opens and decompresses.
+    /// Runs `work`, which opens and decompresses.
     pub fn decoding<T>(&self, work: impl FnOnce() -> T) -> T {
         let since = Instant::now();
         let done = work();
@@ -67,7 +67,7 @@ impl Counters {
         done
     }
 
-    /// What they say now.
+    /// The current counts.
     pub fn counts(&self) -> Counts {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {

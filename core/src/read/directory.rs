@@ -1,17 +1,17 @@
 //! A directory of any size, entry by entry.
 //!
-//! Entries are in byte order of their names and are numbered in that order; the number of an entry never changes,
-//! because directories never do. A large directory is read leaf by leaf.
+//! Entries are numbered in byte order of their names. The number of an entry never changes, because a directory never
+//! does. A large directory is read leaf by leaf.
 
 use std::sync::Arc;
 
-use super::view::Decoded;
-use super::view::View;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::NodeId;
 use crate::limits;
+use crate::read::view::Decoded;
+use crate::read::view::View;
 
 /// An entry with its place.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl Directory {
         }
     }
 
-    /// Appends entries of the leaf that holds entry `ordinal`, from that one on: at least one.
+    /// Appends entries of the leaf that holds entry `ordinal`, starting with that entry: at least one.
     fn append_leaf(&self, view: &View, ordinal: u64, max: usize, out: &mut Vec<Item>) -> Result<()> {
         let (mut id, mut before) = (self.root, 0);
         for _ in 0..=limits::NODE_LEVELS_MAX {
@@ -107,7 +107,7 @@ impl Directory {
     }
 
     fn broken(&self, detail: &str) -> Error {
-        Error::corrupt(format!("directory {}", self.root), detail)
+        Error::local_corrupt(format!("directory {}", self.root), detail)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Frames in the clear: fetched, opened and decompressed once, and kept while there is room (module `cache`).
+//! Decoded frames: fetched, opened and decompressed once, and kept while there is room (module `cache`).
 //!
-//! Frames that follow one another in a volume are fetched by one request and opened together, which takes a fraction of
-//! the time that they take one by one.
+//! Consecutive frames of a volume are fetched by one request and opened together, in a fraction of the time that single
+//! frames take.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,20 +9,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 
-use super::cache::Cache;
-use super::cache::Claim;
-use super::cache::Found;
-use super::cache::FrameAt;
-use super::cache::Reach;
-use super::counters::Counters;
-use super::fetch::Clock;
-use super::fetch::Failed;
-use super::fetch::Fetch;
-use super::fetch::FetchOptions;
-use super::fetch::Footprint;
-use super::fetch::Object;
-use super::fetch::Told;
-use super::fetch::Want;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeRow;
 use crate::compress::Decompressor;
@@ -35,27 +21,41 @@ use crate::frame::Stored;
 use crate::limits;
 use crate::lock::lock;
 use crate::objects::volume_object;
+use crate::read::cache::Cache;
+use crate::read::cache::Claim;
+use crate::read::cache::Found;
+use crate::read::cache::FrameAt;
+use crate::read::cache::Reach;
+use crate::read::counters::Counters;
+use crate::read::fetch::Clock;
+use crate::read::fetch::Failed;
+use crate::read::fetch::Fetch;
+use crate::read::fetch::FetchOptions;
+use crate::read::fetch::Footprint;
+use crate::read::fetch::Object;
+use crate::read::fetch::SharedError;
+use crate::read::fetch::Want;
 use crate::repo::Repository;
 use crate::volume::frame_plain_bytes;
 
-/// Frames that are fetched and opened together at most: two for each lane of the cipher.
+/// Most frames that are fetched and opened together: two for each lane of the cipher.
 pub const RUN_FRAMES_MAX: u32 = 16;
 
-/// What a run may take of the cache: others have theirs there too.
+/// The share of the cache that one run may take, because other threads need room too.
 const RUN_SHARE: usize = 8;
 
-/// Runs that a reader has in the cache: the one that he reads and the one that is being made.
+/// Runs that a reader has in the cache: the one it reads and the one being made.
 const RUNS_OF_READER: usize = 2;
 
 /// Volumes whose frame tables are kept.
 const VOLUMES_OPEN_MAX: usize = 256;
 
-/// In which order frames are likely to be asked for.
+/// The order in which frames are likely to be requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// In that of the volumes, by one thread or by several: who asks for a frame gets the next ones made too.
+    /// In the order of the volumes, by one thread or by several: a request for a frame also makes the next ones.
     Forward,
-    /// In any. Whoever knows better calls [`Frames::warm`].
+    /// In any order. Callers that know better use [`Frames::warm`].
     Any,
 }
 
@@ -72,7 +72,7 @@ pub struct Frames {
     keys: Keys,
     catalog: Mutex<Catalog>,
     volumes: Mutex<HashMap<i64, Arc<OpenVolume>>>,
-    /// Frames of a far store that did not open: whoever asks at once again does not trouble it.
+    /// Frames of a far store that did not open, so that an immediate retry does not bother the store.
     damaged: Mutex<Failed<FrameAt>>,
     cache: Cache,
     order: Order,
@@ -102,7 +102,7 @@ impl Frames {
         })
     }
 
-    /// What making frames has cost so far.
+    /// The cost of making frames so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -112,13 +112,13 @@ impl Frames {
         self.cache.is_made(at)
     }
 
-    /// True if getting frames takes time that nobody should wait for who can do something else.
+    /// True if getting frames takes so long that a thread with other work should not wait for it.
     pub fn is_far(&self) -> bool {
         self.fetch.is_far()
     }
 
-    /// How many threads that read forwards it takes to keep a far store busy, if what each of them has made finds room in
-    /// the cache; one if the store is near.
+    /// How many sequential readers it takes to keep a far store busy, as far as their frames fit into the cache; one if
+    /// the store is near.
     pub fn readers(&self) -> usize {
         let run_bytes = self.run_frames_max as usize * limits::FRAME_BYTES as usize;
         let readers_max = (self.cache.bytes_max() / RUNS_OF_READER / run_bytes).max(1);
@@ -130,7 +130,7 @@ impl Frames {
         !self.is_far() || self.wants(frames).is_ok_and(|wants| self.fetch.is_at_hand(&wants))
     }
 
-    /// Adds what these frames take of a far store's cache.
+    /// Adds what these frames take in the cache of a far store.
     pub fn add_to(&self, footprint: &mut Footprint, frames: &[FrameAt]) -> Result<()> {
         if self.is_far() {
             footprint.add(&self.places(frames.iter())?);
@@ -138,8 +138,8 @@ impl Frames {
         Ok(())
     }
 
-    /// Calls `then` when these frames can be made without the store, or [`Frames::get`] will say why not: at once, or
-    /// later in another thread.
+    /// Calls `then` when these frames can be made without the store, or when [`Frames::get`] will explain why not: at
+    /// once, or later in another thread.
     pub fn bring(&self, frames: &[FrameAt], then: impl FnOnce() + Send + 'static) {
         match self.is_far().then(|| self.wants(frames)) {
             Some(Ok(wants)) => self.fetch.bring(&wants, then),
@@ -147,7 +147,7 @@ impl Frames {
         }
     }
 
-    /// Lets what these frames take of a far store be fetched, when nothing else is to be done. A near store is not asked.
+    /// Fetches what these frames need from a far store, when nothing else is to be done. Does nothing for a near store.
     pub fn fetch_ahead(&self, frames: &[FrameAt]) {
         if self.is_far()
             && let Ok(wants) = self.wants(frames)
@@ -156,7 +156,7 @@ impl Frames {
         }
     }
 
-    /// True if what these frames take lies on this machine, for the next reader too: not only in memory.
+    /// True if what these frames need is kept on this machine for later readers too, not only in memory.
     pub fn is_kept(&self, frames: &[FrameAt]) -> Result<bool> {
         Ok(!self.is_far() || self.fetch.is_kept(&self.places(frames.iter())?))
     }
@@ -166,7 +166,7 @@ impl Frames {
         self.places(frames.iter().filter(|at| !self.is_cached(**at)))
     }
 
-    /// Where frames lie, a range for each stretch of them.
+    /// Where frames lie, one range per stretch.
     fn places<'a>(&self, frames: impl Iterator<Item = &'a FrameAt>) -> Result<Vec<Want>> {
         let mut wants: Vec<Want> = Vec::new();
         for at in frames {
@@ -186,7 +186,7 @@ impl Frames {
         Ok(self.volume(volume)?.count())
     }
 
-    /// Brings frames into memory. Those that somebody is making already are not waited for.
+    /// Brings frames into memory. Frames that another thread is already making are not waited for.
     pub fn warm(&self, frames: &[FrameAt]) -> Result<()> {
         for claim in self.cache.claim_missing(frames, self.run_frames_max) {
             for plain in self.make(claim) {
@@ -209,11 +209,13 @@ impl Frames {
                     return Ok(plain);
                 }
                 Found::Claimed(claim) => {
-                    let lost = || Err(Error::corrupt(format!("volume number {}", at.volume), "a frame was not made"));
+                    let lost = || {
+                        Err(Error::defect(format!("frame {} of volume number {} was not made", at.ordinal, at.volume)))
+                    };
                     return self.make(claim).into_iter().next().unwrap_or_else(lost);
                 }
                 Found::Next(claim) => {
-                    // Whoever wants those is told if they cannot be made.
+                    // Readers of those frames get the error if they cannot be made.
                     self.make(claim);
                     reach = None;
                 }
@@ -221,8 +223,8 @@ impl Frames {
         }
     }
 
-    /// Makes the claimed frames, and gives them, the first one in any case. What lies before bytes that cannot be
-    /// fetched is not lost with them; what lies after is left for those who want it.
+    /// Makes the claimed frames and returns them, the first one in any case. Bytes that cannot be fetched do not cost
+    /// the frames before them; the frames after them are left to their readers.
     fn make(&self, mut claim: Claim<'_>) -> Vec<Result<Arc<Vec<u8>>>> {
         let run = claim.ordinals();
         match self.make_run(claim.volume(), run.clone()) {
@@ -254,17 +256,17 @@ impl Frames {
         }
     }
 
-    /// Fetches, opens and decompresses frames that follow one another. Each can fail alone, and all if nothing comes.
+    /// Fetches, opens and decompresses consecutive frames. Each can fail alone; all fail if nothing arrives.
     fn make_run(&self, volume: i64, run: Range<u32>) -> Result<Vec<Result<Arc<Vec<u8>>>>> {
         let volume = self.volume(volume)?;
         let want = volume.want(run.clone())?;
-        if let Some(told) = self.failed_lately(&volume, run.clone()) {
-            return Err(told.again());
+        if let Some(error) = self.failed_lately(&volume, run.clone()) {
+            return Err(error.again());
         }
         let mut sealed = self.fetch.bytes(&want)?;
         let mut made = self.open(&volume, run.clone(), &mut sealed.bytes);
         if sealed.was_kept && made.iter().any(Result::is_err) {
-            // The cache was spoilt, or the store is: it is asked again, once.
+            // Either the cache is damaged or the store is: the store is asked again, once.
             let spoilt = run.clone().zip(&made).filter(|(_, plain)| plain.is_err());
             for (ordinal, _) in spoilt {
                 self.fetch.distrust(&volume.want(ordinal..ordinal + 1)?);
@@ -276,7 +278,7 @@ impl Frames {
             let mut damaged = self.damaged();
             for (ordinal, error) in run.zip(&made).filter_map(|(ordinal, plain)| Some((ordinal, plain.as_ref().err()?)))
             {
-                damaged.insert(volume.at(ordinal), self.fetch.now(), Told::of(error));
+                damaged.insert(volume.at(ordinal), self.fetch.now(), SharedError::of(error));
             }
         }
         Ok(made)
@@ -288,7 +290,7 @@ impl Frames {
         made
     }
 
-    fn failed_lately(&self, volume: &OpenVolume, run: Range<u32>) -> Option<Told> {
+    fn failed_lately(&self, volume: &OpenVolume, run: Range<u32>) -> Option<SharedError> {
         let mut damaged = self.fetch.is_far().then(|| self.damaged())?;
         run.into_iter().find_map(|ordinal| damaged.get(volume.at(ordinal), self.fetch.now()))
     }
@@ -303,7 +305,7 @@ impl Frames {
             return Ok(Arc::clone(volume));
         }
         let row = lock(&self.catalog).volume(id)?;
-        let row = row.ok_or_else(|| Error::corrupt(format!("volume number {id}"), "it is not in the catalog"))?;
+        let row = row.ok_or_else(|| Error::local_corrupt(format!("volume number {id}"), "it is not in the catalog"))?;
         let name = volume_object(row.kind, row.name);
         let object = Arc::new(Object { volume: id, name, bytes: row.bytes });
         let volume = Arc::new(OpenVolume { key: self.keys.volume(&row.salt), object, row });
@@ -329,12 +331,15 @@ impl OpenVolume {
     fn want(&self, run: Range<u32>) -> Result<Want> {
         let places = self.row.frames.get(run.start as usize..run.end as usize).unwrap_or_default();
         let (Some((start, _)), Some((last, info))) = (places.first(), places.last()) else {
-            return Err(Error::corrupt(&self.object.name, format!("it has no frame {}", run.start)));
+            return Err(Error::local_corrupt(
+                &self.object.name,
+                format!("a block is placed in frame {}, which it does not have", run.start),
+            ));
         };
         Ok(Want { object: Arc::clone(&self.object), range: *start..last + u64::from(info.stored_bytes) })
     }
 
-    /// Opens and decompresses frames that lie one behind the other in `sealed`.
+    /// Opens and decompresses frames that lie end to end in `sealed`.
     fn open(&self, run: Range<u32>, sealed: &mut [u8]) -> Vec<Result<Arc<Vec<u8>>>> {
         let places = self.row.frames.get(run.start as usize..run.end as usize).unwrap_or_default();
         let mut rest = sealed;

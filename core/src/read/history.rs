@@ -1,15 +1,13 @@
-//! What one directory held over many snapshots, and what differs between two of its states.
+//! What one directory contained over many snapshots, and the differences between two of its states.
 //!
-//! A directory's state is its tree node, and a node that many snapshots share is looked at once; so is a leaf that many
-//! nodes share. Both therefore cost what changed, and not what there is.
+//! A directory's state is its tree node. A node shared by many snapshots is looked at once, and so is a leaf shared by
+//! many nodes. So the cost follows the changes and not the size.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::view::Decoded;
-use super::view::View;
 use crate::entry::Entry;
 use crate::entry::Meta;
 use crate::entry::Name;
@@ -17,11 +15,13 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::id::NodeId;
 use crate::limits;
+use crate::read::view::Decoded;
+use crate::read::view::View;
 
 /// Who may look into a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
-    /// User and group, if it has always been the same ones.
+    /// User and group, if they have always been the same.
     pub owner: Option<(u32, u32)>,
     /// Permission bits, the low nine of `st_mode`.
     pub mode: u16,
@@ -30,7 +30,7 @@ pub struct Access {
 impl Access {
     /// What `meta` allows.
     pub fn of(meta: &Meta) -> Access {
-        // An access list may deny what the bits of the group (its mask) and of others grant.
+        // An access list may deny what the mode bits of the group (its mask) and of others grant.
         let has_list = meta.xattrs.iter().any(|xattr| xattr.name == b"system.posix_acl_access");
         let mode = meta.mode & if has_list { 0o700 } else { 0o777 };
         Access { owner: Some((meta.owner.uid, meta.owner.gid)), mode }
@@ -44,7 +44,7 @@ impl Access {
         Access { owner: None, mode: self.for_anybody() & other.for_anybody() }
     }
 
-    /// The bits that everybody had, whoever it was: those of others that the group was not denied.
+    /// The bits that everybody had, whoever they are: those of others that were not denied to the group.
     fn for_anybody(self) -> u16 {
         match self.owner {
             Some(_) => {
@@ -56,16 +56,16 @@ impl Access {
     }
 }
 
-/// A state that a directory had, and the position of the snapshot where it was met first.
+/// A state of a directory, and the position of the snapshot where it first occurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Era {
-    /// Position in the sequence of snapshots that is looked at.
+    /// Position in the examined sequence of snapshots.
     pub position: u32,
     /// The directory's root node.
     pub node: NodeId,
 }
 
-/// All that stood under one name.
+/// Everything that a name ever stood for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lifetime {
     /// The name.
@@ -74,22 +74,22 @@ pub struct Lifetime {
     pub directories: Vec<Era>,
     /// What all of these directories allow.
     pub access: Option<Access>,
-    /// The file versions, each once, with the position where it was met first.
+    /// The file versions, each once, with the position where it first occurs.
     pub versions: Vec<(u32, u64)>,
 }
 
-/// A name that stands for something else in two states of a directory: what it was, and its file version (0 for a
+/// A name that stands for different things in two states of a directory, each with its file version (0 for a
 /// directory).
 #[derive(Debug, Clone)]
 pub struct Difference {
-    /// In the first state, if it was there.
+    /// In the first state, if present.
     pub before: Option<(Arc<Entry>, u64)>,
-    /// In the second state, if it was there.
+    /// In the second state, if present.
     pub after: Option<(Arc<Entry>, u64)>,
 }
 
 impl View {
-    /// Everything that a directory held in the states `eras`, name by name in the order in which the names are met.
+    /// Everything that a directory contained in the states `eras`, by name, in order of first occurrence.
     pub fn history(&self, eras: &[Era]) -> Result<Vec<Lifetime>> {
         let mut found: Vec<Lifetime> = Vec::new();
         let mut places: HashMap<Name, usize> = HashMap::new();
@@ -114,7 +114,7 @@ impl View {
         Ok(found)
     }
 
-    /// The names that stand for something else in the directory `after` than in the directory `before`, in byte order.
+    /// The names whose meaning differs between the directories `before` and `after`, in byte order.
     pub fn differences(&self, before: Option<NodeId>, after: Option<NodeId>) -> Result<Vec<Difference>> {
         if before == after {
             return Ok(Vec::new());
@@ -148,7 +148,7 @@ impl View {
             match &*self.node(id)? {
                 Decoded::Leaf(_) => leaves.push(id),
                 Decoded::Branch(_) if depth >= limits::NODE_LEVELS_MAX => {
-                    return Err(Error::corrupt(format!("directory {root}"), "it has too many levels"));
+                    return Err(Error::local_corrupt(format!("directory {root}"), "it has too many levels"));
                 }
                 Decoded::Branch(branch) => {
                     stack.extend(branch.children.iter().rev().map(|child| (child.id, depth + 1)));
@@ -158,7 +158,7 @@ impl View {
         Ok(leaves)
     }
 
-    /// The entries of those `leaves` that `others` has not. A leaf that is in both holds the same names in both.
+    /// The entries of `leaves` that are not in `others`. A leaf that is in both holds the same names in both.
     fn rows_of_leaves_not_in(&self, leaves: &[NodeId], others: &[NodeId]) -> Result<Vec<(Arc<Entry>, u64)>> {
         let others: HashSet<&NodeId> = others.iter().collect();
         let mut rows = Vec::new();
@@ -185,7 +185,7 @@ impl Lifetime {
     }
 }
 
-/// True if nothing about an entry differs: one file version, or one directory with the same metadata.
+/// True if an entry does not differ at all: one file version, or one directory with the same metadata.
 fn is_same(before: Option<&(Arc<Entry>, u64)>, after: Option<&(Arc<Entry>, u64)>) -> bool {
     let (Some((before, old)), Some((after, new))) = (before, after) else { return false };
     match (before.directory(), after.directory()) {

@@ -1,15 +1,13 @@
 //! Where the bytes of one file are: a map from offsets to places in volumes.
 //!
-//! A short file is one page of segments. A long one has a block list, each leaf of which is a page that is looked up
-//! when it is first read and forgotten when others are, so that a file of a tebibyte costs no more memory than a few
-//! pages.
+//! A short file is one page of segments. A long one has a block list. Each of its leaves is a page that is looked up
+//! when first read and forgotten when others are, so a file of a tebibyte takes no more memory than a few pages.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use super::cache::FrameAt;
 use crate::catalog::Catalog;
 use crate::catalog::Location;
 use crate::entry::Content;
@@ -19,6 +17,7 @@ use crate::error::Result;
 use crate::id::NodeId;
 use crate::limits;
 use crate::lock::lock;
+use crate::read::cache::FrameAt;
 use crate::tree::ListNode;
 
 /// Pages of one file that are kept.
@@ -36,7 +35,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// The whole of an inline file, which is data that lies in no volume.
+    /// The whole of an inline file: data that lies in no volume.
     pub fn inline(length: u64) -> Segment {
         Segment { start: 0, length, id: [0; 32], at: Some(Location { volume: 0, position: 0, length: 0 }) }
     }
@@ -62,14 +61,14 @@ impl Segment {
     }
 }
 
-/// Consecutive segments of a file; never none.
+/// Consecutive segments of a file; at least one.
 #[derive(Debug)]
 pub(super) struct Page {
     segments: Vec<Segment>,
 }
 
 impl Page {
-    /// The segments from the one that holds `offset` on.
+    /// The segments from the one that contains `offset` on.
     pub fn segments_from(&self, offset: u64) -> &[Segment] {
         let first = self.segments.partition_point(|segment| segment.end() <= offset);
         self.segments.get(first..).unwrap_or_default()
@@ -86,10 +85,13 @@ impl Page {
             let (id, place) = match extent {
                 Extent::Hole { .. } => ([0; 32], None),
                 Extent::Block { id, length } => {
-                    let place = catalog.locate(&id.0)?.map(|(place, _)| place).filter(|place| place.length == *length);
-                    let place = place.ok_or_else(|| {
-                        Error::corrupt(format!("block {id}"), "no volume that is known holds it: see `bygone check`")
+                    let place = catalog.locate(&id.0)?.map(|(place, _)| place).ok_or_else(|| {
+                        Error::corrupt(format!("block {id}"), "no known volume holds it: see `bygone check`")
                     })?;
+                    if place.length != *length {
+                        let detail = format!("a file has {length} bytes of it, its row has {}", place.length);
+                        return Err(Error::local_corrupt(format!("block {id}"), detail));
+                    }
                     (id.0, Some(place))
                 }
             };
@@ -105,7 +107,7 @@ impl Page {
 pub struct FileMap {
     length: u64,
     inline: Option<Vec<u8>>,
-    /// Start of each page and the list node that it is. A short file has none: its one page is always loaded.
+    /// Start of each page and its list node. A short file has none: its only page is always loaded.
     pages: Vec<(u64, NodeId)>,
     loaded: Mutex<VecDeque<(u64, Arc<Page>)>>,
 }
@@ -135,7 +137,8 @@ impl FileMap {
                         ListNode::Branch { children, .. } => stack.extend(children.iter().rev().map(|c| c.id)),
                         ListNode::Extents(_) => {
                             map.pages.push((map.length, id));
-                            map.length += node.bytes().map_err(|e| Error::corrupt(format!("block list {id}"), e))?;
+                            map.length +=
+                                node.bytes().map_err(|e| Error::local_corrupt(format!("block list {id}"), e))?;
                         }
                     }
                 }
@@ -158,16 +161,16 @@ impl FileMap {
         self.pages.get(after.checked_sub(1)?).copied()
     }
 
-    /// The page that holds `offset`, if it is loaded.
+    /// The page that contains `offset`, if it is loaded.
     pub(super) fn loaded_page(&self, offset: u64) -> Option<Arc<Page>> {
         let start = self.page_at(offset).map_or(0, |(start, _)| start);
         let loaded = lock(&self.loaded);
         loaded.iter().find(|(at, _)| *at == start).map(|(_, page)| Arc::clone(page))
     }
 
-    /// Looks the page that holds `offset` up.
+    /// Looks up the page that contains `offset`.
     pub(super) fn load_page(&self, catalog: &Catalog, offset: u64) -> Result<Arc<Page>> {
-        let broken = || Error::corrupt("a block list", "it ends before its file does");
+        let broken = || Error::local_corrupt("a block list", "it ends before its file does");
         let (start, id) = self.page_at(offset).ok_or_else(broken)?;
         let ListNode::Extents(extents) = list_node(catalog, id)? else { return Err(broken()) };
         let page = Arc::new(Page::resolve(catalog, start, &extents)?);
@@ -184,8 +187,8 @@ impl FileMap {
 }
 
 fn list_node(catalog: &Catalog, id: NodeId) -> Result<ListNode> {
-    let row = catalog.node(id)?.ok_or_else(|| {
-        Error::corrupt(format!("block list {id}"), "it is not in the catalog: run `bygone recover --force`")
-    })?;
-    ListNode::decode(&row.body).map_err(|e| Error::corrupt(format!("block list {id}"), e))
+    let row = catalog
+        .node(id)?
+        .ok_or_else(|| Error::local_corrupt(format!("block list {id}"), "it is not in the catalog"))?;
+    ListNode::decode(&row.body).map_err(|e| Error::local_corrupt(format!("block list {id}"), e))
 }

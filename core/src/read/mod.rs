@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Metadata comes from the catalog alone and never touches the store. Data comes frame by frame; a frame that several
-//! threads want at once is fetched and opened once, and a bounded cache keeps the last ones. A [`Reader`] is shared by
-//! all threads, a [`View`] belongs to one.
+//! threads want at once is fetched and opened once, and a bounded cache keeps the latest ones. A [`Reader`] is shared
+//! by all threads, a [`View`] belongs to one.
 
 mod cache;
 mod counters;
@@ -23,6 +23,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
+
+use map::Page;
+use map::Segment;
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -59,18 +62,15 @@ pub use view::Totals;
 pub use view::View;
 pub use volume::VolumeFile;
 
-use map::Page;
-use map::Segment;
-
-/// How much of a long file is looked at together.
+/// How much of a long file is examined at a time.
 const LOOK_BYTES: u64 = 64 << 20;
 
-/// Whether blocks are held against their ids as they are read.
+/// Whether blocks are checked against their ids as they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
-    /// Every block that lies wholly in the range is hashed and compared: what restore does.
+    /// Every block that lies wholly in the range is hashed and compared: for restore.
     Blocks,
-    /// The seals of the frames are enough: what a mount does, which reads pieces of blocks.
+    /// The seals of the frames are enough: for a mount, which reads pieces of blocks.
     Seals,
 }
 
@@ -80,7 +80,7 @@ pub struct Reader {
     ids: IdKeys,
     block_bytes: u32,
     catalog_path: PathBuf,
-    /// For the extents of very long files, which are looked up while they are read.
+    /// Looks up the extents of very long files while they are read.
     catalog: Mutex<Catalog>,
 }
 
@@ -90,7 +90,7 @@ impl Reader {
         Reader::fetching(repository, cache_bytes_max, order, FetchOptions::default())
     }
 
-    /// The same, with options for a store that is far.
+    /// As [`Reader::new`], with options for a far store.
     pub fn fetching(
         repository: &Repository,
         cache_bytes_max: usize,
@@ -116,12 +116,12 @@ impl Reader {
         self.block_bytes
     }
 
-    /// The frames, for those who read ahead.
+    /// The frames, for reading ahead.
     pub fn frames(&self) -> &Frames {
         &self.frames
     }
 
-    /// Up to `length` bytes of a file from `offset` on: fewer only at its end.
+    /// Up to `length` bytes of a file from `offset` on; fewer only at its end.
     pub fn read(&self, file: &FileMap, offset: u64, length: usize, verify: Verify) -> Result<Vec<u8>> {
         let end = file.length().min(offset.saturating_add(length as u64));
         let mut out = Vec::with_capacity(usize::try_from(end.saturating_sub(offset)).unwrap_or(0));
@@ -142,7 +142,7 @@ impl Reader {
         Ok(out)
     }
 
-    /// The same bytes, if everything they take is in memory: never waits for the store or for a decoder.
+    /// The same bytes, if everything they need is in memory: never waits for the store or a decoder.
     pub fn read_cached(&self, file: &FileMap, offset: u64, length: usize) -> Option<Vec<u8>> {
         let end = file.length().min(offset.saturating_add(length as u64));
         if offset < end && file.inline().is_none() {
@@ -152,11 +152,11 @@ impl Reader {
                 return None;
             }
         }
-        // A frame may be evicted between the look and the read; then this decodes, which is rare and right.
+        // A frame may be evicted between the look and the read; then this decodes, which is rare and still correct.
         self.read(file, offset, length, Verify::Seals).ok()
     }
 
-    /// The frames that a range of a file takes, in order, for reading ahead.
+    /// The frames of a range of a file, in order, for reading ahead.
     pub fn frames_of(&self, file: &FileMap, range: Range<u64>) -> Result<Vec<FrameAt>> {
         let mut found = Vec::new();
         if file.inline().is_none() {
@@ -170,7 +170,7 @@ impl Reader {
         Ok(found)
     }
 
-    /// True if the whole file can be read without asking a far store, by every reader that uses the same cache.
+    /// True if the whole file can be read without a far store by every reader that uses the same cache.
     pub fn is_kept(&self, file: &FileMap) -> Result<bool> {
         let mut at = 0;
         while self.frames.is_far() && at < file.length() {
@@ -183,12 +183,12 @@ impl Reader {
         Ok(true)
     }
 
-    /// The first offset not before `offset` that lies in data; `None` if there is none.
+    /// The first offset at or after `offset` that lies in data; `None` if there is none.
     pub fn data_from(&self, file: &FileMap, offset: u64) -> Result<Option<u64>> {
         self.scan(file, offset, |segment| segment.at.is_some())
     }
 
-    /// The first offset not before `offset` that lies in a hole; the end of the file counts as one. `None` if `offset`
+    /// The first offset at or after `offset` that lies in a hole; the end of the file counts as one. `None` if `offset`
     /// is not in the file.
     pub fn hole_from(&self, file: &FileMap, offset: u64) -> Result<Option<u64>> {
         let end = (offset < file.length()).then_some(file.length());
@@ -212,7 +212,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Calls `each` with every segment of a range and the part of it that lies in the range.
+    /// Calls `each` with every segment of a range and the part of it inside the range.
     fn for_segments(
         &self,
         file: &FileMap,
@@ -234,7 +234,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The page that holds `offset`; its segments from there on are not none.
+    /// The page that contains `offset`; at least one of its segments ends after `offset`.
     fn page(&self, file: &FileMap, offset: u64) -> Result<Arc<Page>> {
         if let Some(page) = file.loaded_page(offset) {
             return Ok(page);
@@ -257,7 +257,7 @@ impl Reader {
         for (frame, part) in place {
             let plain = self.frames.get(frame)?;
             let bytes = plain.get(part).ok_or_else(|| {
-                Error::corrupt(format!("block {}", hex(&segment.id)), "the catalog places it beyond its volume's end")
+                Error::local_corrupt(format!("block {}", hex(&segment.id)), "it is placed beyond the end of its volume")
             })?;
             out.extend_from_slice(bytes);
         }

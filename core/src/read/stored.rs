@@ -1,26 +1,26 @@
-//! What the content of a file takes in the store.
+//! The space that the content of a file takes in the store.
 
 use std::collections::BTreeMap;
 
-use super::map::FileMap;
-use super::view::View;
 use crate::catalog::VolumeRow;
 use crate::entry::Content;
 use crate::error::Error;
 use crate::error::Result;
+use crate::read::map::FileMap;
+use crate::read::view::View;
 use crate::volume::frame_plain_bytes;
 
-/// What the content of a file takes in the store.
+/// The space that the content of a file takes in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredContent {
     /// Names of the volumes that hold its blocks, sorted.
     pub volumes: Vec<String>,
-    /// Bytes, in proportion to its part of each frame. A block that stands in it twice counts twice.
+    /// Bytes, in proportion to the file's part of each frame. A block that occurs twice counts twice.
     pub bytes: u64,
 }
 
 impl View {
-    /// What `content` takes in the store; nothing if it lies in its entry.
+    /// The space that `content` takes in the store; none if it is inline.
     pub fn stored(&self, content: &Content) -> Result<StoredContent> {
         let catalog = self.catalog();
         let file = FileMap::new(catalog, content)?;
@@ -55,5 +55,5 @@ impl View {
 }
 
 fn unknown(volume: i64) -> Error {
-    Error::corrupt(format!("volume number {volume}"), "it is not in the catalog as a file needs it")
+    Error::local_corrupt(format!("volume number {volume}"), "a file uses more of it than the catalog describes")
 }

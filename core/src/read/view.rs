@@ -1,6 +1,6 @@
-//! One thread's view of the metadata: a catalog connection with a held read transaction, and the nodes decoded last.
+//! One thread's view of the metadata: a catalog connection with a held read transaction, and the latest decoded nodes.
 //!
-//! What a view shows is one consistent state until [`View::renew`]. Nothing here touches the store.
+//! A view shows one consistent state until [`View::renew`]. Nothing here touches the store.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,7 +9,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::map::FileMap;
 use crate::catalog::Catalog;
 use crate::catalog::SnapshotRow;
 use crate::entry::Content;
@@ -19,10 +18,11 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::hash::IdKeys;
 use crate::id::NodeId;
+use crate::read::map::FileMap;
 use crate::tree::Branch;
 use crate::tree::Node;
 
-/// Entries of all decoded nodes that a view keeps.
+/// Most entries of decoded nodes that a view keeps.
 const ENTRIES_KEPT_MAX: usize = 16 << 10;
 
 /// A node of a directory.
@@ -68,7 +68,7 @@ impl Neighbours {
         self.node
     }
 
-    /// The place of the entry that was asked for.
+    /// The place of the requested entry.
     pub fn place(&self) -> usize {
         self.place
     }
@@ -83,7 +83,7 @@ impl Neighbours {
         self.rows().is_empty()
     }
 
-    /// The entries at these places, as far as there are any, with their file versions (0 for a directory).
+    /// The entries at these places, as far as they exist, with their file versions (0 for a directory).
     pub fn entries(&self, places: Range<usize>) -> &[(Arc<Entry>, u64)] {
         let rows = self.rows();
         rows.get(places.start.min(rows.len())..places.end.min(rows.len())).unwrap_or_default()
@@ -116,7 +116,7 @@ impl View {
         Ok(View { catalog, kept: RefCell::default() })
     }
 
-    /// Goes on to the newest state.
+    /// Moves on to the newest state.
     pub fn renew(&mut self) -> Result<()> {
         self.catalog.renew()
     }
@@ -131,8 +131,8 @@ impl View {
         FileMap::new(&self.catalog, content)
     }
 
-    /// The entry of a file version, under one of its names. The whole leaf is decoded and kept: whoever asks for one
-    /// file of a directory asks for the next ones too.
+    /// The entry of a file version, under one of its names. The whole leaf is decoded and kept, because a read of one
+    /// file of a directory is usually followed by others.
     pub fn version(&self, version: u64) -> Result<Option<Arc<Entry>>> {
         let Some((id, ordinal)) = self.catalog.version_place(version)? else { return Ok(None) };
         Ok(match &*self.node(id)? {
@@ -141,7 +141,7 @@ impl View {
         })
     }
 
-    /// The entries around a file version in the directory where it was seen first: for reading ahead.
+    /// The entries around a file version in the directory where it was first seen: for reading ahead.
     pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>> {
         let Some((node, ordinal)) = self.catalog.version_place(version)? else { return Ok(None) };
         Ok(Some(Neighbours { node, place: ordinal as usize, leaf: self.node(node)? }))
@@ -167,7 +167,7 @@ impl View {
         Ok(Totals { bytes_stored: self.catalog.stored_bytes()?, versions: self.catalog.versions_count()? })
     }
 
-    /// A number that changes when somebody else has committed to the catalog and this view was renewed since.
+    /// A number that changes if another connection has committed before this view's last renewal.
     pub fn data_version(&self) -> Result<i64> {
         self.catalog.data_version()
     }
@@ -180,17 +180,18 @@ impl View {
         if let Some(node) = self.kept.borrow().nodes.get(&id) {
             return Ok(Arc::clone(node));
         }
-        let row = self.catalog.node(id)?.ok_or_else(|| {
-            Error::corrupt(format!("directory {id}"), "it is not in the catalog: run `bygone recover --force`")
-        })?;
+        let row = self
+            .catalog
+            .node(id)?
+            .ok_or_else(|| Error::local_corrupt(format!("directory {id}"), "it is not in the catalog"))?;
         let decoded = Arc::new(match Node::decode(&row.body) {
             Ok(Node::Leaf(entries)) => {
                 let versions = row.versions.into_iter().chain(std::iter::repeat(0));
                 Decoded::Leaf(entries.into_iter().map(Arc::new).zip(versions).collect())
             }
             Ok(Node::Branch(branch)) => Decoded::Branch(branch),
-            Ok(Node::List(_)) => return Err(Error::corrupt(format!("directory {id}"), "it is a block list")),
-            Err(e) => return Err(Error::corrupt(format!("directory {id}"), e)),
+            Ok(Node::List(_)) => return Err(Error::local_corrupt(format!("directory {id}"), "it is a block list")),
+            Err(e) => return Err(Error::local_corrupt(format!("directory {id}"), e)),
         });
         self.keep(id, &decoded);
         Ok(decoded)

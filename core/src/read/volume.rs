@@ -1,7 +1,7 @@
 //! Reading a volume as an object: its index from its tail, and all of its blocks in one pass.
 //!
 //! This is how a catalog is rebuilt (tails, and the nodes of meta volumes) and how data is checked (everything). It
-//! goes by what the volume says of itself and not by what the catalog says of it.
+//! relies on what the volume says of itself and not on the catalog.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,19 +29,20 @@ use crate::volume::Salt;
 use crate::volume::TRAILER_BYTES;
 use crate::volume::frame_plain_bytes;
 
-/// Bytes of the tail that are read first: locator and, but for volumes of very many blocks, the whole index.
+/// Bytes of the tail that are read first: the locator and, except in volumes with very many blocks, the whole index.
 const TAIL_BYTES: u64 = 64 << 10;
-/// Sealed bytes that one request of a pass asks for, at least: of a near store.
+/// Fewest sealed bytes that one request of a pass asks for, in a near store.
 const RUN_BYTES: u64 = 1 << 20;
-/// Of a far one, where waiting should be little beside carrying, unless so many requests at a time take too much memory.
+/// The same in a far store, where waiting should be short compared with the transfer, unless so many parallel requests
+/// take too much memory.
 const RUN_BYTES_FAR: u64 = 4 << 20;
 /// Frames that are opened together: two for each lane of the cipher.
 const OPEN_FRAMES: usize = 16;
-/// What the runs of a far store's connections take at a time, all together.
+/// Memory for the runs of all connections of a far store together.
 const RUNS_BYTES_FAR: u64 = 32 << 20;
-/// Frames that nobody wants and that are fetched all the same if those beside them are wanted.
+/// Unwanted frames that are fetched all the same if they lie between wanted ones.
 const GAP_FRAMES: u64 = 2;
-/// Content that one request for some blocks brings, unless a single block has more.
+/// Content that one request for some blocks brings, unless a single block is larger.
 const RUN_PLAIN_BYTES: u64 = 1 << 20;
 
 /// Where the bytes of a volume come from.
@@ -83,7 +84,7 @@ pub struct VolumeFile {
     salt: Salt,
     key: SealKey,
     index: Index,
-    /// Sealed bytes that one request of a pass asks for, at least.
+    /// Fewest sealed bytes that one request of a pass asks for.
     run_bytes: u64,
 }
 
@@ -100,7 +101,7 @@ impl VolumeFile {
         VolumeFile::of(Bytes::Store(Arc::clone(store)), keys, kind, object, bytes)
     }
 
-    /// As [`VolumeFile::open`], but fetches the whole object by one request and keeps it.
+    /// As [`VolumeFile::open`], but fetches the whole object in one request and keeps it.
     pub fn fetch(
         store: &Arc<dyn Store>,
         keys: &Keys,
@@ -111,12 +112,12 @@ impl VolumeFile {
         let object = volume_object(kind, name);
         let held = match store.get(&object, ByteRange::Whole { bytes_max: bytes }) {
             Err(Error::Limit { found, .. }) => {
-                return Err(Error::corrupt(&object, format!("it has {found} bytes, it was stored with {bytes}")));
+                return Err(Error::corrupt(&object, format!("its length is {found} instead of {bytes} bytes")));
             }
             held => held?,
         };
         if held.len() as u64 != bytes {
-            let detail = format!("it has {} bytes, it was stored with {bytes}", held.len());
+            let detail = format!("its length is {} instead of {bytes} bytes", held.len());
             return Err(Error::corrupt(&object, detail));
         }
         VolumeFile::of(Bytes::Held(held), keys, kind, object, bytes)
@@ -149,7 +150,7 @@ impl VolumeFile {
         Ok(VolumeFile { source, object, kind, bytes, salt, key, index, run_bytes })
     }
 
-    /// How much of it was read to open it, about.
+    /// About how much of it was read to open it.
     pub fn tail_bytes(&self) -> u64 {
         tail_bytes(self.kind, self.bytes)
     }
@@ -159,18 +160,18 @@ impl VolumeFile {
         &self.index
     }
 
-    /// What it is made of, and from what its key is derived.
+    /// Its index, and the salt that its key is derived from.
     pub fn into_index(self) -> (Index, Salt) {
         (self.index, self.salt)
     }
 
-    /// From which its key is derived.
+    /// The salt that its key is derived from.
     pub fn salt(&self) -> &Salt {
         &self.salt
     }
 
-    /// Reads some of its blocks, given by their numbers in ascending order, and little more of it than their frames. Blocks
-    /// that lie in a frame which does not open are left out.
+    /// Reads some of its blocks, given by their numbers in ascending order, and little more than their frames. Blocks
+    /// in a frame that does not open are left out.
     pub fn some(&self, numbers: &[usize], mut block: impl FnMut(&BlockInfo, &[u8])) -> Result<()> {
         self.runs(numbers).iter().try_for_each(|run| self.run(run, &mut block))
     }
@@ -182,7 +183,7 @@ impl VolumeFile {
         self.runs(numbers).iter().map(bytes).sum()
     }
 
-    /// These blocks with their positions, those together that lie close together.
+    /// These blocks with their positions, grouped by closeness.
     fn runs(&self, numbers: &[usize]) -> Vec<Vec<(&BlockInfo, u64)>> {
         let frame_bytes = u64::from(limits::FRAME_BYTES);
         let mut wanted = numbers.iter().copied().peekable();
@@ -207,7 +208,7 @@ impl VolumeFile {
         runs
     }
 
-    /// Reads blocks that lie close together: each with its position.
+    /// Reads blocks that lie close together, each with its position.
     fn run(&self, blocks: &[(&BlockInfo, u64)], block: &mut impl FnMut(&BlockInfo, &[u8])) -> Result<()> {
         let frame_bytes = u64::from(limits::FRAME_BYTES);
         let Range { start: first, end } = frames_of(blocks);
@@ -235,8 +236,8 @@ impl VolumeFile {
         Ok(())
     }
 
-    /// Opens `frames`, of which `first` is the first one's number, where they lie one behind the other in `sealed`: `None`
-    /// for each that does not open.
+    /// Opens `frames`, which lie end to end in `sealed` and start with number `first`: `None` for each that does not
+    /// open.
     fn open_frames(
         &self,
         first: usize,
@@ -256,9 +257,9 @@ impl VolumeFile {
         opened.into_iter().map(std::result::Result::ok).collect()
     }
 
-    /// Reads the whole object once, front to back. `raw` is given every byte of it in order; `block` is given every
-    /// block with its bytes, or with `None` where a frame that it lies in does not open. Errors are those of the store.
-    /// What comes before the frames and after them is asked for with the frames beside it.
+    /// Reads the whole object once, front to back. `raw` gets every byte of it in order; `block` gets every block with
+    /// its bytes, or with `None` if one of its frames does not open. Errors are those of the store. The bytes before
+    /// and after the frames are requested together with the frames next to them.
     pub fn pass(&self, mut raw: impl FnMut(&[u8]), mut block: impl FnMut(&BlockInfo, Option<&[u8]>)) -> Result<()> {
         let plain_bytes = self.index.plain_bytes();
         let mut blocks = Blocks { rest: &self.index.blocks, bytes: Vec::new(), is_whole: true };
@@ -274,7 +275,7 @@ impl VolumeFile {
             let mut bytes = self.source.part(&self.object, read, end.saturating_sub(read))?;
             raw(&bytes);
             let mut sealed = usize::try_from(offset - read).ok().and_then(|at| bytes.get_mut(at..)).unwrap_or_default();
-            // What compresses well is much when it is open: it is opened by and by.
+            // Well-compressed data is large when open, so it is opened bit by bit.
             for frames in run.chunks(OPEN_FRAMES) {
                 let length = usize::try_from(stored_bytes(frames)).unwrap_or(usize::MAX).min(sealed.len());
                 let (now, later) = std::mem::take(&mut sealed).split_at_mut(length);
@@ -291,7 +292,7 @@ impl VolumeFile {
     }
 }
 
-/// The numbers of the frames in which blocks that follow one another lie.
+/// The numbers of the frames that contain these consecutive blocks.
 fn frames_of(blocks: &[(&BlockInfo, u64)]) -> Range<usize> {
     let (Some((_, start)), Some((last, last_at))) = (blocks.first(), blocks.last()) else { return 0..0 };
     let frame_bytes = u64::from(limits::FRAME_BYTES);
@@ -304,7 +305,7 @@ fn stored_bytes(frames: &[FrameInfo]) -> u64 {
     frames.iter().map(|frame| u64::from(frame.stored_bytes)).sum()
 }
 
-/// The first of these frames, with at least `run_bytes` bytes unless there are no more.
+/// The first of these frames, at least `run_bytes` long unless there are no more.
 fn run_of(frames: &[FrameInfo], run_bytes: u64) -> &[FrameInfo] {
     let mut bytes = 0;
     let end = frames.iter().position(|frame| {
@@ -322,16 +323,16 @@ fn tail_bytes(kind: VolumeKind, bytes: u64) -> u64 {
     }
 }
 
-/// Puts blocks together from frames.
+/// Assembles blocks from frames.
 struct Blocks<'a> {
     rest: &'a [BlockInfo],
     bytes: Vec<u8>,
-    /// False if a frame of the block that is being put together did not open.
+    /// False if a frame of the current block did not open.
     is_whole: bool,
 }
 
 impl Blocks<'_> {
-    /// Takes a frame of `length` bytes, `None` if it did not open.
+    /// Takes a frame of `length` bytes; `None` if it did not open.
     fn take(&mut self, plain: Option<&[u8]>, length: usize, block: &mut impl FnMut(&BlockInfo, Option<&[u8]>)) {
         let mut left = length;
         let mut plain = plain;

@@ -1,8 +1,8 @@
-//! Reading many volumes at once, and handing them on in the order in which they were asked for.
+//! Reading many volumes in parallel, and passing them on in the requested order.
 //!
-//! Each connection of the store reads one volume at a time: of a data volume its tail, of a meta volume all of it. What was
-//! read waits until it is its turn, so the readers keep within a window of so many volumes and bytes, and memory does not
-//! depend on how much there is to read.
+//! Each connection of the store reads one volume at a time: the tail of a data volume, all of a meta volume. A volume
+//! that has been read waits for its turn. So readers stay within a window of volumes and bytes, and memory does not
+//! depend on the total.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind::NotFound;
@@ -28,45 +28,45 @@ use crate::volume::Index;
 use crate::volume::Salt;
 use crate::watch::Watch;
 
-/// Stored bytes that may be read and not handed on, unless a single volume has more.
+/// Most stored bytes that are read but not yet passed on, unless a single volume is larger.
 const AHEAD_BYTES_MAX: u64 = 16 << 20;
-/// Volumes that may be read and not handed on.
+/// Most volumes that are read but not yet passed on.
 const AHEAD_VOLUMES_MAX: usize = 128;
-/// Bytes of nodes that are handed on before the rest of their volume is read.
+/// Nodes are passed on in batches of this many bytes before the rest of their volume is read.
 const NODES_BYTES_MAX: usize = 4 << 20;
-/// Connections that are used, whatever the store recommends.
+/// Most connections, whatever the store recommends.
 pub(super) const CONNECTIONS_MAX: usize = 32;
-/// A meta volume up to this size is fetched by one request.
+/// A meta volume of up to this size is fetched by one request.
 const AT_ONCE_BYTES_MAX: u64 = 32 << 20;
-/// What is read of a data volume, about.
+/// About how much is read of a data volume.
 pub(super) const TAIL_BYTES: u64 = 64 << 10;
 
-/// What a volume says of itself.
+/// The contents of a volume, as it describes them.
 pub(super) struct Contents {
     pub salt: Salt,
     pub index: Index,
-    /// Of a meta volume, its nodes in the order of the volume: file versions are numbered in this order. Those that were
-    /// given before are not among them.
+    /// The nodes of a meta volume in the order of the volume, which numbers the file versions; without nodes that were
+    /// passed on before.
     pub nodes: Nodes,
 }
 
 /// Tree nodes.
 pub(super) type Nodes = Vec<(NodeId, Vec<u8>)>;
 
-/// What came of a volume.
+/// A result of reading a volume.
 pub(super) struct Fetched {
     pub number: usize,
-    pub came: Came,
+    pub arrived: Arrived,
 }
 
-pub(super) enum Came {
+pub(super) enum Arrived {
     /// Some of its nodes; the others follow.
     Nodes(Nodes),
     /// The rest of it, or why it cannot be read.
     Rest(std::result::Result<Contents, Error>),
 }
 
-/// Bytes that reading a volume takes, about.
+/// About how many bytes reading a volume takes.
 pub(super) fn bytes_to_read(volume: &VolumeAdded) -> u64 {
     match volume.kind {
         VolumeKind::Meta => volume.bytes,
@@ -74,7 +74,7 @@ pub(super) fn bytes_to_read(volume: &VolumeAdded) -> u64 {
     }
 }
 
-/// How far the readers are.
+/// The progress of the readers.
 #[derive(Default)]
 struct Window {
     next: usize,
@@ -90,8 +90,8 @@ struct Readers<'a> {
     moved: Condvar,
 }
 
-/// Reads `volumes` and gives them to `take` in their order, as many at a time as are ready. A volume that is missing or
-/// damaged is given with its error; trouble of the store itself ends the whole.
+/// Reads `volumes` and passes them to `take` in their order, as many at a time as are ready. A missing or damaged
+/// volume is passed on with its error; trouble of the store itself ends everything.
 pub(super) fn fetch(
     repository: &Repository,
     volumes: &[&VolumeAdded],
@@ -99,18 +99,18 @@ pub(super) fn fetch(
     mut take: impl FnMut(Vec<Fetched>) -> Result<()>,
 ) -> Result<()> {
     let readers = Readers { repository, volumes, window: Mutex::default(), moved: Condvar::new() };
-    // Who reads waits for him who takes: a long volume is never in memory as a whole.
+    // Readers block until the consumer catches up, so a long volume is never in memory as a whole.
     let (sender, receiver) = bounded(1);
     let threads = repository.store().connections().clamp(1, CONNECTIONS_MAX).min(volumes.len());
     thread::scope(|scope| {
-        // It goes before the scope waits for the readers, or they would wait for somebody who takes.
+        // Dropped before the scope joins the readers; otherwise they would wait for the consumer for ever.
         let receiver = receiver;
         for _ in 0..threads {
             let (sender, readers) = (sender.clone(), &readers);
             scope.spawn(move || readers.read_volumes(&sender, watch));
         }
         drop(sender);
-        // However this ends, the readers end too: else the scope would wait for ever.
+        // However this ends, the readers must end too: otherwise the scope would wait for ever.
         let _end = End(&readers);
         let mut early: BTreeMap<usize, Vec<Fetched>> = BTreeMap::new();
         let mut next = 0;
@@ -121,11 +121,11 @@ pub(super) fn fetch(
             let (mut ready, mut done) = (Vec::new(), Vec::new());
             let mut trouble = None;
             while let Some(of_next) = early.remove(&next) {
-                let is_whole = of_next.iter().any(|fetched| matches!(fetched.came, Came::Rest(_)));
+                let is_whole = of_next.iter().any(|fetched| matches!(fetched.arrived, Arrived::Rest(_)));
                 for fetched in of_next {
-                    match fetched.came {
-                        // Trouble waits for its turn too: what comes before it is taken in.
-                        Came::Rest(Err(error)) if !error.is_of_the_object() => trouble = Some(error),
+                    match fetched.arrived {
+                        // Trouble waits for its turn: everything before it is taken in.
+                        Arrived::Rest(Err(error)) if !error.is_object_fault() => trouble = Some(error),
                         _ => ready.push(fetched),
                     }
                 }
@@ -161,13 +161,13 @@ impl Readers<'_> {
         lock(&self.window)
     }
 
-    /// A reader: reads the next volume until there are no more.
+    /// A reader: reads the next volume until none is left.
     fn read_volumes(&self, sender: &Sender<Fetched>, watch: &Watch) {
         while let Some((number, volume)) = self.next() {
-            // That nobody takes it any more is found out with the rest of it.
-            let mut give = |nodes| _ = sender.send(Fetched { number, came: Came::Nodes(nodes) });
+            // If nobody takes the nodes any more, sending the rest will show it.
+            let mut give = |nodes| _ = sender.send(Fetched { number, arrived: Arrived::Nodes(nodes) });
             let contents = watch.check().and_then(|()| read_by_parts(self.repository, volume, &mut give));
-            if sender.send(Fetched { number, came: Came::Rest(contents) }).is_err() {
+            if sender.send(Fetched { number, arrived: Arrived::Rest(contents) }).is_err() {
                 return;
             }
         }
@@ -191,7 +191,7 @@ impl Readers<'_> {
         }
     }
 
-    /// Makes room in the window for as much as these took.
+    /// Makes room in the window for what these volumes took.
     fn give_back(&self, numbers: &[usize]) {
         let bytes = numbers.iter().filter_map(|number| self.volumes.get(*number)).map(|volume| bytes_to_read(volume));
         let bytes: u64 = bytes.sum();
@@ -211,8 +211,9 @@ pub(super) fn read(repository: &Repository, volume: &VolumeAdded) -> Result<Cont
     Ok(Contents { nodes: before, ..contents })
 }
 
-/// Reads one volume: never a frame of a data volume. One that is shorter than it should be is damaged; that a read ended
-/// too soon is not believed without looking at its size. Of many nodes, all but the last are given to `give`.
+/// Reads one volume, but never a frame of a data volume. A volume that is shorter than it should be is damaged; when a
+/// read ends too soon, its size is checked before that is believed. Of many nodes, all but the last ones are passed to
+/// `give`.
 fn read_by_parts(repository: &Repository, volume: &VolumeAdded, give: &mut dyn FnMut(Nodes)) -> Result<Contents> {
     match contents(repository, volume, give) {
         Err(error) if error.is_short() => {
@@ -221,7 +222,7 @@ fn read_by_parts(repository: &Repository, volume: &VolumeAdded, give: &mut dyn F
             match listed.iter().find(|listed| listed.name == object) {
                 Some(listed) if listed.bytes == volume.bytes => Err(error),
                 Some(listed) => {
-                    let detail = format!("it has {} bytes, it was stored with {}", listed.bytes, volume.bytes);
+                    let detail = format!("its length is {} instead of {} bytes", listed.bytes, volume.bytes);
                     Err(Error::corrupt(object, detail))
                 }
                 None => Err(Error::store("read", object, NotFound.into())),
@@ -246,7 +247,7 @@ fn contents(repository: &Repository, volume: &VolumeAdded, give: &mut dyn FnMut(
         file.pass(
             |_| {},
             |block, bytes| {
-                // A node that does not open or is not what it should be stays out; `check` misses it.
+                // A node that does not open or does not match its id is left out; `check` will miss it.
                 if let Some(bytes) = bytes.filter(|bytes| ids.node(bytes).0 == block.id) {
                     nodes.push((NodeId(block.id), bytes.to_vec()));
                     nodes_bytes += bytes.len();

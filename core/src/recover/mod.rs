@@ -1,14 +1,14 @@
-//! Learning from the store: what other machines have committed, and everything, if the catalog is lost.
+//! Learning from the store: what other machines have committed, and everything if the catalog is lost.
 //!
 //! The two are one operation. Commits that the catalog has not seen are read in the order of their chains, the volumes
-//! that they announce are read by their tails, and the nodes of meta volumes are taken in; a lost catalog is the case in
-//! which nothing was seen yet. No frame of a data volume is ever read. Volumes are read side by side, trees first and new
-//! before old, the newest snapshot ahead of all; a snapshot is shown as soon as its tree is whole, so that it can be looked
-//! at while the rest comes in. What was taken in is durable, so that an interrupted run is resumed where it was; the
-//! commits are adopted last, and until then they count as not seen.
+//! that they announce are read by their tails, and the nodes of meta volumes are taken in; with a lost catalog, nothing
+//! has been seen yet. No frame of a data volume is ever read. Volumes are read in parallel, trees first and new before
+//! old, the newest snapshot ahead of everything. A snapshot becomes visible as soon as its tree is complete, so it can
+//! be used while the rest comes in. Everything taken in is durable, so an interrupted run resumes where it stopped; the
+//! commits are adopted last, and until then they count as unseen.
 //!
-//! Before anything is believed, the chains are held against the heads that this machine has pinned: a store that has
-//! forgotten, replaced or lost commits is named as such.
+//! Before anything is believed, the chains are checked against the heads that this machine has pinned: a store that has
+//! forgotten, replaced or lost commits is reported as such.
 
 mod fetch;
 mod newest;
@@ -17,6 +17,9 @@ mod taking;
 mod whole;
 
 use std::sync::atomic::Ordering;
+
+use fetch::Contents;
+use taking::Taking;
 
 use crate::catalog::CatalogWriter;
 use crate::catalog::LearntVolume;
@@ -40,9 +43,6 @@ use crate::survey::unexplained;
 use crate::survey::volume_alarm;
 use crate::watch::Watch;
 
-use fetch::Contents;
-use taking::Taking;
-
 pub use plan::Plan;
 pub use plan::Work;
 
@@ -57,57 +57,58 @@ pub struct Learnt {
     pub volumes: u64,
     /// Tree nodes that were new.
     pub nodes: u64,
-    /// Volumes that are announced and cannot be read, with the reason: their object name and what is wrong.
+    /// Announced volumes that cannot be read: object name and reason.
     pub damaged: Vec<(String, String)>,
-    /// Commits that are lost or contradict each other, and that nobody has accepted.
+    /// Commits that are lost or contradict each other, without those that a person has accepted.
     pub troubles: Vec<Finding>,
-    /// Alarms that were raised, and ones that have ended.
+    /// Alarms that were raised, and alarms that ended.
     pub news: News,
     /// Worth knowing.
     pub notes: Vec<Finding>,
-    /// What the store holds and nobody explains.
+    /// Objects in the store that nothing explains.
+    /// Volumes of an interrupted run of this catalog that turned out to be stored, and are used from now on.
     pub unexplained: Vec<Finding>,
     /// Volumes of an interrupted run of this catalog that came to be stored, and are used from now on.
     pub settled: u64,
 }
 
-/// Told while it happens.
+/// A report of progress.
 #[derive(Debug, Clone, Copy)]
 pub enum Told<'a> {
-    /// So much of the work is done.
+    /// This much of the work is done.
     Done(Work),
     /// This snapshot can be listed and mounted from now on.
     Shown(&'a Snapshot),
 }
 
-/// Brings the catalog up to the store's commits, and holds the store against it. One LIST if there is nothing new, on a
-/// store that keeps marks; else one GET more for each chain. Fails if commits are lost or contradict each other, and then
-/// changes nothing but alarms.
+/// Brings the catalog up to date with the store's commits and compares the store with it. Costs one LIST if there is
+/// nothing new and the store keeps marks, otherwise one more GET for each chain. If commits are lost or contradict each
+/// other, it fails and changes nothing but alarms.
 pub fn sync(locked: &mut LockedRepository, watch: &Watch) -> Result<Learnt> {
     let look = look(locked, Depth::New)?;
     look.refuse_troubles()?;
     Plan::of_commits(locked, look)?.carry_out(locked, watch, &mut |_| {})
 }
 
-/// As [`sync`], but takes in whatever can be read also when commits are lost.
+/// As [`sync`], but takes in whatever can be read, even if commits are lost.
 pub fn sync_as_found(locked: &mut LockedRepository, watch: &Watch) -> Result<Learnt> {
     let look = look(locked, Depth::New)?;
     Plan::of_commits(locked, look)?.carry_out(locked, watch, &mut |_| {})
 }
 
-/// Brings the catalog up to everything that is in the store: its commits, and also the volumes that no commit announces
-/// (of interrupted backups), so that their blocks are reused. An empty catalog is rebuilt.
+/// Brings the catalog up to date with everything in the store: its commits, and also volumes of interrupted backups
+/// that no commit announces, so that their blocks are reused. An empty catalog is rebuilt.
 pub fn recover(locked: &mut LockedRepository, watch: &Watch) -> Result<Learnt> {
     plan(locked)?.carry_out(locked, watch, &mut |_| {})
 }
 
-/// What [`recover`] would do: commits are read and the store is listed, volumes are not read yet.
+/// The plan of [`recover`]: commits have been read and the store has been listed, but volumes have not been read yet.
 pub fn plan(locked: &mut LockedRepository) -> Result<Plan> {
     let look = look(locked, Depth::New)?;
     Plan::of_everything(locked, look)
 }
 
-/// Reads a volume that was put back and takes it in as stored.
+/// Reads a volume that was put back, and records it as stored.
 pub(crate) fn relearn(repository: &Repository, catalog: &mut CatalogWriter, added: &VolumeAdded) -> Result<()> {
     let Contents { salt, index, nodes } = fetch::read(repository, added)?;
     let volume =
@@ -116,8 +117,8 @@ pub(crate) fn relearn(repository: &Repository, catalog: &mut CatalogWriter, adde
     catalog.volumes_learn(&[LearntVolume { volume, state, etag: added.etag.as_deref(), row: None }])
 }
 
-/// Takes in a volume that is there again. It was held against its name just now, so if it does not open, it never was a
-/// volume of this repository.
+/// Takes in a volume that is there again. It has just been checked against its name, so if it does not open, it never
+/// was a volume of this repository.
 fn take_back(
     locked: &mut LockedRepository,
     volume: &VolumeAdded,
@@ -133,7 +134,7 @@ fn take_back(
                 learnt.news.ended.push(object.to_string());
             }
         }
-        Err(error) if error.is_of_the_object() => {
+        Err(error) if error.is_object_fault() => {
             let shown = listing.volume(volume.kind, volume.name);
             let diagnosis = error.diagnosis().unwrap_or(Diagnosis::RemoteCorrupt);
             let alarm = volume_alarm(diagnosis, volume.kind, volume.name, error.to_string(), shown);
@@ -158,7 +159,7 @@ impl Plan {
         watch.bytes_total.store(self.work().bytes, Ordering::Relaxed);
         let volumes: Vec<&VolumeAdded> = self.volumes.iter().map(|(volume, _)| volume).collect();
         let mut taking = Taking::new(&self, repository);
-        // Ids are random, so rows go all over the file.
+        // Ids are random, so rows are written all over the file.
         catalog.with_many_pages(|catalog| {
             taking.take_lost(catalog)?;
             if newest::show(repository, catalog, &self, watch, tell)? {

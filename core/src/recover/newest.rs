@@ -1,20 +1,15 @@
 //! The newest snapshot, before everything else.
 //!
-//! Its tree is made of nodes of all ages, a few in each volume. To have it soon, the indexes of the meta volumes are read,
-//! which say where each node lies, and then only the frames that its nodes lie in, level by level from the root down. They
-//! are read once more when their volumes are; that is the price. Where they make up most of the volumes, or something is
-//! missing or damaged, the ordinary order does as well, and whatever was brought until then is of use there too.
+//! Its tree consists of nodes of all ages, a few in each volume. To have it soon, the indexes of the meta volumes are
+//! read, which say where each node lies, and then only the frames that contain its nodes, level by level from the root
+//! down. The price is that these frames are read again with their volumes. If they make up most of the volumes, or
+//! something is missing or damaged, the ordinary order is used; nodes brought until then stay useful.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use super::Plan;
-use super::Told;
-use super::Work;
-use super::fetch::CONNECTIONS_MAX;
-use super::whole::below;
 use crate::catalog::CatalogWriter;
 use crate::commit::VolumeAdded;
 use crate::error::Error;
@@ -23,23 +18,28 @@ use crate::id::NodeId;
 use crate::objects::VolumeKind;
 use crate::parallel::side_by_side;
 use crate::read::VolumeFile;
+use crate::recover::Plan;
+use crate::recover::Told;
+use crate::recover::Work;
+use crate::recover::fetch::CONNECTIONS_MAX;
+use crate::recover::whole::below;
 use crate::repo::Repository;
 use crate::tree::Node;
 use crate::watch::Watch;
 
-/// Less than this in meta volumes is read about as fast in the ordinary order.
+/// Fewer bytes than this in meta volumes are read about as fast in the ordinary order.
 pub(super) const WORTH_BYTES: u64 = 16 << 20;
-/// The part of the meta volumes, from one to this, of which reading it twice is worth while.
+/// At most one part in this many of the meta volumes is worth reading twice.
 const SHARE_MAX: u64 = 2;
-/// More nodes than this are not kept track of: that would take too much memory.
+/// Most nodes that are tracked; more would take too much memory.
 const NODES_MAX: usize = 500_000;
-/// Bytes of nodes that one thread reads of one volume at a time, unless a single one has more.
+/// Bytes of nodes that one thread reads from one volume at a time, unless a single node is larger.
 const PART_BYTES: u64 = 1 << 20;
-/// Bytes of nodes that are taken into the catalog at a time, about.
+/// About how many bytes of nodes are taken into the catalog at a time.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Shows the newest of the plan's snapshots, if none is shown yet. False if it was not worth it or not to be had: nothing
-/// is lost by that.
+/// Makes the newest snapshot of the plan visible, if none is visible yet. False if it was not worth it or not possible,
+/// which loses nothing.
 pub(super) fn show(
     repository: &Repository,
     catalog: &mut CatalogWriter,
@@ -56,7 +56,7 @@ pub(super) fn show(
     }
     let threads = repository.store().connections().clamp(1, CONNECTIONS_MAX);
     let Some(places) = Places::read(repository, &trees, threads, watch)? else { return Ok(false) };
-    // Nothing of the work is done by this, and yet it shows how fast the store is.
+    // This completes none of the work, but shows how fast the store is.
     tell(Told::Done(Work::default()));
     let bringing = Bringing { repository, places: &places, threads, watch, bytes_left: bytes / SHARE_MAX };
     if !bringing.bring(catalog, snapshot.root)? {
@@ -67,9 +67,9 @@ pub(super) fn show(
     Ok(true)
 }
 
-/// True if what a volume should have is not to be had from it. That it ended too soon is looked into when its turn comes.
-fn is_not_to_be_had(error: &Error) -> bool {
-    error.is_of_the_object() || error.is_short()
+/// True if a volume lacks what it should have. If it ended too soon, that is examined when its turn comes.
+fn is_unavailable(error: &Error) -> bool {
+    error.is_object_fault() || error.is_short()
 }
 
 /// Where nodes lie.
@@ -89,8 +89,8 @@ impl Places {
         };
         side_by_side(threads, trees, open, |file| {
             let file = match file {
-                // Whatever lay in it is missed where it is needed.
-                Err(error) if is_not_to_be_had(&error) => return Ok(true),
+                // Its nodes will be missed where they are needed.
+                Err(error) if is_unavailable(&error) => return Ok(true),
                 file => file?,
             };
             count(watch, file.tail_bytes());
@@ -103,7 +103,7 @@ impl Places {
         .map(|is_whole| is_whole.then_some(places))
     }
 
-    /// What is wanted of each volume, in parts of about [`PART_BYTES`].
+    /// The nodes wanted of each volume, in parts of about [`PART_BYTES`].
     fn parts(&self, wanted: BTreeMap<usize, Vec<usize>>) -> Vec<Part<'_>> {
         let mut parts = Vec::new();
         for (volume, mut numbers) in wanted {
@@ -120,26 +120,26 @@ impl Places {
     }
 }
 
-/// Nodes of one volume that are read by one thread.
+/// Nodes of one volume, to be read by one thread.
 struct Part<'a> {
     file: &'a VolumeFile,
     numbers: Vec<usize>,
-    /// Stored bytes that reading them takes.
+    /// Stored bytes to read for them.
     bytes: u64,
 }
 
-/// How the nodes of a tree are brought into the catalog.
+/// Brings the nodes of a tree into the catalog.
 struct Bringing<'a> {
     repository: &'a Repository,
     places: &'a Places,
     threads: usize,
     watch: &'a Watch,
-    /// Stored bytes that may still be read for this.
+    /// Stored bytes that may still be read for this purpose.
     bytes_left: u64,
 }
 
 impl Bringing<'_> {
-    /// Brings all nodes of a tree. False if some are not to be had, or are too many.
+    /// Brings all nodes of a tree. False if some are unavailable or there are too many.
     fn bring(mut self, catalog: &mut CatalogWriter, root: NodeId) -> Result<bool> {
         let mut seen = HashSet::new();
         let mut level = vec![root];
@@ -167,7 +167,7 @@ impl Bringing<'_> {
         Ok(true)
     }
 
-    /// Brings these nodes of these volumes, and adds what they name to `next`.
+    /// Brings these nodes of these volumes, and adds their children to `next`.
     fn bring_level(
         &mut self,
         catalog: &mut CatalogWriter,
@@ -193,7 +193,7 @@ impl Bringing<'_> {
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
         let is_done = side_by_side(self.threads, &parts, read, |read| {
             let (bytes, nodes) = match read {
-                Err(error) if is_not_to_be_had(&error) => return Ok(false),
+                Err(error) if is_unavailable(&error) => return Ok(false),
                 read => read?,
             };
             count(self.watch, bytes);
@@ -215,12 +215,12 @@ impl Bringing<'_> {
     }
 }
 
-/// The nodes that a node names; none if it does not decode.
+/// The children of a node; none if it does not decode.
 fn names(body: &[u8]) -> Vec<NodeId> {
     Node::decode(body).map(|node| below(&node)).unwrap_or_default()
 }
 
-/// Bytes that are read beside those that were planned.
+/// Counts bytes that are read in addition to the plan.
 fn count(watch: &Watch, bytes: u64) {
     watch.bytes_total.fetch_add(bytes, Ordering::Relaxed);
     watch.bytes.fetch_add(bytes, Ordering::Relaxed);

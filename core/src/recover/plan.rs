@@ -1,49 +1,49 @@
-//! What is to be read, and in which order: the trees of the newest snapshots first, because people want those first.
+//! What to read, and in which order: the trees of the newest snapshots first, because people want those first.
 //!
-//! Numbers of volumes and snapshots in the catalog stand for the order in which they were made, so they are given out here,
-//! before anything is read, as if the oldest were read first.
+//! Numbers of volumes and snapshots in the catalog reflect the order in which they were made. So they are assigned
+//! here, before anything is read, as if the oldest were read first.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use super::fetch::bytes_to_read;
-use super::newest::WORTH_BYTES;
 use crate::catalog::CatalogWriter;
 use crate::commit::VolumeAdded;
 use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
 use crate::objects::VolumeKind;
+use crate::recover::fetch::bytes_to_read;
+use crate::recover::newest::WORTH_BYTES;
 use crate::repo::LockedRepository;
 use crate::snapshot::Snapshot;
 use crate::survey::Look;
 use crate::survey::Unseen;
 
-/// How much there is to do.
+/// The amount of work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Commits that are new; they are read already.
+    /// New commits; they have been read already.
     pub commits: u64,
     /// Volumes to be read.
     pub volumes: u64,
-    /// Bytes of them to be read, about.
+    /// About how many bytes of them are to be read.
     pub bytes: u64,
-    /// Of the volumes, those of which only the end is read: what reading them takes is latency more than bytes.
+    /// The volumes of which only the end is read: their cost is latency more than bytes.
     pub tails: u64,
 }
 
 /// What is to be learnt from the store.
 pub struct Plan {
     pub(super) look: Look,
-    /// Volumes in the order in which they are to be read, with the row number that each should have.
+    /// Volumes in reading order, each with its intended row number.
     pub(super) volumes: Vec<(VolumeAdded, Option<i64>)>,
-    /// Volumes that need not be read to know that they are lost, with what is wrong.
+    /// Volumes that are known to be lost without reading them, each with the reason.
     pub(super) lost: Vec<(VolumeAdded, Option<i64>, String)>,
-    /// How many of them must be in before the trees of all snapshots are whole.
+    /// How many of the volumes must be in before the trees of all snapshots are complete.
     pub(super) trees_end: usize,
-    /// New snapshots, newest first, with the number that each should have.
+    /// New snapshots, newest first, each with its intended number.
     pub(super) snapshots: Vec<(Snapshot, u64)>,
-    /// So much in meta volumes makes it worth while to bring the newest snapshot ahead of them.
+    /// With this many bytes in meta volumes, bringing the newest snapshot ahead is worth while.
     pub(super) newest_worth_bytes: u64,
 }
 
@@ -66,7 +66,7 @@ impl Plan {
         let numbered = all.iter().zip(first..).filter(|(volume, _)| !rows.contains_key(&volume.name));
         let (mut volumes, mut lost) = (Vec::new(), Vec::new());
         for (volume, row) in numbered {
-            // The mark that this store shows now: in a copy of a store, marks are others than those in its commits.
+            // The mark in this store's list: a copied store has other marks than its commits say.
             let shown = look.listing.volume(volume.kind, volume.name);
             if shown.is_none() && retired.contains(&volume.name) {
                 continue;
@@ -75,7 +75,7 @@ impl Plan {
             let added = VolumeAdded { etag, ..(*volume).clone() };
             match shown {
                 Some(shown) if shown.bytes != added.bytes => {
-                    let detail = format!("it has {} bytes, it was stored with {}", shown.bytes, added.bytes);
+                    let detail = format!("its length is {} instead of {} bytes", shown.bytes, added.bytes);
                     lost.push((added, Some(row), detail));
                 }
                 _ => volumes.push((added, Some(row))),
@@ -87,7 +87,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Also what no commit announces, such as the volumes of interrupted backups.
+    /// Includes what no commit announces, such as volumes of interrupted backups.
     pub(super) fn of_everything(locked: &mut LockedRepository, look: Look) -> Result<Plan> {
         let mut plan = Plan::of_commits(locked, look)?;
         let mut known = locked.catalog().read().volume_names()?;
@@ -102,7 +102,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Trees before data, new before old, and last what no commit announces.
+    /// Trees before data, new before old, and unannounced volumes last.
     fn sort(&mut self) {
         self.volumes.sort_by_key(|(volume, row)| (row.is_none(), volume.kind == VolumeKind::Data, row.map(|row| -row)));
         let is_announced_tree =
@@ -110,13 +110,13 @@ impl Plan {
         self.trees_end = self.volumes.iter().filter(is_announced_tree).count();
     }
 
-    /// Has the newest snapshot brought ahead of everything if trees take at least so many bytes. There is a sensible limit
-    /// unless somebody wants to try it on little.
+    /// Brings the newest snapshot ahead if trees take at least this many bytes. The default is sensible; tests lower
+    /// it.
     pub fn with_newest_ahead_from(self, newest_worth_bytes: u64) -> Plan {
         Plan { newest_worth_bytes, ..self }
     }
 
-    /// How much there is to do.
+    /// The amount of work.
     pub fn work(&self) -> Work {
         Work {
             commits: self.look.commits.len() as u64,
@@ -127,7 +127,7 @@ impl Plan {
     }
 }
 
-/// The volumes that the commits retire, and do not announce again: they are gone, or will be.
+/// Volumes that the commits retire and do not announce again: they are gone, or will be.
 fn retired(commits: &[Unseen]) -> HashSet<VolumeName> {
     let mut retired = HashSet::new();
     for Unseen { commit, .. } in commits {
@@ -155,7 +155,7 @@ fn new_snapshots(catalog: &CatalogWriter, commits: &[Unseen]) -> Result<Vec<(Sna
     Ok(new)
 }
 
-/// The number of the first of a row of things, some of which may have theirs already, from a run that was interrupted.
+/// The number of the first of several items in order, some of which may have a number from an interrupted run.
 fn first_number(known: impl Iterator<Item = Option<i64>>, next: i64) -> i64 {
     let mut places = known.zip(0i64..);
     places.find_map(|(number, place)| Some(number? - place)).filter(|first| *first > 0).unwrap_or(next)

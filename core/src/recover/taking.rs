@@ -1,18 +1,9 @@
-//! Taking in what was read, in the order in which it was asked for.
+//! Taking in what has been read, in the requested order.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
-use super::Learnt;
-use super::Plan;
-use super::Told;
-use super::Work;
-use super::fetch;
-use super::fetch::Came;
-use super::fetch::Contents;
-use super::fetch::Fetched;
-use super::whole::Walk;
 use crate::catalog::CatalogWriter;
 use crate::catalog::LearntVolume;
 use crate::catalog::NewVolume;
@@ -22,6 +13,15 @@ use crate::error::Result;
 use crate::id::VolumeName;
 use crate::objects::VolumeKind;
 use crate::objects::volume_object;
+use crate::recover::Learnt;
+use crate::recover::Plan;
+use crate::recover::Told;
+use crate::recover::Work;
+use crate::recover::fetch;
+use crate::recover::fetch::Arrived;
+use crate::recover::fetch::Contents;
+use crate::recover::fetch::Fetched;
+use crate::recover::whole::Walk;
 use crate::repo::Repository;
 use crate::snapshot::Snapshot;
 use crate::survey::hash_of_volume;
@@ -34,14 +34,14 @@ pub(super) struct Taking<'a> {
     repository: &'a Repository,
     pub learnt: Learnt,
     pub done: Work,
-    /// Snapshots that are not shown yet, newest first.
+    /// Snapshots that are not visible yet, newest first.
     waiting: VecDeque<&'a (Snapshot, u64)>,
     /// The walk through the tree of the first of them.
     walk: Walk,
     is_walking: bool,
 }
 
-/// A volume with what it holds; nothing if it is lost.
+/// A volume with its contents; `None` if it is lost.
 type Taken<'a> = (&'a VolumeAdded, Option<i64>, Option<Contents>);
 
 impl<'a> Taking<'a> {
@@ -51,7 +51,7 @@ impl<'a> Taking<'a> {
         Taking { plan, repository, learnt, done, waiting, walk, is_walking: false }
     }
 
-    /// Records the volumes that commits announce and that need not be read to know that they cannot be had.
+    /// Records announced volumes that are known to be lost without reading them.
     pub fn take_lost(&mut self, catalog: &mut CatalogWriter) -> Result<()> {
         let mut lost: Vec<Taken<'_>> = Vec::new();
         for (added, row, detail) in &self.plan.lost {
@@ -61,22 +61,22 @@ impl<'a> Taking<'a> {
         self.write(catalog, lost)
     }
 
-    /// Takes volumes that are in the store into the catalog. One that cannot be read is recorded as lost; what depends on
-    /// it is found by `check`, and everything else goes on.
+    /// Takes volumes from the store into the catalog. An unreadable one is recorded as lost; everything else goes on,
+    /// and `check` finds what depends on it.
     pub fn take(&mut self, catalog: &mut CatalogWriter, fetched: Vec<Fetched>, watch: &Watch) -> Result<()> {
         let plan = self.plan;
         let mut taken: Vec<Taken<'_>> = Vec::with_capacity(fetched.len());
         let mut salts = HashSet::new();
-        for Fetched { number, came } in fetched {
+        for Fetched { number, arrived } in fetched {
             let Some((added, row)) = plan.volumes.get(number) else { continue };
-            let contents = match came {
-                Came::Nodes(nodes) => {
+            let contents = match arrived {
+                Arrived::Nodes(nodes) => {
                     self.write(catalog, std::mem::take(&mut taken))?;
                     catalog.nodes_learn(&nodes)?;
                     self.learnt.nodes += nodes.len() as u64;
                     continue;
                 }
-                Came::Rest(contents) => contents,
+                Arrived::Rest(contents) => contents,
             };
             let contents = match contents {
                 Ok(contents) => {
@@ -95,7 +95,7 @@ impl<'a> Taking<'a> {
                     None
                 }
             };
-            // What no commit names and nobody can read is not ours to miss: it stays unexplained.
+            // An unreadable volume that no commit names is not ours to miss: it stays unexplained.
             if row.is_some() || contents.is_some() {
                 taken.push((added, *row, contents));
             }
@@ -130,8 +130,8 @@ impl<'a> Taking<'a> {
         Ok(())
     }
 
-    /// The contents, unless they are those of another volume that lies in the place of this one. If two volumes say that
-    /// they are the same one, this one is read and held against its name, and one of them is lost.
+    /// The contents, unless they belong to another volume that lies in the place of this one. If two volumes claim to
+    /// be the same, this one is read and checked against its name, and the wrong one is lost.
     fn unless_out_of_place(
         &mut self,
         catalog: &mut CatalogWriter,
@@ -150,7 +150,7 @@ impl<'a> Taking<'a> {
         Ok(Some(contents))
     }
 
-    /// What was taken in under this name was not its own.
+    /// What was taken in under this name belonged to another volume.
     fn lose(&mut self, catalog: &mut CatalogWriter, name: VolumeName, in_place: &VolumeAdded) -> Result<()> {
         let marks = catalog.read().volume_marks()?;
         let Some(mark) = marks.into_iter().find(|mark| mark.name == name) else { return Ok(()) };
@@ -160,12 +160,12 @@ impl<'a> Taking<'a> {
         self.write(catalog, vec![(&added, None, None)])
     }
 
-    /// The newest snapshot needs no more looking at.
+    /// The newest snapshot needs no further walk.
     pub fn newest_is_shown(&mut self) {
         self.waiting.pop_front();
     }
 
-    /// Shows every snapshot whose tree is whole by now, newest first.
+    /// Makes every snapshot visible whose tree is complete by now, newest first.
     pub fn show(&mut self, catalog: &mut CatalogWriter, tell: &mut dyn FnMut(Told<'_>)) -> Result<()> {
         while let Some((snapshot, number)) = self.waiting.front() {
             if !self.is_walking {
@@ -173,7 +173,8 @@ impl<'a> Taking<'a> {
                 self.is_walking = true;
             }
             if !self.walk.is_whole(catalog.read())? {
-                // A tree that lacks a node when all are read will never be whole: the others do not wait for it.
+                // A tree that still lacks a node after all tree volumes will never be complete: the others do not wait
+                // for it.
                 if (self.done.volumes as usize) < self.plan.trees_end {
                     return Ok(());
                 }

@@ -1,6 +1,6 @@
-//! Whether the tree of a snapshot is in the catalog with all its nodes, looked at again and again while they come in.
+//! Whether the tree of a snapshot is completely in the catalog, asked again and again while nodes come in.
 //!
-//! The walk goes on where it stopped: a node is looked at once, and those that were missing are tried again.
+//! The walk resumes where it stopped: a node is looked at once, and missing nodes are tried again.
 
 use std::collections::HashSet;
 
@@ -15,14 +15,14 @@ use crate::tree::Node;
 /// The walk through the tree of one snapshot after another.
 #[derive(Default)]
 pub(super) struct Walk {
-    /// Nodes that are there; what lies below them is there too or stands in `left`.
+    /// Nodes that are present; their children are present too or listed in `left`.
     seen: HashSet<NodeId>,
-    /// Nodes that are to be looked at.
+    /// Nodes to look at.
     left: Vec<NodeId>,
 }
 
 impl Walk {
-    /// Begins with the next tree.
+    /// Starts with another tree.
     pub fn begin(&mut self, root: NodeId) {
         self.left = vec![root];
     }
@@ -37,14 +37,14 @@ impl Walk {
             match catalog.node(id)? {
                 Some(row) => {
                     self.seen.insert(id);
-                    // A node that does not decode has nothing below it; `check` names it.
+                    // A node that does not decode has no children; `check` reports it.
                     if let Ok(node) = Node::decode(&row.body) {
                         self.left.extend(below(&node));
                     }
                 }
                 None => missing.push(id),
             }
-            // A tree that lacks much is not worth walking yet.
+            // A tree that lacks many nodes is not worth walking yet.
             if missing.len() > MISSING_MAX {
                 self.left.append(&mut missing);
                 return Ok(false);
@@ -57,7 +57,7 @@ impl Walk {
 
 const MISSING_MAX: usize = 64;
 
-/// The nodes that a node names.
+/// The children of a node.
 pub(super) fn below(node: &Node) -> Vec<NodeId> {
     match node {
         Node::Leaf(entries) => entries

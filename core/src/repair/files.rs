@@ -1,22 +1,22 @@
-//! Looking for lost blocks in the files of this machine: wherever a snapshot says that a file had the block, the file that
-//! is there now may still have it, at the same place.
+//! Looking for lost blocks in the files of this machine: if a snapshot says that a file contained the block, the file
+//! of that name may still contain it at the same offset.
 
 use std::collections::HashSet;
 
-use super::ReadFile;
-use super::Wanted;
-use super::rebuild::Rebuild;
 use crate::catalog::Catalog;
 use crate::entry::Content;
 use crate::entry::Extent;
 use crate::entry::Kind;
 use crate::error::Result;
 use crate::id::NodeId;
+use crate::repair::ReadFile;
+use crate::repair::Wanted;
+use crate::repair::rebuild::Rebuild;
 use crate::tree::ListNode;
 use crate::tree::Node;
 use crate::watch::Watch;
 
-/// Looks for what the rebuilds miss, in the files of the newest snapshots first.
+/// Looks for the missing blocks of the rebuilds, in the files of the newest snapshots first.
 pub(super) fn look(
     catalog: &Catalog,
     rebuilds: &mut [Rebuild],
@@ -39,7 +39,7 @@ struct Search<'a, 'b> {
     rebuilds: &'a mut [Rebuild],
     wanted: Wanted,
     read_file: &'a mut ReadFile<'b>,
-    /// Directories by path and node: what was not found there will not be found there the next time.
+    /// Visited directories, by path and node: what was not found there will not be found there the next time.
     seen: HashSet<(Vec<u8>, NodeId)>,
 }
 
@@ -85,7 +85,7 @@ impl Search<'_, '_> {
                 Some(Node::List(ListNode::Branch { children, .. })) => {
                     lists.extend(children.iter().rev().map(|child| child.id));
                 }
-                // Where the rest of the file lies is not known.
+                // The offset of the rest of the file is unknown.
                 _ => return Ok(()),
             }
         }
@@ -107,7 +107,7 @@ impl Search<'_, '_> {
         Ok(())
     }
 
-    /// A node, if it is there and whole.
+    /// A node, if it is present and intact.
     fn node(&self, id: NodeId) -> Result<Option<Node>> {
         match self.catalog.node(id) {
             Ok(row) => Ok(row.and_then(|row| Node::decode(&row.body).ok())),

@@ -1,15 +1,14 @@
 //! Putting back what a store has lost.
 //!
-//! A volume is named by the SHA-256 of its bytes, and sealing is deterministic: so a lost one can be made again, to the
-//! byte, from the blocks that lay in it, and put under its own name. It comes, in this order, from a second store, from the
-//! frames of it that still open (in the store, or in a cache on this machine), from the catalog (tree nodes, which it holds
-//! in full), from another volume that has the same block, and from files that still have the bytes which were backed up. If
-//! some blocks are nowhere to be found, those that were found are stored again in new volumes, so that only what is really
-//! gone is lost.
+//! A volume is named by the SHA-256 of its bytes, and sealing is deterministic. So a lost volume can be rebuilt, to the
+//! byte, from the blocks that it contained, and put under its own name. Its blocks come, in this order, from a second
+//! store, from its frames that still open (in the store, or in a cache on this machine), from the catalog (which holds
+//! all tree nodes), from another volume with the same block, and from files that still contain the bytes. If some
+//! blocks cannot be found anywhere, the others are stored again in new volumes, so that only what is really gone is
+//! lost.
 //!
-//! A damaged object has to be deleted before it can be put anew, since nothing is ever overwritten. That is the only
-//! deletion here, it happens only when what takes its place is at hand and was verified, and only because somebody asked
-//! for a repair.
+//! A damaged object must be deleted before it can be put again, because nothing is ever overwritten. That is the only
+//! deletion here. It happens only when the verified replacement is at hand, and only because a repair was asked for.
 
 mod files;
 mod objects;
@@ -20,6 +19,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use rebuild::Rebuild;
 
 use crate::catalog::VolumeRow;
 use crate::catalog::VolumeState;
@@ -40,22 +41,20 @@ use crate::store::Store;
 use crate::watch::Watch;
 use crate::write;
 
-use rebuild::Rebuild;
-
 pub use objects::open;
 pub use objects::repair_commits;
 
-/// Volumes that are made again at a time: each takes as much room in the spool as it has content.
+/// Volumes that are rebuilt at a time: each takes as much room in the spool as it has content.
 const VOLUMES_AT_ONCE: usize = 8;
 
-/// Reads `length` bytes from `offset` of the file at an absolute path (raw bytes); `None` if they are not to be had. What
-/// it gives need not be right: it is held against the id of the block that is looked for.
+/// Reads `length` bytes from `offset` of the file at an absolute path (raw bytes); `None` if that is impossible. The
+/// result need not be right: it is checked against the id of the wanted block.
 pub type ReadFile<'a> = dyn FnMut(&[u8], u64, u32) -> Option<Vec<u8>> + 'a;
 
-/// Sealed bytes of a volume from a cache of this machine; `None` if it has not got them. They need not be right.
+/// Returns sealed bytes of a volume from a cache on this machine; `None` if it lacks them. They need not be right.
 pub type ReadCache<'a> = dyn Fn(VolumeName, Range<u64>) -> Option<Vec<u8>> + 'a;
 
-/// Where lost data may be found again.
+/// Where lost data may still exist.
 pub struct Sources<'a> {
     /// A second store of the same repository.
     pub second: Option<&'a dyn Store>,
@@ -65,21 +64,21 @@ pub struct Sources<'a> {
     pub read_cache: &'a ReadCache<'a>,
 }
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Debug, Default)]
 pub struct Repaired {
-    /// Objects that are whole again under their own names, with where they came from.
+    /// Objects that are intact again under their own names, each with its source.
     pub restored: Vec<(String, &'static str)>,
-    /// Blocks and tree nodes of other volumes that were found and stored again in new volumes.
+    /// Blocks and tree nodes of other volumes that were stored again in new volumes.
     pub blocks: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// Objects that could not be restored, with the reason.
+    /// Objects that could not be restored, each with the reason.
     pub left: Vec<(String, String)>,
 }
 
-/// Repairs the volumes that are known to be lost, and those that a check has found `changed`. The catalog was synced, and
-/// the check has marked what is lost.
+/// Repairs the volumes that are known to be lost, and those that a check has reported as `changed`. The catalog has
+/// been synced, and the check has marked the losses.
 pub fn repair_volumes(
     locked: &mut LockedRepository,
     changed: &[VolumeName],
@@ -121,7 +120,7 @@ pub fn repair_volumes(
     Ok(())
 }
 
-/// Takes a volume that an earlier repair has rebuilt and could not put. True if there is one.
+/// Uses a volume that an earlier repair rebuilt but could not put. True if there is one.
 fn restore_rescued(locked: &mut LockedRepository, row: &VolumeRow, repaired: &mut Repaired) -> Result<bool> {
     let dir = locked.repository().catalog_dir().to_path_buf();
     let Some((file, bytes)) = rescue::find(&dir, row.name)? else { return Ok(false) };
@@ -131,7 +130,7 @@ fn restore_rescued(locked: &mut LockedRepository, row: &VolumeRow, repaired: &mu
     Ok(true)
 }
 
-/// Takes a volume from the second store. True if it had it.
+/// Copies a volume from the second store. True if that has it.
 fn restore_from_second(
     locked: &mut LockedRepository,
     row: &VolumeRow,
@@ -144,7 +143,7 @@ fn restore_from_second(
     let dir = locked.repository().catalog_dir().to_path_buf();
     let verified = match fetch_volume(second, &object, row.name, row.bytes, &dir, watch) {
         Ok(verified) => verified,
-        Err(error) if is_of_the_object(&error) => return Ok(false),
+        Err(error) if is_object_fault(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
     replace(locked, row, verified.source())?;
@@ -152,12 +151,12 @@ fn restore_from_second(
     Ok(true)
 }
 
-/// True if the object is what is wrong, and not the store.
-fn is_of_the_object(error: &Error) -> bool {
-    error.is_of_the_object() || error.is_short()
+/// True if the object is at fault and not the store.
+fn is_object_fault(error: &Error) -> bool {
+    error.is_object_fault() || error.is_short()
 }
 
-/// Puts a volume that was verified in place of what is there of it, and learns what it holds.
+/// Puts a verified volume in place of the old object, and takes in its contents.
 fn replace(locked: &mut LockedRepository, row: &VolumeRow, source: Source<'_>) -> Result<()> {
     let (repository, catalog) = locked.parts();
     let object = volume_object(row.kind, row.name);
@@ -168,7 +167,7 @@ fn replace(locked: &mut LockedRepository, row: &VolumeRow, source: Source<'_>) -
     Ok(())
 }
 
-/// Puts an object, after deleting a damaged one of that name if there is one.
+/// Puts an object; deletes a damaged one of that name first.
 fn replace_object(store: &Arc<dyn Store>, object: &ObjectName, source: Source<'_>) -> Result<Option<String>> {
     match store.put(object, source) {
         Err(Error::Exists { .. }) => {
@@ -179,7 +178,7 @@ fn replace_object(store: &Arc<dyn Store>, object: &ObjectName, source: Source<'_
     }
 }
 
-/// Stores blocks again that were found of volumes which could not be made whole.
+/// Stores the found blocks of volumes again that could not be rebuilt.
 fn store_again(
     locked: &mut LockedRepository,
     parts: Vec<rebuild::Part>,
@@ -207,8 +206,8 @@ fn store_again(
                 stored.0 += 1;
                 stored.1 += bytes.len() as u64;
                 match kind {
-                    VolumeKind::Data => writer.block_again(cutter.block(bytes))?,
-                    VolumeKind::Meta => writer.node_again(bytes)?,
+                    VolumeKind::Data => writer.store_lost_block(cutter.block(bytes))?,
+                    VolumeKind::Meta => writer.store_lost_node(bytes)?,
                 }
             }
         }
@@ -222,7 +221,7 @@ fn store_again(
     Ok(())
 }
 
-/// Ids that are looked for, with the places where they are wanted: which rebuild, which of its blocks.
+/// Ids that are looked for, each with the rebuild that needs it and the number of the block there.
 type Wanted = HashMap<[u8; 32], (usize, usize)>;
 
 fn listed_bytes(repository: &Repository, object: &ObjectName) -> Result<Option<u64>> {

@@ -1,10 +1,8 @@
-//! Putting back the small objects: what the repository is, its key slots, its commits.
+//! Putting back the small objects: the description, the key slots, the commits.
 
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::Repaired;
-use super::replace_object;
 use crate::catalog::Catalog;
 use crate::commit::Commit;
 use crate::config::Config;
@@ -25,6 +23,8 @@ use crate::objects::ObjectName;
 use crate::objects::commit_object;
 use crate::objects::config_object;
 use crate::objects::slot_object;
+use crate::repair::Repaired;
+use crate::repair::replace_object;
 use crate::repo::LockedRepository;
 use crate::repo::Place;
 use crate::repo::Repository;
@@ -60,7 +60,7 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
         None => {
             let found = match second.map(|second| config_bytes(second, &keys)).transpose()?.flatten() {
                 Some(object) => Some((object, "copied from the second store")),
-                None => kept()?.map(|object| (object, "written anew from the catalog")),
+                None => kept()?.map(|object| (object, "rewritten from the catalog")),
             };
             let Some((object, from)) = found else {
                 let detail = "it is lost, and neither this machine nor a second store has a copy: use --from, or run \
@@ -91,7 +91,7 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
     Ok(Repository::of(place, config, keys, master, slot))
 }
 
-/// The key slots of a store that can be parsed and lie under their own names.
+/// The key slots of a store that are well-formed and lie under their own names.
 fn slots(store: &dyn Store) -> Result<BTreeMap<SlotId, Slot>> {
     let mut slots = BTreeMap::new();
     let mut trouble = None;
@@ -103,14 +103,14 @@ fn slots(store: &dyn Store) -> Result<BTreeMap<SlotId, Slot>> {
             Err(error) => trouble = Some(error),
         }
     }
-    // Any whole slot is enough.
+    // Any intact slot is enough.
     match trouble {
         Some(error) if slots.is_empty() => Err(error),
         _ => Ok(slots),
     }
 }
 
-/// Which repository it is: by its description, else by its key slots.
+/// The id of the repository: from its description, otherwise from its key slots.
 fn repository_of(
     store: &dyn Store,
     second: Option<&dyn Store>,
@@ -130,13 +130,13 @@ fn repository_of(
 fn object(store: &dyn Store, name: &ObjectName) -> Result<Option<Vec<u8>>> {
     match store.get(name, ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX }) {
         Ok(bytes) => Ok(Some(bytes)),
-        // What cannot be read, or is far too long, is to be put back like what is gone.
-        Err(error) if error.is_of_the_object() => Ok(None),
+        // An object that is unreadable, or far too long, must be put back like a missing one.
+        Err(error) if error.is_object_fault() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The description in a store, if it is there and proves true.
+/// The description in a store, if it is present and authentic.
 fn config(store: &dyn Store, keys: &Keys) -> Result<Option<Config>> {
     let Some(object) = config_bytes(store, keys)? else { return Ok(None) };
     Config::decode(&object)?.prove(keys).map(Some)
@@ -146,7 +146,7 @@ fn config_bytes(store: &dyn Store, keys: &Keys) -> Result<Option<Vec<u8>>> {
     let Some(bytes) = object(store, &config_object())? else { return Ok(None) };
     match Config::decode(&bytes).and_then(|config| config.prove(keys)) {
         Ok(_) => Ok(Some(bytes)),
-        // A newer bygone has written it, and must not lose it to an older one.
+        // An older program must not replace what a newer one has written.
         Err(newer @ Error::TooNew { .. }) => Err(newer),
         Err(_) => Ok(None),
     }
@@ -162,8 +162,8 @@ fn kept_config(place: &Place, keys: &Keys, repository: RepositoryId) -> Result<O
     Ok(kept.filter(|object| Config::decode(object).and_then(|config| config.prove(keys)).is_ok()))
 }
 
-/// Puts back commits that the store has lost or changed, from a second store or from the catalog. To be done before the
-/// catalog is synced, which fails where a chain is broken.
+/// Puts back commits that the store has lost or changed, from a second store or from the catalog. Must run before the
+/// catalog is synced, because syncing fails if a chain is broken.
 pub fn repair_commits(
     locked: &mut LockedRepository,
     second: Option<&dyn Store>,
@@ -180,7 +180,7 @@ pub fn repair_commits(
         }
     }
     known.extend(catalog.commits_seen()?.into_iter().map(|head| ((head.client, head.seq), Some(head.hash))));
-    // What a person has given up is not missed.
+    // Commits that a person has given up are not missed.
     let accepted = catalog.chain_losses()?;
     known.retain(|(client, seq), _| !accepted.iter().any(|loss| loss.covers(*client, *seq)));
     for ((client, seq), hash) in known {
@@ -197,7 +197,7 @@ pub fn repair_commits(
             Some(object) => Some((object, "copied from the second store")),
             None => {
                 let kept = catalog.commit_object(client, seq)?.filter(is_right);
-                kept.map(|object| (object, "written anew from the catalog"))
+                kept.map(|object| (object, "rewritten from the catalog"))
             }
         };
         match found {

@@ -1,12 +1,9 @@
-//! One lost volume, being made again in two spool files: its content in the clear, and the object to be.
+//! One lost volume that is being rebuilt in two spool files: its plaintext, and the new object.
 
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::ReadCache;
-use super::Repaired;
-use super::listed_bytes;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeRow;
 use crate::compress::Compressor;
@@ -15,6 +12,7 @@ use crate::entry::Content;
 use crate::entry::Extent;
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::counted;
 use crate::frame;
 use crate::frame::Stored;
 use crate::frame::Unsealed;
@@ -29,6 +27,9 @@ use crate::read::Order;
 use crate::read::Reader;
 use crate::read::Verify;
 use crate::read::VolumeFile;
+use crate::repair::ReadCache;
+use crate::repair::Repaired;
+use crate::repair::listed_bytes;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
 use crate::spool;
@@ -42,12 +43,12 @@ use crate::volume::Salt;
 use crate::volume::frame_plain_bytes;
 
 const FRAME_BYTES: u64 = limits::FRAME_BYTES as u64;
-/// Sealed bytes that are asked for by one request, at least.
+/// Fewest sealed bytes that one request asks for.
 const RUN_BYTES: u64 = 1 << 20;
-/// What is hashed at a time.
+/// Bytes that are hashed at a time.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// What one request gave of the object.
+/// The result of one request.
 struct Run {
     start: u64,
     bytes: Vec<u8>,
@@ -61,45 +62,45 @@ impl Run {
     }
 }
 
-/// A block that lay in the volume.
+/// A block of the volume.
 struct Piece {
     info: BlockInfo,
     position: u64,
     is_found: bool,
 }
 
-/// What is known of how the volume was made.
+/// How the volume was made, as far as known.
 struct Layout {
     salt: Salt,
     frames: Vec<FrameInfo>,
     plain_bytes: u64,
     pieces: Vec<Piece>,
-    /// True if these are all its blocks.
+    /// True if all its blocks are listed.
     is_complete: bool,
 }
 
-/// A volume that is being made again.
+/// A volume that is being rebuilt.
 pub(super) struct Rebuild {
     row: VolumeRow,
     layout: Layout,
     ids: IdKeys,
     plain: File,
     object: File,
-    /// Frames whose sealed bytes are in `object`.
+    /// True for each frame whose sealed bytes are in `object`.
     sealed: Vec<bool>,
-    /// Some of them are from the cache.
+    /// True if some of them come from the cache.
     uses_cache: bool,
 }
 
-/// A volume that was made again, or what was found of it.
+/// A rebuilt volume, or the parts of it that were found.
 pub(super) enum Finished {
-    /// The object, verified, and where it came from.
+    /// The verified object, and its source.
     Whole(VolumeRow, File, &'static str),
-    /// Not all of it.
+    /// Only some of it.
     Part(Part),
 }
 
-/// Blocks that were found of a volume.
+/// The blocks of a volume that were found.
 pub(super) struct Part {
     row: VolumeRow,
     plain: File,
@@ -112,7 +113,7 @@ fn failed(source: std::io::Error) -> Error {
 }
 
 impl Layout {
-    /// By the object's own index if that still opens, else by the catalog. `None` if nothing is known.
+    /// From the object's own index if that still opens, otherwise from the catalog. `None` if nothing is known.
     fn of(
         repository: &Repository,
         catalog: &Catalog,
@@ -127,7 +128,7 @@ impl Layout {
                     return Ok(Some(Layout::of_index(*file.salt(), file.index())));
                 }
                 Ok(_) => {}
-                Err(error) if super::is_of_the_object(&error) => {}
+                Err(error) if super::is_object_fault(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -160,7 +161,7 @@ impl Layout {
         Layout { salt, frames: index.frames.clone(), plain_bytes: index.plain_bytes(), pieces, is_complete: true }
     }
 
-    /// Where a frame lies in the object.
+    /// The offset of a frame in the object.
     fn frame_offset(&self, ordinal: usize) -> u64 {
         let before = self.frames.iter().take(ordinal).map(|frame| u64::from(frame.stored_bytes));
         HEADER_BYTES + before.sum::<u64>()
@@ -184,7 +185,7 @@ impl Rebuild {
             return Ok(None);
         };
         if layout.pieces.is_empty() {
-            // All of it lies elsewhere by now.
+            // Everything in it is stored elsewhere by now.
             return Ok(None);
         }
         let dir = repository.catalog_dir();
@@ -215,7 +216,7 @@ impl Rebuild {
             let bytes = u64::from(info.stored_bytes);
             let end = offset + bytes;
             let length = frame_plain_bytes(self.layout.plain_bytes, ordinal);
-            // It is opened where it lies, and the sealed bytes are still wanted.
+            // Opening destroys the sealed bytes, which are still needed.
             let mut open = |sealed: &[u8]| {
                 let mut bytes = sealed.to_vec();
                 let stored = Stored { ordinal, plain_bytes: length, codec: info.codec, bytes: &mut bytes };
@@ -226,7 +227,7 @@ impl Rebuild {
                 let run_bytes = RUN_BYTES.max(bytes).min(found_bytes.unwrap_or(0) - offset);
                 fetched = match repository.store().get(&object, ByteRange::Part { offset, bytes: run_bytes }) {
                     Ok(bytes) => Run { start: offset, bytes },
-                    Err(error) if super::is_of_the_object(&error) => Run { start: 0, bytes: Vec::new() },
+                    Err(error) if super::is_object_fault(&error) => Run { start: 0, bytes: Vec::new() },
                     Err(error) => return Err(error),
                 };
             }
@@ -248,7 +249,7 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Finds the blocks that lie in frames which opened.
+    /// Finds the blocks in frames that opened.
     fn find_in_frames(&mut self) -> Result<()> {
         for number in 0..self.layout.pieces.len() {
             let Some(piece) = self.layout.pieces.get(number) else { continue };
@@ -297,7 +298,7 @@ impl Rebuild {
         Ok(())
     }
 
-    /// The blocks that are not found yet: number and id.
+    /// The blocks that are still missing: number and id.
     pub fn missing(&self) -> impl Iterator<Item = (usize, [u8; 32])> {
         let missing = self.layout.pieces.iter().enumerate().filter(|(_, piece)| !piece.is_found);
         missing.map(|(number, piece)| (number, piece.info.id))
@@ -308,7 +309,7 @@ impl Rebuild {
         self.row.kind == VolumeKind::Data
     }
 
-    /// Takes bytes for a block, if they are its bytes.
+    /// Takes `bytes` for a block, if they match its id.
     pub fn offer(&mut self, number: usize, bytes: &[u8]) -> Result<bool> {
         let Some(piece) = self.layout.pieces.get_mut(number) else { return Ok(false) };
         let id = match self.row.kind {
@@ -323,19 +324,19 @@ impl Rebuild {
         Ok(true)
     }
 
-    /// Makes the object if everything was found and it comes out as it was.
+    /// Makes the object, if everything was found and the result matches its name.
     pub fn finish(mut self, repository: &Repository) -> Result<Finished> {
         let is_all_found = self.layout.pieces.iter().all(|piece| piece.is_found);
         if self.layout.is_complete && is_all_found && self.seal(repository)? {
-            let from = if self.uses_cache { "rebuilt, with what a mount has kept" } else { "rebuilt" };
+            let from = if self.uses_cache { "rebuilt, partly from the cache of a mount" } else { "rebuilt" };
             return Ok(Finished::Whole(self.row, self.object, from));
         }
         let Rebuild { row, plain, layout: Layout { pieces, .. }, .. } = self;
         Ok(Finished::Part(Part { row, plain, pieces, next: 0 }))
     }
 
-    /// Seals the frames that are missing and the tail. True if the object has its name again: another version of a
-    /// compressor may have made other frames, and then it has not.
+    /// Seals the missing frames and the tail. True if the object matches its name; it may not, because another version
+    /// of a compressor may produce other frames.
     fn seal(&mut self, repository: &Repository) -> Result<bool> {
         let key = repository.keys().volume(&self.layout.salt);
         let mut compressor = Compressor::new(repository.config().compression);
@@ -382,14 +383,14 @@ impl Rebuild {
     }
 }
 
-/// True unless the catalog knows better what the volume is made of.
+/// True unless the catalog contradicts the volume's index.
 fn is_that_of(row: &VolumeRow, file: &VolumeFile) -> bool {
     let is_same =
         || file.salt() == &row.salt && file.index().frames.iter().eq(row.frames.iter().map(|(_, frame)| frame));
     row.frames.is_empty() || is_same()
 }
 
-/// A block of file content from wherever the catalog locates it.
+/// A block of file content, from wherever the catalog locates it.
 fn read_block(reader: &Reader, info: &BlockInfo) -> Result<Vec<u8>> {
     let content = Content::Extents(vec![Extent::Block { id: BlockId(info.id), length: info.length }]);
     let map = reader.view()?.file(&content)?;
@@ -407,18 +408,18 @@ impl Part {
         self.pieces.iter().any(|piece| piece.is_found)
     }
 
-    /// True if everything that is still needed from it was found.
+    /// True if everything that is still needed of it was found.
     pub fn is_all_found(&self) -> bool {
         self.pieces.iter().all(|piece| piece.is_found)
     }
 
-    /// Why it is not whole.
+    /// Why it could not be rebuilt.
     pub fn reason(&self) -> String {
         let missing = self.pieces.iter().filter(|piece| !piece.is_found);
         let (count, bytes) =
             missing.fold((0u64, 0u64), |(count, bytes), piece| (count + 1, bytes + u64::from(piece.info.length)));
-        let all = self.pieces.len();
-        format!("{count} of {all} blocks ({bytes} bytes) were found nowhere: `bygone affected` names what needs them")
+        let (all, bytes) = (counted(self.pieces.len() as u64, "block", "blocks"), counted(bytes, "byte", "bytes"));
+        format!("{count} of {all} ({bytes}) could not be found: `bygone affected` names what needs them")
     }
 
     /// The next block that was found.

@@ -1,5 +1,5 @@
-//! A volume that was rebuilt lies in a file of its own while the damaged object is deleted and the new one put: what was
-//! saved of the damaged object exists nowhere else in between, and a dead link or a kill must not cost it.
+//! A rebuilt volume is kept in a file of its own while the damaged object is deleted and the new one is put. What was
+//! salvaged from the damaged object exists nowhere else in the meantime, and a dead link or a kill must not destroy it.
 
 use std::fs;
 use std::fs::File;
@@ -41,7 +41,7 @@ pub(super) fn keep(dir: &Path, name: VolumeName, volume: &File) -> Result<()> {
     copy().map_err(failed("keep the rebuilt volume in", &path))
 }
 
-/// A volume that was kept and not put, if there is one and it is whole.
+/// A rebuilt volume that was kept but not put, if there is one and it is intact.
 pub(super) fn find(dir: &Path, name: VolumeName) -> Result<Option<(File, u64)>> {
     let path = path(dir, name);
     let mut file = match File::open(&path) {
@@ -53,7 +53,7 @@ pub(super) fn find(dir: &Path, name: VolumeName) -> Result<Option<(File, u64)>> 
     Ok((hash.finish() == name.0).then_some((file, bytes)))
 }
 
-/// Removes what was kept, once the store has it.
+/// Removes the kept volume once the store has it.
 pub(super) fn remove(dir: &Path, name: VolumeName) -> Result<()> {
     let path = path(dir, name);
     match fs::remove_file(&path) {

@@ -1,42 +1,41 @@
 //! How people name a store.
 //!
-//! A path is a directory on this machine. Text that begins like `word:` names another kind of store, so that an address
-//! with a misspelt kind is refused and not made into a directory of that name; `./word:` is the way to say that a
-//! directory is meant.
+//! A path is a directory on this machine. Text that starts with `word:` names another kind of store, so an address with
+//! a misspelt kind is refused instead of becoming a directory of that name; `./word:` says that a directory is meant.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Store;
-use super::link::Link;
-use super::local::LocalStore;
-use super::rclone::RcloneStore;
-use super::retry::Clock;
-use super::retry::RetryStore;
-use super::s3::S3Access;
-use super::s3::S3Address;
-use super::s3::S3Store;
 use crate::error::Error;
 use crate::error::Result;
+use crate::store::Store;
+use crate::store::link::Link;
+use crate::store::local::LocalStore;
+use crate::store::rclone::RcloneStore;
+use crate::store::retry::Clock;
+use crate::store::retry::RetryStore;
+use crate::store::s3::S3Access;
+use crate::store::s3::S3Address;
+use crate::store::s3::S3Store;
 use crate::watch::Watch;
 
-/// Which kind of store, and where.
+/// The kind of store, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A directory on this machine.
     Local(PathBuf),
-    /// A place that the rclone program knows, as it writes it: `remote:path`.
+    /// A place known to the rclone program, in its notation: `remote:path`.
     Rclone(String),
     /// A bucket.
     S3(S3Address),
 }
 
-/// What a store is opened with: all that this library does not look for by itself.
+/// Everything needed to open a store that this library does not look for by itself.
 pub struct Surroundings<'a> {
     /// The way to the store.
     pub link: &'a Arc<Link>,
-    /// Who is told of trouble that may pass, and who may ask to end.
+    /// Gets reports of passing trouble, and may stop the work.
     pub watch: &'a Arc<Watch>,
     /// How long an outage may last.
     pub patience: Duration,
@@ -45,7 +44,7 @@ pub struct Surroundings<'a> {
 }
 
 impl Address {
-    /// Opens the store that lies there. A store in a bucket is not asked yet whether it has a repository.
+    /// Opens the store at this address. For a bucket, this does not check yet whether it holds a repository.
     pub fn open(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
         let link = Arc::clone(surroundings.link);
         match self {
@@ -55,7 +54,7 @@ impl Address {
         }
     }
 
-    /// Opens the store of a copy that is to be made or completed there.
+    /// Opens the store of a copy that is to be made or completed here.
     pub fn begin(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
         let link = Arc::clone(surroundings.link);
         match self {
@@ -65,7 +64,7 @@ impl Address {
         }
     }
 
-    /// Opens the store that lies there, even if it lacks what says that it is one.
+    /// Opens the store at this address even if it lacks the description.
     pub fn open_incomplete(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
         let link = Arc::clone(surroundings.link);
         match self {
@@ -75,7 +74,7 @@ impl Address {
         }
     }
 
-    /// Makes a new and empty store there. A bucket is not made: who may do that, and how, is the provider's matter.
+    /// Makes a new, empty store here. Buckets are not made: who may make one, and how, is up to the provider.
     pub fn create(&self, surroundings: &Surroundings<'_>) -> Result<Arc<dyn Store>> {
         let link = Arc::clone(surroundings.link);
         match self {
@@ -91,13 +90,13 @@ fn s3(address: &S3Address, surroundings: &Surroundings<'_>) -> Result<Arc<dyn St
     Ok(patient(S3Store::new(address, s3_access(address)?, Arc::clone(link), watch)?, surroundings))
 }
 
-/// The same store, asked again while it is away.
+/// The same store, with patience for outages.
 fn patient(store: impl Store + 'static, surroundings: &Surroundings<'_>) -> Arc<dyn Store> {
     let Surroundings { watch, patience, .. } = surroundings;
     Arc::new(RetryStore::new(Arc::new(store), *patience, Arc::clone(watch), Clock::real(watch)))
 }
 
-/// Reads an address: a path, `file:PATH`, `file:///PATH`, `rclone:REMOTE:PATH`, or one of [`S3Address`].
+/// Parses an address: a path, `file:PATH`, `file:///PATH`, `rclone:REMOTE:PATH`, or one of [`S3Address`].
 pub fn parse_address(text: &str) -> Result<Address> {
     let path = match kind(text) {
         None => text,
@@ -105,14 +104,14 @@ pub fn parse_address(text: &str) -> Result<Address> {
             None => rest,
             Some(path) if path.starts_with('/') => path,
             Some(_) => {
-                let what = format!("{text}: a file: address names no host, write file:PATH or file:///PATH");
+                let what = format!("{text}: a file: address has no host: write file:PATH or file:///PATH");
                 return Err(Error::Invalid { what });
             }
         },
         Some(("s3", rest)) => return Ok(Address::S3(S3Address::parse(rest)?)),
         Some(("rclone", place)) => return rclone(text, place),
         Some((kind, _)) => {
-            let what = format!("{text}: there is no store of kind {kind}: if a directory is meant, write ./{text}");
+            let what = format!("{text}: there is no kind of store called {kind}: for a directory, write ./{text}");
             return Err(Error::Invalid { what });
         }
     };
@@ -122,8 +121,8 @@ pub fn parse_address(text: &str) -> Result<Address> {
     Ok(Address::Local(PathBuf::from(path)))
 }
 
-/// A relative path would mean another place once a mount has gone to the background, and is more likely a remote without
-/// its colon.
+/// A relative path is refused: it would mean another place once a mount runs in the background, and it is more likely a
+/// remote without its colon.
 fn rclone(text: &str, place: &str) -> Result<Address> {
     if (place.starts_with('/') || place.contains(':')) && !place.contains('\0') {
         return Ok(Address::Rclone(place.to_owned()));
@@ -167,8 +166,8 @@ mod tests {
             assert_eq!(address.ok(), Some(Address::Rclone(place.into())), "{place}");
         }
         for text in ["rclone:", "rclone:remote", "rclone:a/b", "rclone:r:\0"] {
-            let told = parse_address(text).unwrap_err();
-            assert!(matches!(&told, Error::Invalid { what } if what.contains("REMOTE:PATH")), "{text:?}: {told}");
+            let error = parse_address(text).unwrap_err();
+            assert!(matches!(&error, Error::Invalid { what } if what.contains("REMOTE:PATH")), "{text:?}: {error}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Finding things beneath an open directory, one segment at a time, without following any link.
 //!
-//! Absence is an answer here (`None`), everything else that is no file and no directory is an error. A file where a
-//! directory is looked for, or the other way round, is absence: no object has that name.
+//! Absence is an answer here (`None`); anything that is neither a file nor a directory is an error. A file in the place
+//! of a directory, or the other way round, counts as absence: no object has that name.
 
 use std::fs::File;
 use std::io;
@@ -36,7 +36,7 @@ pub(super) fn open_directory(at: BorrowedFd<'_>, segment: &str) -> io::Result<Op
     }
 }
 
-/// The file `leaf` of `at`, or `None` if there is none. A device or a fifo is never waited for.
+/// The file `leaf` of `at`, or `None` if there is none. Never waits for a device or a fifo.
 pub(super) fn open_object(at: BorrowedFd<'_>, leaf: &str) -> io::Result<Option<File>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = match uninterrupted(|| openat(at, leaf, flags, Mode::empty())) {
@@ -52,7 +52,7 @@ pub(super) fn open_object(at: BorrowedFd<'_>, leaf: &str) -> io::Result<Option<F
     if found.is_file() { Ok(Some(file)) } else { Err(not_an_object()) }
 }
 
-/// What `leaf` of `at` is, or `None` if there is none.
+/// The metadata of `leaf` in `at`, or `None` if there is none.
 pub(super) fn stat(at: BorrowedFd<'_>, leaf: &str) -> io::Result<Option<FileStat>> {
     match uninterrupted(|| fstatat(at, leaf, AtFlags::AT_SYMLINK_NOFOLLOW)) {
         Ok(found) => Ok(Some(found)),
@@ -66,13 +66,13 @@ pub(super) fn kind(found: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT
 }
 
-/// The cause of refusing what is neither file nor directory.
+/// The error for something that is neither file nor directory.
 pub(super) fn not_an_object() -> io::Error {
-    let cause = "it is a symbolic link or a special file, which no store contains: move it away";
+    let cause = "it is a symbolic link or a special file, which does not belong in a store: move it away";
     io::Error::new(io::ErrorKind::InvalidData, cause)
 }
 
-/// Does it again when a signal came between, as the standard library does for its own calls.
+/// Repeats the call when a signal interrupts it, as the standard library does for its own calls.
 pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {

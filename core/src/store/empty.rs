@@ -1,18 +1,18 @@
-//! A place where nothing is: what a dry run compares with when the place that it is about does not exist yet.
+//! An empty place: what a dry run compares with if its target does not exist yet.
 //!
 //! It answers every question as an empty store does. It keeps nothing, so a PUT is a defect of the caller.
 
 use std::io;
 
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
-use super::check_prefix;
 use crate::error::Error;
 use crate::error::Result;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
+use crate::store::check_prefix;
 
 /// A store without objects.
 pub struct EmptyStore;
@@ -36,7 +36,7 @@ impl Store for EmptyStore {
     }
 
     fn put(&self, name: &ObjectName, _source: Source<'_>) -> Result<Stored> {
-        Err(Error::Invalid { what: format!("{name} was put where nothing can be kept") })
+        Err(Error::defect(format!("{name} was put where nothing can be kept")))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {

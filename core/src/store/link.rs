@@ -1,15 +1,13 @@
 //! The way to a store: how many bytes a second it may carry in each direction, and how many transfers at a time.
 //!
-//! One [`Link`] is shared by everything that moves bytes of one store. Before it moves some, a store asks
-//! [`Pace::grant`] how many may go now; the answer is a small piece, and it comes when the rate allows. So a transfer is
-//! smooth from its first byte on, and all connections together keep to one rate. Rates may be changed at any moment:
-//! whoever waits then waits by the new rate.
+//! One [`Link`] is shared by everything that moves bytes of one store. Before it moves bytes, a store asks
+//! [`Pace::grant`] how many may go now; the answer is a small piece, and it comes when the rate allows. So a transfer
+//! is smooth from its first byte on, and all connections together keep to one rate. Rates may change at any moment,
+//! even for callers that are already waiting.
 //!
-//! This module reads a clock that only ever runs forwards, because nobody else can: waiting is its subject. What follows
-//! from the time is computed by `Bucket`, which is told it.
+//! This module reads a clock that only runs forwards, because waiting is its subject. Everything that follows from the
+//! time is computed by `Bucket`, which gets it as an argument.
 
-use crate::lock::lock;
-use crate::lock::wait_timeout;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -18,27 +16,30 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::lock::lock;
+use crate::lock::wait_timeout;
+
 /// Most transfers at a time that may be asked for.
 pub const TRANSFERS_MAX: usize = 32;
 
-/// Most bytes that are granted at once.
+/// Largest grant, in bytes.
 const PIECE_BYTES_MAX: u64 = 1 << 20;
-/// Fewest bytes that are granted at once, unless fewer are wanted: below this, calls cost more than bytes.
+/// Smallest grant, in bytes, unless less is wanted: below this, calls cost more than bytes.
 const PIECE_BYTES_MIN: u64 = 1 << 10;
-/// A piece takes about this part of a second.
+/// A grant lasts about this fraction of a second.
 const PIECES_PER_SECOND: u64 = 32;
-/// Time that nobody used can be used later, but no more than this.
+/// Unused time can be used later, but no more than this.
 const SAVED_MAX: Duration = Duration::from_millis(125);
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
-/// What may be asked of the way to a store.
+/// Limits on the way to a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     /// Bytes a second towards the store, if limited.
     pub upload: Option<u64>,
     /// Bytes a second from the store, if limited.
     pub download: Option<u64>,
-    /// How many transfers at a time, if the store is not to decide that.
+    /// Number of concurrent transfers, if the store is not to decide.
     pub transfers: Option<usize>,
 }
 
@@ -62,14 +63,14 @@ impl Default for Link {
 }
 
 impl Link {
-    /// Sets all limits. The number of transfers counts for whoever asks for it from now on; rates count at once.
+    /// Sets all limits. Rates take effect at once, the number of transfers when it is next asked for.
     pub fn limit(&self, limits: Limits) {
         self.upload.set(limits.upload);
         self.download.set(limits.download);
         self.transfers.store(limits.transfers.map_or(0, |n| n.clamp(1, TRANSFERS_MAX)), Ordering::Relaxed);
     }
 
-    /// How many transfers at a time, for a store that is served best by `usual` of them.
+    /// Number of concurrent transfers, for a store that is best served by `usual` of them.
     pub fn transfers(&self, usual: usize) -> usize {
         match self.transfers.load(Ordering::Relaxed) {
             0 => usual,
@@ -91,8 +92,8 @@ impl Pace {
         Pace { bucket: Mutex::default(), changed: Condvar::new(), began }
     }
 
-    /// Waits until bytes may be moved, and says how many: at least one and at most `wanted`, which is not 0 unless nothing
-    /// is to be moved.
+    /// Waits until bytes may be moved, and returns how many: at least one and at most `wanted`; 0 only if `wanted` is
+    /// 0.
     pub fn grant(&self, wanted: u64) -> u64 {
         let mut bucket = self.bucket();
         loop {
@@ -104,37 +105,37 @@ impl Pace {
         }
     }
 
-    /// From now on this many bytes a second, or as many as will go. A rate of 0 would be a stop and counts as 1.
+    /// Sets the rate in bytes a second; `None` means unlimited. A rate of 0 would stop everything and counts as 1.
     pub fn set(&self, rate: Option<u64>) {
         let now = self.began.elapsed();
         self.bucket().set(now, rate.map(|rate| rate.max(1)));
         self.changed.notify_all();
     }
 
-    /// A panic elsewhere leaves a bucket that is right: it is changed by plain assignments.
+    /// Taken even after a panic elsewhere: it is changed by plain assignments.
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
         lock(&self.bucket)
     }
 }
 
-/// What is granted.
+/// The answer of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grant {
-    /// So many bytes may go now.
+    /// This many bytes may go now.
     Bytes(u64),
-    /// None for so long.
+    /// No bytes may go for this long.
     Wait(Duration),
 }
 
-/// A token bucket that lends: a piece goes when nothing is owed, and is paid for afterwards. The debt is in bytes and not
-/// in time, so that a new rate counts for old debts too.
+/// A token bucket that lends: a piece goes when nothing is owed, and is paid for afterwards. The debt is in bytes and
+/// not in time, so that a new rate applies to old debts too.
 #[derive(Debug, Default)]
 struct Bucket {
-    /// Bytes a second; none is no limit.
+    /// Bytes a second; `None` means unlimited.
     rate: Option<u64>,
-    /// Bytes that may go, times [`NANOS_PER_SECOND`]; below 0 if they are owed.
+    /// Bytes that may go, times [`NANOS_PER_SECOND`]; negative if bytes are owed.
     saved: i128,
-    /// Up to which time `saved` counts.
+    /// The time up to which `saved` is computed.
     counted: Duration,
 }
 
@@ -161,7 +162,7 @@ impl Bucket {
         let passed = now.saturating_sub(self.counted);
         self.counted = self.counted.max(now);
         match self.rate {
-            // What was owed is forgiven with the limit.
+            // Removing the limit cancels the debt.
             None => self.saved = 0,
             Some(rate) => {
                 let rate = i128::from(rate);

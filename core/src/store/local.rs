@@ -1,14 +1,15 @@
 //! A store that is a directory: an object is a file whose path below the directory is the object's name.
 //!
-//! What can go wrong, and what stands against it:
+//! What can go wrong, and the defence against it:
 //! - **The process is killed or the power fails.** An object appears by one link of a synced file (see `temporary`),
-//!   then its directory is synced, and so is the chain of directories above it if it may be new.
-//! - **The disk is unmounted** and its mount point is an empty directory. [`LocalStore::open`] wants a [`CONFIG_NAME`]
-//!   there; from then on the directory is held by a descriptor, everything happens below that, and each call checks,
-//!   before and after, that the path still leads to it. A descriptor also keeps the disk from being unmounted.
+//!   then its directory is synced, and so are the directories above it that may be new.
+//! - **The disk is unmounted** and its mount point is an empty directory. [`LocalStore::open`] requires a
+//!   [`CONFIG_NAME`]; from then on the store holds a descriptor of the directory, works only below it, and checks
+//!   before and after each call that the path still leads to it. The descriptor also keeps the disk from being
+//!   unmounted.
 //! - **Somebody plants links** in the directory. No symbolic link below the store's root is followed; the root itself
-//!   may be reached through one. What is neither file nor directory is an error wherever it carries a valid name:
-//!   passing over it in a list would hide the objects that it stands before.
+//!   may be reached through one. Anything with a valid name that is neither file nor directory is an error: skipping it
+//!   in a list would hide the objects behind it.
 //! - **The disk is full.** The cause comes through as [`std::io::ErrorKind::StorageFull`], and nothing is left behind.
 
 use std::collections::BTreeSet;
@@ -38,33 +39,33 @@ use nix::unistd::UnlinkatFlags;
 use nix::unistd::fsync;
 use nix::unistd::unlinkat;
 
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
-use super::beneath::kind;
-use super::beneath::not_an_object;
-use super::beneath::open_directory;
-use super::beneath::open_object;
-use super::beneath::segments;
-use super::beneath::stat;
-use super::beneath::uninterrupted;
-use super::link::Link;
-use super::may_lie_there;
-use super::not_a_copy;
-use super::temporary::Published;
-use super::temporary::Temporary;
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::objects::CONFIG_NAME;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
+use crate::store::beneath::kind;
+use crate::store::beneath::not_an_object;
+use crate::store::beneath::open_directory;
+use crate::store::beneath::open_object;
+use crate::store::beneath::segments;
+use crate::store::beneath::stat;
+use crate::store::beneath::uninterrupted;
+use crate::store::link::Link;
+use crate::store::may_lie_there;
+use crate::store::not_a_copy;
+use crate::store::temporary::Published;
+use crate::store::temporary::Temporary;
 
-/// Objects that are there already are compared in pieces of this size.
+/// Existing objects are compared in pieces of this size.
 const COMPARE_BYTES: u64 = 1 << 20;
 
-/// Fresh ext filesystems have this directory at their root; a disk of its own is a good place for a store.
+/// New ext filesystems have this directory at their root, and the root of a disk is a good place for a store.
 const LOST_AND_FOUND: &str = "lost+found";
 
 /// A directory of this machine.
@@ -73,16 +74,16 @@ pub struct LocalStore {
     root: OwnedFd,
     /// Device and inode of the root.
     identity: (u64, u64),
-    /// Directories whose own names are known to be durable, so that this is seen to once and not at each PUT.
+    /// Directories whose own names are known to be durable, so that this is ensured once and not at each PUT.
     durable: Mutex<BTreeSet<String>>,
-    /// Whether this filesystem has not yet been found to lack unnamed files.
+    /// False once this filesystem has turned out to lack unnamed files.
     unnamed_files: AtomicBool,
     link: Arc<Link>,
 }
 
 impl LocalStore {
-    /// Makes the directory, with those above it, and opens it as an empty store. An empty directory is welcome, one
-    /// with anything in it is [`Error::Exists`].
+    /// Makes the directory and its parents, and opens it as an empty store. An existing directory must be empty,
+    /// otherwise it is [`Error::Exists`].
     pub fn create(path: &Path) -> Result<LocalStore> {
         let failed = |cause| Error::store("create", path.display(), cause);
         let path = &std::path::absolute(path).map_err(failed)?;
@@ -97,16 +98,16 @@ impl LocalStore {
         Ok(store)
     }
 
-    /// Opens the directory of a copy that is to be made or completed, and makes it if it is not there.
+    /// Opens the directory of a copy that is to be made or completed; makes it if it does not exist.
     pub fn begin(path: &Path) -> Result<LocalStore> {
         let failed = |cause| Error::store("create", path.display(), cause);
         make_root(&std::path::absolute(path).map_err(failed)?).map_err(failed)?;
         LocalStore::open_incomplete(path)
     }
 
-    /// Opens the directory of a store that may lack its [`CONFIG_NAME`], as that of a copy which was interrupted. Without
-    /// one it may hold nothing but what belongs to a repository, or it is [`Error::Exists`]; if the directory is not there
-    /// at all, that is [`Error::NoRepository`].
+    /// Opens the directory of a store that may lack its [`CONFIG_NAME`], such as an interrupted copy. Without one it
+    /// may hold only what belongs to a repository, otherwise it is [`Error::Exists`]. A missing directory is
+    /// [`Error::NoRepository`].
     pub fn open_incomplete(path: &Path) -> Result<LocalStore> {
         let failed = |cause| Error::store("open", path.display(), cause);
         let path = &std::path::absolute(path).map_err(failed)?;
@@ -160,13 +161,13 @@ impl LocalStore {
         })
     }
 
-    /// The same store at the end of this link: a directory may be on another machine, too.
+    /// The same store with this link: a directory may be on another machine too.
     pub fn with_link(self, link: Arc<Link>) -> LocalStore {
         LocalStore { link, ..self }
     }
 
-    /// Does `work` while the path leads to the directory that was opened. The check afterwards is what tells an object
-    /// that is absent from one that went away together with the store.
+    /// Runs `work` while the path leads to the opened directory. The check afterwards distinguishes an absent object
+    /// from one that vanished together with the store.
     fn guarded<T>(&self, doing: &'static str, object: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let in_place = || self.in_place().map_err(|cause| Error::store(doing, object, cause));
         in_place()?;
@@ -180,7 +181,7 @@ impl LocalStore {
         let path = self.path.display();
         match fs::metadata(&self.path) {
             Ok(found) if (found.dev(), found.ino()) == self.identity => Ok(()),
-            Ok(_) => Err(io::Error::other(format!("{path} is not the directory that it was: is its disk mounted?"))),
+            Ok(_) => Err(io::Error::other(format!("{path} is no longer the same directory: is its disk mounted?"))),
             Err(cause) => Err(io::Error::other(format!("{path} has gone: {cause}: is its disk mounted?"))),
         }
     }
@@ -197,7 +198,7 @@ impl LocalStore {
         Ok(Some(at))
     }
 
-    /// The directory `name`, made where it is lacking, its name and those above it durable.
+    /// The directory `name`, made with its missing parents; all their names are durable.
     fn directory_made(&self, name: &str) -> io::Result<OwnedFd> {
         let mut at = self.root.try_clone()?;
         let mut path = String::new();
@@ -205,7 +206,7 @@ impl LocalStore {
             path = if path.is_empty() { segment.to_owned() } else { format!("{path}/{segment}") };
             let below = match open_directory(at.as_fd(), segment)? {
                 Some(below) if self.is_known_durable(&path) => below,
-                // Found, but perhaps made by another process a moment ago and not yet synced.
+                // It exists, but another process may have made it just now and not synced it yet.
                 Some(below) => {
                     self.make_durable(&at, &path)?;
                     below
@@ -280,19 +281,20 @@ impl LocalStore {
                 if !is_same(&there, source).map_err(failed)? {
                     return Err(super::already_there(name));
                 }
-                // Whoever wrote it may have been killed before it was durable.
+                // Its writer may have been killed before it was durable.
                 there.sync_all().map_err(failed)?;
                 break;
             }
             match self.write_new(directory.as_fd(), leaf, source).map_err(failed)? {
                 Published::New => break,
-                // A directory of that name, or another writer's object, to be looked at, or already deleted again.
+                // The name belongs to a directory, or to another writer's object, which is examined or already deleted
+                // again.
                 Published::NameTaken => match stat(directory.as_fd(), leaf).map_err(failed)?.as_ref().map(kind) {
                     Some(SFlag::S_IFDIR) => return Err(super::already_there(name)),
                     _ => continue,
                 },
                 Published::Unsupported => {
-                    let cause = "the filesystem has neither hard links nor a rename that replaces nothing";
+                    let cause = "the filesystem supports neither hard links nor a rename that never replaces";
                     return Err(failed(io::Error::new(io::ErrorKind::Unsupported, cause)));
                 }
             }
@@ -317,7 +319,7 @@ impl LocalStore {
             for leaf in names {
                 let text = if path.is_empty() { leaf.clone() } else { format!("{path}/{leaf}") };
                 let Some(name) = ObjectName::new(&text) else { continue };
-                // What has gone since the directory was read was deleted meanwhile.
+                // An entry that vanished since the directory was read was deleted meanwhile.
                 let Some(found) = stat(directory.as_fd(), &leaf).map_err(failed)? else { continue };
                 match kind(&found) {
                     SFlag::S_IFDIR => pending.push(text),
@@ -379,7 +381,7 @@ impl Store for LocalStore {
                 Ok(()) | Err(Errno::ENOENT | Errno::EISDIR) => {}
                 Err(error) => return Err(failed(error.into())),
             }
-            // Also when nothing was there: whoever removed it may have been killed before that was durable.
+            // Even if nothing was there: the process that removed it may have been killed before that was durable.
             uninterrupted(|| fsync(&directory)).map_err(|error| failed(error.into()))
         })
     }
@@ -405,7 +407,7 @@ fn is_same(there: &File, source: Source<'_>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Makes the directory and those above it that are lacking, each durable.
+/// Makes the directory and its missing parents, each durable.
 fn make_root(path: &Path) -> io::Result<()> {
     let lacking: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;

@@ -1,8 +1,8 @@
 //! Where objects lie: a place that knows GET, PUT, LIST and DELETE, and is trusted with nothing.
 //!
 //! Stores differ in everything but the contract of [`Store`], which is written there and tested, sentence by sentence,
-//! by `testing::contract`. Whatever is written above this floor may rely on the contract and on nothing else.
-//! What a store hands back is not believed: the floors above authenticate each byte.
+//! by `testing::contract`. Code above this floor may rely on the contract and on nothing else. The bytes from a store
+//! are never trusted: the floors above authenticate each of them.
 
 pub mod empty;
 pub mod link;
@@ -35,12 +35,12 @@ pub use link::TRANSFERS_MAX;
 /// Which bytes of an object are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ByteRange {
-    /// All of them, if there are no more than this; else [`Error::Limit`], before anything is allocated.
+    /// All of them, if there are no more than `bytes_max`; otherwise [`Error::Limit`], before anything is allocated.
     Whole {
-        /// The longest object that is welcome.
+        /// The longest acceptable object.
         bytes_max: u64,
     },
-    /// Exactly these bytes or an error: an object that ends sooner is an error, and so is a part of no bytes.
+    /// Exactly these bytes: an object that ends sooner is an error, and so is a part of no bytes.
     Part {
         /// Position of the first byte.
         offset: u64,
@@ -50,7 +50,7 @@ pub enum ByteRange {
 }
 
 impl ByteRange {
-    /// The positions wanted of `name`, which has `object_bytes` bytes, or why they cannot be had. For stores that know
+    /// The positions wanted of `name`, which has `object_bytes` bytes, or why they do not exist. For stores that know
     /// an object's size before they read it.
     pub fn within(self, name: &ObjectName, object_bytes: u64) -> Result<Range<u64>> {
         self.check()?;
@@ -62,18 +62,18 @@ impl ByteRange {
             ByteRange::Part { offset, bytes } => match offset.checked_add(bytes) {
                 Some(end) if end <= object_bytes => Ok(offset..end),
                 _ => {
-                    let cause = format!("{bytes} bytes from {offset} were asked for, the object has {object_bytes}");
+                    let cause = format!("it ends at byte {object_bytes}, but {bytes} from {offset} on were requested");
                     Err(Error::store("read", name, io::Error::new(io::ErrorKind::UnexpectedEof, cause)))
                 }
             },
         }
     }
 
-    /// Refuses the ranges that no store answers: a ranged request of no bytes cannot be said in HTTP, so that a store
-    /// which answered it would differ from one which cannot.
+    /// Refuses ranges that no store answers: HTTP cannot express a range of no bytes, so stores would differ in
+    /// answering it.
     pub fn check(self) -> Result<()> {
         match self {
-            ByteRange::Part { bytes: 0, .. } => Err(Error::Invalid { what: "a part of no bytes was asked for".into() }),
+            ByteRange::Part { bytes: 0, .. } => Err(Error::defect("a part of no bytes was asked for")),
             _ => Ok(()),
         }
     }
@@ -84,7 +84,7 @@ impl ByteRange {
 pub enum Source<'a> {
     /// In memory.
     Bytes(&'a [u8]),
-    /// The first `bytes` bytes of a file, wherever its cursor stands; the cursor is neither used nor moved. A file that
+    /// The first `bytes` bytes of a file, wherever its cursor is; the cursor is neither used nor moved. A file that
     /// ends sooner is an error.
     File {
         /// The file, open for reading.
@@ -103,7 +103,7 @@ impl Source<'_> {
         }
     }
 
-    /// Fills `buffer` with the bytes from `offset` on, or fails: there is no short answer.
+    /// Fills `buffer` with the bytes from `offset` on, or fails: there are no short reads.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.bytes());
         let Some(end) = end else { return Err(io::ErrorKind::UnexpectedEof.into()) };
@@ -126,14 +126,14 @@ impl Source<'_> {
     }
 }
 
-/// What a store says of an object that it has just taken in.
+/// What a store reports about an object that it has just stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stored {
-    /// The store's own mark of these very bytes, if it keeps such marks: the same one that [`Listed`] shows.
+    /// The store's own mark of exactly these bytes, if it keeps such marks: the same mark that [`Listed`] shows.
     pub etag: Option<String>,
 }
 
-/// What a store says of an object in a list.
+/// What a store reports about an object in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// The object's name.
@@ -147,39 +147,38 @@ pub struct Listed {
 /// A place for objects. All methods may be called from many threads at once.
 ///
 /// The contract, of which `testing::contract` tests each sentence that can be tested from outside (a loss of power and
-/// a vanished place are tested with the store that they happen to):
+/// a vanished place are tested with the stores that can suffer them):
 ///
 /// 1. **Whole or not at all.** A PUT makes the object visible with all its bytes at once. When it returns, the object
-///    is durable: it survives a loss of power of the store. When it fails, the object is there whole or not at all,
-///    and nothing else is left that a LIST would show; the same PUT may be tried again.
-/// 2. **Never overwritten.** A PUT of a name that is there succeeds if the bytes are the same (and then they are
-///    durable), and is [`Error::Exists`] if they differ, with the old bytes untouched. Of several writers of one name
-///    at once, one kind of bytes wins. Whoever wants to heal an object deletes it first.
-/// 3. **Exact reads.** A GET returns exactly the bytes asked for, or an error; see [`ByteRange`].
-/// 4. **Absence is told apart.** A GET of a name that is not there is an [`Error::Store`] for which
-///    [`Error::is_absent`] holds, and no other error passes for it. The beginning of a name (`data` of `data/00`) is
-///    not a name that is there.
-/// 5. **A list is whole.** A LIST returns every object whose name starts with the prefix, each once, in order of
-///    names, or it is an error; it is never a part of the list. A prefix is empty or ends with `/`, all else is
-///    [`Error::Invalid`]. It shows also what others put there under valid names; it passes over what has no valid name.
-/// 6. **Gone is gone.** A DELETE of a name that is not there succeeds. When it returns, the object is durably gone, and
-///    its name may be used again.
-/// 7. **It reads its own writes.** What a PUT or DELETE that has returned did is seen by every GET and LIST that
+///    is durable: it survives a loss of power of the store. When it fails, the object is there whole or not at all, and
+///    a LIST shows nothing else of it; the same PUT may be tried again.
+/// 2. **Never overwritten.** A PUT of an existing name succeeds if the bytes are the same (and then they are durable),
+///    and is [`Error::Exists`] if they differ, with the old bytes untouched. Of several concurrent writers of one name,
+///    one version of the bytes wins. To heal an object, it must be deleted first.
+/// 3. **Exact reads.** A GET returns exactly the requested bytes, or an error; see [`ByteRange`].
+/// 4. **Absence is unmistakable.** A GET of an absent name is an [`Error::Store`] for which [`Error::is_absent`] holds,
+///    and for no other error does it hold. The beginning of a name (`data` of `data/00`) is an absent name.
+/// 5. **A list is whole.** A LIST returns every object whose name starts with the prefix, each once, in order of names,
+///    or it is an error; it is never a partial list. A prefix is empty or ends with `/`; all else is [`Error::Defect`].
+///    The list includes foreign objects with valid names and skips everything without a valid name.
+/// 6. **Gone is gone.** A DELETE of an absent name succeeds. When it returns, the object is durably gone, and its name
+///    may be used again.
+/// 7. **It reads its own writes.** The effect of a PUT or DELETE that has returned is seen by every GET and LIST that
 ///    begins afterwards, in any thread and any process.
 /// 8. **A store that is gone is an error.** If the place itself has vanished (an unmounted disk, a deleted bucket),
 ///    every call fails, and not as absence; a vanished store is never an empty one.
 ///
-/// Left open: what happens if one object's name is the beginning of another's (`a` and `a/b`), beyond that no object
-/// is damaged by it. No bygone makes such names.
+/// Left open: what happens if one object's name is the beginning of another's (`a` and `a/b`), except that no object is
+/// damaged by it. Bygone makes no such names.
 pub trait Store: Send + Sync {
-    /// Where this is, as a person would write it in a command.
+    /// The place, as a person would write it in a command.
     fn address(&self) -> String;
 
-    /// How many requests at a time serve this store best.
+    /// How many concurrent requests serve this store best.
     fn connections(&self) -> usize;
 
-    /// True if asking costs so much time that answers are worth a place on a disk of this machine, and fewer and larger
-    /// requests are worth bytes that nobody asked for. False for what is a disk of this machine, or as near as one.
+    /// True if requests are so slow that answers deserve a copy on a local disk, and that fewer and larger requests are
+    /// worth some unwanted bytes. False for a local disk, or anything about as near.
     fn is_far(&self) -> bool;
 
     /// The bytes of an object, or of a part of it.
@@ -191,8 +190,8 @@ pub trait Store: Send + Sync {
     /// All objects whose names start with `prefix`, in order of their names.
     fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
 
-    /// Frees what PUTs of these names left where no LIST shows it, because they were interrupted for good. It touches no
-    /// object. What cannot be freed takes up room and does no other harm, so that is no error.
+    /// Frees what interrupted PUTs of these names left invisible to a LIST. It touches no object. What cannot be freed
+    /// takes up room and does no other harm, so that is not an error.
     fn clear(&self, _names: &[ObjectName]) -> Result<()> {
         Ok(())
     }
@@ -201,29 +200,29 @@ pub trait Store: Send + Sync {
     fn delete(&self, name: &ObjectName) -> Result<()>;
 }
 
-/// True for what may lie at the top of a store that is not complete yet, such as a copy that was interrupted.
+/// True for what may lie at the top of an incomplete store, such as an interrupted copy.
 fn may_lie_there(name: &str) -> bool {
     is_at_top(name) || name.starts_with('.') || name == "lost+found"
 }
 
-/// The refusal of a place that holds something else.
+/// The error for a place that holds something else.
 fn not_a_copy(name: &str, address: &str) -> Error {
     let hint = "it does not belong to a copy of a repository: choose another place, or remove what is in it";
     Error::Exists { what: format!("{name} in {address}"), hint }
 }
 
-/// Refuses a prefix that is neither empty nor ends with `/`: in a directory tree and in a bucket only whole segments
-/// mean the same.
+/// Refuses a prefix that is neither empty nor ends with `/`: only whole segments mean the same in a directory tree and
+/// in a bucket.
 pub fn check_prefix(prefix: &str) -> Result<()> {
     let directory = prefix.strip_suffix('/');
     if prefix.is_empty() || directory.is_some_and(|directory| ObjectName::new(directory).is_some()) {
         return Ok(());
     }
-    Err(Error::Invalid { what: format!("{prefix:?} is not a prefix of object names: it must end with a slash") })
+    Err(Error::defect(format!("{prefix:?} is not a prefix of object names, which end with a slash")))
 }
 
-/// The refusal of a PUT that would replace an object by another.
+/// The error for a PUT that would replace an object by another.
 pub(crate) fn already_there(name: &ObjectName) -> Error {
-    let hint = "its bytes are not those that were to be stored, and no object is ever replaced";
+    let hint = "its bytes differ from those to be stored, and objects are never replaced";
     Error::Exists { what: format!("the object {name}"), hint }
 }

@@ -1,18 +1,18 @@
-//! A store that the rclone program reaches: any of the places that it knows.
+//! A store that is reached through the rclone program: any place that rclone supports.
 //!
-//! One rclone runs as long as the store is open (see `process`) and does what it is asked (see `client`). It promises less
-//! than [`Store`] does, and the difference is made up here:
-//! - **Half objects.** Where files can be renamed (directories, SFTP, WebDAV, most drives), an upload is seen while it
-//!   grows. So it gets a name that no list shows, `.NAME.RANDOM`, and the right one when it is whole. Where they cannot be
-//!   renamed (buckets), an upload appears when it is whole.
-//! - **Overwriting.** rclone replaces what is there. So what is there is looked at before, a rename is told to replace
-//!   nothing, and the writers of one name in this process go one after the other. Between two machines that write
-//!   different bytes under one name into a bucket in the same moment, the last one wins: no bygone does that.
-//! - **Absence** is not told from a place that is gone. So where a [`CONFIG_NAME`] was seen, an object counts as absent, and
-//!   a list as empty, only if it is still there.
+//! One rclone runs as long as the store is open (see `process`) and answers requests (see `client`). It promises less
+//! than [`Store`] does, and this module makes up the difference:
+//! - **Half objects.** Where files can be renamed (directories, SFTP, WebDAV, most drives), an upload is visible while
+//!   it grows. So it gets a name that no list shows, `.NAME.RANDOM`, and its real name when it is whole. Where files
+//!   cannot be renamed (buckets), an upload appears when it is whole.
+//! - **Overwriting.** rclone replaces existing files. So the target is examined first, a rename is told to replace
+//!   nothing, and the writers of one name in this process take turns. If two machines write different bytes under one
+//!   name into a bucket at the same moment, the last one wins; bygone never does that.
+//! - **Absence** looks the same as a vanished place. So where a [`CONFIG_NAME`] was seen, an object counts as absent,
+//!   and a list as empty, only if it is still there.
 //!
-//! What cannot be made up: whether what was stored survives a loss of power is for the storage to say, and rclone's own
-//! `local` does not sync. Whoever can should use the local or the S3 store.
+//! One difference remains: whether stored data survives a loss of power depends on the storage, and rclone's own
+//! `local` does not sync. Prefer the local or the S3 store where possible.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,37 +22,38 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
-use super::link::Link;
-use super::may_lie_there;
-use super::not_a_copy;
+use client::Client;
+use client::Refused;
+use process::Process;
+
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::counted;
 use crate::lock::lock;
 use crate::lock::wait;
 use crate::objects::CONFIG_NAME;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
+use crate::store::link::Link;
+use crate::store::may_lie_there;
+use crate::store::not_a_copy;
 
 mod client;
 mod process;
 mod read;
 
-use client::Client;
-use client::Refused;
-use process::Process;
-
 const PROGRAM: &str = "rclone";
 
-/// A place that rclone knows.
+/// A place known to rclone.
 pub struct RcloneStore {
-    /// `remote:path`, as rclone writes it.
+    /// `remote:path`, in rclone's notation.
     remote: String,
     running: Mutex<Option<Arc<Running>>>,
-    /// Whether a [`CONFIG_NAME`] was seen here, so that its absence means that the place is gone.
+    /// True once a [`CONFIG_NAME`] was seen, so that its absence means that the place is gone.
     anchored: AtomicBool,
     can_rename: bool,
     /// The names that are being written.
@@ -61,7 +62,7 @@ pub struct RcloneStore {
     link: Arc<Link>,
 }
 
-/// One rclone and what asks it.
+/// A running rclone and its client.
 struct Running {
     process: Process,
     client: Client,
@@ -79,7 +80,7 @@ impl RcloneStore {
         Ok(store)
     }
 
-    /// Makes the place, or takes an empty one; one with anything in it is [`Error::Exists`].
+    /// Makes the place, or takes an empty one; one that is not empty is [`Error::Exists`].
     pub fn create(remote: &str) -> Result<RcloneStore> {
         let store = RcloneStore::start(remote, "create")?;
         let failed = |refused: Refused| Error::store("create", store.address(), refused.failure());
@@ -87,7 +88,7 @@ impl RcloneStore {
         running.client.make_place().map_err(failed)?;
         match running.client.list("") {
             Ok(there) if there.is_empty() => {}
-            // Some buckets are there only once something is in them.
+            // Some buckets exist only once they contain something.
             Err(Refused::Absent) => {}
             Ok(_) => {
                 let hint = "it is not empty: choose another place, or remove what is in it";
@@ -98,21 +99,20 @@ impl RcloneStore {
         Ok(store)
     }
 
-    /// Opens the place of a copy that is to be made or completed, and makes it if it is not there.
+    /// Opens the place of a copy that is to be made or completed; makes it if it does not exist.
     pub fn begin(remote: &str) -> Result<RcloneStore> {
         let store = RcloneStore::start(remote, "create")?;
         let failed = |refused: Refused| Error::store("create", store.address(), refused.failure());
         store.client().and_then(|running| running.client.make_place()).map_err(failed)?;
         match RcloneStore::open_incomplete(remote) {
-            // Some buckets are there only once something is in them.
+            // Some buckets exist only once they contain something.
             Err(Error::NoRepository { .. }) => Ok(store),
             opened => opened,
         }
     }
 
-    /// Opens a place that may lack its [`CONFIG_NAME`], as that of a copy which was interrupted. Without one it may hold
-    /// nothing but what belongs to a repository, or it is [`Error::Exists`]; if nothing is there at all, that is
-    /// [`Error::NoRepository`].
+    /// Opens a place that may lack its [`CONFIG_NAME`], such as an interrupted copy. Without one it may hold only what
+    /// belongs to a repository, otherwise it is [`Error::Exists`]. A missing place is [`Error::NoRepository`].
     pub fn open_incomplete(remote: &str) -> Result<RcloneStore> {
         let store = RcloneStore::start(remote, "open")?;
         let failed = |refused: Refused| Error::store("open", store.address(), refused.failure());
@@ -134,7 +134,7 @@ impl RcloneStore {
         }
     }
 
-    /// The same store at the end of this link.
+    /// The same store with this link.
     pub fn with_link(self, link: Arc<Link>) -> RcloneStore {
         RcloneStore { link, ..self }
     }
@@ -154,7 +154,7 @@ impl RcloneStore {
         Ok(store)
     }
 
-    /// The rclone to ask: a new one if the last one has ended.
+    /// A running rclone: a new one if the last one has ended.
     fn client(&self) -> std::result::Result<Arc<Running>, Refused> {
         let mut running = lock(&self.running);
         if let Some(running) = running.as_ref().filter(|running| !running.process.has_ended()) {
@@ -165,20 +165,20 @@ impl RcloneStore {
         Ok(Arc::clone(running.insert(Arc::new(Running { process, client }))))
     }
 
-    /// Asks rclone; if it ended meanwhile, the failure says what it said last.
+    /// Asks rclone. If it ended meanwhile, the error includes its last words.
     fn ask<T>(&self, work: impl FnOnce(&Client) -> std::result::Result<T, Refused>) -> std::result::Result<T, Refused> {
         let running = self.client()?;
         work(&running.client).map_err(|refused| match refused {
             Refused::Failed(cause) if running.process.has_ended() => {
                 drop(cause);
-                let text = format!("rclone has ended; {}", running.process.said());
+                let text = format!("rclone has ended; {}", running.process.last_lines());
                 Refused::Failed(io::Error::new(io::ErrorKind::ConnectionAborted, text))
             }
             other => other,
         })
     }
 
-    /// The size of an object, or nothing if it is not there and the store is.
+    /// The size of an object; `None` if it is absent while the store is there.
     fn size(&self, name: &ObjectName) -> io::Result<Option<u64>> {
         let found = match self.ask(|client| client.size(name.as_str())) {
             Err(Refused::Failed(cause)) if self.is_below_an_object(name) => {
@@ -193,14 +193,14 @@ impl RcloneStore {
         }
     }
 
-    /// Whether a beginning of `name` is an object: then `name` is absent, and rclone calls that a failure.
+    /// True if a beginning of `name` is an object: then `name` is absent, which rclone reports as a failure.
     fn is_below_an_object(&self, name: &ObjectName) -> bool {
         let text = name.as_str();
         let beginnings = text.match_indices('/').filter_map(|(at, _)| text.get(..at));
         beginnings.into_iter().any(|beginning| matches!(self.ask(|client| client.size(beginning)), Ok(Some(_))))
     }
 
-    /// Fails if the place is not the store that it was.
+    /// Fails if the place is no longer the same store.
     fn in_place(&self) -> io::Result<()> {
         if !self.anchored.load(Ordering::SeqCst) {
             return Ok(());
@@ -215,14 +215,14 @@ impl RcloneStore {
     fn gone(&self) -> io::Error {
         let address = self.address();
         io::Error::other(format!(
-            "{address} has no {CONFIG_NAME} any more: is the storage behind it mounted and whole?"
+            "{address} no longer has a {CONFIG_NAME}: is the storage behind it mounted and intact?"
         ))
     }
 
     fn put_in_turn(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
         let failed = |cause| Error::store("write", name, cause);
         self.in_place().map_err(failed)?;
-        // Twice if another process stored this name while we sent it, and once more if it then deleted it.
+        // A second time if another process stored this name meanwhile, and a third time if it then deleted it.
         for _ in 0..3 {
             if self.size(name).map_err(failed)?.is_some() {
                 let same = self.is_same(name, source).map_err(failed)?;
@@ -233,11 +233,14 @@ impl RcloneStore {
                 if found == Some(source.bytes()) {
                     return Ok(Stored::default());
                 }
-                let odd = format!("{} bytes were stored, and then it has {found:?}: try again", source.bytes());
+                let odd = format!(
+                    "its length is {found:?} after {} was stored: try again",
+                    counted(source.bytes(), "byte", "bytes")
+                );
                 return Err(failed(io::Error::other(odd)));
             }
         }
-        Err(failed(io::Error::other("others write this name over and over")))
+        Err(failed(io::Error::other("other processes keep writing this name")))
     }
 
     /// Sends an object; false if its name was taken meanwhile.
@@ -253,7 +256,7 @@ impl RcloneStore {
         let path = if directory.is_empty() { hidden.clone() } else { format!("{directory}/{hidden}") };
         let sent = self.ask(|client| client.upload(directory, &hidden, source, pace));
         let named = sent.and_then(|()| self.ask(|client| client.rename(&path, name.as_str())));
-        // What still has the hidden name is waste, and after a rename it means that the name was taken.
+        // A file that still has the hidden name is waste; after a rename it means that the name was taken.
         let left = self.ask(|client| client.delete(&path));
         named.map_err(Refused::failure)?;
         match left {
@@ -268,7 +271,7 @@ impl RcloneStore {
         let found = match self.ask(|client| client.list(directory)) {
             Ok(found) => found,
             Err(Refused::Absent) => Vec::new(),
-            // Where the directory is a file, rclone fails: below an object there is nothing.
+            // Where the directory is a file, rclone fails; nothing exists below an object.
             Err(refused) => match self.ask(|client| client.size(directory)) {
                 Ok(Some(_)) if !directory.is_empty() => Vec::new(),
                 _ => return Err(refused.failure()),
@@ -285,7 +288,7 @@ impl RcloneStore {
         listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if let Some([twice, _]) = listed.array_windows().find(|[a, b]| a.name == b.name) {
             let name = &twice.name;
-            let text = format!("the storage has two files called {name}: look at them with `rclone dedupe`");
+            let text = format!("the storage has two files called {name}: inspect them with `rclone dedupe`");
             return Err(io::Error::other(text));
         }
         let has_config = || listed.iter().any(|listed| listed.name.as_str() == CONFIG_NAME);
@@ -295,7 +298,7 @@ impl RcloneStore {
         Ok(listed)
     }
 
-    /// Waits until nobody else in this process writes `name`.
+    /// Waits until no other thread of this process writes `name`.
     fn turn<'s>(&'s self, name: &'s ObjectName) -> Turn<'s> {
         let mut writing = lock(&self.writing);
         while writing.contains(name) {

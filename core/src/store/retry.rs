@@ -1,42 +1,42 @@
-//! Patience: trying again what failed for a reason that may pass.
+//! Patience: retrying requests that failed for a reason that may pass.
 //!
-//! Names are unique and objects are never changed, so every request may be made again, also when nobody knows whether the
-//! last one was carried out. Waits grow from half a second to half a minute, and are drawn at random so that many transfers
-//! do not come back at once. An outage may last as long as the user's patience; an answer that makes no sense is asked for a
-//! few times only. A call that got further before it failed counts as a success in this. Whoever waits ends at once when the
-//! user wants to end.
+//! Names are unique and objects never change, so every request may be repeated, even if nobody knows whether the last
+//! one was carried out. Waits grow from half a second to half a minute and are randomised, so that many transfers do
+//! not come back at once. An outage may last as long as the user's patience; an answer that makes no sense is retried
+//! only a few times. A call that got further before it failed counts as progress, and the patience starts anew. A
+//! waiting call ends at once when the user stops the command.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
 use crate::error::Error;
 use crate::error::Result;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
 use crate::watch::Watch;
 
-/// How long an outage may last, if nobody says otherwise.
+/// Default of how long an outage may last.
 pub const PATIENCE_DEFAULT: Duration = Duration::from_secs(15 * 60);
-/// The first wait, at most; each is twice the one before.
+/// Upper bound of the first wait; the bound doubles with each further wait.
 const WAIT_FIRST: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// How often an answer that makes no sense is asked for.
+/// How often a senseless answer is requested.
 const NONSENSE_TRIES_MAX: u32 = 4;
 
-/// How to go on after an error.
+/// How promising a retry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hope {
-    /// It will be the same next time.
+    /// Not at all: the answer would be the same.
     None,
-    /// It may have been an accident on the way.
+    /// A little: it may have been an accident on the way.
     Little,
-    /// Something is away and will come back.
+    /// Good: something is away and will come back.
     Good,
 }
 
@@ -57,8 +57,7 @@ pub(super) fn may_pass(error: &Error) -> bool {
     hope(error) != Hope::None
 }
 
-/// Marks an error of a call that got further than the ones before it: whatever it met is a trouble of its own, which is
-/// waited for from its beginning.
+/// Marks an error of a call that got further than the ones before it: its trouble is a new one, with the full patience.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct WentOn(io::Error);
@@ -79,18 +78,19 @@ impl WentOn {
     }
 }
 
-/// The passing of time, as far as patience needs it. Tests have one of their own.
+/// The clock of this module. Tests have their own.
 pub struct Clock {
-    /// How long it is since some moment.
+    /// Time since some moment.
     pub now: Box<dyn Fn() -> Duration + Send + Sync>,
-    /// Waits so long, or less if the user wants to end.
+    /// Waits this long, or less if the user stops the command.
     pub wait: Box<dyn Fn(Duration) + Send + Sync>,
     /// Draws a number from 0 to 1.
     pub draw: Box<dyn Fn() -> f64 + Send + Sync>,
 }
 
 impl Clock {
-    /// The real one. It is made here because waiting is this module's subject; it only runs forwards and knows no date.
+    /// The real clock. It is made here because waiting is this module's subject; it only runs forwards and knows no
+    /// date.
     pub fn real(watch: &Arc<Watch>) -> Clock {
         let began = Instant::now();
         let watch = Arc::clone(watch);
@@ -104,7 +104,7 @@ impl Clock {
     }
 }
 
-/// A store that is asked again.
+/// A store with patience.
 pub struct RetryStore {
     inner: Arc<dyn Store>,
     patience: Duration,
@@ -113,7 +113,7 @@ pub struct RetryStore {
 }
 
 impl RetryStore {
-    /// Asks `inner` again for as long as `patience`.
+    /// Retries requests to `inner` for up to `patience`.
     pub fn new(inner: Arc<dyn Store>, patience: Duration, watch: Arc<Watch>, clock: Clock) -> RetryStore {
         RetryStore { inner, patience, watch, clock }
     }
@@ -160,7 +160,7 @@ impl RetryStore {
     }
 }
 
-/// The error, with how long it was waited for its end.
+/// The error, with the time that was spent on retries.
 fn after(error: Error, lasted: Duration) -> Error {
     match error {
         Error::Store { doing, object, source } if !lasted.is_zero() => {

@@ -1,9 +1,9 @@
-//! A file of the local store that has no name yet: how an object appears with all its bytes at once or never.
+//! A nameless file of the local store, which lets an object appear with all its bytes at once or never.
 //!
-//! 1. The bytes go into a file without a name (`O_TMPFILE`) and are synced. A process that is killed leaves nothing: the
-//!    kernel frees a file that has neither name nor descriptor.
-//! 2. A hard link gives it its name. Unlike a rename a link never replaces anything, so that two writers of one name
-//!    cannot destroy each other's bytes.
+//! 1. The bytes go into a file without a name (`O_TMPFILE`) and are synced. A killed process leaves nothing: the kernel
+//!    frees a file that has neither name nor descriptor.
+//! 2. A hard link gives it its name. Unlike a rename, a link never replaces anything, so two writers of one name cannot
+//!    destroy each other's bytes.
 //! 3. The caller syncs the directory.
 //!
 //! Filesystems that lack unnamed files (vfat, NFS, many FUSE ones) get a file `.tmp-<random>`, which no list shows; a
@@ -29,23 +29,23 @@ use nix::unistd::UnlinkatFlags;
 use nix::unistd::linkat;
 use nix::unistd::unlinkat;
 
-use super::Source;
-use super::beneath::uninterrupted;
-use super::link::Pace;
+use crate::store::Source;
+use crate::store::beneath::uninterrupted;
+use crate::store::link::Pace;
 
-/// Files are for their owner alone: what is in them is sealed, but nobody else has business there.
+/// Only the owner may read the files: their content is sealed, but it is nobody else's business.
 pub(super) const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
-/// A file in `directory` that is still to get its name; dropped before that, it is gone.
+/// A file in `directory` without its final name; dropping it removes it.
 pub(super) struct Temporary<'d> {
     directory: BorrowedFd<'d>,
     file: File,
-    /// The name that it has meanwhile, where the filesystem knows no unnamed files.
+    /// Its temporary name, on filesystems without unnamed files.
     name: Option<String>,
 }
 
 impl<'d> Temporary<'d> {
-    /// A file without a name, or `None` if this filesystem has no such thing.
+    /// A file without a name, or `None` if this filesystem does not support that.
     pub(super) fn unnamed(directory: BorrowedFd<'d>) -> io::Result<Option<Temporary<'d>>> {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         match uninterrupted(|| openat(directory, ".", flags, FILE_MODE)) {
@@ -55,7 +55,7 @@ impl<'d> Temporary<'d> {
         }
     }
 
-    /// A file with a name that no object has.
+    /// A file with a temporary name that no object has.
     pub(super) fn named(directory: BorrowedFd<'d>) -> io::Result<Temporary<'d>> {
         let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
         let name = format!(".tmp-{random:016x}");
@@ -64,7 +64,7 @@ impl<'d> Temporary<'d> {
         Ok(Temporary { directory, file: file.into(), name: Some(name) })
     }
 
-    /// Writes the whole object at this pace and waits until the disk has it.
+    /// Writes the whole object at this pace and waits until it is on disk.
     pub(super) fn fill(&mut self, source: Source<'_>, pace: &Pace) -> io::Result<()> {
         let mut at = 0;
         let mut buffer = Vec::new();
@@ -79,12 +79,12 @@ impl<'d> Temporary<'d> {
             at = end;
         }
         if self.file.metadata()?.len() != source.bytes() {
-            return Err(io::Error::other("the filesystem did not keep the number of bytes that were written"));
+            return Err(io::Error::other("the filesystem did not keep all the bytes that were written"));
         }
         self.file.sync_all()
     }
 
-    /// Gives the file its name, if nothing else has it.
+    /// Gives the file its final name, if that is free.
     pub(super) fn publish(self, leaf: &str) -> io::Result<Published> {
         let linked = match &self.name {
             None => self.link_unnamed(leaf),
@@ -123,8 +123,8 @@ impl<'d> Temporary<'d> {
 }
 
 impl Drop for Temporary<'_> {
-    /// After a link the object has two names, after a failure the file has one too many; after a rename there is nothing
-    /// to remove. If removing fails, waste is left that no list shows.
+    /// After a link the object has two names, and after a failure the file has one too many; after a rename there is
+    /// nothing to remove. If removing fails, some waste remains that no list shows.
     fn drop(&mut self) {
         if let Some(name) = &self.name {
             let _ = unlinkat(self.directory, name.as_str(), UnlinkatFlags::NoRemoveDir);
@@ -132,19 +132,20 @@ impl Drop for Temporary<'_> {
     }
 }
 
-/// What came of giving a file its name.
+/// The result of naming a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Published {
-    /// The object is there, and was not before.
+    /// The object was not there before and is now.
     New,
-    /// Something of that name was there before, and still is.
+    /// The name was taken and still is.
     NameTaken,
-    /// This filesystem cannot give a name in this way.
+    /// This filesystem cannot name files in this way.
     Unsupported,
 }
 
-/// Lets the kernel copy (some filesystems then share the bytes and write nothing) what lies from `at` to `end` and returns
-/// how far it came. Trouble is not told from inability here: the copy that goes on behind it will meet the trouble again.
+/// Lets the kernel copy the bytes from `at` to `end` (some filesystems then share them and write nothing) and returns
+/// how far it got. It does not distinguish trouble from inability: the ordinary copy that follows will meet the trouble
+/// again.
 fn copy_in_kernel(from: &File, to: &File, at: u64, end: u64) -> u64 {
     let mut at = at;
     while at < end {

@@ -1,16 +1,10 @@
 //! Giving up what is lost, which only a person may do.
 //!
-//! What is given up is said in a commit, so that other machines and catalogs to come know it too. When commits were lost,
-//! that commit is more than a note: whatever this machine's catalog still knows and no commit in the store says any more
-//! (snapshots, volumes, removals) it says again, and so do the next commits of other machines that had seen what was lost.
-//! A deleted commit costs nothing as long as its volumes are there.
+//! A commit records what was given up, so that other machines and future catalogs know it too. If commits were lost,
+//! that commit also announces again whatever this machine's catalog still knows and no commit in the store says any
+//! more (snapshots, volumes, removals), and so do the next commits of other machines that had seen the lost ones. A
+//! deleted commit costs nothing as long as its volumes are there.
 
-use super::Depth;
-use super::Finding;
-use super::alarms_open;
-use super::chain_of_its_own;
-use super::compare_volumes;
-use super::look;
 use crate::catalog::Again;
 use crate::catalog::Alarm;
 use crate::catalog::Subject;
@@ -24,6 +18,12 @@ use crate::objects::commit_object;
 use crate::objects::marker_object;
 use crate::repo::LockedRepository;
 use crate::store::ByteRange;
+use crate::survey::Depth;
+use crate::survey::Finding;
+use crate::survey::alarms_open;
+use crate::survey::chain_of_its_own;
+use crate::survey::compare_volumes;
+use crate::survey::look;
 use crate::watch::Watch;
 use crate::write::Changes;
 use crate::write::announce;
@@ -32,11 +32,11 @@ use crate::write::commit_changes;
 /// What was accepted.
 #[derive(Debug, Default)]
 pub struct Accepted {
-    /// The findings that are accepted now.
+    /// The findings that are now accepted.
     pub findings: Vec<Finding>,
-    /// Snapshots that lost commits had made and that this machine has recorded again.
+    /// Snapshots of lost commits that this machine has recorded again.
     pub snapshots_again: u64,
-    /// Volumes that only lost commits had named and that this machine has recorded again.
+    /// Volumes named only by lost commits that this machine has recorded again.
     pub volumes_again: u64,
     /// True if this machine writes a new chain from now on.
     pub is_new_chain: bool,
@@ -44,8 +44,7 @@ pub struct Accepted {
     pub open: Vec<Finding>,
 }
 
-/// Accepts the open alarms for which `is_chosen` holds. The store is surveyed first, so that they are about what is there
-/// now.
+/// Accepts the open alarms for which `is_chosen` holds. The store is surveyed first, so that the alarms are current.
 pub fn accept_loss(
     locked: &mut LockedRepository,
     time: Time,
@@ -54,13 +53,13 @@ pub fn accept_loss(
 ) -> Result<Accepted> {
     announce(locked)?;
     let seen = look(locked, Depth::New)?;
-    // Without what is new: whatever is adopted must come with its volumes, and that is for the next backup.
+    // New commits are not adopted here: that needs their volumes, and is left to the next backup.
     compare_volumes(locked, &seen.listing, watch)?;
     let chosen: Vec<Alarm> = locked.catalog().read().alarms_open()?.into_iter().filter(is_chosen).collect();
     let mut accepted = Accepted { findings: chosen.iter().map(Finding::of).collect(), ..Accepted::default() };
     if !chosen.is_empty() {
         let losses = losses(&chosen);
-        let again = if losses.chains.is_empty() { Again::default() } else { said_by_nobody(locked, &seen.listing)? };
+        let again = if losses.chains.is_empty() { Again::default() } else { announced_by_none(locked, &seen.listing)? };
         let own = locked.client();
         if losses.chains.iter().any(|loss| loss.client == own) {
             chain_of_its_own(locked, true)?;
@@ -87,7 +86,7 @@ fn losses(chosen: &[Alarm]) -> Losses {
     losses
 }
 
-/// Has the next commit of this machine say what lost commits said, as far as this machine has seen them.
+/// Makes this machine's next commit announce what lost commits said, as far as this machine has seen them.
 pub(super) fn announce_again(locked: &mut LockedRepository, losses: &Losses) -> Result<()> {
     if losses.chains.is_empty() {
         return Ok(());
@@ -101,44 +100,44 @@ pub(super) fn announce_again(locked: &mut LockedRepository, losses: &Losses) -> 
         }
         let Some(object) = catalog.read().commit_object(client, seq)? else { continue };
         if let Ok(commit) = Commit::open(&object, &repository.keys().commit(client, seq), client, seq) {
-            add_said(&mut again, &commit);
+            add_announced(&mut again, &commit);
         }
     }
     catalog.announce_again(&again)
 }
 
-fn add_said(said: &mut Again, commit: &Commit) {
-    said.volumes.extend(commit.volumes_added.iter().map(|volume| volume.name));
-    said.snapshots.extend(commit.snapshots_added.iter().map(|snapshot| snapshot.id));
-    said.snapshots_removed.extend(&commit.snapshots_removed);
+fn add_announced(announced: &mut Again, commit: &Commit) {
+    announced.volumes.extend(commit.volumes_added.iter().map(|volume| volume.name));
+    announced.snapshots.extend(commit.snapshots_added.iter().map(|snapshot| snapshot.id));
+    announced.snapshots_removed.extend(&commit.snapshots_removed);
 }
 
-/// What the catalog knows and no commit in the store says. Every commit that the store has is read; ones that do not open
-/// say nothing.
-fn said_by_nobody(locked: &mut LockedRepository, listing: &super::Listing) -> Result<Again> {
-    let mut said = Again::default();
+/// What the catalog knows and no commit in the store announces. Every commit in the store is read; commits that do not
+/// open announce nothing.
+fn announced_by_none(locked: &mut LockedRepository, listing: &super::Listing) -> Result<Again> {
+    let mut announced = Again::default();
     let repository = locked.repository();
     for (client, seq) in listing.commits.keys() {
         let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
         let bytes = match repository.store().get(&commit_object(*client, *seq), range) {
             Ok(bytes) => bytes,
-            Err(error) if error.is_of_the_object() => continue,
+            Err(error) if error.is_object_fault() => continue,
             Err(error) => return Err(error),
         };
         if let Ok(commit) = Commit::open(&bytes, &repository.keys().commit(*client, *seq), *client, *seq) {
-            add_said(&mut said, &commit);
+            add_announced(&mut announced, &commit);
         }
     }
     let catalog = locked.catalog().read();
     let snapshots = catalog.snapshots()?.into_iter().map(|row| row.snapshot.id);
     let volumes = catalog.volume_marks()?.into_iter().filter(|mark| mark.state == VolumeState::Stored);
     Ok(Again {
-        snapshots: snapshots.filter(|id| !said.snapshots.contains(id)).collect(),
+        snapshots: snapshots.filter(|id| !announced.snapshots.contains(id)).collect(),
         snapshots_removed: catalog
             .snapshots_removed()?
             .into_iter()
-            .filter(|id| !said.snapshots_removed.contains(id))
+            .filter(|id| !announced.snapshots_removed.contains(id))
             .collect(),
-        volumes: volumes.map(|mark| mark.name).filter(|name| !said.volumes.contains(name)).collect(),
+        volumes: volumes.map(|mark| mark.name).filter(|name| !announced.volumes.contains(name)).collect(),
     })
 }

@@ -1,16 +1,13 @@
-//! The chains of commits in the store, held against what this machine has seen of them.
+//! The chains of commits in the store, compared with what this machine has seen of them.
 //!
-//! What was seen must be there, in the same version: a store that keeps marks (ETags) shows that in its list, of others
-//! the newest commit of each chain is read. What was not seen is read in the order of its chain, each commit naming the
-//! hash of the one before. And what one chain says of another must be true, by which also a machine that has seen nothing
-//! yet finds out that something is gone.
+//! Every commit that was seen must be there, in the same version. A store that keeps marks (ETags) shows that in its
+//! list; in other stores the newest commit of each chain is read. New commits are read in the order of their chain,
+//! each naming the hash of the one before. And what one chain says of another must be true, so even a new machine can
+//! detect a missing commit.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 
-use super::Depth;
-use super::listing::Listing;
-use super::listing::Shown;
 use crate::catalog::Alarm;
 use crate::catalog::Catalog;
 use crate::catalog::SeenCommit;
@@ -29,6 +26,9 @@ use crate::parallel::side_by_side;
 use crate::repo::Repository;
 use crate::store::ByteRange;
 use crate::store::TRANSFERS_MAX;
+use crate::survey::Depth;
+use crate::survey::listing::Listing;
+use crate::survey::listing::Shown;
 
 /// A commit that the catalog has not adopted yet.
 pub struct Unseen {
@@ -36,11 +36,11 @@ pub struct Unseen {
     pub seen: SeenCommit,
     /// The object.
     pub object: Vec<u8>,
-    /// What it says.
+    /// Its content.
     pub commit: Commit,
 }
 
-/// What the chains look like.
+/// The state of the chains.
 #[derive(Default)]
 pub(super) struct Chains {
     /// Commits to be adopted, in this order.
@@ -49,15 +49,15 @@ pub(super) struct Chains {
     pub troubles: Vec<Alarm>,
     /// Seen commits that were read again, as the store lists them now.
     pub confirmed: Vec<SeenCommit>,
-    /// Losses that were accepted, also by commits that are new.
+    /// Accepted losses, including those in new commits.
     pub accepted: Vec<ChainLoss>,
-    /// Commits of this machine's own chain that its catalog does not know and did not begin.
+    /// Commits of this machine's own chain that its catalog neither knows nor started.
     pub stale: u64,
-    /// Commits that should be there and are not listed, for a second look.
+    /// Commits that should be listed but are not, for a second look.
     pub absent: Vec<(ClientId, u64)>,
 }
 
-/// How one commit object came out.
+/// The result of reading one commit object.
 enum Read {
     Good(Box<Unseen>),
     Bad(Diagnosis, String),
@@ -67,17 +67,17 @@ struct Comparison<'a> {
     repository: &'a Repository,
     listing: &'a Listing,
     own: ClientId,
-    /// Hashes of everything that is known: what was seen, and what was read just now.
+    /// Hashes of all known commits: those seen earlier and those read just now.
     hashes: BTreeMap<(ClientId, u64), CommitHash>,
-    /// The same the other way round, of what was seen, to recognise a commit in the place of another.
+    /// The reverse for seen commits, to recognise one in the place of another.
     places: HashMap<CommitHash, (ClientId, u64)>,
-    /// Read already, by name.
+    /// Commits that were read just now.
     read: BTreeMap<(ClientId, u64), Unseen>,
     accepted: Vec<ChainLoss>,
     out: Chains,
 }
 
-/// Compares.
+/// Compares the chains.
 pub(super) fn compare(
     repository: &Repository,
     catalog: &Catalog,
@@ -97,7 +97,7 @@ pub(super) fn compare(
         out: Chains::default(),
     };
     let heads: BTreeMap<ClientId, u64> = seen.iter().map(|seen| (seen.client, seen.seq)).collect();
-    // New commits are read before anything is judged: one of them may say that a loss is accepted.
+    // New commits are read before anything is judged, because one of them may accept a loss.
     let mut bad = Vec::new();
     for ((client, seq), read) in comparison.read_all(&comparison.unseen(), |read| read)? {
         match read {
@@ -113,11 +113,11 @@ pub(super) fn compare(
         comparison.trouble(diagnosis, client, seq, seq, &format!("{detail}{UNSEEN}"));
     }
     let alarms = catalog.alarms_open()?.into_iter();
-    let told = alarms.filter_map(|alarm| match alarm.subject {
+    let alarmed = alarms.filter_map(|alarm| match alarm.subject {
         Subject::Chain(loss) => Some(loss),
         _ => None,
     });
-    comparison.hold_against_seen(&seen, &heads, depth, &told.collect::<Vec<_>>())?;
+    comparison.hold_against_seen(&seen, &heads, depth, &alarmed.collect::<Vec<_>>())?;
     comparison.hold_against_each_other();
     comparison.order(&heads);
     comparison.out.stale = comparison.stale(catalog.committing()?, heads.get(&own).copied());
@@ -137,8 +137,8 @@ impl Comparison<'_> {
 
     fn trouble(&mut self, diagnosis: Diagnosis, client: ClientId, first: u64, last: u64, detail: &str) {
         let object = commit_object(client, first).to_string();
-        let is_told = self.out.troubles.iter().any(|told| told.object == object);
-        if is_told || (first..=last).all(|seq| self.is_accepted(client, seq)) {
+        let is_known = self.out.troubles.iter().any(|trouble| trouble.object == object);
+        if is_known || (first..=last).all(|seq| self.is_accepted(client, seq)) {
             return;
         }
         let whose = if client == self.own { "this machine's own chain" } else { "the chain of another machine" };
@@ -153,7 +153,7 @@ impl Comparison<'_> {
         });
     }
 
-    /// Reads commits, as many at a time as the store has connections, and keeps of each what `keep` does.
+    /// Reads commits, as many at a time as the store has connections, and keeps the result of `keep` for each.
     fn read_all<T: Send>(
         &self,
         places: &[(ClientId, u64)],
@@ -169,7 +169,7 @@ impl Comparison<'_> {
         Ok(kept)
     }
 
-    /// Reads a commit, believing nothing.
+    /// Reads a commit without trusting anything.
     fn read(&self, client: ClientId, seq: u64) -> Result<Read> {
         let name = commit_object(client, seq);
         let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
@@ -177,10 +177,13 @@ impl Comparison<'_> {
         let bytes = match self.repository.store().get(&name, range) {
             Ok(bytes) => bytes,
             Err(error) if error.is_absent() => {
-                return Ok(Read::Bad(Diagnosis::RemoteMissing, "the store lists it and does not have it".into()));
+                return Ok(Read::Bad(Diagnosis::RemoteMissing, "the store lists it but does not have it".into()));
             }
             Err(Error::Limit { found, .. }) => {
-                return Ok(Read::Bad(Diagnosis::RemoteCorrupt, format!("it has {found} bytes, no commit is so long")));
+                return Ok(Read::Bad(
+                    Diagnosis::RemoteCorrupt,
+                    format!("it has {found} bytes, and no commit is that long"),
+                ));
             }
             Err(error) if error.is_bad_sector() => {
                 return Ok(Read::Bad(Diagnosis::RemoteCorrupt, format!("it cannot be read: {error}")));
@@ -205,13 +208,13 @@ impl Comparison<'_> {
         }
     }
 
-    /// Reads again what is not shown as it was, and what an alarm is about: it may be readable again.
+    /// Reads again the commits that are listed differently, and those with an alarm, which may be readable again.
     fn hold_against_seen(
         &mut self,
         seen: &[SeenCommit],
         heads: &BTreeMap<ClientId, u64>,
         depth: Depth,
-        told: &[ChainLoss],
+        alarmed: &[ChainLoss],
     ) -> Result<()> {
         let mut lost: BTreeMap<ClientId, Vec<u64>> = BTreeMap::new();
         let mut wanted = Vec::new();
@@ -227,8 +230,8 @@ impl Comparison<'_> {
             let is_as_it_was = commit.bytes.is_none_or(|bytes| bytes == shown.bytes)
                 && (commit.etag.is_none() || shown.etag.is_none() || commit.etag == shown.etag);
             let is_known_by_mark = commit.etag.is_some() && commit.etag == shown.etag;
-            let is_told = told.iter().any(|loss| loss.covers(client, seq));
-            if depth == Depth::All || !is_as_it_was || is_told || (is_head && !is_known_by_mark) {
+            let is_alarmed = alarmed.iter().any(|loss| loss.covers(client, seq));
+            if depth == Depth::All || !is_as_it_was || is_alarmed || (is_head && !is_known_by_mark) {
                 wanted.push((client, seq));
             }
         }
@@ -260,7 +263,8 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Seen commits of one chain that are not listed. Those above all that are left are a chain taken back.
+    /// Seen commits of one chain that are not listed. If they are newer than all listed ones, the chain was rolled
+    /// back.
     fn lost(&mut self, client: ClientId, numbers: &[u64]) {
         self.out.absent.extend(numbers.iter().map(|seq| (client, *seq)));
         let last_listed = self.last_listed(client);
@@ -278,8 +282,8 @@ impl Comparison<'_> {
         self.listing.commits.range(of_client).next_back().map_or(0, |((_, seq), _)| *seq)
     }
 
-    /// Every head that a commit has seen must be in the store: a chain that lost its newest commits is given away by the
-    /// other chains, also to a machine that has never seen it.
+    /// Every head that a commit has seen must be in the store. So the other chains reveal that a chain lost its newest
+    /// commits, even to a machine that has never seen it.
     fn hold_against_each_other(&mut self) {
         let mut lost: BTreeMap<ClientId, u64> = BTreeMap::new();
         let mut forked = Vec::new();
@@ -309,8 +313,8 @@ impl Comparison<'_> {
         }
     }
 
-    /// Gaps and broken links in what is new, and the rest of it in the order in which it is to be adopted: of the next
-    /// commits of all chains, the one that claims to be the oldest.
+    /// Finds gaps and broken links among new commits, and puts the others in the order of adoption: repeatedly, of the
+    /// next commits of all chains, the one with the earliest claimed time.
     fn order(&mut self, heads: &BTreeMap<ClientId, u64>) {
         let mut chains: BTreeMap<ClientId, Vec<Unseen>> = BTreeMap::new();
         for ((client, _), unseen) in std::mem::take(&mut self.read) {
@@ -356,8 +360,8 @@ impl Comparison<'_> {
         }
     }
 
-    /// New commits of our own chain: one that we were about to put when we were interrupted is ours, all else was written
-    /// by another copy of this catalog.
+    /// New commits of our own chain. One that we were about to put when we were interrupted is ours; all others were
+    /// written by another copy of this catalog.
     fn stale(&self, committing: Option<(u64, CommitHash)>, head: Option<u64>) -> u64 {
         let is_ours = |unseen: &&Unseen| committing == Some((unseen.seen.seq, unseen.seen.hash));
         let own = self.out.commits.iter().filter(|unseen| unseen.seen.client == self.own);
@@ -378,14 +382,14 @@ fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
     runs
 }
 
-const ROLLED_BACK: &str = "it was seen before and the store has it no more: the store was taken back to an earlier \
-                           state, or somebody deleted commits";
-const SEEN_BY_OTHERS: &str = "another machine has seen it and the store has it no more: the store was taken back to an \
-                              earlier state, or somebody deleted commits";
-const MISSING: &str = "later commits of the same chain are there and it is not: the store has lost it";
-const UNSEEN: &str = "; this machine has never seen it, so it is either a damaged commit of another machine, which that machine \
-                      can put back with `bygone check --repair`, or no commit at all, which somebody put there and \
-                      `bygone accept-loss` passes over for ever";
+const ROLLED_BACK: &str = "it was seen before and is gone: the store was rolled back to an earlier state, or somebody \
+                           deleted commits";
+const SEEN_BY_OTHERS: &str = "another machine has seen it, but it is gone: the store was rolled back to an earlier \
+                              state, or somebody deleted commits";
+const MISSING: &str = "the store has lost it: later commits of the same chain are there";
+const UNSEEN: &str = "; this machine has never seen it, so it is either a damaged commit of another machine, which \
+                      that machine can put back with `bygone check --repair`, or a planted object, which `bygone \
+                      accept-loss` makes bygone ignore for ever";
 const FORKED: &str = "it is not the commit that was there before, or does not follow the one before it: two machines \
-                      have written one chain (a copied home, a cloned machine), or the store shows another history than \
-                      it did";
+                      have written one chain (a copied home, a cloned machine), or the store shows a different history \
+                      than before";

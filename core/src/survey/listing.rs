@@ -1,7 +1,7 @@
-//! One LIST of the whole store, sorted by what each object is.
+//! One LIST of the whole store, sorted by kind of object.
 //!
-//! One, because a LIST costs a request for every thousand objects and most stores have few: so that an unchanged backup
-//! costs next to nothing. What it says is a reason to look closer and never a reason to delete.
+//! It is a single LIST because a LIST costs one request per thousand objects and most stores have few, so an unchanged
+//! backup costs next to nothing. A list is a reason to look closer, never a reason to delete.
 
 use std::collections::BTreeMap;
 
@@ -13,32 +13,32 @@ use crate::objects::VolumeKind;
 use crate::repo::Repository;
 use crate::store::Listed;
 
-/// How the store shows an object.
+/// How the store lists an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     /// Its length.
     pub bytes: u64,
-    /// What the store calls this version of it.
+    /// The store's mark of this version of it.
     pub etag: Option<String>,
 }
 
 impl Shown {
-    /// In one line, to be compared with what is shown later.
+    /// In one line, for comparison with a later list.
     pub fn to_line(&self) -> String {
         format!("{} {}", self.bytes, self.etag.as_deref().unwrap_or("-"))
     }
 }
 
-/// What the store shows.
+/// The content of a list.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Volumes. One that lies in the folder of the other kind is another object.
+    /// Volumes. A volume in the folder of the other kind counts as another object.
     volumes: BTreeMap<(VolumeKind, VolumeName), Shown>,
     /// Commits.
     pub(super) commits: BTreeMap<(ClientId, u64), Shown>,
-    /// Markers of runs.
+    /// Markers of running or interrupted backups.
     markers: Vec<ClientId>,
-    /// Objects whose names nothing of ours has.
+    /// Objects whose names bygone does not use.
     strange: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ impl Listing {
         }
     }
 
-    /// How a volume is shown, if it is.
+    /// How a volume is listed; `None` if it is not.
     pub fn volume(&self, kind: VolumeKind, name: VolumeName) -> Option<&Shown> {
         self.volumes.get(&(kind, name))
     }
@@ -74,12 +74,12 @@ impl Listing {
         self.volumes.iter().map(|((kind, name), shown)| (*kind, *name, shown))
     }
 
-    /// Clients whose markers say that they are at work, or were interrupted.
+    /// Clients whose markers say that they are working or were interrupted.
     pub fn markers(&self) -> &[ClientId] {
         &self.markers
     }
 
-    /// Names of objects that nothing of ours has.
+    /// Names of objects that bygone does not use.
     pub fn strange(&self) -> &[String] {
         &self.strange
     }

@@ -1,9 +1,9 @@
-//! The survey: the store's list held against the catalog, before anything is written.
+//! The survey: comparing the store's list with the catalog before anything is written.
 //!
-//! One LIST tells which commits are new, which seen ones are missing or replaced, and which volumes are missing, cut or
-//! replaced. What is wrong becomes an alarm in the catalog, which stays until it is right again or a person accepts it. A
-//! survey deletes nothing and believes no absence at once: what is missing must be missing in a second LIST too, and must
-//! not be there when it is asked for by name, for a list that is cut short looks just like a loss.
+//! One LIST shows which commits are new, which seen ones are missing or replaced, and which volumes are missing, cut or
+//! replaced. Trouble becomes an alarm in the catalog, which stays until things are right again or a person accepts it.
+//! A survey deletes nothing and does not believe an absence at once: an object counts as missing only if a second LIST
+//! lacks it too and a GET by name does not find it, because a truncated list looks just like a loss.
 
 mod accept;
 mod chains;
@@ -22,6 +22,7 @@ use crate::crypto::random;
 use crate::error::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::counted;
 use crate::id::ClientId;
 use crate::id::VolumeName;
 use crate::objects::ObjectName;
@@ -44,22 +45,22 @@ pub(crate) use volumes::CHANGED;
 pub use volumes::compare_volumes;
 pub use volumes::hash_of_volume;
 
-/// How many missing objects are asked for by name before their absence is believed.
+/// How many missing objects are requested by name before their absence is believed.
 const ABSENT_ASKED_MAX: usize = 8;
 
-/// How closely commits that were seen before are looked at.
+/// How closely to examine commits that were seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The newest of each chain, and all that the list shows to have changed.
+    /// The newest of each chain, and all that the list shows as changed.
     New,
-    /// All are read.
+    /// All of them.
     All,
 }
 
-/// Something about an object that a person may want to know.
+/// A fact about an object that a person may want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind of trouble.
+    /// The kind of trouble.
     pub diagnosis: Diagnosis,
     /// The object or file concerned.
     pub object: String,
@@ -68,64 +69,65 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// What an alarm says.
+    /// The finding of an alarm.
     pub fn of(alarm: &Alarm) -> Finding {
         Finding { diagnosis: alarm.diagnosis, object: alarm.object.clone(), detail: alarm.detail.clone() }
     }
 }
 
-/// What a look at the store showed.
+/// The result of a look at the store.
 pub struct Look {
-    /// What the store lists.
+    /// The store's list.
     pub listing: Listing,
-    /// Commits to be adopted, in this order.
+    /// Commits to adopt, in this order.
     pub commits: Vec<Unseen>,
-    /// Alarms about commits, that nobody has accepted.
+    /// Alarms about commits, without accepted ones.
     pub troubles: Vec<Alarm>,
     /// Worth knowing.
     pub notes: Vec<Finding>,
-    /// Alarms that were raised by this look, and ones that it could end.
+    /// Alarms that this look raised or ended.
     pub news: News,
-    /// Volumes of an interrupted run of this catalog that came to be stored, and are used from now on.
+    /// Volumes of an interrupted run of this catalog that turned out to be stored, and are used from now on.
     pub settled: u64,
-    /// Losses of commits that somebody has accepted.
+    /// Accepted losses of commits.
     accepted: Vec<ChainLoss>,
-    /// Seen commits that were read in this look, and are what they were.
+    /// Seen commits that this look has read and found unchanged.
     confirmed: HashSet<(ClientId, u64)>,
 }
 
-/// What has changed since the last survey.
+/// Changes since the last survey.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct News {
     /// Alarms raised.
     pub raised: Vec<Finding>,
-    /// Objects that alarms were about and that are as they should be.
+    /// Objects whose alarms ended because they are right again.
     pub ended: Vec<String>,
 }
 
 impl Look {
-    /// Fails if commits are lost or contradict each other: then nothing must be written.
+    /// Fails if commits are lost or contradict each other, because then nothing may be written.
     pub fn refuse_troubles(&self) -> Result<()> {
         let Some(first) = self.troubles.first() else { return Ok(()) };
-        let more = match self.troubles.len() - 1 {
+        let more = match self.troubles.len() as u64 - 1 {
             0 => String::new(),
-            more => format!(" (and {more} more such findings)"),
+            more => format!(" (and {})", counted(more, "more such finding", "more such findings")),
         };
         let detail = format!("{}{more}: {WAY_OUT}", first.detail);
         Err(Error::disagree(first.diagnosis, &first.object, detail))
     }
 }
 
-/// What to do about commits that are lost.
-pub const WAY_OUT: &str = "nothing was written; bring the store back to what it was, from its own versions or from a \
-                           copy; what cannot be brought back is given up with `bygone accept-loss`, which records again \
+/// What to do about lost commits.
+pub const WAY_OUT: &str = "nothing was written; restore the store to its former state, from its own versions or from a \
+                           copy; give up what cannot be restored with `bygone accept-loss`, which records again \
                            whatever this machine still knows";
 
-/// Looks at the store: one LIST, and a GET for what is new. What interrupted runs of this catalog have left is settled.
+/// Looks at the store: one LIST, and a GET for each new commit. Also settles what interrupted runs of this catalog have
+/// left.
 pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
     let (mut look, mut absent) = look_once(locked, depth)?;
     if !absent.is_empty() {
-        // Perhaps the list was cut short, or is a moment old while another machine commits.
+        // The list may be truncated, or slightly out of date while another machine commits.
         let settled = look.settled;
         (look, absent) = look_once(locked, depth)?;
         look.settled += settled;
@@ -148,15 +150,14 @@ pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
             look.news.ended.extend((!is_accepted).then_some(alarm.object));
         }
     }
-    // Some can be found only while a commit is new, so it is the alarms that count and not only what was found just now.
+    // Some trouble is visible only while a commit is new, so the stored alarms count and not only today's findings.
     look.troubles = locked.catalog().read().alarms_open()?;
     look.troubles.retain(|alarm| alarm.subject.is_chain());
     Ok(look)
 }
 
-/// True if the commits of an alarm are there again: they are listed, and otherwise than when it was raised, or were read
-/// just now and are the ones that were seen, or follow what was. That one history has been exchanged for another is not
-/// undone so.
+/// True if the commits of an alarm are there again: they are listed, and either listed differently than when it was
+/// raised, or just read and found to be the seen ones or to continue them. A replaced history is not cleared this way.
 fn is_back(look: &Look, alarm: &Alarm, loss: ChainLoss) -> bool {
     let shown = |seq| look.listing.commits.get(&(loss.client, seq));
     let mut numbers = loss.first..=loss.last;
@@ -166,7 +167,7 @@ fn is_back(look: &Look, alarm: &Alarm, loss: ChainLoss) -> bool {
     alarm.diagnosis != Diagnosis::RemoteForked && (is_other || is_read) && numbers.all(|seq| shown(seq).is_some())
 }
 
-/// One look, and the objects that should be listed and are not.
+/// One look, and the objects that should be listed but are not.
 fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<ObjectName>)> {
     let listing = Listing::of(locked.repository())?;
     let settled =
@@ -186,7 +187,7 @@ fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<O
             absent.push(volume_object(mark.kind, mark.name));
         }
     }
-    // The list may have passed by their folder before another machine put them there, and its commit after that.
+    // The list may have passed their folder before another machine stored them and then its commit.
     for volume in chains.commits.iter().flat_map(|unseen| &unseen.commit.volumes_added) {
         if !retired.contains(&volume.name) && listing.volume(volume.kind, volume.name).is_none() {
             absent.push(volume_object(volume.kind, volume.name));
@@ -203,15 +204,16 @@ fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<O
 
 /// The catalog is older than the chain that it writes.
 fn stale(own: ClientId, commits: u64) -> Finding {
+    let commits = counted(commits, "commit", "commits");
     let detail = format!(
-        "the store has {commits} commits of this machine's own chain that its catalog does not know: the catalog was \
-         restored from an old copy, or is used on two machines. It has caught up and the backup goes on. If this machine \
-         was cloned or its home copied, run `bygone recover --force` on one of the two to give it a chain of its own"
+        "the store has {commits} of this machine's own chain that its catalog does not know: the catalog was restored \
+         from an old copy, or is used on two machines. It has caught up, and the backup goes on. If this machine was \
+         cloned or its home copied, run `bygone recover --force` on one of the two to give it a chain of its own"
     );
     Finding { diagnosis: Diagnosis::LocalStale, object: chain_title(own), detail }
 }
 
-/// Asks for some of the objects that two lists did not show. One that is there proves the lists wrong.
+/// Requests some of the objects that two lists lack. Finding one proves the lists wrong.
 fn ask_for(locked: &LockedRepository, absent: &[ObjectName]) -> Result<()> {
     let step = (absent.len() / ABSENT_ASKED_MAX).max(1);
     for name in absent.iter().step_by(step).take(ABSENT_ASKED_MAX) {
@@ -219,13 +221,13 @@ fn ask_for(locked: &LockedRepository, absent: &[ObjectName]) -> Result<()> {
         match store.get(name, ByteRange::Part { offset: 0, bytes: 1 }) {
             Ok(_) => {
                 let cause = format!(
-                    "the list does not show {name}, which is there: a list that is not whole proves nothing, so nothing \
-                     was changed; try again, and if it stays, look at what lies between here and the store"
+                    "the list does not show {name}, which exists: an incomplete list proves nothing, so nothing was \
+                     changed; try again, and if that does not help, check proxies and gateways on the way to the store"
                 );
                 return Err(Error::store("list", store.address(), io::Error::other(cause)));
             }
             Err(error) if error.is_absent() => {}
-            // An object of no bytes is there as well; it is judged by its size.
+            // An empty object exists as well; it is judged by its size.
             Err(error) if error.is_short() => {}
             Err(error) => return Err(error),
         }
@@ -233,9 +235,9 @@ fn ask_for(locked: &LockedRepository, absent: &[ObjectName]) -> Result<()> {
     Ok(())
 }
 
-/// Adopts a commit that is in the store. One that accepts the loss of this machine's own commits gives this machine a
-/// chain of its own: the numbers of lost commits are never used again. What lost commits said and this machine has seen,
-/// its next commit says again.
+/// Adopts a commit that is in the store. If it accepts the loss of this machine's own commits, this machine starts a
+/// new chain, because the numbers of lost commits are never reused. This machine's next commit announces again what the
+/// lost commits said, as far as they were seen here.
 pub fn adopt(locked: &mut LockedRepository, unseen: &Unseen, listing: &Listing) -> Result<()> {
     accept::announce_again(locked, &unseen.commit.losses)?;
     let own = locked.client();
@@ -245,7 +247,8 @@ pub fn adopt(locked: &mut LockedRepository, unseen: &Unseen, listing: &Listing) 
     locked.catalog().commit_adopt(&unseen.seen, &unseen.object, &unseen.commit)
 }
 
-/// Gives this machine another client. A marker of the old one is replaced: first the new one, then the old one goes.
+/// Gives this machine a new client identity. If the old one has a marker, the new marker is put before the old one is
+/// deleted.
 fn chain_of_its_own(locked: &mut LockedRepository, is_announced: bool) -> Result<()> {
     let old = marker_object(locked.client());
     let client = ClientId(random()?);
@@ -257,7 +260,7 @@ fn chain_of_its_own(locked: &mut LockedRepository, is_announced: bool) -> Result
     Ok(())
 }
 
-/// What the store holds and nobody explains. Nothing of it is ever deleted.
+/// Objects in the store that nothing explains. They are never deleted.
 pub fn unexplained(locked: &mut LockedRepository, listing: &Listing) -> Result<Vec<Finding>> {
     let known: BTreeSet<VolumeName> = locked.catalog().read().volume_names()?.into_iter().collect();
     let unknown = |object: String, detail: &str| Finding {
@@ -271,11 +274,11 @@ pub fn unexplained(locked: &mut LockedRepository, listing: &Listing) -> Result<V
     Ok(volumes.chain(strange).collect())
 }
 
-const ORPHAN: &str = "no commit names this volume: it belongs to a backup that is running elsewhere or was interrupted; \
-                      `bygone recover` takes it in, so that what it holds is used again; nothing deletes it";
-const STRANGE: &str = "no bygone makes objects of this name; nothing reads or deletes it";
+const ORPHAN: &str = "no commit names this volume: it belongs to a backup that is running elsewhere or was \
+                      interrupted; `bygone recover` takes it in and reuses its content; nothing deletes it";
+const STRANGE: &str = "bygone does not use this name; nothing reads or deletes the object";
 
-/// What the catalog's alarms say that nobody has accepted.
+/// The findings of all alarms that nobody has accepted.
 pub fn alarms_open(locked: &mut LockedRepository) -> Result<Vec<Finding>> {
     Ok(locked.catalog().read().alarms_open()?.iter().map(Finding::of).collect())
 }

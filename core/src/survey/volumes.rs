@@ -1,16 +1,11 @@
-//! Volumes: name, size and mark of each as the store lists it, held against the catalog.
+//! Volumes: name, size and mark in the store's list, compared with the catalog.
 //!
-//! A volume that is missing or has another size is lost, and durably marked so: its blocks are not referred to any more,
-//! and the backup that follows stores again what the source still has. Another mark (ETag) at the same size is only a
-//! reason to look: whoever moves a bucket gets new marks for old bytes. So the volume is read and held against its name,
-//! which is the hash of its bytes; and so is one that was lost and is listed again. How much is read so is limited for
-//! each run; what is left over is read by the next.
+//! A volume that is missing or has another size is lost and durably marked so: its blocks are no longer used, and the
+//! following backup stores again what the source still has. A different mark (ETag) at the same size is only a reason
+//! to look, because moving a bucket gives old bytes new marks. So the volume is read and checked against its name,
+//! which is the hash of its bytes; the same happens to a lost volume that is listed again. Each run reads only a
+//! limited amount in this way; later runs read the rest.
 
-use super::Finding;
-use super::Listing;
-use super::News;
-use super::Shown;
-use super::volume_alarm;
 use crate::catalog::Alarm;
 use crate::catalog::VolumeMark;
 use crate::catalog::VolumeState;
@@ -25,13 +20,18 @@ use crate::objects::volume_object;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
 use crate::store::ByteRange;
+use crate::survey::Finding;
+use crate::survey::Listing;
+use crate::survey::News;
+use crate::survey::Shown;
+use crate::survey::volume_alarm;
 use crate::volume::TRAILER_BYTES;
 use crate::volume::parse_trailer_salt;
 use crate::watch::Watch;
 
-/// Bytes that one run reads at most to look closer.
+/// Most bytes that one run reads for a closer look.
 const LOOK_BYTES_MAX: u64 = 512 << 20;
-/// How many volumes of another size are looked into.
+/// Most volumes of another size that are examined.
 const PROBES_MAX: u32 = 16;
 /// Bytes asked for at a time.
 const PART_BYTES: u64 = 8 << 20;
@@ -43,12 +43,12 @@ struct Comparison<'a> {
     probes_left: u32,
     news: News,
     back: Vec<(i64, VolumeAdded)>,
-    /// Marks of volumes that had none yet.
+    /// First marks of volumes that had none.
     first_etags: Vec<(i64, String)>,
 }
 
-/// Compares all volumes, after the commits were adopted. Answers also which volumes, by row, are there again that could
-/// never be read before, or not all of them, and are to be taken in anew.
+/// Compares all volumes, after the commits were adopted. Also returns the volumes (by row) that are there again and
+/// must be taken in anew, because they had never been read, or not completely.
 pub fn compare_volumes(
     locked: &mut LockedRepository,
     listing: &Listing,
@@ -83,11 +83,11 @@ impl Comparison<'_> {
                     Ok(())
                 }
                 _ if alarm.is_some_and(|alarm| alarm.shown != Some(shown.to_line())) => self.end(locked, mark),
-                // Nothing has changed since a check read it and found something.
+                // Unchanged since a check read it and found something.
                 _ => Ok(()),
             },
             (VolumeState::Lost, Some(shown)) if shown.bytes == mark.bytes => {
-                // What the list shows has changed since it was found lost: perhaps somebody brought it back.
+                // It is listed differently than when it was found lost: perhaps somebody restored it.
                 let is_news = alarm.is_none_or(|alarm| alarm.shown.as_deref() != Some(shown.to_line().as_str()));
                 if is_news { self.look_closer(locked, mark, shown, alarm.is_some()) } else { Ok(()) }
             }
@@ -106,9 +106,9 @@ impl Comparison<'_> {
         }
     }
 
-    /// It has another size. If it is another volume, its end says which.
+    /// It has another size. If it is another volume, its trailer says which.
     fn resized(&mut self, locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown) -> Result<()> {
-        let sizes = format!("it has {} bytes, it was stored with {}", shown.bytes, mark.bytes);
+        let sizes = format!("its length is {} instead of {} bytes", shown.bytes, mark.bytes);
         let other = match self.probes_left.checked_sub(1) {
             Some(left) => {
                 self.probes_left = left;
@@ -125,7 +125,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Reads the whole volume and holds it against its name.
+    /// Reads the whole volume and checks it against its name.
     fn look_closer(
         &mut self,
         locked: &mut LockedRepository,
@@ -134,7 +134,7 @@ impl Comparison<'_> {
         has_alarm: bool,
     ) -> Result<()> {
         let Some(left) = self.bytes_left.checked_sub(mark.bytes) else {
-            // An alarm that was raised when it was lost stays as it is.
+            // An alarm from when it was lost stays as it is.
             let is_told = mark.state == VolumeState::Lost && has_alarm;
             return if is_told { Ok(()) } else { self.raise(locked, mark, Diagnosis::RemoteCorrupt, UNREAD, None) };
         };
@@ -145,7 +145,7 @@ impl Comparison<'_> {
             Err(error) if error.is_absent() => {
                 return self.lost(locked, mark, Diagnosis::RemoteMissing, MISSING, None);
             }
-            // Cut since it was listed, or listed otherwise than it is: what the next list shows is news in any case.
+            // Cut since it was listed, or listed wrongly: either way, the next list will differ.
             Err(error) if error.is_short() => {
                 return self.lost(locked, mark, Diagnosis::RemoteTruncated, ENDS_EARLY, None);
             }
@@ -155,7 +155,8 @@ impl Comparison<'_> {
             Err(error) => return Err(error),
         };
         if name == mark.name {
-            // While it was lost, its blocks may have been meant to go elsewhere, and of its nodes some may not have opened.
+            // While it was lost, its blocks may have been assigned elsewhere, and some of its nodes may not have
+            // opened.
             let has_all = mark.is_learnt && mark.state == VolumeState::Stored;
             if !has_all {
                 let Shown { bytes, etag } = shown.clone();
@@ -174,7 +175,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Marks it as lost and raises the alarm.
+    /// Marks it as lost and raises an alarm.
     fn lost(
         &mut self,
         locked: &mut LockedRepository,
@@ -202,7 +203,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// It is as it should be.
+    /// It is right.
     fn end(&mut self, locked: &mut LockedRepository, mark: &VolumeMark) -> Result<()> {
         let object = volume_object(mark.kind, mark.name);
         if locked.catalog().alarm_end(object.as_str())? {
@@ -212,7 +213,7 @@ impl Comparison<'_> {
     }
 }
 
-/// The hash of the first `bytes` bytes of what lies in a volume's place: its name, if it is as it was stored.
+/// The hash of the first `bytes` bytes of the object in a volume's place: its name, if it is intact.
 pub fn hash_of_volume(repository: &Repository, kind: VolumeKind, name: VolumeName, bytes: u64) -> Result<VolumeName> {
     let object = volume_object(kind, name);
     let mut hash = Sha256Stream::new();
@@ -225,12 +226,12 @@ pub fn hash_of_volume(repository: &Repository, kind: VolumeKind, name: VolumeNam
     Ok(VolumeName(hash.finish()))
 }
 
-/// The volume that lies in the place of another, if its end says so.
+/// The volume that lies in the place of another, if its trailer identifies it.
 fn other_volume(locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown) -> Result<Option<VolumeName>> {
     let Some(offset) = shown.bytes.checked_sub(TRAILER_BYTES) else { return Ok(None) };
     let name = volume_object(mark.kind, mark.name);
     let range = ByteRange::Part { offset, bytes: TRAILER_BYTES };
-    // It is lost either way: whatever hinders this look must not hinder the finding.
+    // It is lost in either case, so trouble with this look must not hide the finding.
     let trailer = match locked.repository().store().get(&name, range) {
         Ok(trailer) => trailer,
         Err(Error::Store { .. }) => return Ok(None),
@@ -240,9 +241,9 @@ fn other_volume(locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown)
     Ok(locked.catalog().read().volume_of_salt(&salt)?.filter(|other| *other != mark.name))
 }
 
-const MISSING: &str = "the store does not have it any more";
-const ENDS_EARLY: &str = "it ends before the bytes that it was stored with";
+const MISSING: &str = "the store no longer has it";
+const ENDS_EARLY: &str = "it is shorter than it was stored";
 const UNREADABLE: &str = "the disk cannot read it (an input/output error)";
 pub(crate) const CHANGED: &str = "its bytes are not the ones that were stored: their hash is not its name";
-const UNREAD: &str = "the store marks it (ETag) otherwise than when it was stored, and too much was marked otherwise to \
-                      read all of it now; the next runs go on, or `bygone check --read-data` settles it at once";
+const UNREAD: &str = "its ETag in the store has changed since it was stored, and too many volumes have changed to \
+                      read them all now; the next runs continue, or `bygone check --read-data` settles it at once";

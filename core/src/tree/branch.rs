@@ -1,17 +1,17 @@
 //! A branch: a level above the leaves of a large directory.
 //!
-//! For each child it holds the last name below it, by which a name is found, and the number of entries below it, by
-//! which the n-th entry is found, so that neither a lookup nor a listing reads more than one path of nodes.
+//! For each child it records the last name below it, which locates a name, and the number of entries below it, which
+//! locates the n-th entry. So a lookup or a listing reads only one path of nodes.
 
-use super::TYPE_BRANCH;
 use crate::entry::Name;
 use crate::id::NodeId;
 use crate::limits;
+use crate::tree::TYPE_BRANCH;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;
 
-/// A node one level down, as its branch knows it.
+/// A child as its branch describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Child {
     /// The last name in it.
@@ -80,14 +80,14 @@ impl Branch {
         self.children.iter().map(|child| child.entries).sum()
     }
 
-    /// The child that would hold `name`, with the number of entries before that child.
+    /// The child that would hold `name`, and the number of entries before that child.
     pub fn child_of_name(&self, name: &[u8]) -> Option<(&Child, u64)> {
         let place = self.children.partition_point(|child| child.last.as_bytes() < name);
         let before = self.children.iter().take(place).map(|child| child.entries).sum();
         self.children.get(place).map(|child| (child, before))
     }
 
-    /// The child that holds entry number `ordinal`, with the number of entries before that child.
+    /// The child that holds entry `ordinal`, and the number of entries before that child.
     pub fn child_of_ordinal(&self, ordinal: u64) -> Option<(&Child, u64)> {
         let mut before = 0;
         for child in &self.children {

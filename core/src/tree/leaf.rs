@@ -1,13 +1,12 @@
 //! A leaf: entries of a directory in byte order of their names.
 //!
-//! Owners and devices stand once at the front and entries refer to them by number; what most entries do not have
-//! (several links, flags, attributes) costs a bit. Sizes that follow from the content are not written. One list of
-//! entries has exactly one encoding, and decoding refuses all others.
+//! Owners and devices are listed once at the front and entries refer to them by number; rare properties (several links,
+//! flags, attributes) cost one bit when absent. Sizes that follow from the content are not written. A list of entries
+//! has exactly one encoding, and decoding refuses all others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::TYPE_LEAF;
 use crate::entry::Content;
 use crate::entry::Entry;
 use crate::entry::Extent;
@@ -20,6 +19,7 @@ use crate::entry::Xattr;
 use crate::id::BlockId;
 use crate::id::NodeId;
 use crate::limits;
+use crate::tree::TYPE_LEAF;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;
@@ -157,7 +157,7 @@ pub(super) fn decode_extents(input: &mut Decoder<'_>, max: usize) -> Result<Vec<
     Ok(extents)
 }
 
-/// Length of all extents together, refusing what no file can have.
+/// Length of all extents together; refuses lengths that no file can have.
 pub(super) fn extents_bytes(extents: &[Extent]) -> Result<u64, DecodeError> {
     let total = extents.iter().try_fold(0u64, |sum, extent| sum.checked_add(extent.length()));
     total.filter(|total| *total <= i64::MAX as u64).ok_or(DecodeError::Limit("the length of a file"))

@@ -1,22 +1,22 @@
 //! A block list: the extents of a file that has too many of them for its entry.
 //!
-//! Its leaves hold up to 1,024 extents each and are cut by count, because blocks are of one size: a change inside a
-//! file changes one leaf, an append the last one. Branches hold up to 1,024 children with the bytes below each, so that
-//! an offset is found by reading one path of nodes: a file of a tebibyte has two levels of them.
+//! Its leaves hold up to 1,024 extents each and are cut by count, because blocks have one size: a change inside a file
+//! changes one leaf, an append the last one. Branches hold up to 1,024 children with the bytes below each, so one path
+//! of nodes is enough to find an offset: a file of a tebibyte has two levels of branches.
 
-use super::TYPE_LIST;
-use super::TYPE_LIST_BRANCH;
-use super::leaf::decode_extents;
-use super::leaf::encode_extents;
-use super::leaf::extents_bytes;
 use crate::entry::Extent;
 use crate::id::NodeId;
 use crate::limits;
+use crate::tree::TYPE_LIST;
+use crate::tree::TYPE_LIST_BRANCH;
+use crate::tree::leaf::decode_extents;
+use crate::tree::leaf::encode_extents;
+use crate::tree::leaf::extents_bytes;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;
 
-/// A node one level down, as its branch knows it.
+/// A child as its branch describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListChild {
     /// Its id.
@@ -101,8 +101,8 @@ impl ListNode {
     }
 }
 
-/// Writes a block list of `extents` (more than none): `put` takes each node's bytes and answers with its id. The
-/// result is the id of the root.
+/// Writes a block list of `extents` (at least one): `put` takes the bytes of each node and returns its id. The result
+/// is the id of the root.
 pub fn build_list<E>(extents: &[Extent], mut put: impl FnMut(Vec<u8>) -> Result<NodeId, E>) -> Result<NodeId, E> {
     let mut children = Vec::new();
     for part in extents.chunks(limits::LIST_ITEMS_MAX) {

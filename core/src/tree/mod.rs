@@ -1,10 +1,10 @@
-//! Tree nodes: how directories and long files are written down as content-addressed records.
+//! Tree nodes: directories and long files as content-addressed records.
 //!
-//! A directory is one leaf listing its entries in byte order of their names, or, when it is large, leaves under one or
-//! more levels of branches. Large directories are cut after entries chosen by the hash of their name, so that adding
-//! one entry changes one leaf and the branches above it, wherever it lands. A file of many extents has a block list,
-//! built the same way. A node never names its own id: the id is the keyed hash of its bytes, so the same directory is
-//! one node in all snapshots.
+//! A directory is one leaf listing its entries in byte order of their names, or, if it is large, leaves under one or
+//! more levels of branches. Large directories are cut after entries chosen by the hash of their name, so adding an
+//! entry anywhere changes one leaf and the branches above it. A file of many extents has a block list, built the same
+//! way. A node never contains its own id: the id is the keyed hash of its bytes, so the same directory is one node in
+//! all snapshots.
 
 mod branch;
 mod leaf;

@@ -1,13 +1,10 @@
 //! Cutting a large directory into leaves.
 //!
 //! A directory of up to 256 entries (and 1 MiB of encoded bytes) is one leaf. A larger one is cut after every entry
-//! whose name has a SHA-256 that begins with a zero byte, but leaves of fewer than 64 entries are not made, and none has more than
-//! 1,024 entries or 1 MiB beyond its last entry. The cuts depend on names nearby and on nothing else, so a change
-//! touches one leaf or two. Branches are cut in the same way by the ids of their children.
+//! whose name has a SHA-256 that begins with a zero byte, except that no leaf has fewer than 64 entries, and none has
+//! more than 1,024 entries or 1 MiB beyond its last entry. The cuts depend only on nearby names, so a change touches
+//! one or two leaves. Branches are cut in the same way by the ids of their children.
 
-use super::branch::Branch;
-use super::branch::Child;
-use super::leaf::encode_leaf;
 use crate::entry::Content;
 use crate::entry::Entry;
 use crate::entry::Kind;
@@ -15,6 +12,9 @@ use crate::entry::Name;
 use crate::hash::sha256;
 use crate::id::NodeId;
 use crate::limits;
+use crate::tree::branch::Branch;
+use crate::tree::branch::Child;
+use crate::tree::leaf::encode_leaf;
 
 const LEAF_ENTRIES_MIN: usize = 64;
 const LEAF_BYTES_TARGET: usize = 1 << 20;
@@ -41,7 +41,7 @@ impl DirectoryBuilder {
         self.last.as_ref()
     }
 
-    /// Adds the next entry. `put` takes a finished node's bytes and answers with its id.
+    /// Adds the next entry. `put` takes the bytes of a finished node and returns its id.
     pub fn push<E>(&mut self, entry: Entry, put: &mut impl FnMut(Vec<u8>) -> Result<NodeId, E>) -> Result<(), E> {
         self.last = Some(entry.name.clone());
         self.pending_bytes += bytes_estimate(&entry);
@@ -50,7 +50,7 @@ impl DirectoryBuilder {
             return if self.cuts_after_last() { self.flush(put) } else { Ok(()) };
         }
         if self.pending.len() > limits::NODE_ENTRIES_WHOLE || self.pending_bytes > LEAF_BYTES_TARGET {
-            // What was held back as one leaf is now cut as if the directory had been known to be large from the start.
+            // What was held back as one leaf is now cut as if the directory had been large from the start.
             self.is_split = true;
             self.pending_bytes = 0;
             for entry in std::mem::take(&mut self.pending) {
@@ -60,7 +60,7 @@ impl DirectoryBuilder {
         Ok(())
     }
 
-    /// Ends the directory: the id of its root node.
+    /// Ends the directory; returns the id of its root node.
     pub fn finish<E>(mut self, put: &mut impl FnMut(Vec<u8>) -> Result<NodeId, E>) -> Result<NodeId, E> {
         if !self.pending.is_empty() || self.children.is_empty() {
             self.flush(put)?;

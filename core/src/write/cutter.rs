@@ -1,10 +1,10 @@
-//! Blocks as the readers of files make them: named by their keyed hash, in whichever thread they were read.
+//! Blocks, named by their keyed hash in whichever thread read them.
 
 use crate::hash::IdKeys;
 use crate::id::BlockId;
 use crate::split::checksum;
 
-/// Bytes of a file, named.
+/// Bytes of a file, with their name.
 #[derive(Debug)]
 pub struct Block {
     pub(super) id: BlockId,
@@ -29,7 +29,7 @@ impl Block {
 pub enum Piece {
     /// Bytes.
     Block(Block),
-    /// That many bytes which were never written.
+    /// This many bytes that were never written.
     Hole(u64),
 }
 
@@ -46,7 +46,7 @@ impl Cutter {
         self.block_bytes as usize
     }
 
-    /// Names `bytes`, of which there is at least one and at most a full block.
+    /// Names `bytes`: at least one byte and at most a full block.
     pub fn block(&self, bytes: Vec<u8>) -> Block {
         let is_full = bytes.len() == self.block_bytes();
         Block { id: self.ids.block(&bytes), checksum: is_full.then(|| checksum(&bytes)), bytes }

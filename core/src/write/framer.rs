@@ -1,9 +1,9 @@
-//! The front of the pipeline: blocks are laid end to end and cut into frames; frames are compressed and sealed by
-//! whichever thread is free.
+//! The front of the pipeline: blocks are laid end to end and cut into frames; any free thread compresses and seals
+//! them.
 //!
-//! A volume must be closed before it grows beyond its size, but its frames are still being compressed when the next
-//! one is cut. So each volume keeps an upper bound of its final size: a frame is counted at its plaintext size when it
-//! is cut, and the packer gives back what compression saved. The bound is never below the truth.
+//! A volume must be closed before it exceeds its size, but its frames are still being compressed when the next one is
+//! cut. So each volume keeps an upper bound of its final size: a frame counts with its plaintext size when it is cut,
+//! and the packer gives back what compression saves. The bound is never below the truth.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -33,7 +33,7 @@ use crate::volume::HEADER_BYTES;
 use crate::volume::Salt;
 use crate::volume::TRAILER_BYTES;
 
-/// About what a block costs in the index.
+/// About how much a block takes in the index.
 const BLOCK_INDEX_BYTES: u64 = 44;
 
 /// Frames that a sealer seals together: as many as the cipher has lanes.
@@ -47,7 +47,7 @@ pub(super) struct OpenVolume {
     pub salt: Salt,
     pub kind: VolumeKind,
     pub key: SealKey,
-    /// Never less than the length that the object will have.
+    /// Never less than the final length of the object.
     pub bytes_bound: AtomicU64,
 }
 
@@ -66,9 +66,9 @@ pub(super) struct SealedFrame {
     pub bytes: Vec<u8>,
 }
 
-/// What the packer is told, in the order of the volumes' bytes.
+/// Messages to the packer, in the order of the volumes' bytes.
 pub(super) enum Order {
-    /// The next frame of a volume will come from here.
+    /// The next frame of a volume will arrive on this channel.
     Frame(Arc<OpenVolume>, Receiver<SealedFrame>),
     /// A volume is complete: its blocks, and for a meta volume the nodes themselves.
     End(Arc<OpenVolume>, Vec<BlockInfo>, Vec<(NodeId, Vec<u8>)>),
@@ -102,7 +102,7 @@ impl Framer {
         Framer { kind, keys, volume_bytes_max, jobs, order, volume, frames, plain, blocks, nodes, nodes_bytes: 0 }
     }
 
-    /// Adds a block. True if it was the last one of its volume: the next goes into a new one.
+    /// Adds a block. True if it ends its volume, so that the next block goes into a new one.
     pub fn add(&mut self, info: BlockInfo, mut bytes: &[u8]) -> Result<bool> {
         let volume = self.volume()?;
         volume.bytes_bound.fetch_add(BLOCK_INDEX_BYTES, Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl Framer {
                 self.cut(&volume)?;
             }
         }
-        // Closed while the next block is still sure to fit.
+        // Closed while the next block certainly still fits.
         let next = u64::from(limits::FRAME_BYTES) * 2 + (256 << 10) + TRAILER_BYTES;
         let is_full = volume.bytes_bound.load(Ordering::Relaxed) + next > self.volume_bytes_max
             || self.frames + 1 + limits::BLOCK_BYTES_MAX / limits::FRAME_BYTES >= limits::VOLUME_FRAMES_MAX
@@ -127,8 +127,8 @@ impl Framer {
         Ok(is_full)
     }
 
-    /// Adds a tree node. True if it was the last one of its volume. Nodes travel in memory with their volume, so a
-    /// volume takes only so many.
+    /// Adds a tree node. True if it ends its volume. Nodes travel in memory with their volume, so a volume takes only a
+    /// limited number.
     pub fn add_node(&mut self, id: NodeId, body: Vec<u8>) -> Result<bool> {
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let info = BlockInfo { id: id.0, length, checksum: None };
@@ -179,7 +179,7 @@ impl Framer {
     }
 }
 
-/// A frame that is compressed and waits for others, with which it is sealed.
+/// A compressed frame that waits to be sealed together with others.
 struct Compressed {
     volume: Arc<OpenVolume>,
     ordinal: u32,
@@ -189,8 +189,8 @@ struct Compressed {
     reply: Sender<SealedFrame>,
 }
 
-/// A sealer: compresses and seals frames until there are no more. Frames are sealed together as far as the next one is
-/// there already: none waits for one that has yet to come.
+/// A sealer: compresses and seals frames until there are no more. Frames that are already queued are sealed together;
+/// none waits for a later one.
 pub(super) fn seal_frames(compression: Compression, jobs: &Receiver<SealJob>) {
     let mut compressor = Compressor::new(compression);
     let mut batch: Vec<Compressed> = Vec::new();

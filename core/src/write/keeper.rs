@@ -1,7 +1,7 @@
-//! The keeper: the one thread that writes to the catalog during a backup, and the putters that serve it.
+//! The keeper: the only thread that writes to the catalog during a backup, and the putters that serve it.
 //!
 //! Each volume passes through here three times: its intent becomes durable, then a putter stores it, then the row says
-//! so. Nothing is put whose intent is not durable.
+//! so. Nothing is put before its intent is durable.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 
-use super::packer::PackedVolume;
 use crate::catalog::CatalogWriter;
 use crate::catalog::NewVolume;
 use crate::catalog::VolumeState;
@@ -19,9 +18,10 @@ use crate::repo::Repository;
 use crate::store::Source;
 use crate::store::Stored;
 use crate::watch::Watch;
+use crate::write::packer::PackedVolume;
 
-/// How many volumes of this run are in the catalog, in the order in which they were ended. The writer reads it to
-/// know which blocks it may look up there.
+/// How many volumes of this run are in the catalog, in the order in which they were ended. It tells the writer which
+/// blocks it may look up there.
 #[derive(Default)]
 pub(super) struct Intended(AtomicU64);
 
@@ -37,10 +37,10 @@ pub(super) struct Put {
     volume: PackedVolume,
 }
 
-/// What became of it.
+/// The result of a put.
 pub(super) type Done = Result<(i64, Stored)>;
 
-/// Keeps the catalog until all volumes are stored.
+/// Maintains the catalog until all volumes are stored.
 pub(super) fn keep(
     catalog: &mut CatalogWriter,
     volumes: &Receiver<PackedVolume>,
@@ -66,7 +66,7 @@ pub(super) fn keep(
             record(catalog, result)?;
         }
     }
-    // No more volumes: the putters end once they have worked off what they were given.
+    // No more volumes: the putters end once their queue is empty.
     drop(puts);
     done.iter().try_for_each(|result| record(catalog, result))
 }

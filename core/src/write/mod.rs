@@ -1,7 +1,8 @@
-//! The river that writes: entries and blocks go in at one end in tree order, volumes and a commit come out at the other.
+//! The river that writes: entries and blocks enter at one end in tree order, volumes and a commit leave at the other.
 //!
 //! ```text
-//! Writer (caller's thread): tree, dedup, frames -> sealers (N) -> packer (1): volumes -> keeper (1): catalog -> putters (M)
+//! Writer (caller's thread): tree, dedup, frames -> sealers (N) -> packer (1): volumes
+//!     -> keeper (1): catalog -> putters (M)
 //! ```
 //!
 //! The order of truth, from which every crash is survived:
@@ -12,8 +13,8 @@
 //! 5. the catalog adopts the commit.
 //!
 //! A crash between 1 and 3 leaves an intended volume, which the next run finds in the store and keeps, or does not find
-//! and forgets ([`settle`]). A crash between 4 and 5 leaves a commit, which the next run adopts as it adopts those of
-//! other machines. Blocks of volumes that came to be stored are reused by the next run whatever happened afterwards.
+//! and forgets ([`settle`]). A crash between 4 and 5 leaves a commit, which the next run adopts like those of other
+//! machines. Blocks of stored volumes are reused by the next run whatever happened afterwards.
 
 mod cutter;
 mod framer;
@@ -61,7 +62,7 @@ pub use settle::settle;
 pub use settle::settle_listed;
 pub use writer::Writer;
 
-/// What a backup is called; the tree comes through the [`Writer`].
+/// The description of a backup; the tree comes through the [`Writer`].
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
     /// When the backup began.
@@ -70,17 +71,17 @@ pub struct BackupOptions {
     pub host: String,
     /// Name of the user.
     pub user: String,
-    /// Absolute paths that were asked for.
+    /// Absolute paths that the user asked for.
     pub paths: Vec<Vec<u8>>,
     /// Labels.
     pub tags: Vec<String>,
-    /// The snapshot that is compared with.
+    /// The snapshot to compare with.
     pub parent: Option<SnapshotId>,
     /// Name and version of the program.
     pub program: String,
 }
 
-/// The first error of any stage; it is the one that the caller gets, for those after it are its consequences.
+/// The first error of any stage, which the caller gets; later errors are its consequences.
 #[derive(Default)]
 struct FirstError(Mutex<Option<Error>>);
 
@@ -94,17 +95,17 @@ impl FirstError {
     }
 }
 
-/// Puts the marker that says that this client is about to write. It comes before the catalog is synced with the store,
-/// and goes when the backup is committed; after a crash it stays until the next backup of this client.
+/// Puts the marker that announces a backup of this client. It comes before the catalog is synced with the store, and is
+/// deleted when the backup is committed; after a crash it stays until the client's next backup.
 pub fn announce(locked: &LockedRepository) -> Result<()> {
     let marker = marker_object(locked.client());
     locked.repository().store().put(&marker, Source::Bytes(b"a backup is running\n")).map(|_| ())
 }
 
-/// Makes a snapshot of the tree that `body` gives to the writer. If `body` fails, nothing is committed; volumes that
-/// were stored by then are found and reused by the next backup.
+/// Makes a snapshot of the tree that `body` passes to the writer. If `body` fails, nothing is committed; volumes stored
+/// by then are found and reused by the next backup.
 ///
-/// `body`'s last word is the number of entries that could not be read, which the snapshot records.
+/// `body` also returns the number of entries that could not be read, which the snapshot records.
 pub fn backup<T>(
     locked: &mut LockedRepository,
     options: BackupOptions,
@@ -135,8 +136,8 @@ pub fn backup<T>(
     Ok((result, snapshot))
 }
 
-/// Stores blocks and nodes again that were lost, without a snapshot, and commits the volumes that they went into, so that
-/// others learn of them.
+/// Stores lost blocks and nodes again without making a snapshot, and commits the new volumes, so that other machines
+/// learn of them.
 pub fn store_again<T>(
     locked: &mut LockedRepository,
     time: Time,
@@ -155,7 +156,7 @@ pub fn store_again<T>(
     Ok(result)
 }
 
-/// Starts the stages, lets `body` write, and waits until everything is stored.
+/// Starts the stages, runs `body`, and waits until everything is stored.
 fn run_stages<T>(
     locked: &mut LockedRepository,
     watch: &Watch,
@@ -168,7 +169,7 @@ fn run_stages<T>(
     let first_error = FirstError::default();
     let progress = keeper::Intended::default();
     let (job_in, job_out) = bounded(cores * 4);
-    // Room for what waits, and for what every sealer holds.
+    // Room for queued frames, and for those that every sealer holds.
     let (order_in, order_out) = bounded(cores * 12);
     let (volume_in, volume_out) = bounded(1);
     let (put_in, put_out) = bounded(connections);
@@ -202,21 +203,21 @@ fn run_stages<T>(
     }
 }
 
-/// What a commit changes, beside saying what no commit says yet.
+/// The changes in a commit, besides announcing what no commit has announced yet.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// Snapshots that exist from now on.
     pub snapshots_added: Vec<Snapshot>,
-    /// Snapshots that exist no more.
+    /// Snapshots that are removed.
     pub snapshots_removed: Vec<SnapshotId>,
-    /// Volumes that no snapshot needs, and that nobody must refer to from now on.
+    /// Volumes that no snapshot needs and that must not be used from now on.
     pub volumes_retired: Vec<VolumeName>,
     /// Losses that a person has accepted.
     pub losses: Losses,
 }
 
-/// Puts the next commit of this client's chain and adopts it. If there are very many volumes to announce, commits that do
-/// nothing else come before it.
+/// Puts the next commit of this client's chain and adopts it. Very many volumes are announced by additional commits
+/// before it.
 pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Changes) -> Result<()> {
     loop {
         let mut unannounced = locked.catalog().read().unannounced()?;
@@ -257,15 +258,15 @@ fn commit_once(locked: &mut LockedRepository, time: Time, unannounced: Unannounc
         what: format!("the snapshot cannot be committed: {e}: shorten its tags, host name or paths"),
     })?;
     let hash = CommitHash(sha256(&object));
-    // So that the next run knows it for ours if this one is interrupted after the commit is put.
+    // Lets the next run recognise the commit if this one is interrupted after the put.
     catalog.commit_intend(seq, hash)?;
     match repository.store().put(&name, Source::Bytes(&object)) {
         Err(Error::Exists { .. }) => {
-            // Whoever was second takes a chain of its own. What it has stored stays and is used by its next run.
+            // The second writer starts its own chain. Its stored volumes remain and are used by its next run.
             locked.client_renew(ClientId(random()?))?;
-            let detail = "another machine has written this commit with a copy of this machine's catalog (a copied home, \
-                          a cloned machine). Nothing is lost, and this machine has a chain of its own from now on: run \
-                          the backup again, what it has stored is used";
+            let detail = "another machine has written this commit with a copy of this machine's catalog (a copied \
+                          home, a cloned machine). Nothing is lost, and this machine now has its own chain: run the \
+                          backup again, it reuses what was stored";
             Err(Error::disagree(Diagnosis::RemoteForked, name, detail))
         }
         Err(error) => Err(error),

@@ -1,7 +1,7 @@
-//! The packer: lays sealed frames end to end in a spool file, hashing as it goes, and closes volumes.
+//! The packer: lays sealed frames end to end in a spool file, hashes them on the way, and closes volumes.
 //!
-//! A volume is spooled to disk and not held in memory, because many may wait for a slow link. The spool has no name,
-//! so nothing of it is left after a crash.
+//! A volume is spooled to disk and not held in memory, because many may wait for a slow link. The spool has no name, so
+//! a crash leaves nothing of it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,9 +13,6 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 
-use super::framer::OpenVolume;
-use super::framer::Order;
-use super::framer::SealedFrame;
 use crate::error::Error;
 use crate::error::Result;
 use crate::frame::SEAL_BYTES;
@@ -30,8 +27,11 @@ use crate::volume;
 use crate::volume::BlockInfo;
 use crate::volume::Index;
 use crate::volume::Salt;
+use crate::write::framer::OpenVolume;
+use crate::write::framer::Order;
+use crate::write::framer::SealedFrame;
 
-/// A volume that is complete and lies in the spool.
+/// A complete volume in the spool.
 pub(super) struct PackedVolume {
     pub name: VolumeName,
     pub kind: VolumeKind,
@@ -42,7 +42,7 @@ pub(super) struct PackedVolume {
     pub spool: File,
 }
 
-/// A volume that is being filled, as the packer sees it.
+/// The packer's side of a volume that is being filled.
 struct Spool {
     file: File,
     hash: Sha256Stream,
@@ -113,7 +113,7 @@ pub(super) fn pack(repository: &Repository, order: &Receiver<Order>, volumes: &S
             }
             Order::End(volume, blocks, nodes) => {
                 let Some(spool) = spools.remove(&volume.salt) else { continue };
-                // Full-size blocks are those of file content only.
+                // Only blocks of file content can be full-size.
                 let block_bytes = match volume.kind {
                     VolumeKind::Data => repository.config().block_bytes,
                     VolumeKind::Meta => 0,

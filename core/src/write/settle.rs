@@ -1,9 +1,8 @@
-//! Settling what an interrupted backup left: volumes that were intended and of which it is not known whether they came
-//! to be stored.
+//! Settling what an interrupted backup left: volumes that were intended and may or may not have been stored.
 //!
-//! A store shows an object whole or not at all, and its name is the hash of its bytes: so if it is listed with the right
-//! size it is stored, and its blocks are used; if not, the intent is forgotten, and what the store may have of it without
-//! its being an object is cleared away. No object is deleted.
+//! A store shows an object whole or not at all, and a volume's name is the hash of its bytes. So a volume that is
+//! listed with the right size is stored, and its blocks are used. Otherwise the intent is forgotten, and invisible
+//! remains of the upload are cleared from the store. No object is deleted.
 
 use std::collections::HashMap;
 
@@ -13,7 +12,7 @@ use crate::objects::VolumeKind;
 use crate::objects::volume_object;
 use crate::repo::LockedRepository;
 
-/// Settles all intended volumes, by a LIST if there are any. Answers how many were found to be stored.
+/// Settles all intended volumes, with a LIST if there are any. Returns how many were found to be stored.
 pub fn settle(locked: &mut LockedRepository) -> Result<u64> {
     let mut listed = HashMap::new();
     if !locked.catalog().read().volumes_intended()?.is_empty() {
@@ -27,7 +26,7 @@ pub fn settle(locked: &mut LockedRepository) -> Result<u64> {
     })
 }
 
-/// As [`settle`], by a list that was made before: `listed` gives the size and the mark of a volume that it shows.
+/// As [`settle`], with an earlier list: `listed` returns the size and the mark of a listed volume.
 pub fn settle_listed(
     locked: &mut LockedRepository,
     listed: impl Fn(VolumeKind, VolumeName) -> Option<(u64, Option<String>)>,
@@ -44,7 +43,7 @@ pub fn settle_listed(
     }
     let (rows, names): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
     if !names.is_empty() {
-        // Before they are forgotten: afterwards nobody would know what to clear away.
+        // Done before they are forgotten, because afterwards nobody would know what to clear.
         locked.repository().store().clear(&names)?;
     }
     rows.into_iter().try_for_each(|row| locked.catalog().volume_void(row))?;

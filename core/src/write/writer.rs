@@ -1,8 +1,8 @@
-//! The writer: takes a tree in order, keeps what is new of it, and builds its nodes.
+//! The writer: takes a tree in order, keeps what is new in it, and builds its nodes.
 //!
-//! It is called depth first, with the names of each directory in byte order, so blocks come to lie in their volumes in
-//! the order in which a listing would read them. Whether a block is new is decided here and nowhere else: it is known if
-//! an open volume of this run has it, or if the catalog locates it in a volume that is stored or about to be.
+//! It is called depth first, with the names of each directory in byte order, so blocks lie in their volumes in the
+//! order in which a listing would read them. Only this module decides whether a block is new: a block is known if an
+//! open volume of this run has it, or if the catalog locates it in a volume that is stored or about to be.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -10,13 +10,6 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 
-use super::cutter::Block;
-use super::cutter::Cutter;
-use super::cutter::Piece;
-use super::framer::Framer;
-use super::framer::Order;
-use super::framer::SealJob;
-use super::keeper::Intended;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeState;
 use crate::entry::Content;
@@ -40,8 +33,15 @@ use crate::tree::Node;
 use crate::tree::build_list;
 use crate::volume::BlockInfo;
 use crate::watch::Watch;
+use crate::write::cutter::Block;
+use crate::write::cutter::Cutter;
+use crate::write::cutter::Piece;
+use crate::write::framer::Framer;
+use crate::write::framer::Order;
+use crate::write::framer::SealJob;
+use crate::write::keeper::Intended;
 
-/// The ends of the channels that lead into the pipeline.
+/// The entrances to the pipeline.
 pub(super) struct Stages<'a> {
     pub jobs: Sender<SealJob>,
     pub order: Sender<Order>,
@@ -55,10 +55,10 @@ pub(super) struct Tree {
     pub totals: Totals,
 }
 
-/// What of this run cannot be looked up in the catalog yet: ids by the volume that they went into.
+/// Blocks of this run that the catalog cannot find yet: ids by volume.
 struct Claims<'a> {
     intended: &'a Intended,
-    /// Volumes that were ended and are not known to be in the catalog, oldest first, with their place in the order.
+    /// Ended volumes that may not be in the catalog yet, oldest first, each with its place in the order.
     ended: VecDeque<(u64, HashSet<[u8; 32]>)>,
     ended_count: u64,
     open: [HashSet<[u8; 32]>; 2],
@@ -83,7 +83,7 @@ impl Claims<'_> {
         self.ended.push_back((self.ended_count, set));
     }
 
-    /// Forgets volumes that the catalog has by now. True if there were any.
+    /// Forgets volumes that the catalog knows by now. True if there were any.
     fn trim(&mut self) -> bool {
         let count = self.intended.count();
         let before = self.ended.len();
@@ -111,7 +111,7 @@ pub struct Writer<'a> {
     watch: &'a Watch,
 }
 
-/// The extents of the file whose pieces are coming in; small content is held back, for it may be kept inline.
+/// The extents of the current file; small content is held back because it may be kept inline.
 #[derive(Default)]
 struct FileSoFar {
     extents: Vec<Extent>,
@@ -161,7 +161,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// What cuts and names blocks, for the threads that read files.
+    /// Cuts and names blocks, for the threads that read files.
     pub fn cutter(&self) -> Cutter {
         Cutter { ids: self.ids.clone(), block_bytes: self.block_bytes }
     }
@@ -170,7 +170,7 @@ impl<'a> Writer<'a> {
     pub fn directory_begin(&mut self) -> Result<()> {
         self.watch.check()?;
         if self.root.is_some() {
-            return Err(misuse("a directory was begun after the root was ended"));
+            return Err(Error::defect("a directory was begun after the root was ended"));
         }
         self.directories.push(DirectoryBuilder::new());
         Ok(())
@@ -178,7 +178,8 @@ impl<'a> Writer<'a> {
 
     /// Ends the directory begun last. Its name is `None` for the root only.
     pub fn directory_end(&mut self, name: Option<Name>, meta: Meta) -> Result<()> {
-        let builder = self.directories.pop().ok_or_else(|| misuse("a directory was ended that was not begun"))?;
+        let builder =
+            self.directories.pop().ok_or_else(|| Error::defect("a directory was ended that was not begun"))?;
         let root = builder.finish(&mut |bytes| self.store_node(bytes))?;
         self.totals.directories += 1;
         match name {
@@ -187,12 +188,12 @@ impl<'a> Writer<'a> {
                 self.root = Some((root, meta));
                 Ok(())
             }
-            None => Err(misuse("a directory without a name is not the root")),
+            None => Err(Error::defect("a directory without a name is not the root")),
         }
     }
 
-    /// Adds an entry of the parent snapshot whose content did not change. False if part of that content is not stored
-    /// any more: then the file must be read.
+    /// Adds an entry of the parent snapshot whose content did not change. False if part of that content is no longer
+    /// stored: then the file must be read.
     pub fn unchanged(&mut self, entry: &Entry) -> Result<bool> {
         if self.is_damaged && !self.content_is_stored(entry)? {
             return Ok(false);
@@ -238,7 +239,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Forgets the pieces of a file that turned out to be unreadable. Blocks already stored are not lost: they may
+    /// Forgets the pieces of a file that turned out to be unreadable. Blocks stored already are not lost: they may
     /// serve another file or a later backup.
     pub fn file_abandon(&mut self) {
         self.file = FileSoFar::default();
@@ -248,7 +249,7 @@ impl<'a> Writer<'a> {
     pub fn file_end(&mut self, name: Name, meta: Meta) -> Result<()> {
         let FileSoFar { extents, small, bytes } = std::mem::take(&mut self.file);
         if bytes != meta.size {
-            return Err(misuse("the pieces of a file do not add up to its size"));
+            return Err(Error::defect("the pieces of a file do not add up to its size"));
         }
         let content = match small {
             Some(block) => Content::Inline(block.bytes),
@@ -264,15 +265,15 @@ impl<'a> Writer<'a> {
         self.push(Entry { name, meta, kind: Kind::File(content) })
     }
 
-    /// Stores a block that was lost and found again, outside of any file.
-    pub fn block_again(&mut self, block: Block) -> Result<()> {
+    /// Stores a recovered block, outside of any file.
+    pub fn store_lost_block(&mut self, block: Block) -> Result<()> {
         self.store_block(block)?;
         self.file_abandon();
         Ok(())
     }
 
-    /// Stores a tree node that was lost and found again, outside of any tree.
-    pub fn node_again(&mut self, bytes: Vec<u8>) -> Result<()> {
+    /// Stores a recovered tree node, outside of any tree.
+    pub fn store_lost_node(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.store_node(bytes).map(|_| ())
     }
 
@@ -282,18 +283,18 @@ impl<'a> Writer<'a> {
         self.meta.end()
     }
 
-    /// Ends the volumes and hands out the tree.
+    /// Ends the volumes and returns the tree.
     pub(super) fn finish(mut self) -> Result<Tree> {
-        let (root, root_meta) = self.root.take().ok_or_else(|| misuse("the root was not ended"))?;
+        let (root, root_meta) = self.root.take().ok_or_else(|| Error::defect("the root was not ended"))?;
         self.data.end()?;
         self.meta.end()?;
         Ok(Tree { root, root_meta, totals: self.totals })
     }
 
     fn push(&mut self, entry: Entry) -> Result<()> {
-        let mut builder = self.directories.pop().ok_or_else(|| misuse("an entry stands outside of the root"))?;
+        let mut builder = self.directories.pop().ok_or_else(|| Error::defect("an entry stands outside of the root"))?;
         if builder.last().is_some_and(|before| *before >= entry.name) {
-            return Err(misuse("entries are not in byte order of their names"));
+            return Err(Error::defect("entries are not in byte order of their names"));
         }
         builder.push(entry, &mut |bytes| self.store_node(bytes))?;
         self.directories.push(builder);
@@ -330,8 +331,8 @@ impl<'a> Writer<'a> {
         }
         let id = self.ids.node(&bytes);
         if !self.is_known(&id.0)? {
-            // What no reader would take must not be written.
-            Node::decode(&bytes).map_err(|e| misuse(&format!("a tree node would not be readable: {e}")))?;
+            // A node that no reader accepts must not be written.
+            Node::decode(&bytes).map_err(|e| Error::defect(format!("a tree node would not be readable: {e}")))?;
             self.claims.open(VolumeKind::Meta).insert(id.0);
             if self.meta.add_node(id, bytes)? {
                 self.claims.volume_ended(VolumeKind::Meta);
@@ -342,7 +343,7 @@ impl<'a> Writer<'a> {
 
     fn is_known(&mut self, id: &[u8; 32]) -> Result<bool> {
         if self.claims.trim() {
-            // The catalog's newest rows become visible to this connection only now.
+            // The newest rows of the catalog become visible to this connection only now.
             self.catalog.renew()?;
         }
         if self.claims.contains(id) {
@@ -386,9 +387,4 @@ impl<'a> Writer<'a> {
         }
         Ok(true)
     }
-}
-
-/// The caller broke the rules of the writer: a fault of this program, said so that nothing wrong is stored.
-fn misuse(what: &str) -> Error {
-    Error::Invalid { what: format!("internal error: {what}") }
 }

@@ -6,14 +6,27 @@ use std::sync::Arc;
 
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
-use bygone_core::entry::{Entry, Kind, Meta, Name, Time};
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::entry::Meta;
+use bygone_core::entry::Name;
+use bygone_core::entry::Time;
 use bygone_core::error::Result;
-use bygone_core::read::{Order, Reader, Verify};
-use bygone_core::repo::{InitOptions, LockedRepository, Place, Repository, Secret};
+use bygone_core::read::Order;
+use bygone_core::read::Reader;
+use bygone_core::read::Verify;
+use bygone_core::repo::InitOptions;
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
+use bygone_core::repo::Secret;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::store::Store;
 use bygone_core::watch::Watch;
-use bygone_core::write::{self, BackupOptions, Piece, Writer};
+use bygone_core::write;
+use bygone_core::write::BackupOptions;
+use bygone_core::write::Piece;
+use bygone_core::write::Writer;
 
 pub fn meta(size: u64) -> Meta {
     let time = Time { secs: 1_700_000_000, nanos: 1 };

@@ -4,11 +4,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bygone_core::store::ObjectName;
-use bygone_core::store::testing::faulty::{Fault, FaultyStore, Verb};
+use bygone_core::store::testing::faulty::Fault;
+use bygone_core::store::testing::faulty::FaultyStore;
+use bygone_core::store::testing::faulty::Verb;
 use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::write::{Changes, commit_changes};
+use bygone_core::write::Changes;
+use bygone_core::write::commit_changes;
 
-use crate::kit::{File, Machine, codes, file, first_machine, names, nothing_deleted, sample};
+use crate::kit::File;
+use crate::kit::Machine;
+use crate::kit::codes;
+use crate::kit::file;
+use crate::kit::first_machine;
+use crate::kit::names;
+use crate::kit::nothing_deleted;
+use crate::kit::sample;
 
 /// One machine that has made three snapshots.
 fn with_history() -> (Arc<MemoryStore>, Machine) {
@@ -60,7 +70,7 @@ fn a_chain_that_lost_its_end_stops_backups_until_it_is_back() {
 }
 
 #[test]
-fn what_lost_commits_said_is_said_again_when_their_loss_is_accepted() {
+fn accepting_a_loss_announces_again_what_commits_said() {
     let (store, machine) = with_history();
     let old = machine.client();
     for seq in [2, 3] {
@@ -76,7 +86,7 @@ fn what_lost_commits_said_is_said_again_when_their_loss_is_accepted() {
     assert!(!store.objects().contains_key(&ObjectName::new(&format!("commits/{old}/{:016}", 2)).unwrap()));
     assert!(machine.check().is_clean(), "{:?}", machine.check());
     nothing_deleted(&store);
-    // Machines to come take it as it is, and have everything.
+    // New machines accept the store as it is, and have everything.
     let fresh = Machine::new(store.clone());
     let learnt = fresh.recover();
     assert!(learnt.troubles.is_empty() && learnt.damaged.is_empty(), "{learnt:?}");
@@ -89,7 +99,7 @@ fn what_lost_commits_said_is_said_again_when_their_loss_is_accepted() {
 }
 
 #[test]
-fn a_store_that_was_taken_back_as_a_whole_is_noticed_and_can_go_on() {
+fn a_store_rolled_back_as_a_whole_is_noticed_and_usable() {
     let (store, machine) = with_history();
     let earlier = Arc::new(store.fork());
     let first = machine.snapshots().remove(0);
@@ -103,7 +113,7 @@ fn a_store_that_was_taken_back_as_a_whole_is_noticed_and_can_go_on() {
     );
     let accepted = machine.accept_all();
     assert_eq!((accepted.snapshots_again, accepted.open.len()), (2, 0), "{accepted:?}");
-    // What the two days had and the source still has heals them.
+    // The source still has some of those two days, which heals them.
     machine.backup(&[day(7), vec![day(8).remove(1)]].concat()).unwrap();
     let checked = machine.check();
     assert!(checked.findings.is_empty(), "accepted: {checked:?}");
@@ -119,14 +129,14 @@ fn a_gap_in_a_chain_costs_what_it_held_and_nothing_else() {
     let (store, machine) = with_history();
     let lost = commit(&machine, 2);
     store.tamper(&lost, None);
-    // A machine without a catalog has everything else, and is stopped from writing until somebody has looked.
+    // A machine without a catalog has everything else, and may not write until the loss is accepted.
     let fresh = Machine::new(store.clone());
     let learnt = fresh.recover();
     assert_eq!(codes(&learnt.troubles), [("REMOTE_MISSING", lost.to_string())]);
     all_restore(&fresh, 2);
     let error = fresh.backup(&day(5)).map(|_| ()).unwrap_err().to_string();
     assert!(error.starts_with("REMOTE_MISSING"), "{error}");
-    // The machine that has seen it knows what it said.
+    // The machine that has read the commit knows its content.
     assert_eq!(machine.accept_all().snapshots_again, 1);
     machine.backup(&day(3)).unwrap();
     assert!(machine.check().is_clean());
@@ -196,14 +206,14 @@ fn an_old_catalog_catches_up_before_it_writes() {
 }
 
 #[test]
-fn a_commit_whose_answer_was_lost_is_ours_and_not_a_sign_of_an_old_catalog() {
+fn a_commit_with_a_lost_answer_is_recognised_as_ours() {
     let (store, machine) = with_history();
     let faulty = Arc::new(FaultyStore::new(store.clone()));
     let machine = machine.on(faulty.clone());
     let commits_put = |call: &&bygone_core::store::testing::faulty::Call| {
         call.verb == Verb::Put && call.object.starts_with("commits/")
     };
-    // Which call it is, is learnt from a run of the same kind.
+    // A similar run shows which call it is.
     let twin = Arc::new(FaultyStore::new(Arc::new(store.fork())).with_connections(1));
     let rehearsal = machine.cloned().on(twin.clone());
     rehearsal.backup(&day(3)).unwrap();
@@ -237,7 +247,7 @@ fn two_catalogs_with_one_client_part_ways() {
     assert!(error.starts_with("REMOTE_FORKED") && error.contains("run the backup again"), "{error}");
     drop((first, second));
     assert_eq!(machine.client(), client);
-    assert_ne!(clone.client(), client, "whoever was second has a chain of its own");
+    assert_ne!(clone.client(), client, "the second one has a chain of its own");
     let (learnt, made) = clone.backup(&day(4)).unwrap();
     assert_eq!((learnt.snapshots, made.totals.bytes_new), (1, 0), "what was stored is used");
     machine.backup(&day(5)).unwrap();
@@ -266,7 +276,7 @@ fn clones_that_take_turns_are_told() {
 #[test]
 fn another_history_is_a_fork_and_both_halves_can_be_kept() {
     let (store, machine) = with_history();
-    // The store is taken back, a machine with an old catalog writes, and then comes the one with the new catalog.
+    // The store is rolled back, a machine with an old catalog writes, then the one with the new catalog.
     let earlier = Arc::new(store.fork());
     let other = machine.cloned().on(earlier.clone());
     machine.backup(&day(3)).unwrap();
@@ -295,7 +305,7 @@ fn another_history_is_a_fork_and_both_halves_can_be_kept() {
 }
 
 #[test]
-fn whose_commits_another_machine_has_given_up_goes_on_in_a_new_chain() {
+fn a_machine_whose_commits_were_given_up_starts_a_new_chain() {
     let (store, machine) = with_history();
     let other = Machine::new(store.clone());
     other.backup(&sample()).unwrap();
@@ -314,7 +324,7 @@ fn whose_commits_another_machine_has_given_up_goes_on_in_a_new_chain() {
 }
 
 #[test]
-fn what_lost_commits_said_is_said_again_by_whoever_has_seen_them() {
+fn other_machines_announce_again_what_lost_commits_said() {
     for is_by_their_writer in [true, false] {
         let store = Arc::new(MemoryStore::new());
         let accepting = first_machine(store.clone());
@@ -345,8 +355,8 @@ fn what_lost_commits_said_is_said_again_by_whoever_has_seen_them() {
         }
         // Once is enough, and to others it is nothing new.
         by.backup(&day(2)).unwrap();
-        let said = by.commits().pop().unwrap();
-        assert_eq!((said.snapshots_added.len(), said.snapshots_removed.len(), said.volumes_added.len()), (1, 0, 0));
+        let last = by.commits().pop().unwrap();
+        assert_eq!((last.snapshots_added.len(), last.snapshots_removed.len(), last.volumes_added.len()), (1, 0, 0));
     }
 }
 
@@ -383,7 +393,7 @@ fn an_acceptance_that_was_interrupted_is_taken_up_again() {
 }
 
 #[test]
-fn what_somebody_planted_in_the_place_of_a_commit_stops_backups_until_it_is_accepted_and_says_so() {
+fn a_planted_commit_stops_backups_until_it_is_accepted() {
     let (store, machine) = with_history();
     let planted = ObjectName::new("commits/00112233445566778899aabbccddeeff/0000000000000001").unwrap();
     store.tamper(&planted, Some(b"garbage".to_vec()));

@@ -3,22 +3,31 @@
 use std::fs;
 use std::sync::Arc;
 
+use tempfile::TempDir;
+
 use bygone_core::catalog::SeenCommit;
-use bygone_core::check::{self, ReadData, Report};
+use bygone_core::check;
+use bygone_core::check::ReadData;
+use bygone_core::check::Report;
 use bygone_core::commit::Commit;
 use bygone_core::entry::Time;
 use bygone_core::error::Result;
 use bygone_core::objects::volume_object;
 use bygone_core::read::Order;
-use bygone_core::recover::{self, Learnt};
-use bygone_core::repo::{LockedRepository, Place, Repository};
+use bygone_core::recover;
+use bygone_core::recover::Learnt;
+use bygone_core::repo::LockedRepository;
+use bygone_core::repo::Place;
+use bygone_core::repo::Repository;
 use bygone_core::snapshot::Snapshot;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Store;
 use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ObjectName, Store};
-use bygone_core::survey::{self, Accepted, Finding};
+use bygone_core::survey;
+use bygone_core::survey::Accepted;
+use bygone_core::survey::Finding;
 use bygone_core::watch::Watch;
 use bygone_core::write;
-use tempfile::TempDir;
 
 use crate::common;
 use crate::common::noise;
@@ -46,7 +55,7 @@ impl Machine {
         Machine { place, _dir: dir }
     }
 
-    /// The same machine before another store.
+    /// The same machine with another store.
     pub fn on(self, store: Arc<dyn Store>) -> Machine {
         Machine { place: Place { store, catalog_base: self.place.catalog_base }, _dir: self._dir }
     }

@@ -1,18 +1,32 @@
-//! Stores whose lists cannot be believed, and ones that call old bytes by new marks.
+//! Stores whose lists cannot be trusted, and stores that give old bytes new marks.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
-use bygone_core::error::{Error, Result};
+use bygone_core::error::Error;
+use bygone_core::error::Result;
+use bygone_core::store::ByteRange;
+use bygone_core::store::Listed;
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::Stored;
 use bygone_core::store::testing::memory::MemoryStore;
-use bygone_core::store::{ByteRange, Listed, ObjectName, Source, Store, Stored};
 
-use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
+use crate::kit::Machine;
+use crate::kit::codes;
+use crate::kit::file;
+use crate::kit::first_machine;
+use crate::kit::names;
+use crate::kit::nothing_deleted;
+use crate::kit::sample;
 
-/// Makes another list of one.
+/// Turns a list into a wrong one.
 type Distort = Box<dyn FnMut(Vec<Listed>) -> Vec<Listed> + Send>;
 
-/// A store that shows something else than it has.
+/// A store that lists something else than it holds.
 struct Distorted {
     inner: Arc<MemoryStore>,
     distort: Mutex<Distort>,
@@ -52,7 +66,7 @@ impl Store for Distorted {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let listed = self.inner.list(prefix)?;
-        // Without the key slots nothing opens; what comes then is the subject.
+        // Without key slots the repository does not open at all, which is not the subject here.
         Ok(if prefix == "keys/" { listed } else { (self.distort.lock().unwrap())(listed) })
     }
 
@@ -71,7 +85,7 @@ fn with_snapshots() -> (Arc<MemoryStore>, Arc<Distorted>, Machine) {
     (inner, store, machine)
 }
 
-/// Lists that are not whole, each in a way that a broken proxy or a wrong page limit has been seen to make.
+/// Incomplete lists, each as a broken proxy or a wrong page limit has been seen to make it.
 const CUT_LISTS: [fn(Vec<Listed>) -> Vec<Listed>; 6] = [
     |_| Vec::new(),
     |listed| listed[..listed.len() / 2].to_vec(),
@@ -127,7 +141,7 @@ fn new_marks_on_old_bytes_are_looked_into_once_and_are_no_alarm() {
 }
 
 #[test]
-fn a_volume_that_is_cut_after_it_was_listed_is_lost_until_it_is_back() {
+fn a_volume_cut_after_listing_is_lost_until_it_is_back() {
     let (inner, store, machine) = with_snapshots();
     let victim = names(&inner, "data/").remove(0);
     let whole = inner.objects()[&victim].to_vec();
@@ -151,7 +165,7 @@ fn a_machine_that_commits_while_another_lists_raises_no_alarm() {
     let (inner, store, machine) = with_snapshots();
     let known = machine.known_volumes();
     let (_, new) = Machine::new(inner).backup(&[file(5, 900_000)]).unwrap();
-    // A list that passed by the folders of volumes before the other machine came, and by that of commits after it.
+    // The list read the folders of volumes before the other machine's backup, and that of commits after it.
     let lists = Arc::new(AtomicU32::new(0));
     let counted = lists.clone();
     store.set(move |mut listed| {
@@ -205,7 +219,7 @@ fn a_store_without_marks_is_judged_by_sizes() {
     });
     machine.sync().unwrap();
     assert_eq!(machine.alarms(), []);
-    // A commit that is changed and keeps its size is known by reading it, and so is that it is back.
+    // A changed commit of the same size is noticed only by reading it, and so is its return.
     let head = names(&inner, "commits/").remove(1);
     let sound = inner.objects()[&head].to_vec();
     inner.tamper(&head, Some(vec![7; sound.len()]));

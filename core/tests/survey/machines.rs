@@ -1,18 +1,25 @@
-//! Several machines on one repository: one after another, at once, crashing, with lost and old catalogs, held against a
-//! model. Whatever the order, every snapshot that was committed comes back to the last byte on every machine, no alarm is
-//! raised, and nothing is deleted.
+//! Several machines on one repository, compared with a model: in turn, at once, crashing, with lost and old catalogs.
+//! In any order, every committed snapshot comes back to the last byte on every machine, no alarm is raised, and nothing
+//! is deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 
 use bygone_core::id::SnapshotId;
-use bygone_core::store::testing::faulty::{Fault, FaultyStore};
+use bygone_core::store::testing::faulty::Fault;
+use bygone_core::store::testing::faulty::FaultyStore;
 use bygone_core::store::testing::memory::MemoryStore;
 
-use crate::kit::{File, Machine, codes, file, first_machine, names, nothing_deleted};
+use crate::kit::File;
+use crate::kit::Machine;
+use crate::kit::codes;
+use crate::kit::file;
+use crate::kit::first_machine;
+use crate::kit::names;
+use crate::kit::nothing_deleted;
 
-/// Seeds that are tried, unless BYGONE_TESTS_SEEDS says how many.
+/// The number of seeds, unless BYGONE_TESTS_SEEDS gives another.
 const SEEDS: u64 = 9;
 const STEPS: u32 = 22;
 
@@ -35,7 +42,7 @@ fn machines_use_each_others_blocks() {
     nothing_deleted(&store);
 }
 
-/// All machines know the same, and everything is right.
+/// All machines know the same snapshots, and a check finds nothing wrong.
 #[track_caller]
 fn agree(machines: &[Machine], store: &MemoryStore) {
     let dumps: Vec<_> = machines
@@ -76,8 +83,8 @@ fn machines_that_work_at_once_do_not_disturb_each_other() {
     nothing_deleted(&store);
 }
 
-/// Blocks that two machines stored at once may lie in either's volume, and each has its own in mind: so the machines need
-/// not know the same places, only the same snapshots.
+/// Blocks stored by two machines at once lie in a volume of each, and each machine remembers its own. So the machines
+/// agree on snapshots, but not necessarily on places.
 #[track_caller]
 fn agree_on_content(machines: &[Machine]) {
     let mut all = Vec::new();
@@ -92,7 +99,7 @@ fn agree_on_content(machines: &[Machine]) {
     all.iter().for_each(|ids| assert_eq!(ids, &all[0]));
 }
 
-/// A choice that follows from the seed.
+/// Choices that follow from the seed.
 struct Choices(u64);
 
 impl Choices {
@@ -103,7 +110,7 @@ impl Choices {
         (mixed ^ (mixed >> 31)) % limit
     }
 
-    /// A few files out of twelve, so that machines meet in what they have.
+    /// A few files out of twelve, so that machines often have the same ones.
     fn files(&mut self) -> Vec<File> {
         let mut seeds: Vec<u64> = (0..1 + self.below(3)).map(|_| self.below(12)).collect();
         seeds.sort_unstable();
@@ -112,7 +119,7 @@ impl Choices {
     }
 }
 
-/// One to three machines, each behind a store that fails when it is told to.
+/// One to three machines, each behind a store that fails on command.
 struct World {
     memory: Arc<MemoryStore>,
     machines: Vec<(Machine, Arc<FaultyStore>)>,
@@ -120,7 +127,7 @@ struct World {
     images: Vec<Option<Machine>>,
     /// What every committed snapshot must hold.
     truth: BTreeMap<SnapshotId, Vec<File>>,
-    /// What a backup that failed may have committed all the same.
+    /// What a failed backup may still have committed.
     perhaps: Vec<Vec<File>>,
 }
 
@@ -173,7 +180,7 @@ impl World {
             8 => {
                 machine.lose_catalog_if_any();
                 machine.recover();
-                // Old catalogs of a client that is no more are of no use.
+                // The client is gone, and so is the use of its old catalogs.
                 self.images[which] = None;
                 format!("{which} loses its catalog")
             }
@@ -196,7 +203,7 @@ impl World {
         }
     }
 
-    /// Every machine, and one that comes new, has every snapshot to the last byte.
+    /// Every machine, including a new one, has every snapshot to the last byte.
     fn verify(&self) {
         let fresh = Machine::new(self.memory.clone());
         assert!(fresh.recover().troubles.is_empty());
@@ -210,7 +217,7 @@ impl World {
                 let found = machine.contents(&snapshot).unwrap();
                 match self.truth.get(&snapshot.id) {
                     Some(files) => assert!(&found == files, "{} holds something else", snapshot.id),
-                    None => assert!(self.perhaps.contains(&found), "{} was made by nobody", snapshot.id),
+                    None => assert!(self.perhaps.contains(&found), "no machine made {}", snapshot.id),
                 }
             }
             let checked = machine.check();
@@ -228,14 +235,14 @@ fn random_histories_of_one_to_three_machines_lose_nothing() {
         let mut choices = Choices(seed);
         let mut world = World::new(1 + seed % 3);
         let mut history = Vec::new();
-        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..STEPS {
                 let step = world.step(&mut choices);
                 history.push(step);
             }
             world.verify();
         }));
-        if let Err(cause) = told {
+        if let Err(cause) = outcome {
             // The step that failed is the one after these.
             eprintln!("seed {seed}: {history:#?}");
             std::panic::resume_unwind(cause);

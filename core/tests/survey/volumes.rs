@@ -1,18 +1,31 @@
-//! Volumes that are missing, cut, changed or exchanged: found by the list, marked, stored again, told until accepted.
+//! Volumes that are missing, cut, changed or exchanged are found by the list, marked as lost, stored again, and
+//! reported until accepted.
 
 use std::sync::Arc;
 
-use bygone_core::catalog::{LearntVolume, NewVolume, VolumeState};
+use bygone_core::catalog::LearntVolume;
+use bygone_core::catalog::NewVolume;
+use bygone_core::catalog::VolumeState;
 use bygone_core::entry::Time;
 use bygone_core::id::VolumeName;
 use bygone_core::limits::COMMIT_VOLUMES_EACH;
 use bygone_core::objects::VolumeKind;
-use bygone_core::store::testing::memory::{Counts, MemoryStore};
-use bygone_core::store::{ObjectName, Source, Store};
+use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
+use bygone_core::store::Store;
+use bygone_core::store::testing::memory::Counts;
+use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::volume::Index;
-use bygone_core::write::{self, Changes};
+use bygone_core::write;
+use bygone_core::write::Changes;
 
-use crate::kit::{Machine, codes, file, first_machine, names, nothing_deleted, sample};
+use crate::kit::Machine;
+use crate::kit::codes;
+use crate::kit::file;
+use crate::kit::first_machine;
+use crate::kit::names;
+use crate::kit::nothing_deleted;
+use crate::kit::sample;
 
 fn with_snapshot() -> (Arc<MemoryStore>, Machine) {
     let store = Arc::new(MemoryStore::new());
@@ -47,7 +60,7 @@ fn a_machine_that_learns_of_another_reads_what_is_new_once() {
 
 type Damage = fn(&MemoryStore, &ObjectName, &ObjectName);
 
-/// What is done to the first of two volumes of content, and how that is called.
+/// A damage to the first of two volumes of content, and its diagnosis.
 const DAMAGES: [(&str, Damage); 6] = [
     ("REMOTE_MISSING", |store, name, _| store.tamper(name, None)),
     ("REMOTE_TRUNCATED", |store, name, _| {
@@ -80,7 +93,7 @@ fn each_damage_has_its_code_and_the_next_backup_heals_it() {
         assert_eq!(codes(&learnt.news.raised), expected, "damage {number}");
         assert!(made.totals.bytes_new > 0, "damage {number}: what lay in it is stored again");
         assert_eq!(machine.contents(&first).unwrap(), sample(), "damage {number}: the old snapshot is whole again");
-        // Told once more by every run, raised once.
+        // Raised once, reported by every run.
         let (learnt, made) = machine.backup(&sample()).unwrap();
         assert_eq!((codes(&learnt.news.raised), made.totals.bytes_new), (vec![], 0), "damage {number}");
         assert_eq!(machine.alarms(), expected, "damage {number}");
@@ -92,9 +105,9 @@ fn each_damage_has_its_code_and_the_next_backup_heals_it() {
         assert_eq!(codes(&machine.accept(|alarm| alarm.object == victim).findings), expected);
         assert_eq!(machine.alarms(), []);
         machine.backup(&sample()).unwrap();
-        assert_eq!(machine.alarms(), [], "damage {number}: what was accepted is not told again");
+        assert_eq!(machine.alarms(), [], "damage {number}: an accepted loss is not reported again");
         assert!(machine.check().is_clean(), "damage {number}: {:?}", machine.check());
-        // What was accepted is known to catalogs to come.
+        // New catalogs learn of what was accepted.
         machine.lose_catalog();
         machine.recover();
         machine.sync().unwrap();
@@ -109,7 +122,7 @@ fn a_lost_tree_is_stored_again_by_the_next_backup() {
     let first = machine.snapshots().remove(0);
     let victim = names(&store, "meta/").remove(0);
     store.tamper(&victim, None);
-    // Also the trees of snapshots that are no more like the source: the catalog has them.
+    // Even trees of snapshots that the source no longer resembles: the catalog has them.
     let (learnt, made) = machine.backup(&[file(2, 900_000)]).unwrap();
     assert_eq!(codes(&learnt.news.raised), [("REMOTE_MISSING", victim.to_string())]);
     let fresh = Machine::new(store.clone());
@@ -176,7 +189,7 @@ fn what_nobody_explains_is_told_and_stays() {
     let (store, machine) = with_snapshot();
     let stranger = ObjectName::new("data/00/notes").unwrap();
     store.tamper(&stranger, Some(b"hello".to_vec()));
-    // A volume of a run that never committed: the commit of another machine is taken away together with its chain.
+    // A volume of a run that never committed: the commit of another machine is removed together with its chain.
     let other = Machine::new(store.clone());
     other.backup(&[file(9, 300_000)]).unwrap();
     let commits = names(&store, &format!("commits/{}", other.client()));
@@ -184,11 +197,11 @@ fn what_nobody_explains_is_told_and_stays() {
     store.forget_counts();
     let (learnt, _) = machine.backup(&sample()).unwrap();
     assert_eq!(machine.alarms(), [], "an unknown object is not a loss");
-    let told = codes(&learnt.unexplained);
-    assert!(told.contains(&("REMOTE_UNKNOWN_OBJECT", stranger.to_string())), "{told:?}");
-    assert_eq!(told.len(), 3, "a volume of content, one of trees, and the stranger: {told:?}");
+    let found = codes(&learnt.unexplained);
+    assert!(found.contains(&("REMOTE_UNKNOWN_OBJECT", stranger.to_string())), "{found:?}");
+    assert_eq!(found.len(), 3, "a volume of content, one of trees, and the stranger: {found:?}");
     nothing_deleted(&store);
-    // Taken in, its blocks are used.
+    // Its blocks are adopted and used.
     machine.recover();
     let (learnt, made) = machine.backup(&[file(9, 300_000)]).unwrap();
     assert_eq!((made.totals.bytes_new, learnt.unexplained.len()), (0, 1));

@@ -1,4 +1,4 @@
-//! Bounded maps: what was used last stays.
+//! Bounded maps that keep what was used most recently.
 
 pub mod recent;
 pub mod weighted;

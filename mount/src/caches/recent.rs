@@ -1,16 +1,16 @@
 //! A bounded map that keeps what was used recently.
 //!
-//! Two generations instead of a list: what is used goes to the young one; when that is half the capacity, it becomes the
-//! old one and the old one goes. Nothing that was among the last half capacity uses is ever lost, and an operation is
-//! one or two lookups, with no order to maintain.
+//! There are two generations instead of an ordered list. Every used value goes to the young generation. When that holds
+//! half the capacity, it becomes the old generation, and the previous old one is dropped. So the values of the last
+//! uses, half the capacity of them, are always there, and an operation is one or two lookups.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Mutex;
 
-use crate::lock::lock;
+use bygone_core::lock::lock;
 
-/// A bounded map for several threads; values are cheap to clone.
+/// A bounded map for several threads. Values are cloned, so they must be cheap to clone.
 #[derive(Debug)]
 pub struct Recent<K, V> {
     half: usize,
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_used_stays_and_the_rest_goes() {
+    fn used_values_stay_and_the_rest_goes() {
         let recent = Recent::new(8);
         recent.insert(0, "used");
         for key in 1..1_000 {

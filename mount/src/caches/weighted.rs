@@ -1,16 +1,16 @@
-//! A map that keeps what was used last, within a sum of weights.
+//! A map that keeps what was used most recently, within a total weight.
 //!
-//! For few and heavy values: the order is a list that is searched from its end.
+//! It is made for few and heavy values: the order is a list that is searched from its end.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use crate::lock::lock;
+use bygone_core::lock::lock;
 
-/// Most values that are kept, however light.
+/// The most values that are kept, however light they are.
 const VALUES_MAX: usize = 256;
 
-/// A map for several threads; values are cheap to clone.
+/// A map for several threads. Values are cloned, so they must be cheap to clone.
 #[derive(Debug)]
 pub struct Weighted<K, V> {
     weight_max: usize,
@@ -18,7 +18,7 @@ pub struct Weighted<K, V> {
 }
 
 impl<K: Eq + Copy, V: Clone> Weighted<K, V> {
-    /// Keeps values of up to `weight_max` together, and always the last one.
+    /// Keeps values of at most `weight_max` in total, and the last one even if it is heavier.
     pub fn new(weight_max: usize) -> Weighted<K, V> {
         Weighted { weight_max, kept: Mutex::default() }
     }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_weight_is_bounded_and_the_last_one_stays() {
+    fn the_weight_is_bounded_and_the_last_value_stays() {
         let kept = Weighted::new(10);
         (0..5).for_each(|key| kept.insert(key, key, 3));
         assert_eq!([0, 1, 2, 3, 4].map(|key| kept.get(key).is_some()), [false, false, true, true, true]);

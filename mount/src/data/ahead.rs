@@ -1,22 +1,22 @@
-//! Tells reading in order from reading at random, and how far ahead it pays to read.
+//! Tells sequential from random reading, and decides how far to read ahead.
 //!
-//! Three things are read in order, often at the same time: a file (`cat`, a film), a directory (`cp -r`, `grep -r`) and a
-//! volume (files lie in the volumes in the order in which they were backed up). All are streams of positions: a file's
-//! in bytes, because requests come in sizes that have nothing to do with blocks; a directory's in files; a volume's in
-//! frames.
+//! Three things are read sequentially, often at the same time: a file (`cat`, a film), a directory (`cp -r`, `grep -r`)
+//! and a volume (files lie in volumes in the order in which they were backed up). Each is a stream of positions.
+//! Positions in a file are bytes, because the sizes of requests are unrelated to blocks. Positions in a directory are
+//! files, and positions in a volume are frames.
 //!
-//! A stream's window doubles with each step forward, so that one stray read costs little and a long one is never waited
-//! for. Each has several streams, because several readers at different places are common.
+//! The window of a stream doubles with each step forward, so a stray read costs little and a long one never has to
+//! wait. Each file, directory and volume has several streams, because several readers at different places are common.
 
 use std::ops::Range;
 
-/// Streams followed in one file, directory or volume.
+/// How many streams are followed in one file, directory or volume.
 const STREAMS: usize = 4;
 
-/// What counts as the next step, and how much is read ahead.
+/// Which reads count as the next step, and how far to read ahead.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// How far before the expected position a step may begin (requests overtake one another).
+    /// How far before the expected position a step may begin, because requests overtake one another.
     pub back: u64,
     /// How far beyond the expected position a step may begin.
     pub skip: u64,
@@ -24,9 +24,9 @@ pub struct Rules {
     pub window_min: u64,
     /// The largest window.
     pub window_max: u64,
-    /// The window of a stream that has just begun, at position 0: what is read from its start is often read on.
+    /// The window of a new stream at position 0, because a read at the start is often followed by more.
     pub window_at_start: u64,
-    /// The window of a stream that has just begun elsewhere.
+    /// The window of a new stream elsewhere.
     pub window_elsewhere: u64,
 }
 
@@ -53,12 +53,12 @@ pub const DIRECTORY: Rules =
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Stream {
-    /// Where the next step is expected.
+    /// The position at which the next step is expected.
     next: u64,
-    /// Everything before was asked for, by the reader or ahead of it.
+    /// Everything before this position was requested, by the reader or ahead of it.
     planned: u64,
     window: u64,
-    /// When it last moved; 0 for a place that is free.
+    /// The number of the step that last moved it; 0 if this slot is free.
     moved: u64,
 }
 
@@ -70,7 +70,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Notes that `read` was asked for, and returns what to read ahead (maybe nothing).
+    /// Notes that `read` was requested, and returns the range to read ahead, which may be empty.
     pub fn step(&mut self, rules: &Rules, read: Range<u64>) -> Range<u64> {
         self.steps += 1;
         let steps = self.steps;
@@ -97,7 +97,7 @@ impl Stream {
         self.window = (self.window * 2).clamp(rules.window_min, rules.window_max);
         let from = self.planned.max(self.next);
         let to = self.next.saturating_add(self.window);
-        // Half a window at a time, not a step at a time: fewer and larger pieces of work.
+        // Half a window at a time rather than one step at a time makes fewer and larger pieces of work.
         if to.saturating_sub(from) * 2 < self.window {
             return 0..0;
         }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_in_order_is_planned_for_once_and_without_gaps() {
+    fn sequential_reads_are_planned_once_and_without_gaps() {
         let mut streams = Streams::default();
         let plans = in_order(&mut streams, &FILE, 0, 128 * KIB, 200);
         let mut expected = 128 * KIB;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_overtake_each_other_stay_one_stream() {
+    fn reordered_requests_stay_one_stream() {
         let mut streams = Streams::default();
         let mut planned = 0;
         for i in [0u64, 2, 1, 3, 5, 4, 6, 8, 7] {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_numbers_is_no_trouble() {
+    fn positions_at_the_end_of_the_range_do_not_overflow() {
         let mut streams = Streams::default();
         for start in [u64::MAX - 1, u64::MAX] {
             let plan = streams.step(&FILE, start..u64::MAX);

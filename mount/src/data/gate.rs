@@ -1,13 +1,13 @@
-//! A gate before the end of a listing: whoever lists a directory is held there until its first files are pushed.
+//! Holds back the end of a listing until the first files of the directory are pushed.
 //!
-//! A reader that begins while nothing is pushed yet asks for file after file, and is faster than whoever pushes only just.
-//! One that is held for the microseconds that a few files take finds them all. So the gate is closed only while the thread
-//! that pushes is sure to open it at once: never while that thread may wait for data. What is held is an answer, never a
-//! thread that serves the kernel.
+//! A reader that starts before anything is pushed requests one file after another and stays just ahead of the pusher.
+//! If it is held for the few microseconds that pushing some files takes, it finds all of them. So the gate is closed
+//! only while the pushing thread is sure to open it at once, and never while that thread may wait for data. The gate
+//! holds answers, and never a thread that serves the kernel.
 
 use std::sync::Mutex;
 
-use crate::lock::lock;
+use bygone_core::lock::lock;
 
 type Answer = Box<dyn FnOnce() + Send>;
 
@@ -20,19 +20,19 @@ pub struct Gate {
 #[derive(Default)]
 struct State {
     is_closed: bool,
-    /// It must not be closed: who opens it is waiting for something else.
+    /// It must not be closed, because the thread that opens it may wait for data.
     is_kept_open: bool,
     held: Vec<Answer>,
 }
 
 impl Gate {
-    /// Closes the gate, unless it is kept open. Whoever does so sees to it that it is opened soon.
+    /// Closes the gate, unless it is kept open. The caller must see to it that the gate is opened soon.
     pub fn close(&self) {
         let mut state = lock(&self.state);
         state.is_closed = !state.is_kept_open;
     }
 
-    /// Calls `answer` when the gate is open.
+    /// Calls `answer` as soon as the gate is open.
     pub fn pass(&self, answer: Answer) {
         let mut state = lock(&self.state);
         if state.is_closed {
@@ -47,7 +47,7 @@ impl Gate {
         self.let_through(false);
     }
 
-    /// Keeps the gate open while `work` runs, which may take long.
+    /// Keeps the gate open while `work` runs, which may take a long time.
     pub fn while_open<T>(&self, work: impl FnOnce() -> T) -> T {
         self.let_through(true);
         let kept = Kept(self);
@@ -66,7 +66,7 @@ impl Gate {
     }
 }
 
-/// Ends the keeping-open, also when the work panics.
+/// Lets the gate be closed again when dropped, even if the work panics.
 struct Kept<'a>(&'a Gate);
 
 impl Drop for Kept<'_> {
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_to_a_closed_gate_passes_when_it_opens() {
+    fn answers_at_a_closed_gate_pass_when_it_opens() {
         let (gate, passed) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
         let pass = || {
             let passed = Arc::clone(&passed);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_held_while_who_opens_the_gate_waits() {
+    fn nothing_is_held_while_the_gates_opener_waits() {
         let (gate, passed) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
         let pass = || {
             let passed = Arc::clone(&passed);
@@ -110,7 +110,7 @@ mod tests {
         gate.close();
         pass();
         gate.while_open(|| {
-            assert_eq!(passed.load(Ordering::SeqCst), 1, "what was held goes on first");
+            assert_eq!(passed.load(Ordering::SeqCst), 1, "the held answer is let through first");
             gate.close();
             pass();
             assert_eq!(passed.load(Ordering::SeqCst), 2, "it cannot be closed now");

@@ -1,4 +1,4 @@
-//! Reads: answered from memory or by a pool of decoders, with what is likely to be read next decoded ahead.
+//! Reads: answered from memory or by a pool of decoders, which also decode ahead of sequential readers.
 
 pub mod ahead;
 pub mod gate;

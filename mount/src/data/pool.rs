@@ -1,12 +1,14 @@
-//! Answers reads: from memory at once, else by a pool of threads that fetch, open and decompress.
+//! Answers reads, from memory at once or else by a pool of threads that fetch, open and decompress.
 //!
-//! A thread that takes requests from the kernel must never wait: one slow read would stall every `stat` behind it. So a
-//! read that memory cannot answer is queued with its answer, and the thread goes on. The pool works through two queues:
+//! A thread that takes requests from the kernel must never wait, because one slow read would stall every `stat` behind
+//! it. So a read that memory cannot answer is queued with its answer, and the thread goes on. The pool works through
+//! two queues:
 //!
-//! - demand: somebody waits. First come, first served. Two requests for one frame decode it once, in [`Reader`].
-//! - ahead: what is likely to be asked for next (module `ahead`), only while no demand waits, and never by all threads
-//!   at once, so that one of them is free when demand comes. The queue is bounded; what does not fit is dropped, because
-//!   it is a guess.
+//! - demand: reads that the kernel waits for, first come, first served. Two requests for one frame decode it once, in
+//!   [`Reader`].
+//! - ahead: frames that are likely to be requested next (module `ahead`). They are decoded only while no demand waits,
+//!   and never by all threads at once, so that one is free for the next demand. The queue is bounded. Guesses that do
+//!   not fit are dropped.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -21,6 +23,8 @@ use std::thread;
 use std::thread::JoinHandle;
 
 use bygone_core::limits;
+use bygone_core::lock::lock;
+use bygone_core::lock::wait;
 use bygone_core::read::FileMap;
 use bygone_core::read::FrameAt;
 use bygone_core::read::RUN_FRAMES_MAX;
@@ -31,25 +35,23 @@ use crate::caches::recent::Recent;
 use crate::data::ahead;
 use crate::data::ahead::Rules;
 use crate::data::ahead::Streams;
-use crate::lock::lock;
-use crate::lock::wait;
-use crate::tree::failure::Failure;
+use crate::tree::operation_error::OperationError;
 
-/// Files and volumes whose streams are followed.
+/// How many files, and how many volumes, have their streams followed.
 const STREAMS_KEPT: usize = 1_024;
-/// Most frames in the queue of guesses.
+/// The most frames in the queue of guesses.
 const AHEAD_FRAMES_MAX: usize = 96;
 
-/// The longest file of which all is fetched from a far store when it is begun.
+/// The longest file that is fetched whole from a far store when its start is read.
 const FAR_FILE_BYTES: u64 = 4 << 20;
-/// Which part of the cache may hold guesses.
+/// Guesses may take one part in this many of the cache.
 const AHEAD_SHARE: u64 = 4;
 
-/// What is called with the bytes read.
-type Answer = Box<dyn FnOnce(Result<Vec<u8>, Failure>) + Send>;
+/// Called with the bytes that were read.
+type Answer = Box<dyn FnOnce(Result<Vec<u8>, OperationError>) + Send>;
 
 /// The pool.
-pub struct Data {
+pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -64,7 +66,7 @@ struct Shared {
     volumes: Recent<i64, Streams>,
 }
 
-/// How far ahead is read, so that what was read ahead is not forgotten before it is asked for.
+/// How far to read ahead, so that guesses are not dropped from the cache before they are requested.
 struct Guesses {
     file: Rules,
     volume: Rules,
@@ -100,7 +102,7 @@ struct Queues {
 }
 
 impl Queues {
-    /// The first guesses, as far as they follow one another: they are made together.
+    /// Takes the first guesses, as far as they are consecutive frames, which are decoded together.
     fn next_run(&mut self) -> Vec<FrameAt> {
         let mut run: Vec<FrameAt> = Vec::new();
         while let Some(frame) = self.ahead.front().copied()
@@ -127,12 +129,12 @@ enum Work {
     Ahead(Vec<FrameAt>),
 }
 
-impl Data {
+impl Pool {
     /// Starts `threads` threads for a reader that keeps up to `cache_bytes_max` decoded bytes.
-    pub fn new(reader: Arc<Reader>, threads: usize, cache_bytes_max: usize) -> io::Result<Data> {
+    pub fn new(reader: Arc<Reader>, threads: usize, cache_bytes_max: usize) -> io::Result<Pool> {
         let mut rules = Guesses::within(cache_bytes_max as u64 / AHEAD_SHARE);
         if reader.frames().is_far() {
-            // What is fetched ahead lies in another place than what is decoded ahead.
+            // Frames fetched ahead take no room in the cache of decoded frames.
             rules.file.window_max = ahead::FAR_WINDOW_BYTES;
         }
         let shared = Arc::new(Shared {
@@ -144,24 +146,24 @@ impl Data {
             files: Recent::new(STREAMS_KEPT),
             volumes: Recent::new(STREAMS_KEPT),
         });
-        let mut data = Data { shared, workers: Vec::new() };
-        for number in 0..data.shared.workers {
-            let shared = Arc::clone(&data.shared);
+        let mut pool = Pool { shared, workers: Vec::new() };
+        for number in 0..pool.shared.workers {
+            let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new().name(format!("decode-{number}"));
-            data.workers.push(worker.spawn(move || shared.work_on())?);
+            pool.workers.push(worker.spawn(move || shared.work_on())?);
         }
-        Ok(data)
+        Ok(pool)
     }
 
     /// Reads up to `length` bytes at `offset` of the file `number`, fewer only at its end. `answer` is called exactly
-    /// once, in this thread if memory holds the bytes, else in a thread of the pool.
+    /// once, in this thread if memory holds the bytes, or else in a thread of the pool.
     pub fn read(
         &self,
         number: u64,
         map: Arc<FileMap>,
         offset: u64,
         length: usize,
-        answer: impl FnOnce(Result<Vec<u8>, Failure>) + Send + 'static,
+        answer: impl FnOnce(Result<Vec<u8>, OperationError>) + Send + 'static,
     ) {
         let end = offset.saturating_add(length as u64).min(map.length());
         if offset >= end {
@@ -177,14 +179,14 @@ impl Data {
     }
 }
 
-impl Data {
-    /// The whole of a small file, in the calling thread, which may wait.
-    pub fn read_all(&self, map: &FileMap) -> Result<Vec<u8>, Failure> {
-        let length = usize::try_from(map.length()).map_err(|_| Failure::Invalid)?;
+impl Pool {
+    /// Reads the whole of a small file in the calling thread, which may have to wait.
+    pub fn read_all(&self, map: &FileMap) -> Result<Vec<u8>, OperationError> {
+        let length = usize::try_from(map.length()).map_err(|_| OperationError::Invalid)?;
         Ok(self.shared.reader.read(map, 0, length, Verify::Seals)?)
     }
 
-    /// Lets the pool prepare the whole of these files, if it has the time.
+    /// Lets the pool decode all of these files ahead, as far as it has time.
     pub fn prepare<'a>(&self, maps: impl IntoIterator<Item = &'a FileMap>) {
         let frames = maps.into_iter().flat_map(|map| self.shared.frames_of(map, 0..map.length()));
         let mut frames: Vec<FrameAt> = frames.collect();
@@ -194,44 +196,46 @@ impl Data {
         self.shared.plan(frames);
     }
 
-    /// The whole of a small file, if memory holds it: never waits.
+    /// The whole of a small file, if memory holds it. Never waits.
     pub fn read_all_cached(&self, map: &FileMap) -> Option<Vec<u8>> {
         self.shared.reader.read_cached(map, 0, usize::try_from(map.length()).ok()?)
     }
 }
 
-/// `lseek`'s question for data.
+/// The `whence` of `lseek` that looks for data.
 const SEEK_DATA: i32 = 3;
-/// `lseek`'s question for a hole.
+/// The `whence` of `lseek` that looks for a hole.
 const SEEK_HOLE: i32 = 4;
 
-impl Data {
-    /// The next position from `offset` on with data (or without, by `whence`). The end of a file counts as a hole.
-    pub fn seek(&self, map: &FileMap, offset: i64, whence: i32) -> Result<i64, Failure> {
-        let offset = u64::try_from(offset).ok().filter(|offset| *offset < map.length()).ok_or(Failure::Beyond)?;
+impl Pool {
+    /// The next position from `offset` on that has data, or a hole, as `whence` says. The end of a file counts as a
+    /// hole.
+    pub fn seek(&self, map: &FileMap, offset: i64, whence: i32) -> Result<i64, OperationError> {
+        let offset =
+            u64::try_from(offset).ok().filter(|offset| *offset < map.length()).ok_or(OperationError::Beyond)?;
         let position = match whence {
             SEEK_DATA => self.shared.reader.data_from(map, offset)?,
             SEEK_HOLE => self.shared.reader.hole_from(map, offset)?,
-            _ => return Err(Failure::Invalid),
+            _ => return Err(OperationError::Invalid),
         };
-        position.and_then(|position| i64::try_from(position).ok()).ok_or(Failure::Beyond)
+        position.and_then(|position| i64::try_from(position).ok()).ok_or(OperationError::Beyond)
     }
 }
 
-impl Drop for Data {
+impl Drop for Pool {
     fn drop(&mut self) {
         lock(&self.shared.queues).closed = true;
         self.shared.work.notify_all();
         for worker in self.workers.drain(..) {
-            // A worker catches the panics of its work, so there is nothing to learn from its end.
+            // A worker catches the panics of its work, so its result says nothing.
             let _ = worker.join();
         }
     }
 }
 
 impl Shared {
-    /// What lies in a far store is fetched first: a decoder never waits for a link, and whoever reads something else
-    /// finds one free.
+    /// Queues a demand. Data in a far store is fetched first, so decoders never wait for a link and stay free for other
+    /// reads.
     fn demand(self: &Arc<Shared>, demand: Demand) {
         let frames = self.reader.frames();
         if !frames.is_far() {
@@ -247,12 +251,12 @@ impl Shared {
         self.work.notify_one();
     }
 
-    /// The frames that are likely to be asked for after `read`.
+    /// The frames that are likely to be requested after `read`.
     fn ahead_of(&self, number: u64, map: &FileMap, read: Range<u64>) -> Vec<FrameAt> {
         let mut frames = Vec::new();
         if read.start > 0 || read.end < map.length() {
             let mut streams = self.files.get(number).unwrap_or_default();
-            // A short file is fetched whole: the first request costs more than the rest of it.
+            // A short file is fetched whole, because the first request costs more than the rest of the file.
             let far_short = Rules { window_at_start: FAR_FILE_BYTES, ..self.rules.file };
             let is_short = self.reader.frames().is_far() && map.length() <= FAR_FILE_BYTES;
             let plan = streams.step(if is_short { &far_short } else { &self.rules.file }, read.clone());
@@ -264,7 +268,7 @@ impl Shared {
         frames
     }
 
-    /// The frames that are likely to be asked for after these, as volumes are read in order.
+    /// The frames that are likely to be requested after `touched`, as volumes are read in order.
     fn after(&self, touched: &[FrameAt]) -> Vec<FrameAt> {
         let (Some(first), Some(last)) = (touched.first(), touched.last()) else { return Vec::new() };
         if first.volume != last.volume || first.ordinal > last.ordinal {
@@ -279,7 +283,7 @@ impl Shared {
         plan.filter_map(frame).collect()
     }
 
-    /// The frames of a range; none if they cannot be told, as whoever reads there will be told why.
+    /// The frames of a range. If they cannot be found there are none, and a read of the range will report why.
     fn frames_of(&self, map: &FileMap, range: Range<u64>) -> Vec<FrameAt> {
         if range.is_empty() { Vec::new() } else { self.reader.frames_of(map, range).unwrap_or_default() }
     }
@@ -317,14 +321,14 @@ impl Shared {
                     let Demand { map, offset, length, answer } = demand;
                     let read = catch_unwind(AssertUnwindSafe(|| self.reader.read(&map, offset, length, Verify::Seals)));
                     let read = match read {
-                        Ok(read) => read.map_err(Failure::from),
-                        Err(panic) => Err(Failure::defect(&*panic)),
+                        Ok(read) => read.map_err(OperationError::from),
+                        Err(panic) => Err(OperationError::defect(&*panic)),
                     };
-                    // An answer that panics leaves the reply to its own drop, which sends an error.
+                    // If the answer panics, the reply is dropped, and dropping it sends an error.
                     let _ = catch_unwind(AssertUnwindSafe(|| answer(read)));
                 }
                 Work::Ahead(frames) => {
-                    // A guess that fails is not reported: if the bytes are wanted, the demand for them will be.
+                    // A failed guess is not reported. If the bytes are requested, that read fails and is reported.
                     let _ = catch_unwind(AssertUnwindSafe(|| self.reader.frames().warm(&frames)));
                     lock(&self.queues).guessing -= 1;
                     self.work.notify_one();

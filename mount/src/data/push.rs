@@ -1,16 +1,16 @@
-//! Puts small files into the kernel's page cache before anybody asks for them.
+//! Pushes small files into the kernel's page cache before they are requested.
 //!
-//! Most files are so small that the way to us and back costs far more than their bytes: `cp -r` and `grep -r` spend
-//! their time in waiting. Whoever reads a file of a directory reads the next ones too, and whoever reads files of one
-//! directory reads those of the next one that is listed. So these are decoded and handed to the kernel, which then has
-//! nothing to ask. A listing after which nothing was read (`find`, `ls -lR`) pushes nothing.
+//! Most files are so small that a request and its answer cost far more than their bytes: `cp -r` and `grep -r` spend
+//! their time waiting. A program that reads one file of a directory usually reads the next ones too, and then those of
+//! the directory that it lists next. So these files are decoded and handed to the kernel, which then has nothing to
+//! request. Listings without reads (`find`, `ls -lR`) push nothing.
 //!
-//! One file in each batch is left out on purpose, the marker. As nothing is asked for the others, the request for that
-//! one is what tells how far the reader has come, in time to make the next batch while the rest of this one is read.
+//! One file of each batch, the marker, is left out on purpose. The other files cause no requests, so the request for
+//! the marker tells how far the reader has come, in time to prepare the next batch while the rest of this one is read.
 //!
-//! Nothing can go stale: a file version never changes, and what is handed over is all of it. A file that the kernel does
-//! not know, or does not want, is refused, and nothing is lost. The call may wait for a page until a read of it is
-//! answered, so it is made in a thread of its own, which answers no request.
+//! Nothing can become stale: a file version never changes, and a file is handed over whole. The kernel refuses a file
+//! that it does not know or does not want, and nothing is lost. The call may have to wait for a page until a read of
+//! that page is answered, so it is made in a thread of its own, which answers no requests.
 
 use std::collections::VecDeque;
 use std::io;
@@ -34,77 +34,77 @@ use crate::caches::recent::Recent;
 use crate::data::ahead;
 use crate::data::ahead::Streams;
 use crate::data::gate::Gate;
-use crate::data::pool::Data;
+use crate::data::pool::Pool;
 use crate::tree::Tree;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
+use crate::tree::operation_error::OperationError;
 
 /// The longest file that is pushed.
 pub const FILE_BYTES_MAX: u64 = 128 << 10;
-/// Directories whose streams are followed.
+/// How many directories have their streams followed.
 const DIRECTORIES_KEPT: usize = 256;
-/// Most bytes of one batch.
+/// The most bytes in one batch.
 const BATCH_BYTES_MAX: u64 = 2 << 20;
-/// Most hints that wait to be taken.
+/// The most hints that wait to be taken.
 const HINTS_MAX: usize = 8;
-/// Of how many files it is known what was done to them.
+/// For how many files it is remembered whether they were read or pushed.
 const NOTES_KEPT: usize = 4_096;
 
-/// How many files of a directory are pushed before its listing ends, if memory holds them: its reader begins with these.
+/// How many files of a directory are pushed before its listing ends, if memory holds them. A reader begins with these.
 const HELD_FILES: usize = 6;
-/// How many listings after a read are taken for those of its reader, who goes down some directories before it reads on.
+/// How many listings after a read count as made by its reader, which may descend some directories before it reads on.
 const LISTINGS_AFTER_READ: u32 = 8;
-/// How many of these may be pushed whole, before one of them must tell by its marker that reading goes on.
+/// How many of these may be pushed whole, before one needs a marker to tell that reading goes on.
 const LISTINGS_UNMARKED: u32 = 3;
-/// Batches that are begun and not pushed to their end.
+/// The most batches that are pushed in part.
 const BATCHES_MAX: usize = 8;
 
-/// Something that tells what will be read next.
+/// An event that tells what will be read next.
 #[derive(Debug, Clone, Copy)]
 enum Hint {
     /// This file version is being read.
     Read(u64),
-    /// The kernel has been told of this file version and of those after it in its directory. If all are pushed, nothing
-    /// tells whether they are read: so one is left out from time to time.
+    /// The kernel has been told about this file version and those after it in its directory. If all of them were
+    /// pushed, nothing would tell whether they are read, so one is left out from time to time.
     Listed { version: u64, needs_marker: bool },
 }
 
-/// What was done to a file version lately.
+/// The last thing that happened to a file version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Note {
-    /// Somebody has read it.
+    /// It was read.
     Read,
-    /// It is pushed, or is about to be.
+    /// It was pushed, or is about to be.
     Pushed,
 }
 
-/// Where the threads that serve the kernel drop hints, without ever waiting.
+/// Takes hints from the threads that serve the kernel, without ever making them wait.
 pub struct Hints {
     sender: Sender<Hint>,
     notes: Arc<Recent<u64, Note>>,
     gate: Arc<Gate>,
-    /// How many more listings count as made by somebody who reads.
+    /// How many more listings count as made by a reader.
     listings_left: AtomicU32,
 }
 
-/// The other end of [`Hints`].
-pub struct Hinted {
-    receiver: Receiver<Hint>,
+/// The end of [`Hints`] for the thread that pushes.
+pub struct HintReceiver {
+    hints: Receiver<Hint>,
     notes: Arc<Recent<u64, Note>>,
     gate: Arc<Gate>,
 }
 
-/// The two ends of the way that hints take.
-pub fn hints() -> (Hints, Hinted) {
+/// The two ends of a channel for hints.
+pub fn hints() -> (Hints, HintReceiver) {
     let (sender, receiver) = bounded(HINTS_MAX);
     let notes = Arc::new(Recent::new(NOTES_KEPT));
     let gate = Arc::new(Gate::default());
-    let hinted = Hinted { receiver, notes: Arc::clone(&notes), gate: Arc::clone(&gate) };
-    (Hints { sender, notes, gate, listings_left: AtomicU32::new(0) }, hinted)
+    let receiver = HintReceiver { hints: receiver, notes: Arc::clone(&notes), gate: Arc::clone(&gate) };
+    (Hints { sender, notes, gate, listings_left: AtomicU32::new(0) }, receiver)
 }
 
 impl Hints {
-    /// This file version, of `length` bytes, is being read.
+    /// Notes that this file version, of `length` bytes, is being read.
     pub fn read(&self, version: u64, length: u64) {
         if length > FILE_BYTES_MAX {
             return;
@@ -112,20 +112,20 @@ impl Hints {
         self.listings_left.store(LISTINGS_AFTER_READ, Ordering::Relaxed);
         let before = self.notes.get(version);
         self.notes.insert(version, Note::Read);
-        // A file of a batch tells nothing new: its reader was just faster than we.
+        // A file of a batch is no news: its reader was just faster than the pusher.
         if before.is_none() {
             let _ = self.drop_hint(Hint::Read(version));
         }
     }
 
-    /// Calls `answer`, which tells the kernel of this file version and of those after it in its directory.
+    /// Calls `answer`, which tells the kernel about this file version and those after it in its directory.
     pub fn listing(&self, version: u64, answer: impl FnOnce()) {
         let less = |left: u32| left.checked_sub(1);
         let Ok(left) = self.listings_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) else {
             return answer();
         };
-        // Closed before the answer, as the next request follows at once; told after it, as the kernel refuses what it does
-        // not know.
+        // The gate closes before the answer, because the next request follows it at once. The hint is sent after it,
+        // because the kernel refuses files that it does not know yet.
         self.gate.close();
         answer();
         let needs_marker = left <= LISTINGS_AFTER_READ - LISTINGS_UNMARKED;
@@ -134,13 +134,13 @@ impl Hints {
         }
     }
 
-    /// Calls `answer`, which ends a listing, when the first files of it are pushed; at once unless that is a matter of
-    /// microseconds.
+    /// Calls `answer`, which ends a listing, as soon as the first files of the directory are pushed, or at once if that
+    /// would take more than microseconds.
     pub fn after_first_files(&self, answer: impl FnOnce() + Send + 'static) {
         self.gate.pass(Box::new(answer));
     }
 
-    /// It is only a hint: it is lost if there are too many already, or if nobody takes them.
+    /// Sends a hint, unless too many wait already or the receiver is gone. Returns whether it was sent.
     fn drop_hint(&self, hint: Hint) -> bool {
         self.sender.try_send(hint).is_ok()
     }
@@ -152,24 +152,24 @@ struct Planner {
     directories: Recent<NodeId, Streams>,
 }
 
-/// File versions, and where their bytes are.
+/// File versions, and the places of their bytes.
 type Batch = Vec<(u64, FileMap)>;
 
 /// Starts the thread that pushes. It ends when its [`Hints`] are dropped.
-pub fn start(tree: Arc<Tree>, data: Arc<Data>, notifier: Notifier, hinted: Hinted) -> io::Result<()> {
-    let Hinted { receiver, notes, gate } = hinted;
-    let mut pusher = Pusher { planner: Planner::new(tree), data, notifier, notes, gate, batches: VecDeque::new() };
+pub fn start(tree: Arc<Tree>, pool: Arc<Pool>, notifier: Notifier, hints: HintReceiver) -> io::Result<()> {
+    let HintReceiver { hints, notes, gate } = hints;
+    let mut pusher = Pusher { planner: Planner::new(tree), pool, notifier, notes, gate, batches: VecDeque::new() };
     let work = move || {
-        // What fails here fails again where somebody waits for it, and is told there.
+        // An error here occurs again when the file is read, and is reported then.
         let attempt = |pusher: &mut Pusher, hint| {
             let _ = catch_unwind(AssertUnwindSafe(|| pusher.take(hint)));
             pusher.gate.open();
         };
-        while let Ok(hint) = receiver.recv() {
+        while let Ok(hint) = hints.recv() {
             attempt(&mut pusher, hint);
-            // A new hint goes first: its reader is there now.
+            // A new hint comes first, because its reader is waiting now.
             while !pusher.batches.is_empty() {
-                match receiver.try_recv() {
+                match hints.try_recv() {
                     Ok(hint) => attempt(&mut pusher, hint),
                     Err(_) => _ = catch_unwind(AssertUnwindSafe(|| pusher.push_next())),
                 }
@@ -182,16 +182,16 @@ pub fn start(tree: Arc<Tree>, data: Arc<Data>, notifier: Notifier, hinted: Hinte
 /// The thread that pushes.
 struct Pusher {
     planner: Planner,
-    data: Arc<Data>,
+    pool: Arc<Pool>,
     notifier: Notifier,
     notes: Arc<Recent<u64, Note>>,
     gate: Arc<Gate>,
-    /// What is left to be pushed, the newest batch last.
+    /// The files that are left to push, the newest batch last.
     batches: VecDeque<VecDeque<(u64, FileMap)>>,
 }
 
 impl Pusher {
-    fn take(&mut self, hint: Hint) -> Result<(), Failure> {
+    fn take(&mut self, hint: Hint) -> Result<(), OperationError> {
         let batch = self.planner.take(hint)?;
         if batch.is_empty() {
             return Ok(());
@@ -201,10 +201,10 @@ impl Pusher {
                 self.notes.insert(*version, Note::Pushed);
             }
         }
-        self.data.prepare(batch.iter().map(|(_, map)| map));
+        self.pool.prepare(batch.iter().map(|(_, map)| map));
         let mut batch = VecDeque::from(batch);
         for _ in 0..HELD_FILES {
-            let Some(bytes) = batch.front().and_then(|(_, map)| self.data.read_all_cached(map)) else { break };
+            let Some(bytes) = batch.front().and_then(|(_, map)| self.pool.read_all_cached(map)) else { break };
             let Some((version, _)) = batch.pop_front() else { break };
             self.push(version, &bytes)?;
         }
@@ -216,26 +216,26 @@ impl Pusher {
     }
 
     /// Pushes one file of the newest batch.
-    fn push_next(&mut self) -> Result<(), Failure> {
+    fn push_next(&mut self) -> Result<(), OperationError> {
         let next = self.batches.back_mut().and_then(VecDeque::pop_front);
         let Some((version, map)) = next else {
             self.batches.pop_back();
             return Ok(());
         };
-        // A reader who was faster is not followed but overtaken.
+        // If the reader was faster, the file is skipped to get ahead of it.
         if self.notes.get(version) == Some(Note::Read) {
             return Ok(());
         }
-        let bytes = match self.data.read_all_cached(&map) {
+        let bytes = match self.pool.read_all_cached(&map) {
             Some(bytes) => bytes,
-            None => self.gate.while_open(|| self.data.read_all(&map))?,
+            None => self.gate.while_open(|| self.pool.read_all(&map))?,
         };
         self.push(version, &bytes)
     }
 
-    fn push(&self, version: u64, bytes: &[u8]) -> Result<(), Failure> {
+    fn push(&self, version: u64, bytes: &[u8]) -> Result<(), OperationError> {
         let number = Inode::File(version).number()?;
-        self.notifier.store(INodeNo(number), 0, bytes).map_err(|_| Failure::Stale)
+        self.notifier.store(INodeNo(number), 0, bytes).map_err(|_| OperationError::Stale)
     }
 }
 
@@ -244,15 +244,15 @@ impl Planner {
         Planner { tree, directories: Recent::new(DIRECTORIES_KEPT) }
     }
 
-    fn take(&mut self, hint: Hint) -> Result<Batch, Failure> {
+    fn take(&mut self, hint: Hint) -> Result<Batch, OperationError> {
         match hint {
             Hint::Read(version) => self.look_around(version, true, false),
             Hint::Listed { version, needs_marker } => self.look_around(version, false, needs_marker),
         }
     }
 
-    /// The files that are likely to be read after `version`; that one too unless it was read.
-    fn look_around(&self, version: u64, was_read: bool, needs_marker: bool) -> Result<Batch, Failure> {
+    /// The files that are likely to be read after `version`, and `version` itself unless it was read.
+    fn look_around(&self, version: u64, was_read: bool, needs_marker: bool) -> Result<Batch, OperationError> {
         let Some(around) = self.tree.neighbours(version)? else { return Ok(Vec::new()) };
         let place = around.place() as u64;
         let mut streams = self.directories.get(around.node()).unwrap_or_default();
@@ -261,7 +261,7 @@ impl Planner {
         let index = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(around.len());
         let entries = around.entries(index(plan.start)..index(plan.end));
         let mut batch = within(BATCH_BYTES_MAX, self.tree.small_files(entries, FILE_BYTES_MAX)?);
-        // The marker. The end of a directory needs none but to tell that the reading of directories goes on.
+        // The marker. At the end of a directory it is needed only to tell that the reading of directories goes on.
         if index(plan.end) < around.len() && !batch.is_empty() {
             batch.remove(batch.len() / 2);
         } else if needs_marker {
@@ -271,7 +271,7 @@ impl Planner {
     }
 }
 
-/// The first of `files` that are not longer than `bytes_max` together.
+/// The first of `files` that together are no longer than `bytes_max`.
 fn within(bytes_max: u64, mut files: Batch) -> Batch {
     let mut bytes = 0u64;
     let fit = files.iter().take_while(|(_, map)| {
@@ -290,7 +290,7 @@ mod tests {
     use crate::testing::Sample;
     use crate::testing::noise;
 
-    /// A directory of `count` small files; every tenth is too long, empty or a link.
+    /// A directory of `count` nodes: small files, but every tenth is too long, empty or a link.
     fn planner(count: u64) -> (Sample, Planner, Vec<u64>) {
         let sample = Sample::new();
         let node = |i: u64| match i % 30 {
@@ -315,43 +315,44 @@ mod tests {
         batch.into_iter().map(|(version, _)| version).collect()
     }
 
-    /// Reads the files in order, as far as they were not pushed: how many had to be asked for, and all that was pushed.
+    /// Reads the files in order. Returns how many had to be requested because they were not pushed, and all that were
+    /// pushed.
     fn walk(planner: &mut Planner, files: &[u64], listed: Vec<u64>) -> (usize, Vec<u64>) {
         let mut pushed = listed;
-        let mut asked = 0;
+        let mut requested = 0;
         for file in files {
             if !pushed.contains(file) {
-                asked += 1;
+                requested += 1;
                 pushed.extend(versions(planner.take(Hint::Read(*file)).unwrap()));
             }
         }
-        (asked, pushed)
+        (requested, pushed)
     }
 
     #[test]
-    fn a_directory_that_is_read_in_order_is_pushed_once_and_asked_for_rarely() {
+    fn a_directory_read_in_order_is_pushed_once() {
         let (_sample, mut planner, files) = planner(240);
-        let (asked, mut pushed) = walk(&mut planner, &files, Vec::new());
-        assert!(asked <= 12, "{asked} of {} files were asked for", files.len());
-        assert_eq!(pushed.len() + asked, files.len(), "each file is asked for or pushed");
+        let (requested, mut pushed) = walk(&mut planner, &files, Vec::new());
+        assert!(requested <= 12, "{requested} of {} files were requested", files.len());
+        assert_eq!(pushed.len() + requested, files.len(), "each file is requested or pushed");
         pushed.sort();
         pushed.dedup();
-        assert_eq!(pushed.len() + asked, files.len(), "and none is pushed twice");
+        assert_eq!(pushed.len() + requested, files.len(), "and none is pushed twice");
     }
 
     #[test]
-    fn a_listed_directory_is_pushed_but_for_one_file_from_time_to_time() {
+    fn a_listed_directory_is_pushed_except_for_markers() {
         for (needs_marker, pushed) in [(true, 7), (false, 8)] {
             let (_sample, mut planner, files) = planner(8);
             let listed = versions(planner.take(Hint::Listed { version: files[0], needs_marker }).unwrap());
-            assert_eq!(listed, files[..pushed], "the last tells that reading goes on");
+            assert_eq!(listed, files[..pushed], "the marker is the last file");
         }
     }
 
     #[test]
-    fn a_listing_is_a_hint_only_while_something_is_read() {
-        let (hints, hinted) = hints();
-        // What was told, and whether it needs a marker.
+    fn listings_are_hints_only_while_files_are_read() {
+        let (hints, receiver) = hints();
+        // The hint that was sent, as whether it needs a marker.
         let listed = || {
             let mut answered = false;
             hints.listing(7, || answered = true);
@@ -360,50 +361,50 @@ mod tests {
                 Hint::Listed { version: 7, needs_marker } => Some(needs_marker),
                 _ => None,
             };
-            let told = hinted.receiver.try_iter().filter_map(marked).last();
-            hinted.gate.open();
-            told
+            let last = receiver.hints.try_iter().filter_map(marked).last();
+            receiver.gate.open();
+            last
         };
         assert_eq!(listed(), None, "nothing was read yet");
         hints.read(3, FILE_BYTES_MAX + 1);
         assert_eq!(listed(), None, "only a long file was read, and long files are not pushed");
         hints.read(3, 1);
-        let told: Vec<_> = (0..20).map_while(|_| listed()).collect();
-        let (unmarked, marked) = told.split_at(LISTINGS_UNMARKED as usize);
-        assert_eq!(told.len(), LISTINGS_AFTER_READ as usize, "then nothing was read for long");
+        let markers: Vec<_> = (0..20).map_while(|_| listed()).collect();
+        let (unmarked, marked) = markers.split_at(LISTINGS_UNMARKED as usize);
+        assert_eq!(markers.len(), LISTINGS_AFTER_READ as usize, "then nothing was read for long");
         assert!(unmarked.iter().all(|needs_marker| !needs_marker) && marked.iter().all(|needs_marker| *needs_marker));
     }
 
     #[test]
-    fn the_end_of_a_listing_waits_only_for_a_thread_that_was_told() {
-        let (hints, hinted) = hints();
+    fn listings_end_late_only_if_the_pusher_took_the_hint() {
+        let (hints, receiver) = hints();
         let (sender, ended) = crossbeam_channel::unbounded();
         let end = || {
             let sender = sender.clone();
             hints.after_first_files(move || sender.send(()).unwrap());
             ended.try_recv().is_ok()
         };
-        assert!(end(), "nobody reads");
+        assert!(end(), "nothing is read");
         hints.read(3, 1);
-        hints.listing(7, || assert!(!end(), "the gate is closed before the kernel hears of the files"));
+        hints.listing(7, || assert!(!end(), "the gate closes before the kernel learns of the files"));
         assert!(!end());
-        hinted.gate.open();
+        receiver.gate.open();
         assert_eq!(ended.try_iter().count(), 2);
         for _ in 0..HINTS_MAX {
             hints.read(4, 1);
             hints.listing(7, || ());
         }
-        hinted.gate.open();
+        receiver.gate.open();
         hints.listing(7, || ());
-        assert!(end(), "there were too many hints: nobody was told");
-        drop(hinted);
+        assert!(end(), "there were too many hints, so the last was not sent");
+        drop(receiver);
         hints.read(5, 1);
         hints.listing(7, || ());
-        assert!(end(), "nobody is there");
+        assert!(end(), "the pusher is gone");
     }
 
     #[test]
-    fn what_does_not_fit_a_batch_is_left_out() {
+    fn batches_leave_out_what_does_not_fit() {
         let (_sample, planner, files) = planner(30);
         let around = planner.tree.neighbours(files[0]).unwrap().unwrap();
         let all = planner.tree.small_files(around.entries(0..usize::MAX), FILE_BYTES_MAX).unwrap();

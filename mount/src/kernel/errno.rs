@@ -1,8 +1,8 @@
-//! What the kernel is told when something fails.
+//! The error number for each failed operation.
 //!
-//! One total `match`, so that a new kind of error does not compile before somebody has decided. Two answers are never
-//! given for damage: ENOENT, because a program that mirrors the mount would take it for a deletion, and ENOSYS, because
-//! the kernel remembers it and stops asking for good.
+//! The matches are total, so a new kind of error does not compile until its number is decided. Damage never gives two
+//! numbers: ENOENT, because a program that mirrors the mount would take it for a deletion, and ENOSYS, because the
+//! kernel remembers it and never asks again.
 
 use std::io;
 
@@ -10,27 +10,27 @@ use fuser::Errno;
 
 use bygone_core::error::Error;
 
-use crate::tree::failure::Failure;
+use crate::tree::operation_error::OperationError;
 
-/// The error number for `failure`.
-pub fn errno(failure: &Failure) -> Errno {
-    match failure {
-        Failure::Stale => Errno::ESTALE,
-        Failure::NotDirectory => Errno::ENOTDIR,
-        Failure::NotLink | Failure::NotFile | Failure::Invalid => Errno::EINVAL,
-        Failure::NameTooLong => Errno::ENAMETOOLONG,
-        Failure::NoAttribute => Errno::NO_XATTR,
-        Failure::NotSupported => Errno::EOPNOTSUPP,
-        Failure::Range => Errno::ERANGE,
-        Failure::Beyond => Errno::ENXIO,
-        Failure::Defect(_) => Errno::EIO,
-        Failure::Repository(error) => repository_errno(error),
+/// The error number for `error`.
+pub fn errno(error: &OperationError) -> Errno {
+    match error {
+        OperationError::Stale => Errno::ESTALE,
+        OperationError::NotDirectory => Errno::ENOTDIR,
+        OperationError::NotLink | OperationError::NotFile | OperationError::Invalid => Errno::EINVAL,
+        OperationError::NameTooLong => Errno::ENAMETOOLONG,
+        OperationError::NoAttribute => Errno::NO_XATTR,
+        OperationError::NotSupported => Errno::EOPNOTSUPP,
+        OperationError::Range => Errno::ERANGE,
+        OperationError::Beyond => Errno::ENXIO,
+        OperationError::Defect(_) => Errno::EIO,
+        OperationError::Repository(error) => repository_errno(error),
     }
 }
 
 fn repository_errno(error: &Error) -> Errno {
     match error {
-        // Damage, and a store that does not give what it holds: the data is not there to be had now.
+        // Damage, and a store that does not deliver: the data cannot be read now.
         Error::Corrupt { .. }
         | Error::Disagree { .. }
         | Error::Store { .. }
@@ -41,29 +41,30 @@ fn repository_errno(error: &Error) -> Errno {
         | Error::Limit { .. }
         | Error::WrongKey { .. }
         | Error::Exists { .. }
-        | Error::Invalid { .. } => Errno::EIO,
-        // Not EINTR, after which most programs ask again at once.
+        | Error::Invalid { .. }
+        | Error::Defect { .. } => Errno::EIO,
+        // Not EINTR, because most programs would retry at once.
         Error::Cancelled => Errno::EIO,
-        // What the kernel still names is not in the catalog any more, as after a removed snapshot.
+        // The kernel still names something that has left the catalog, for example with a removed snapshot.
         Error::NotFound { .. } => Errno::ESTALE,
         Error::Locked { .. } => Errno::EBUSY,
     }
 }
 
-/// True if the failure is trouble that the log should name, not an answer like any other.
-pub fn is_trouble(failure: &Failure) -> bool {
-    match failure {
-        // Reads end in this way when the mount does.
-        Failure::Repository(Error::Cancelled) => false,
-        Failure::Repository(_) | Failure::Defect(_) => true,
+/// True if the log should have this error; false if it is an ordinary answer.
+pub fn belongs_in_log(error: &OperationError) -> bool {
+    match error {
+        // Reads end in this way when the mount ends.
+        OperationError::Repository(Error::Cancelled) => false,
+        OperationError::Repository(_) | OperationError::Defect(_) => true,
         _ => false,
     }
 }
 
-/// What failures have in common that are one cause for the log. A lost volume is one, whichever of its bytes are wanted,
-/// and so is what forbids to ask the store for any.
-pub fn cause(failure: &Failure) -> String {
-    let Failure::Repository(Error::Store { object, source, .. }) = failure else { return failure.to_string() };
+/// The cause of an error, which is the same for all errors that the log should report as one: all failed reads of one
+/// lost volume, and all requests that are forbidden for one reason.
+pub fn cause(error: &OperationError) -> String {
+    let OperationError::Repository(Error::Store { object, source, .. }) = error else { return error.to_string() };
     match source.kind() {
         io::ErrorKind::PermissionDenied => source.to_string(),
         kind => format!("{}: {kind}", object.split(", bytes ").next().unwrap_or_default()),
@@ -76,7 +77,7 @@ mod tests {
     use bygone_core::error::Diagnosis;
 
     #[test]
-    fn damage_and_a_failing_store_are_io_errors_whatever_they_look_like() {
+    fn damage_and_store_failures_are_io_errors() {
         let absent = || io::Error::from(io::ErrorKind::NotFound);
         for error in [
             Error::corrupt("data/ab", "frame 3"),
@@ -85,15 +86,17 @@ mod tests {
             Error::Local { doing: "read", path: "spool".into(), source: absent() },
             Error::Catalog { path: "catalog.sqlite".into(), detail: "malformed".into() },
             Error::NoRepository { store: "/gone".into() },
+            Error::local_corrupt("directory d", "it is gone"),
+            Error::defect("a rule was broken"),
         ] {
-            let failure = Failure::from(error);
-            assert_eq!(errno(&failure).code(), Errno::EIO.code(), "{failure}");
-            assert!(is_trouble(&failure));
+            let error = OperationError::from(error);
+            assert_eq!(errno(&error).code(), Errno::EIO.code(), "{error}");
+            assert!(belongs_in_log(&error));
         }
     }
 
     #[test]
-    fn one_cause_is_one_whichever_bytes_are_wanted() {
+    fn the_cause_does_not_depend_on_the_bytes_wanted() {
         let store = |object: &str, kind: io::ErrorKind, text: &str| {
             cause(&Error::store("read", object, io::Error::new(kind, text)).into())
         };
@@ -104,29 +107,29 @@ mod tests {
         assert_eq!(refused("data/ab, bytes 0 to 9"), refused("data/cd, bytes 0 to 9"));
         let damaged = |frame: &str| cause(&Error::corrupt("data/ab", frame).into());
         assert_ne!(damaged("frame 1"), damaged("frame 2"));
-        assert!(!is_trouble(&Error::Cancelled.into()));
+        assert!(!belongs_in_log(&Error::Cancelled.into()));
     }
 
     #[test]
-    fn no_failure_looks_like_a_missing_name_or_a_missing_operation() {
-        let failures = [
-            Failure::Stale,
-            Failure::NotDirectory,
-            Failure::NotLink,
-            Failure::NotFile,
-            Failure::NameTooLong,
-            Failure::NoAttribute,
-            Failure::NotSupported,
-            Failure::Range,
-            Failure::Beyond,
-            Failure::Invalid,
-            Failure::Defect(String::new()),
+    fn no_error_looks_like_a_missing_name_or_operation() {
+        let errors = [
+            OperationError::Stale,
+            OperationError::NotDirectory,
+            OperationError::NotLink,
+            OperationError::NotFile,
+            OperationError::NameTooLong,
+            OperationError::NoAttribute,
+            OperationError::NotSupported,
+            OperationError::Range,
+            OperationError::Beyond,
+            OperationError::Invalid,
+            OperationError::Defect(String::new()),
             Error::Cancelled.into(),
             Error::NotFound { what: "snapshot".into(), hint: "" }.into(),
         ];
-        for failure in failures {
-            let code = errno(&failure).code();
-            assert!(code != Errno::ENOENT.code() && code != Errno::ENOSYS.code(), "{failure:?}");
+        for error in errors {
+            let code = errno(&error).code();
+            assert!(code != Errno::ENOENT.code() && code != Errno::ENOSYS.code(), "{error:?}");
         }
     }
 }

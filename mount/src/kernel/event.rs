@@ -1,10 +1,10 @@
-//! What ends a mount.
+//! The events that end a mount.
 
-/// Something that the thread in charge of a mount waits for.
+/// An event that the thread in charge of a mount waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody asked this process to end.
+    /// A signal asked this process to end.
     Signal,
-    /// The kernel has nothing to ask any more: the mount is gone.
+    /// The kernel closed the connection: the mount is gone.
     Ended,
 }

@@ -1,14 +1,15 @@
-//! The tree as FUSE asks for it: each operation takes the request apart, asks [`Tree`] or [`Data`], and answers.
+//! The FUSE adapter: each operation decodes the request, asks [`Tree`] or [`Pool`], and answers.
 //!
-//! Nothing here waits. Answers about the tree come from the catalog; a read that memory cannot answer is answered later by
-//! the pool of [`Data`]. A panic becomes EIO and a line in the log, because a thread that dies here serves nobody again.
+//! Nothing here waits. Answers about the tree come from the catalog, and reads that memory cannot answer are answered
+//! later by the threads of [`Pool`]. A panic becomes EIO and a line in the log, because a thread that died here would
+//! never serve another request.
 //!
-//! What the kernel may keep: everything inside a snapshot for ever, also that a name is not there, because a snapshot never
-//! changes; the mount's own directories for some seconds, and they are called back when a snapshot comes (see
-//! module `watcher`).
+//! The kernel may keep everything inside a snapshot for ever, even that a name is absent, because a snapshot never
+//! changes. It may keep the mount's own directories for some seconds, and they are called back when a new snapshot
+//! appears (see module `watcher`).
 //!
-//! Operations that are missing here are answered "not implemented", after which the kernel does not ask again. None of
-//! them can change anything: the mount is read-only, and the kernel refuses every change before it gets here.
+//! Operations that are missing here are answered "not implemented", after which the kernel does not ask again. No
+//! request can change anything: the mount is read-only, and the kernel refuses changes by itself.
 
 use std::ffi::OsStr;
 use std::io;
@@ -47,40 +48,41 @@ use fuser::Request;
 
 use bygone_core::entry::Time;
 
-use crate::data::pool::Data;
+use crate::data::pool::Pool;
 use crate::data::push::Hints;
+use crate::kernel::errno::belongs_in_log;
 use crate::kernel::errno::cause;
 use crate::kernel::errno::errno;
-use crate::kernel::errno::is_trouble;
 use crate::kernel::event::Event;
 use crate::kernel::log::Log;
-use crate::kernel::refused::Refusal;
+use crate::kernel::refused_readers::RefusedReaders;
 use crate::kernel::stats;
-use crate::kernel::stats::Request as Asked;
+use crate::kernel::stats::Operation;
 use crate::kernel::stats::Stats;
 use crate::tree::Detail;
 use crate::tree::Tree;
 use crate::tree::attr::Attr;
 use crate::tree::attr::READ_BYTES;
 use crate::tree::attr::Type;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
+use crate::tree::operation_error::OperationError;
 
-/// How long the kernel may keep what never changes.
+/// How long the kernel may keep things that never change.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
-/// How long the kernel may keep what a new snapshot changes, should it miss that it is called back.
+/// How long the kernel may keep things that a new snapshot changes, in case calling them back fails.
 const A_WHILE: Duration = Duration::from_secs(5);
 
-/// The same for what is made of several snapshots, which nobody calls back.
+/// The same for derived directories, which are not called back.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
-/// How many reads may wait. With few, readers of a slow file stall the readers of all others.
+/// How many reads may wait. With few, the readers of one slow file would stall all others.
 const READS_WAITING_MAX: u16 = 512;
 
 /// The unit that `df` counts in.
 const SPACE_BYTES: u64 = 4_096;
 
-/// What the mount asks of the kernel, each alone, so that an old kernel refuses only what it lacks.
+/// Features that the mount requests from the kernel, one by one, so that an old kernel refuses only those that it
+/// lacks.
 const WISHES: [InitFlags; 8] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -95,10 +97,10 @@ const WISHES: [InitFlags; 8] = [
 /// The file system that fuser serves.
 pub struct Mounted {
     tree: Arc<Tree>,
-    data: Arc<Data>,
+    pool: Arc<Pool>,
     hints: Hints,
     log: Arc<Log>,
-    refusal: Refusal,
+    refused_readers: RefusedReaders,
     stats: Arc<Stats>,
     generation: Generation,
     granted: InitFlags,
@@ -106,48 +108,49 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Serves `tree` but the content that `refusal` refuses, tells `hints` which files are read, the log and the counts
-    /// what happens, and `ended` when all is over. `generation` is another number for every catalog that numbers inodes
-    /// anew.
+    /// Serves `tree`, and the content of files unless `refused_readers` refuses it. Reports reads to `hints`, errors to
+    /// the log, everything to the counters, and the end to `ended`. `generation` differs for every catalog, because
+    /// each numbers inodes in its own way.
     pub fn new(
         tree: Arc<Tree>,
-        data: Arc<Data>,
+        pool: Arc<Pool>,
         hints: Hints,
         (log, stats): (Arc<Log>, Arc<Stats>),
-        refusal: Refusal,
+        refused_readers: RefusedReaders,
         generation: u64,
         ended: Sender<Event>,
     ) -> Mounted {
         let (generation, granted) = (Generation(generation), InitFlags::empty());
-        Mounted { tree, data, hints, log, refusal, stats, generation, granted, ended }
+        Mounted { tree, pool, hints, log, refused_readers, stats, generation, granted, ended }
     }
 
-    /// Runs `work` for the inode `number`, and turns whatever fails into an error number and perhaps a line in the log.
-    fn answer<T>(&self, number: INodeNo, work: impl FnOnce(&Tree) -> Result<T, Failure>) -> Result<T, Errno> {
+    /// Runs `work` for the inode `number`, and turns an error or a panic into an error number and perhaps a line in the
+    /// log.
+    fn answer<T>(&self, number: INodeNo, work: impl FnOnce(&Tree) -> Result<T, OperationError>) -> Result<T, Errno> {
         let result = match catch_unwind(AssertUnwindSafe(|| work(&self.tree))) {
             Ok(result) => result,
-            Err(panic) => Err(Failure::defect(&*panic)),
+            Err(panic) => Err(OperationError::defect(&*panic)),
         };
-        result.map_err(|failure| report(&self.tree, &self.log, &self.stats, number.0, "", &failure))
+        result.map_err(|error| report(&self.tree, &self.log, &self.stats, number.0, "", &error))
     }
 }
 
-/// The error number for `failure`, which is written to the log if it is trouble. `what` says what was asked of `number`.
-fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, failure: &Failure) -> Errno {
-    if is_trouble(failure) {
+/// The error number for `error`, which is logged if it belongs in the log. `what` describes the request for `number`.
+fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, error: &OperationError) -> Errno {
+    if belongs_in_log(error) {
         stats.failed();
         let text = || {
             let path = catch_unwind(AssertUnwindSafe(|| tree.describe(number))).unwrap_or_default();
-            format!("{path}{what}: {failure}")
+            format!("{path}{what}: {error}")
         };
-        match failure {
-            Failure::Repository(error) if error.is_outage() => {
+        match error {
+            OperationError::Repository(error) if error.is_outage() => {
                 log.store_fails(stats.fetched_bytes(), Instant::now(), text);
             }
-            _ => log.once(&cause(failure), text),
+            _ => log.once(&cause(error), text),
         }
     }
-    errno(failure)
+    errno(error)
 }
 
 impl Filesystem for Mounted {
@@ -157,23 +160,23 @@ impl Filesystem for Mounted {
                 self.granted |= wish;
             }
         }
-        // Where there are no access lists, the kernel need not ask for that of every file.
+        // Without access lists, the kernel is spared from requesting that of every file.
         if self.tree.has_access_lists() && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok() {
             self.tree.enforce_access_lists();
         }
-        // Both take any number but 0.
+        // Both accept any number except 0.
         let _ = config.set_max_background(READS_WAITING_MAX);
         let _ = config.set_congestion_threshold(READS_WAITING_MAX);
         Ok(())
     }
 
     fn destroy(&mut self) {
-        // Nobody listens any more if the process is about to end anyway.
+        // If the process is about to end anyway, nothing receives this.
         let _ = self.ended.send(Event::Ended);
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.stats.asked(Asked::Lookup);
+        self.stats.count(Operation::Lookup);
         match self.answer(parent, |tree| tree.lookup(parent.0, name.as_bytes())) {
             Ok(Some(attr)) => {
                 reply.entry_with_ttls(&attr_ttl(attr.number), &names_ttl(parent), &file_attr(&attr), self.generation);
@@ -184,7 +187,7 @@ impl Filesystem for Mounted {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.stats.asked(Asked::Getattr);
+        self.stats.count(Operation::Getattr);
         match self.answer(ino, |tree| tree.attr(ino.0)) {
             Ok(attr) => reply.attr(&attr_ttl(ino.0), &file_attr(&attr)),
             Err(errno) => reply.error(errno),
@@ -192,7 +195,7 @@ impl Filesystem for Mounted {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        self.stats.asked(Asked::Readlink);
+        self.stats.count(Operation::Readlink);
         match self.answer(ino, |tree| tree.target(ino.0)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
@@ -200,8 +203,8 @@ impl Filesystem for Mounted {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.stats.asked(Asked::Open);
-        // "Not implemented" spares the kernel all further calls of open and release, and lets it keep its cache.
+        self.stats.count(Operation::Open);
+        // After "not implemented", the kernel omits all further calls of open and release, and keeps its cache.
         if self.granted.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
             return reply.error(Errno::ENOSYS);
         }
@@ -209,7 +212,7 @@ impl Filesystem for Mounted {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.stats.asked(Asked::Opendir);
+        self.stats.count(Operation::Opendir);
         if self.granted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) {
             return reply.error(Errno::ENOSYS);
         }
@@ -227,27 +230,27 @@ impl Filesystem for Mounted {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        if self.refusal.refuses(request.pid()) {
+        if self.refused_readers.refuses(request.pid()) {
             return reply.error(Errno::EACCES);
         }
-        let waiting = self.stats.asked_to_read();
+        let waiting = self.stats.begin_read();
         let map = match self.answer(ino, |tree| tree.map(ino.0)) {
             Ok(map) => map,
             Err(errno) => return reply.error(errno),
         };
         let length = map.length();
         let (tree, log, stats) = (Arc::clone(&self.tree), Arc::clone(&self.log), Arc::clone(&self.stats));
-        // Should this panic, the reply is dropped, and dropping it sends EIO.
+        // If this panics, the reply is dropped, and dropping it sends EIO.
         let _ = self.answer(ino, |_| {
-            self.data.read(ino.0, map, offset, size as usize, move |read| match read {
+            self.pool.read(ino.0, map, offset, size as usize, move |read| match read {
                 Ok(bytes) => {
                     reply.data(&bytes);
                     log.store_has_given(stats.fetched_bytes(), Instant::now);
                     waiting.answered(bytes.len());
                 }
-                Err(failure) => {
+                Err(error) => {
                     let what = format!(", {size} bytes at {offset}");
-                    reply.error(report(&tree, &log, &stats, ino.0, &what, &failure));
+                    reply.error(report(&tree, &log, &stats, ino.0, &what, &error));
                 }
             });
             Ok(())
@@ -258,14 +261,14 @@ impl Filesystem for Mounted {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        self.stats.asked(Asked::Readdir);
+        self.stats.count(Operation::Readdir);
         let listed = self.answer(ino, |tree| {
             tree.list(ino.0, offset, Detail::Names, |row, _| {
                 reply.add(INodeNo(row.number), row.cookie, file_type(row.kind), OsStr::from_bytes(row.name))
             })
         });
         match listed {
-            // By now the kernel knows the first files of this listing, and whoever lists will soon read them.
+            // The kernel knows the first files of this listing by now, and its reader will soon read them.
             Ok(()) if offset > 0 => self.hints.after_first_files(move || reply.ok()),
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
@@ -273,7 +276,7 @@ impl Filesystem for Mounted {
     }
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        self.stats.asked(Asked::Readdirplus);
+        self.stats.count(Operation::Readdirplus);
         let ttl = names_ttl(ino);
         let mut first_file = None;
         let listed = self.answer(ino, |tree| {
@@ -294,7 +297,7 @@ impl Filesystem for Mounted {
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        self.stats.asked(Asked::Statfs);
+        self.stats.count(Operation::Statfs);
         match self.answer(ino, Tree::totals) {
             Ok((bytes, versions)) => {
                 let blocks = bytes.div_ceil(SPACE_BYTES);
@@ -305,7 +308,7 @@ impl Filesystem for Mounted {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.stats.asked(Asked::Getxattr);
+        self.stats.count(Operation::Getxattr);
         let value = |tree: &Tree| match (ino, name) {
             (INodeNo::ROOT, name) if name == stats::XATTR => Ok(self.stats.value()),
             _ => tree.xattr(ino.0, name.as_bytes()),
@@ -314,13 +317,13 @@ impl Filesystem for Mounted {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.stats.asked(Asked::Listxattr);
+        self.stats.count(Operation::Listxattr);
         reply_xattr(self.answer(ino, |tree| fitting(tree.xattr_names(ino.0)?, size)), size, reply);
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        self.stats.asked(Asked::Lseek);
-        match self.answer(ino, |tree| self.data.seek(&*tree.map(ino.0)?, offset, whence)) {
+        self.stats.count(Operation::Lseek);
+        match self.answer(ino, |tree| self.pool.seek(&*tree.map(ino.0)?, offset, whence)) {
             Ok(position) => reply.offset(position),
             Err(errno) => reply.error(errno),
         }
@@ -343,14 +346,14 @@ fn attr_ttl(number: u64) -> Duration {
     }
 }
 
-/// How long the kernel may keep which names are in the directory `parent`, and which are not.
+/// How long the kernel may remember which names are present or absent in the directory `parent`.
 fn names_ttl(parent: INodeNo) -> Duration {
     attr_ttl(parent.0)
 }
 
-/// The value if the caller's buffer of `size` bytes holds it; with size 0 the caller asks only how long it is.
-fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>, Failure> {
-    if size != 0 && value.len() > size as usize { Err(Failure::Range) } else { Ok(value) }
+/// The value, if it fits into the caller's buffer of `size` bytes. With size 0 the caller asks only for its length.
+fn fitting(value: Vec<u8>, size: u32) -> Result<Vec<u8>, OperationError> {
+    if size != 0 && value.len() > size as usize { Err(OperationError::Range) } else { Ok(value) }
 }
 
 fn reply_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
@@ -361,7 +364,7 @@ fn reply_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     }
 }
 
-/// What stands for "there is no such name": the number 0.
+/// The answer "there is no such name": the number 0.
 const ABSENT: Attr = Attr {
     number: 0,
     kind: Type::File,
@@ -408,7 +411,7 @@ fn file_type(kind: Type) -> FileType {
     }
 }
 
-/// The same time, also before 1970; 1970 itself if the system cannot express it.
+/// The same time, even before 1970; the beginning of 1970 if the system cannot express it.
 fn system_time(time: Time) -> SystemTime {
     let whole = Duration::from_secs(time.secs.unsigned_abs());
     let second = if time.secs < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
@@ -430,8 +433,8 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_too_small_is_an_error_and_none_at_all_is_a_question() {
-        assert!(matches!(fitting(vec![1, 2], 1), Err(Failure::Range)));
+    fn small_buffers_are_errors_and_size_zero_asks_for_the_length() {
+        assert!(matches!(fitting(vec![1, 2], 1), Err(OperationError::Range)));
         assert_eq!(fitting(vec![1, 2], 2).unwrap(), [1, 2]);
         assert_eq!(fitting(vec![1, 2], 0).unwrap(), [1, 2]);
     }

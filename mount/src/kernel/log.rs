@@ -1,8 +1,8 @@
-//! Where the mount says what went wrong while nobody looks at it: standard error, or a file.
+//! The log of a mount: errors, written to standard error or to a file.
 //!
-//! One damaged volume can fail ten thousand reads. Each cause is written once; the number of causes remembered is
-//! bounded, and when it is reached the log says that it stops. A store that is away fails all reads that need it: the log
-//! has one line when that begins, and one when it is over.
+//! One damaged volume can fail ten thousand reads, so each cause is written once. The number of remembered causes is
+//! bounded; when the bound is reached, the log says that it stops. An outage of the store fails all reads that need it:
+//! the log has one line when it begins and one when it ends.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -20,26 +20,25 @@ use std::time::Instant;
 use bygone_cli::clock::now;
 use bygone_cli::output::one_line;
 use bygone_cli::time::utc;
+use bygone_core::lock::lock;
 use bygone_core::watch::News;
 
-use crate::lock::lock;
-
-/// Most causes that are told apart.
+/// The most causes that are told apart.
 const CAUSES_MAX: usize = 4_096;
 
 /// The log of one mount.
 pub struct Log {
     file: Option<File>,
     causes: Mutex<HashSet<String>>,
-    /// What the store had given when it was last found away, or [`IS_THERE`].
+    /// The bytes that the store had delivered when an outage was last noticed, or [`IS_THERE`].
     away_since_bytes: AtomicU64,
     back_at: Mutex<Option<Instant>>,
 }
 
-/// For so long after the store is back, what failed before may fail again without that the store was asked.
+/// How long after an outage reads that failed in it may fail again without a new request to the store.
 const AFTERMATH: Duration = Duration::from_secs(15);
 
-/// The store is not away.
+/// There is no outage.
 const IS_THERE: u64 = u64::MAX;
 
 impl Log {
@@ -49,7 +48,7 @@ impl Log {
         Log { file: None, causes, away_since_bytes: AtomicU64::new(IS_THERE), back_at }
     }
 
-    /// Appends to the file `path`, which only its owner may read: it names files of the backup.
+    /// Appends to the file `path`. Only its owner may read it, because it names files of the backup.
     pub fn to_file(path: &Path) -> io::Result<Log> {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         Ok(Log { file: Some(file), ..Log::to_stderr() })
@@ -58,14 +57,14 @@ impl Log {
     /// Writes `text` as one line with the time.
     pub fn line(&self, text: &str) {
         let line = format!("{} bygone-mount: {}\n", utc(now()), one_line(text));
-        // There is nobody left to tell that the log cannot be written.
+        // If the log cannot be written, there is nowhere to report it.
         let _ = match &self.file {
             Some(file) => (&*file).write_all(line.as_bytes()),
             None => io::stderr().write_all(line.as_bytes()),
         };
     }
 
-    /// Writes what `text` gives unless this `cause` was written before.
+    /// Writes `text`, unless this `cause` was written before.
     pub fn once(&self, cause: &str, text: impl FnOnce() -> String) {
         let mut causes = lock(&self.causes);
         if causes.len() >= CAUSES_MAX || !causes.insert(cause.to_owned()) {
@@ -75,18 +74,18 @@ impl Log {
         drop(causes);
         self.line(&text());
         if full {
-            self.line("too many different errors: no further one is written until the next mount");
+            self.line("too many different errors: no new ones are logged until the next mount");
         }
     }
 
-    /// A read has failed because the store is away, having given `bytes` so far: writes what `text` gives if that is news.
+    /// Notes that a read failed in an outage, when the store had delivered `bytes`. Writes `text` if that is news.
     pub fn store_fails(&self, bytes: u64, now: Instant, text: impl FnOnce() -> String) {
         if !lock(&self.back_at).is_some_and(|back_at| now.duration_since(back_at) < AFTERMATH) {
             self.store_is_away(bytes, text);
         }
     }
 
-    /// The store gives no answer.
+    /// Notes that the store, which has delivered `bytes` so far, does not answer. Writes `text` if that is news.
     pub fn store_is_away(&self, bytes: u64, text: impl FnOnce() -> String) {
         let later = |before: u64| Some(if before == IS_THERE { bytes } else { before.max(bytes) });
         let before = self.away_since_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
@@ -95,7 +94,8 @@ impl Log {
         }
     }
 
-    /// The store has given `bytes` so far: if it was away when it had given less, it is back, which is news.
+    /// Notes that the store has delivered `bytes` so far. If it had delivered less when an outage was noticed, that is
+    /// over.
     pub fn store_has_given(&self, bytes: u64, now: impl FnOnce() -> Instant) {
         let before = self.away_since_bytes.load(Ordering::Relaxed);
         if before < bytes {
@@ -103,7 +103,7 @@ impl Log {
         }
     }
 
-    /// The store answers again.
+    /// Notes that the store answers, and writes a line if that ends an outage.
     pub fn store_is_back(&self, now: Instant) {
         if self.away_since_bytes.swap(IS_THERE, Ordering::Relaxed) != IS_THERE {
             *lock(&self.back_at) = Some(now);
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_written_once_and_causes_are_bounded() {
+    fn each_cause_is_logged_once_and_causes_are_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = Log::to_file(&path).unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_goes_and_comes_back_is_two_lines() {
+    fn an_outage_and_its_end_are_two_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = Log::to_file(&path).unwrap();
@@ -152,8 +152,8 @@ mod tests {
         log.store_is_away(30, || "third outage".to_owned());
         (0..3).for_each(|_| log.store_is_back(now));
         let text = std::fs::read_to_string(&path).unwrap();
-        let said: Vec<&str> = text.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
+        let lines: Vec<&str> = text.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
         let back = "the store answers again";
-        assert_eq!(said, ["first outage", back, "second outage", back, "third outage", back]);
+        assert_eq!(lines, ["first outage", back, "second outage", back, "third outage", back]);
     }
 }

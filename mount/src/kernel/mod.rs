@@ -1,10 +1,10 @@
-//! The kernel's side of the mount: its requests, what it is told, and what is logged and counted meanwhile.
+//! The kernel's side of the mount: its requests, notifications to it, the log and the counters.
 
 pub mod errno;
 pub mod event;
 pub mod fuse;
 pub mod log;
-pub mod refused;
+pub mod refused_readers;
 pub mod stats;
 pub mod stats_file;
 pub mod watcher;

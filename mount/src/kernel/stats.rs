@@ -1,7 +1,7 @@
-//! What the mount does, in numbers: counted here, handed out by the mount itself, and shown by `bygone-mount --stats`.
+//! The numbers of a mount: counted here, handed out by the mount itself, and shown by `bygone-mount --stats`.
 //!
-//! The numbers are the value of an extended attribute of the mount's root directory, as JSON. The kernel keeps no
-//! values of extended attributes, so they are live; the attribute is in no listing, so nothing copies it.
+//! They are the value of an extended attribute of the mount's root directory, as JSON. The kernel does not cache values
+//! of extended attributes, so the numbers are live. The attribute is not listed, so nothing copies it.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use serde::Deserialize;
 use serde::Serialize;
 
+use bygone_cli::exit::Failure;
 use bygone_cli::output::count;
 use bygone_cli::output::duration;
 use bygone_cli::output::number;
@@ -27,54 +28,53 @@ use bygone_cli::xattrs::xattr_value;
 use bygone_core::read::Reader;
 
 use crate::tree::Tree;
-use crate::trouble::Trouble;
 
 /// Name of the extended attribute that holds the numbers.
 pub const XATTR: &str = "user.bygone.stats";
 
-/// What the kernel asks for.
+/// The operations that the kernel requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
-    /// A name in a directory.
+pub enum Operation {
+    /// Look up a name in a directory.
     Lookup,
-    /// Attributes.
+    /// Get attributes.
     Getattr,
-    /// The target of a symbolic link.
+    /// Get the target of a symbolic link.
     Readlink,
-    /// To open a file.
+    /// Open a file.
     Open,
-    /// To open a directory.
+    /// Open a directory.
     Opendir,
-    /// Bytes of a file.
+    /// Read bytes of a file.
     Read,
-    /// Names of a directory.
+    /// List the names in a directory.
     Readdir,
-    /// Names of a directory with their attributes.
+    /// List the names in a directory with their attributes.
     Readdirplus,
-    /// The size of everything.
+    /// Get the size of the whole file system.
     Statfs,
-    /// The value of an extended attribute.
+    /// Get the value of an extended attribute.
     Getxattr,
-    /// The names of the extended attributes.
+    /// List the names of the extended attributes.
     Listxattr,
-    /// Where data or a hole begins.
+    /// Find where data or a hole begins.
     Lseek,
 }
 
-/// All requests, in the order of their numbers, as they are called in the report.
-const REQUESTS: [(Request, &str); 12] = [
-    (Request::Lookup, "lookup"),
-    (Request::Getattr, "getattr"),
-    (Request::Readlink, "readlink"),
-    (Request::Open, "open"),
-    (Request::Opendir, "opendir"),
-    (Request::Read, "read"),
-    (Request::Readdir, "readdir"),
-    (Request::Readdirplus, "readdirplus"),
-    (Request::Statfs, "statfs"),
-    (Request::Getxattr, "getxattr"),
-    (Request::Listxattr, "listxattr"),
-    (Request::Lseek, "lseek"),
+/// All operations, in the order of their numbers, with their names in the report.
+const OPERATIONS: [(Operation, &str); 12] = [
+    (Operation::Lookup, "lookup"),
+    (Operation::Getattr, "getattr"),
+    (Operation::Readlink, "readlink"),
+    (Operation::Open, "open"),
+    (Operation::Opendir, "opendir"),
+    (Operation::Read, "read"),
+    (Operation::Readdir, "readdir"),
+    (Operation::Readdirplus, "readdirplus"),
+    (Operation::Statfs, "statfs"),
+    (Operation::Getxattr, "getxattr"),
+    (Operation::Listxattr, "listxattr"),
+    (Operation::Lseek, "lseek"),
 ];
 
 /// The counters of one mount.
@@ -83,7 +83,7 @@ pub struct Stats {
     tree: Arc<Tree>,
     reader: Arc<Reader>,
     fetched_bytes_max: Option<u64>,
-    requests: [AtomicU64; REQUESTS.len()],
+    requests: [AtomicU64; OPERATIONS.len()],
     answered_bytes: AtomicU64,
     waiting: AtomicU64,
     errors: AtomicU64,
@@ -92,77 +92,77 @@ pub struct Stats {
 /// A read that is not answered yet.
 pub struct Waiting(Arc<Stats>);
 
-/// The numbers at one time. Read by programs: a name, once here, keeps its meaning.
+/// The numbers at one time. Programs read them, so a field never changes its meaning.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
     /// Version of the program that serves the mount.
     pub version: String,
-    /// Its process.
+    /// Its process ID.
     pub pid: u32,
-    /// How long it has been there.
+    /// How long it has been mounted.
     pub mounted_seconds: f64,
     /// Snapshots that it shows.
     pub snapshots: u64,
-    /// Requests of the kernel by kind, only those that were made.
+    /// Requests of the kernel by operation, without operations that were never requested.
     pub requests: BTreeMap<String, u64>,
-    /// Bytes that reads were answered with.
+    /// Bytes delivered to readers.
     pub answered_bytes: u64,
-    /// Reads that wait for their answer.
+    /// Reads that wait for an answer.
     pub waiting: u64,
     /// Requests that failed because of damage, the store, the catalog or this program.
     pub errors: u64,
-    /// Frames that were wanted and in memory.
+    /// Frames that were in memory when they were needed.
     pub frames_hit: u64,
     /// Frames that were fetched, opened and decompressed.
     pub frames_made: u64,
-    /// Frames that could not be made.
+    /// Frames that could not be fetched, opened or decompressed.
     pub frames_failed: u64,
     /// Requests to the store for data.
     pub gets: u64,
-    /// Bytes that the store gave.
+    /// Bytes that the store delivered.
     pub fetched_bytes: u64,
-    /// Bytes that it may give (--max-fetch).
+    /// The most bytes that it may deliver (--max-fetch).
     pub fetched_bytes_max: Option<u64>,
-    /// Waiting for the store, all threads together.
+    /// Time spent waiting for the store, all threads together.
     pub fetch_seconds: f64,
-    /// Opening and decompressing, all threads together.
+    /// Time spent opening and decompressing, all threads together.
     pub decode_seconds: f64,
 }
 
 impl Stats {
-    /// Counters that stand at nothing, for a mount that shows `tree` and reads through `reader`, which may fetch so much.
+    /// Counters at zero for a mount that shows `tree` and reads through `reader`, which may fetch `fetched_bytes_max`.
     pub fn new(tree: Arc<Tree>, reader: Arc<Reader>, fetched_bytes_max: Option<u64>) -> Stats {
         let (requests, [answered_bytes, waiting, errors]) = Default::default();
         let since = Instant::now();
         Stats { since, tree, reader, fetched_bytes_max, requests, answered_bytes, waiting, errors }
     }
 
-    /// The kernel asks.
-    pub fn asked(&self, request: Request) {
-        if let Some(counter) = self.requests.get(request as usize) {
+    /// Counts a request of the kernel.
+    pub fn count(&self, operation: Operation) {
+        if let Some(counter) = self.requests.get(operation as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The kernel asks for bytes; it waits until the returned value is dropped.
-    pub fn asked_to_read(self: &Arc<Stats>) -> Waiting {
-        self.asked(Request::Read);
+    /// Counts a read, which is waiting until the returned value is dropped.
+    pub fn begin_read(self: &Arc<Stats>) -> Waiting {
+        self.count(Operation::Read);
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(Arc::clone(self))
     }
 
-    /// A request failed because of trouble.
+    /// Counts a failed request.
     pub fn failed(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bytes that the store has given.
+    /// Bytes that the store has delivered.
     pub fn fetched_bytes(&self) -> u64 {
         self.reader.frames().counters().counts().fetched_bytes
     }
 
-    /// Bytes that readers were given, and how many reads wait.
+    /// Bytes delivered to readers, and the number of reads that wait.
     pub fn progress(&self) -> (u64, u64) {
         (self.answered_bytes.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed))
     }
@@ -171,13 +171,13 @@ impl Stats {
     pub fn report(&self) -> Report {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let requests =
-            REQUESTS.iter().zip(&self.requests).map(|((_, name), counter)| ((*name).to_owned(), value(counter)));
+            OPERATIONS.iter().zip(&self.requests).map(|((_, name), counter)| ((*name).to_owned(), value(counter)));
         let frames = self.reader.frames().counters().counts();
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             mounted_seconds: seconds(self.since.elapsed().as_secs_f64()),
-            snapshots: self.tree.views().moment().listing.snapshots.len() as u64,
+            snapshots: self.tree.moments().moment().listing.snapshots.len() as u64,
             requests: requests.filter(|(_, count)| *count > 0).collect(),
             answered_bytes: value(&self.answered_bytes),
             waiting: value(&self.waiting),
@@ -195,13 +195,13 @@ impl Stats {
 
     /// The value of the attribute [`XATTR`].
     pub fn value(&self) -> Vec<u8> {
-        // Nothing in a report cannot be said in JSON.
+        // Every report can be written as JSON.
         serde_json::to_vec(&self.report()).unwrap_or_default()
     }
 }
 
 impl Waiting {
-    /// It is answered, with this many bytes.
+    /// Notes that it is answered, with this many bytes.
     pub fn answered(self, bytes: usize) {
         self.0.answered_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -213,22 +213,22 @@ impl Drop for Waiting {
     }
 }
 
-/// Whole microseconds: more digits only make the report hard to read.
+/// Rounded to microseconds, because more digits only make the report hard to read.
 fn seconds(exact: f64) -> f64 {
     (exact * 1e6).round() / 1e6
 }
 
 impl Report {
-    /// The same, but for the time that passes by itself.
+    /// True if both are equal apart from the time since mounting.
     pub fn counts_as(&self, other: &Report) -> bool {
         Report { mounted_seconds: other.mounted_seconds, ..self.clone() } == *other
     }
 
-    /// What the mount at `point` says.
-    pub fn of(point: &Path) -> Result<Report, Trouble> {
+    /// The report of the mount at `point`.
+    pub fn of(point: &Path) -> Result<Report, Failure> {
         let shown = point.display();
-        let failed = |error: io::Error| Trouble::Mount(format!("cannot ask the mount at {shown}: {error}"));
-        let none = || Trouble::Mount(format!("no repository is mounted at {shown}"));
+        let failed = |error: io::Error| Failure::Refused(format!("cannot ask the mount at {shown}: {error}"));
+        let none = || Failure::Refused(format!("no repository is mounted at {shown}"));
         let path = fs::canonicalize(point).map_err(failed)?;
         let invalid = |_| failed(io::ErrorKind::InvalidInput.into());
         let path = CString::new(path.as_os_str().as_bytes()).map_err(invalid)?;
@@ -240,7 +240,7 @@ impl Report {
         serde_json::from_slice(&value).map_err(|_| none())
     }
 
-    /// Lines for people.
+    /// The report as lines for people.
     pub fn lines(&self) -> Vec<String> {
         let mut requests: Vec<_> = self.requests.iter().collect();
         requests.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -286,15 +286,15 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_their_kind() {
-        for (position, (request, _)) in REQUESTS.iter().enumerate() {
-            assert_eq!(*request as usize, position);
+        for (position, (operation, _)) in OPERATIONS.iter().enumerate() {
+            assert_eq!(*operation as usize, position);
         }
         let sample = Sample::new();
         sample.backup(1, &[], vec![("file".to_owned(), Node::File(vec![1]))]);
         let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader(), None));
         let before = stats.report();
-        stats.asked(Request::Lookup);
-        let (first, second) = (stats.asked_to_read(), stats.asked_to_read());
+        stats.count(Operation::Lookup);
+        let (first, second) = (stats.begin_read(), stats.begin_read());
         first.answered(10);
         stats.failed();
         let report: Report = serde_json::from_slice(&stats.value()).unwrap();
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_readable_and_one_of_another_version_too() {
+    fn reports_of_other_versions_are_readable() {
         let text = r#"{"pid":7,"requests":{"read":1200,"lookup":5},"gets":1,"fetched_bytes":2048,"later":[]}"#;
         let report: Report = serde_json::from_str(text).unwrap();
         let lines = report.lines();
@@ -317,9 +317,9 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_no_mount_is_named() {
+    fn a_directory_that_is_not_a_mount_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let told = Report::of(dir.path()).unwrap_err().to_string();
-        assert!(told.contains("no repository is mounted at"), "{told}");
+        let error = Report::of(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("no repository is mounted at"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! The numbers of the mount in a file, for programs that watch files: written about each second while they change, each
-//! time as a whole.
+//! The numbers of the mount in a file, for programs that watch files. While they change, the file is replaced about
+//! every second.
 
 use std::fs;
 use std::io;
@@ -18,17 +18,17 @@ use crossbeam_channel::bounded;
 use crate::kernel::log::Log;
 use crate::kernel::stats::Stats;
 
-/// How often the numbers are looked at.
+/// How often the numbers are checked.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The writing thread; it writes once more and ends when this is dropped.
+/// The writing thread. When this is dropped, it writes once more and ends.
 pub struct StatsFile {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl StatsFile {
-    /// Writes to `path`, which must be absolute, at once and from now on.
+    /// Writes to `path`, which must be absolute, at once and then whenever the numbers change.
     pub fn start(stats: Arc<Stats>, path: PathBuf, log: Arc<Log>) -> io::Result<StatsFile> {
         write(&stats, &path)?;
         let (stop, stopped) = bounded(0);
@@ -42,7 +42,7 @@ impl Drop for StatsFile {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // It has nothing to return.
+            // It returns nothing.
             let _ = thread.join();
         }
     }
@@ -65,7 +65,7 @@ fn keep(stats: &Stats, path: &Path, log: &Log, stopped: &Receiver<()>) {
     }
 }
 
-/// Replaces the file as a whole, so that nobody reads half of it.
+/// Replaces the file as a whole, so that no reader sees half of it.
 fn write(stats: &Stats, path: &Path) -> io::Result<()> {
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(".new");
@@ -79,12 +79,12 @@ fn write(stats: &Stats, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::stats::Operation;
     use crate::kernel::stats::Report;
-    use crate::kernel::stats::Request;
     use crate::testing::Sample;
 
     #[test]
-    fn the_file_is_there_at_once_and_holds_the_last_numbers_at_the_end() {
+    fn the_file_exists_at_once_and_ends_with_the_last_numbers() {
         let (sample, dir) = (Sample::new(), tempfile::tempdir().unwrap());
         sample.backup(1, &[], Vec::new());
         let path = dir.path().join("stats.json");
@@ -93,14 +93,14 @@ mod tests {
         let file = StatsFile::start(Arc::clone(&stats), path.clone(), log).unwrap();
         let read = || serde_json::from_slice::<Report>(&fs::read(&path).unwrap()).unwrap();
         assert!(read().requests.is_empty());
-        stats.asked(Request::Statfs);
+        stats.count(Operation::Statfs);
         drop(file);
         assert_eq!(read().requests["statfs"], 1);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_refused() {
+    fn an_unwritable_place_is_refused() {
         let (sample, dir) = (Sample::new(), tempfile::tempdir().unwrap());
         sample.backup(1, &[], Vec::new());
         let stats = Arc::new(Stats::new(Arc::new(sample.tree()), sample.reader(), None));

@@ -1,11 +1,11 @@
 //! Brings new snapshots into a live mount.
 //!
-//! One thread looks every half second whether the catalog changed. If so, it renews the views, publishes the new listing,
-//! and calls back what the kernel keeps of the mount's own directories: their attributes and listings, and each name
-//! that came or went (also the memory that a name is not there).
+//! One thread checks every half second whether the catalog changed. If so, it renews the views, publishes the new
+//! listing, and calls back what the kernel keeps about the mount's own directories: their attributes and listings, and
+//! each name that appeared or vanished (the kernel also remembers that a name is absent).
 //!
-//! Only this thread tells the kernel anything. Such a call can wait for a lock that is held until a request is
-//! answered, so a thread that answers requests could wait for itself.
+//! Only this thread calls back. Such a call can wait for a lock that is held until a request is answered, so a thread
+//! that answers requests could wait for itself.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -29,19 +29,19 @@ use bygone_core::read::View;
 
 use crate::kernel::log::Log;
 use crate::tree::Tree;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
 use crate::tree::listing::Listing;
 use crate::tree::moments::Moment;
+use crate::tree::operation_error::OperationError;
 use crate::tree::synthetic;
 
-/// How often the catalog is looked at.
+/// How often the catalog is checked.
 const PERIOD: Duration = Duration::from_millis(500);
-/// Said where access lists came with a new snapshot.
-const UNENFORCED: &str = "the first snapshot with access lists has come: other users are held to the permission bits \
-                          alone until this is mounted again";
+/// Logged when a new snapshot is the first to have access lists.
+const UNENFORCED: &str = "a new snapshot is the first with access lists: until this is mounted again, only permission \
+                          bits restrict other users";
 
-/// The watching thread; it ends when this is dropped.
+/// The watching thread. It ends when this is dropped.
 pub struct Watcher {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -61,7 +61,7 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // It catches its panics, so there is nothing to learn from its end.
+            // It catches its panics, so its result says nothing.
             let _ = thread.join();
         }
     }
@@ -71,14 +71,14 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
     let mut seen = None;
     while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
         let looked = catch_unwind(AssertUnwindSafe(|| look(tree, &mut view, seen)));
-        match looked.unwrap_or_else(|panic| Err(Failure::defect(&*panic))) {
+        match looked.unwrap_or_else(|panic| Err(OperationError::defect(&*panic))) {
             Ok((version, before)) => {
                 seen = Some(version);
                 if tree.ignores_access_lists() {
                     log.once(UNENFORCED, || UNENFORCED.to_owned());
                 }
                 if let Some(before) = before {
-                    tell(notifier, &before.listing, &tree.views().moment().listing);
+                    call_back(notifier, &before.listing, &tree.moments().moment().listing);
                 }
             }
             Err(error) => log.once(&error.to_string(), || format!("cannot look for new snapshots: {error}")),
@@ -86,22 +86,22 @@ fn watch(tree: &Tree, mut view: View, notifier: &Notifier, log: &Log, stopped: &
     }
 }
 
-/// Looks at the catalog: its version, and the moment before if it changed.
-fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>), Failure> {
-    tree.views().check_catalog()?;
-    // The version stands still while a read transaction is held, like everything else.
+/// Checks the catalog. Returns its version, and the previous moment if it changed.
+fn look(tree: &Tree, view: &mut View, seen: Option<i64>) -> Result<(i64, Option<Arc<Moment>>), OperationError> {
+    tree.moments().check_catalog()?;
+    // While a read transaction is held, the version stays as it was, like everything else.
     view.renew()?;
     let version = view.data_version()?;
     let changed = seen != Some(version);
-    let before = if changed { Some(tree.views().advance(view, now())?) } else { None };
-    // Also when nothing changed: a view that stands where it stood keeps the catalog's log from being folded back.
-    tree.views().renew_idle()?;
+    let before = if changed { Some(tree.moments().advance(view, now())?) } else { None };
+    // Even if nothing changed, because a view that is never renewed keeps the write-ahead log from shrinking.
+    tree.moments().renew_idle()?;
     Ok((version, before))
 }
 
 /// Calls back what the kernel keeps of the mount's own directories where `after` differs from `before`.
-fn tell(notifier: &Notifier, before: &Listing, after: &Listing) {
-    // A refusal leaves what the kernel keeps to expire by itself, some seconds later.
+fn call_back(notifier: &Notifier, before: &Listing, after: &Listing) {
+    // If a call fails, what the kernel keeps expires by itself some seconds later.
     for (parent, name) in changed_names(before, after) {
         if let Ok(number) = parent.number() {
             let _ = notifier.inval_entry(INodeNo(number), OsStr::new(&name));
@@ -110,7 +110,7 @@ fn tell(notifier: &Notifier, before: &Listing, after: &Listing) {
     }
 }
 
-/// Every name that came, went, or leads elsewhere now, with its directory.
+/// Every name that appeared, vanished or leads elsewhere now, with its directory.
 fn changed_names(before: &Listing, after: &Listing) -> Vec<(Inode, String)> {
     let tops =
         [Inode::Root, Inode::Snapshots, Inode::Hosts, Inode::Tags, Inode::Changes, Inode::Ids, Inode::ZfsSnapshots];
@@ -134,7 +134,7 @@ mod tests {
     use bygone_core::entry::Time;
 
     #[test]
-    fn what_a_new_snapshot_changes_is_called_back_and_nothing_else() {
+    fn only_names_that_a_new_snapshot_changes_are_called_back() {
         let first = || snapshot_row(1, 10, "a", &["x"]);
         let listing = |rows| Listing::new(rows, &Shape::default(), Time::default()).unwrap();
         let before = listing(vec![first()]);

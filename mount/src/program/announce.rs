@@ -1,9 +1,9 @@
-//! Telling whoever started the mount when it is there and when it goes: a descriptor, systemd's socket, a file with our
-//! process number.
+//! Announces that the mount is ready and that it ends: through a file descriptor, systemd's socket, or a file with our
+//! process ID.
 //!
-//! A descriptor is taken first of all, before this process opens anything: from then on a number could mean a file of our
-//! own. What cannot be told is no reason to end a mount that works; only a process number that cannot be written is,
-//! because whoever asked for the file will end the mount by it.
+//! The descriptor is taken before this process opens anything, because after that its number could belong to a file of
+//! our own. If an announcement fails, a working mount goes on, with one exception: a process ID that cannot be written
+//! ends the mount, because the file is needed to end it later.
 
 use std::fs;
 use std::fs::File;
@@ -25,38 +25,38 @@ use nix::fcntl::fcntl;
 use bygone_cli::exit::Failure;
 use bygone_cli::output::one_line;
 
-/// The lowest descriptor that is not an ordinary stream of every process.
+/// The lowest descriptor that is not a standard stream.
 const DESCRIPTOR_MIN: i32 = 3;
 
-/// Takes the descriptor `number` over from whoever started this process, which must not have opened anything yet.
+/// Takes over the descriptor `number`, which the starting process left open. Nothing may have been opened before.
 pub fn take_descriptor(number: i32) -> Result<File, Failure> {
     let refused = |why: &str| Failure::Usage(format!("--ready-fd {number}: {why}"));
     if number < DESCRIPTOR_MIN {
-        return Err(refused("name a descriptor of 3 or more, as `3>file` opens it"));
+        return Err(refused("use a descriptor from 3 on, for example one opened by `3>file`"));
     }
     // SAFETY: the number is not negative, and the borrow ends with this call, which fails if nothing is open there.
     #[allow(unsafe_code)]
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    // No program that we start may keep it open.
+    // Programs that we start must not keep it open.
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|_| refused("it is not open"))?;
-    // SAFETY: it is open, and as nothing has been opened by this process, it is nobody's here.
+    // SAFETY: it is open, and as this process has opened nothing yet, nothing else here owns it.
     #[allow(unsafe_code)]
     Ok(unsafe { File::from_raw_fd(number) })
 }
 
-/// Where to tell.
+/// The places to announce at.
 #[derive(Debug, Default)]
 pub struct Announcer {
-    /// Gets one line when the mount is there, and is closed.
+    /// Gets one line when the mount is ready, and is then closed.
     pub descriptor: Option<File>,
-    /// The address of systemd's socket, as it is in the variable NOTIFY_SOCKET.
+    /// The address of systemd's socket, from the variable NOTIFY_SOCKET.
     pub socket: Option<PathBuf>,
-    /// Holds our process number while the mount is there.
+    /// Holds our process ID while the mount exists.
     pub pid_file: Option<PidFile>,
 }
 
 impl Announcer {
-    /// The mount of `address` at `point` is there, and this process serves it.
+    /// Announces that the mount of `address` at `point` is ready and served by this process.
     pub fn ready(&mut self, address: &str, point: &Path) -> Result<(), Failure> {
         let pid = std::process::id();
         self.pid_file.as_ref().map_or(Ok(()), |file| file.write(pid))?;
@@ -68,7 +68,7 @@ impl Announcer {
         Ok(())
     }
 
-    /// The mount is about to go.
+    /// Announces that the mount is about to end.
     pub fn stopping(&self) {
         let _ = self.notify("STOPPING=1\nSTATUS=unmounting\n");
     }
@@ -84,12 +84,12 @@ impl Announcer {
     }
 }
 
-/// A file with our process number. It goes when this is dropped.
+/// A file with our process ID, removed when this is dropped.
 #[derive(Debug)]
 pub struct PidFile(PathBuf);
 
 impl PidFile {
-    /// It is to be at `path`, and is not there yet.
+    /// A file that will be at `path` and is not written yet.
     pub fn new(path: PathBuf) -> PidFile {
         PidFile(path)
     }
@@ -101,7 +101,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Another mount may have written its own number there since.
+        // Another mount may have written its own ID there since.
         let own = std::process::id().to_string();
         if fs::read_to_string(&self.0).is_ok_and(|text| text.trim() == own) {
             let _ = fs::remove_file(&self.0);
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_who_asked_is_told_once_it_is_there() {
+    fn readiness_is_announced_in_every_way_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let (path, pid_file) = (dir.path().join("notify"), dir.path().join("pid"));
         let systemd = UnixDatagram::bind(&path).unwrap();
@@ -128,7 +128,7 @@ mod tests {
         announcer.ready("/srv/r", Path::new("/mnt/a\nb")).unwrap();
         let mut line = String::new();
         reader.read_to_string(&mut line).unwrap();
-        assert_eq!(line, "mounted /srv/r at /mnt/a b\n", "and it is closed");
+        assert_eq!(line, "mounted /srv/r at /mnt/a b\n", "and then it is closed");
         let mut buffer = [0; 256];
         let mut heard = || {
             let length = systemd.recv(&mut buffer).unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_socket_is_one() {
+    fn abstract_sockets_are_notified() {
         let name = format!("bygone-test-{}", std::process::id());
         let systemd = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let announcer = Announcer { socket: Some(format!("@{name}").into()), ..Announcer::default() };
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_not_ours_stays() {
+    fn a_pid_file_of_another_process_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         let mut announcer = Announcer { pid_file: Some(PidFile::new(path.clone())), ..Announcer::default() };
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_is_not_there_is_refused() {
+    fn a_descriptor_that_is_not_open_is_refused() {
         for number in [-1, 0, 2, 1_000_000] {
             assert!(matches!(take_descriptor(number), Err(Failure::Usage(_))), "{number}");
         }

@@ -41,17 +41,17 @@ use crate::program::reading::Reading;
 use crate::program::session::Session;
 use crate::program::signals;
 use crate::program::wanted::Wanted;
-use crate::trouble::Trouble;
 
 /// Name of the log in the catalog directory.
 const LOG_FILE: &str = "mount.log";
 
 /// Shows every snapshot of a repository as a read-only file tree.
 ///
-/// MOUNTPOINT/latest is the newest snapshot; all are in snapshots/, and by host and tag in hosts/ and tags/. at/TIME is the
-/// newest one not later than TIME: at/2026-03-01, at/3d, at/yesterday. versions/PATH has every version of a file,
-/// deleted/PATH the last copy of what has vanished, and changes/SNAPSHOT what a snapshot changed. Files are fetched and decrypted as they are read, and new snapshots appear as they are made.
-/// `umount MOUNTPOINT` ends it.
+/// MOUNTPOINT/latest is the newest snapshot. snapshots/ has all of them, hosts/ and tags/ sort them by host and tag.
+/// at/TIME is the newest snapshot not later than TIME: at/2026-03-01, at/3d, at/yesterday. versions/PATH has every
+/// version of a file, deleted/PATH the last copy of what has vanished, and changes/SNAPSHOT what a snapshot changed.
+/// Files are fetched and decrypted as they are read, and new snapshots appear as they are made. `umount MOUNTPOINT`
+/// ends the mount.
 #[derive(Debug, Parser)]
 #[command(name = "bygone-mount", version)]
 #[command(
@@ -64,25 +64,25 @@ struct Arguments {
     /// Stay in the foreground until unmounted or interrupted
     #[arg(short, long)]
     foreground: bool,
-    /// Let other users look too, as far as the permissions in the snapshots let them (always so for root)
+    /// Give other users access too, within the permissions in the snapshots (always on when root mounts)
     #[arg(long)]
     allow_other: bool,
     /// Mount options as in /etc/fstab: allow_other, noexec
     #[arg(short = 'o', value_name = "OPT", value_delimiter = ',')]
     options: Vec<String>,
-    /// Append trouble to FILE, default mount.log beside the catalog, or standard error in the foreground
+    /// Append errors to FILE [default: mount.log beside the catalog; with -f: standard error]
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// Write one line to descriptor N when it is mounted, and close it
+    /// Write one line to file descriptor N when the mount is ready, and close it
     #[arg(long, value_name = "N")]
     ready_fd: Option<i32>,
-    /// Write the number of the process that serves the mount to FILE, which is removed at the end
+    /// Write the process ID of the mount to FILE; FILE is removed at the end
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Keep FILE filled with the numbers that --stats shows, as JSON
+    /// Keep the numbers of --stats up to date in FILE, as JSON
     #[arg(long, value_name = "FILE")]
     stats_file: Option<PathBuf>,
-    /// Mount nothing: show what the mount at MOUNTPOINT has done so far
+    /// Show what the mount at MOUNTPOINT has done so far, and mount nothing
     #[arg(long)]
     stats: bool,
     #[command(flatten)]
@@ -100,12 +100,12 @@ struct Way {
     log: Option<PathBuf>,
     announcer: Announcer,
     stats_file: Option<PathBuf>,
-    /// Cancelled when the mount shall end and the store does not let it.
+    /// Cancelled when the mount is to end and a stalled store prevents it.
     watch: Arc<Watch>,
 }
 
-/// Runs the program with `arguments` (the first is its name) and returns its exit code. Called first of all in a process,
-/// because going to the background forks.
+/// Runs the program with `arguments` (the first is its name) and returns its exit code. Must be the first thing that a
+/// process does, because going to the background forks.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     heap::share();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -113,7 +113,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if helper::is_called_by_mount(name) { run_for_mount(&arguments) } else { run_line(arguments, false) }
 }
 
-/// Runs the program as `mount` calls it, and ends as `mount` wants it.
+/// Runs the program when `mount` calls it, with the exit codes that `mount` expects.
 fn run_for_mount(arguments: &[OsString]) -> u8 {
     let asked = match helper::translate(arguments, &helper::long_options(&Arguments::command())) {
         Ok(asked) => asked,
@@ -129,12 +129,12 @@ fn run_for_mount(arguments: &[OsString]) -> u8 {
     }
 }
 
-/// Runs the program, up to the mount itself if it `is_fake`.
+/// Runs the program; stops short of mounting if it `is_fake`.
 fn run_line(arguments: Vec<OsString>, is_fake: bool) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help is no error and goes to standard output. Nobody is left to tell that neither can be written.
+            // Help is not an error and goes to standard output. If writing fails, there is nowhere to report it.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.code() } else { Exit::Complete.code() };
         }
@@ -154,18 +154,18 @@ fn run_line(arguments: Vec<OsString>, is_fake: bool) -> u8 {
 }
 
 fn complain(text: &str) {
-    // Nobody is left to tell that it cannot be said.
+    // If standard error cannot be written, there is nowhere to report it.
     let _ = writeln!(io::stderr(), "bygone-mount: {}", output::one_line(text));
 }
 
 impl Arguments {
-    fn mount(&self, is_fake: bool) -> Result<u8, Trouble> {
-        // Before anything is opened: see there.
+    fn mount(&self, is_fake: bool) -> Result<u8, Failure> {
+        // Before anything is opened: see `take_descriptor`.
         let descriptor = self.ready_fd.map(announce::take_descriptor).transpose()?;
         if self.stats {
             return self.show_stats();
         }
-        // A program that reads a file cannot be told to wait for a quarter of an hour.
+        // A program that reads a file should not have to wait a quarter of an hour for an error.
         let retry_for = self.globals.retry_for.or(Some(self.reading.read_timeout));
         let globals = Globals { retry_for, ..self.globals.clone() };
         let settings = Settings::resolve(&globals, Environment::of_this_process())?;
@@ -174,7 +174,7 @@ impl Arguments {
         options.allow_other |= self.allow_other;
         self.wanted.shown(now())?;
         let point = mountpoint::check(&self.mountpoint, &locations.directories())?;
-        // A relative path means nothing any more once the process has left its directory.
+        // The background process changes its directory, after which a relative path would lead elsewhere.
         let absolute = |path: &Option<PathBuf>| path.as_deref().map(std::path::absolute).transpose();
         let log = absolute(&self.log).map_err(log_trouble)?;
         let here = || Failure::machine("find", "the current directory");
@@ -196,7 +196,7 @@ impl Arguments {
             }
             return self.serve(&repository, &point, way, None);
         }
-        // A store may have threads and connections, which do not survive a fork: the child opens its own.
+        // A store may have threads and connections, which do not survive a fork, so the child opens its own.
         drop(place);
         match daemon::split().map_err(Failure::machine("start", "a process"))? {
             Side::Parent(code) => Ok(code),
@@ -207,8 +207,8 @@ impl Arguments {
         }
     }
 
-    /// Mounts and waits for the end.
-    fn serve(&self, repository: &Repository, point: &Path, way: Way, parent: Option<Parent>) -> Result<u8, Trouble> {
+    /// Mounts, and waits until the mount ends.
+    fn serve(&self, repository: &Repository, point: &Path, way: Way, parent: Option<Parent>) -> Result<u8, Failure> {
         let Way { settings, options, log, mut announcer, stats_file, watch } = way;
         let log = match (&log, &parent) {
             (Some(path), _) => Log::to_file(path),
@@ -216,7 +216,7 @@ impl Arguments {
             (None, None) => Ok(Log::to_stderr()),
         };
         let log = Arc::new(log.map_err(log_trouble)?);
-        // In the background the terminal of the beginning means nothing.
+        // A background process has left the terminal that it was started from.
         let terminal = parent.is_none().then(Terminal::here);
         let reloaded = settings.clone();
         let reload_log = Arc::clone(&log);
@@ -226,7 +226,7 @@ impl Arguments {
             }
         };
         let events = unbounded();
-        // Before the mount is there: who ends this process a moment later must not leave a dead one.
+        // Before mounting, so that a signal right after it does not leave a dead mount.
         let listen = signals::forward(events.0.clone(), terminal, reload);
         listen.map_err(Failure::machine("listen to", "signals"))?;
         let shown = self.wanted.shown(now())?;
@@ -244,13 +244,13 @@ impl Arguments {
         });
         if let Err(failure) = ready {
             session.unmount()?;
-            return Err(failure.into());
+            return Err(failure);
         }
         session.wait(|| announcer.stopping()).map(|()| Exit::Complete.code())
     }
 
-    /// Shows the numbers of a mount that is there.
-    fn show_stats(&self) -> Result<u8, Trouble> {
+    /// Shows the numbers of an existing mount.
+    fn show_stats(&self) -> Result<u8, Failure> {
         let report = Report::of(&self.mountpoint)?;
         let mut output = Output::new(self.globals.json);
         if self.globals.json {
@@ -272,13 +272,13 @@ impl Arguments {
         } else {
             output.line(&output::one_line(&format!("mounted {address} at {point}")))
         };
-        // The mount is there, whether or not it can be said.
+        // The mount works, whether or not its line can be written.
         let _ = said.and_then(|()| output.flush());
     }
 }
 
-fn log_trouble(error: io::Error) -> Trouble {
-    Trouble::Mount(format!("cannot open the log: {error}: choose another file with --log"))
+fn log_trouble(error: io::Error) -> Failure {
+    Failure::Refused(format!("cannot open the log: {error}: choose another file with --log"))
 }
 
 #[cfg(test)]
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn mount_options_come_together_or_one_by_one() {
+    fn mount_options_may_share_one_o_or_have_their_own() {
         let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).unwrap();
         let arguments = parse("bygone-mount -r /repo -f -o allow_other,noexec -o ro /mnt --quiet");
         assert_eq!(arguments.options, ["allow_other", "noexec", "ro"]);

@@ -1,8 +1,8 @@
-//! Going to the background: the command returns when the mount is there, and not before.
+//! Moves the mount to the background. The command returns when the mount is ready, and not before.
 //!
-//! The process forks first of all, while it has one thread. The child does everything, with the terminal still its own,
-//! so that its messages are seen and an interrupt ends it. Then it either ends, and the parent ends with the same exit
-//! code, or it leaves the terminal and tells the parent through a pipe that all is well.
+//! The process forks early, while it has only one thread. The child does all the work. At first it keeps the terminal,
+//! so that its messages are seen and an interrupt ends it. If it fails, the parent ends with the same exit code. If it
+//! succeeds, it leaves the terminal and tells the parent through a pipe.
 
 use std::fs::File;
 use std::io;
@@ -23,21 +23,21 @@ use nix::unistd::setsid;
 
 /// Which of the two processes this is.
 pub enum Side {
-    /// The one that was started: it ends with this exit code.
+    /// The one that was started. It ends with this exit code.
     Parent(u8),
     /// The one that goes on in the background.
     Child(Parent),
 }
 
-/// The waiting parent, as the child knows it. Dropped without a word, the parent waits for the child's end.
+/// The child's handle of the waiting parent. If it is dropped without `release`, the parent waits for the child to end.
 pub struct Parent {
     pipe: File,
 }
 
-/// Forks. The process must have one thread only.
+/// Forks. The process must have only one thread.
 pub fn split() -> io::Result<Side> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
-    // SAFETY: after a fork only the calling thread lives on, so locks held by others would stay locked for ever; this
+    // SAFETY: after a fork only the calling thread lives on, so locks held by others would stay locked for ever. This
     // is called before the program starts any thread.
     #[allow(unsafe_code)]
     let forked = unsafe { fork() }?;
@@ -55,7 +55,7 @@ pub fn split() -> io::Result<Side> {
 }
 
 impl Parent {
-    /// Leaves the terminal and lets the parent end well.
+    /// Leaves the terminal and lets the parent end with success.
     pub fn release(mut self) -> io::Result<()> {
         setsid()?;
         std::env::set_current_dir("/")?;

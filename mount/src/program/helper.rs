@@ -1,14 +1,14 @@
-//! Being called by `mount`: as the program `/sbin/mount.fuse.bygone`, a link to this one.
+//! The command line of `mount`, which calls this program as `/sbin/mount.fuse.bygone`, a link to it.
 //!
-//! `mount -t fuse.bygone URL POINT`, a line of `/etc/fstab` or a mount unit of systemd all end in
+//! `mount -t fuse.bygone URL POINT`, a line of `/etc/fstab` and a mount unit of systemd all result in
 //!
 //! ```text
 //! mount.fuse.bygone SOURCE POINT [-sfnvrw] [-N NAMESPACE] [-o OPTION[,OPTION]...] [-t TYPE]
 //! ```
 //!
-//! which is translated here into our own command line, before that is read. There is only one list for everything in
-//! fstab, so an option that is called like one of our long options becomes that option (`passphrase-file=/root/key`, also
-//! with `_`), and every other stays a mount option. A value in double quotes may hold commas.
+//! which is translated here into our own command line before that is parsed. fstab has only one list of options, so an
+//! option with the name of one of our long options becomes that option (`passphrase-file=/root/key`, or with `_`), and
+//! every other one stays a mount option. A value in double quotes may contain commas.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,32 +21,32 @@ use clap::Command;
 
 use crate::program::options;
 
-/// What the name begins with under which `mount` calls us.
+/// `mount` calls the program by a name with this beginning.
 const NAME_PREFIX: &[u8] = b"mount.";
 
-/// Long options that make no sense in fstab: `mount` must return, and wants a mount.
+/// Long options that make no sense in fstab, because `mount` must return and expects a mount.
 const NOT_FOR_MOUNT: &[&str] = &["help", "version", "foreground", "stats", "repo"];
 
-/// How `mount` wants to hear of a wrong command line.
+/// The exit code by which `mount` learns of a wrong command line.
 pub const EXIT_USAGE: u8 = 1;
-/// How `mount` wants to hear that nothing was mounted.
+/// The exit code by which `mount` learns that nothing was mounted.
 pub const EXIT_FAILED: u8 = 32;
 
-/// What `mount` asks for.
+/// The translated command line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct Translated {
     /// Our command line.
     pub arguments: Vec<OsString>,
-    /// `-f`: everything but the mount itself.
+    /// `-f`: do everything except mounting.
     pub is_fake: bool,
 }
 
-/// True if the program was called under a name for `mount`.
+/// True if the program was called by its name for `mount`.
 pub fn is_called_by_mount(name: &OsStr) -> bool {
     Path::new(name).file_name().is_some_and(|name| name.as_bytes().starts_with(NAME_PREFIX))
 }
 
-/// The long options of `command` that fstab may have, and whether each takes a value.
+/// The long options of `command` that are allowed in fstab, and whether each takes a value.
 pub fn long_options(command: &Command) -> BTreeMap<String, bool> {
     let long = command.get_arguments().filter_map(|argument| {
         let name = argument.get_long().filter(|name| !NOT_FOR_MOUNT.contains(name))?;
@@ -55,9 +55,9 @@ pub fn long_options(command: &Command) -> BTreeMap<String, bool> {
     long.collect()
 }
 
-/// Our command line for that of `mount` (the first is the program's name), or what is wrong with it. `long` are our
-/// long options, and whether each takes a value.
-pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Result<Asked, String> {
+/// Translates the command line of `mount` (the first argument is the program's name) into ours, or says what is wrong
+/// with it. `long` has our long options and whether each takes a value.
+pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Result<Translated, String> {
     let mut given = arguments.iter().map(OsString::as_os_str);
     let name = given.next().unwrap_or_default();
     let mut places = Vec::new();
@@ -69,7 +69,8 @@ pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Resul
         };
         for (at, letter) in letters.iter().enumerate() {
             match letter {
-                // Tolerating unknown options would change what is asked for; there is no mtab; ro is what we are.
+                // Not -s: ignoring unknown options would change what the user gets. There is no mtab, and we are always
+                // ro.
                 b's' | b'n' | b'r' | b'w' => continue,
                 b'f' => is_fake = true,
                 b'v' => flag("--verbose", &mut ours),
@@ -81,13 +82,13 @@ pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Resul
                     match letter {
                         b'o' => sort(value, long, &mut ours, &mut rest),
                         b'N' => {
-                            return Err("cannot mount in another namespace (-N): run mount in it, by nsenter".into());
+                            return Err("cannot mount in another namespace (-N): run mount there with nsenter".into());
                         }
                         _ => {}
                     }
                     break;
                 }
-                _ => return Err(format!("-{} is no option of mount", letter.escape_ascii())),
+                _ => return Err(format!("-{} is not an option of mount", letter.escape_ascii())),
             }
         }
     }
@@ -95,14 +96,14 @@ pub fn translate(arguments: &[OsString], long: &BTreeMap<String, bool>) -> Resul
         return Err("usage: mount.fuse.bygone URL MOUNTPOINT [-o OPTION[,OPTION]...]".into());
     };
     if !ours.iter().any(|option| option == "--verbose") {
-        // What `mount` mounts, it mounts without a word.
+        // `mount` itself prints nothing when it mounts.
         flag("--quiet", &mut ours);
     }
     let mut all = vec![name.to_owned(), joined(b"--repo=", source.as_bytes())];
     all.append(&mut ours);
     all.extend(rest.into_iter().flat_map(|option| ["-o".into(), option]));
     all.extend(["--".into(), point.to_owned()]);
-    Ok(Asked { arguments: all, is_fake })
+    Ok(Translated { arguments: all, is_fake })
 }
 
 /// Adds each of the options in `list` to `ours` if it is one of `long`, and to `rest` if not.
@@ -116,14 +117,14 @@ fn sort(list: &OsStr, long: &BTreeMap<String, bool>, ours: &mut Vec<OsString>, r
         let key = String::from_utf8_lossy(key).replace('_', "-");
         match (long.get(&key), value) {
             (Some(true), Some(value)) => ours.push(joined(format!("--{key}=").as_bytes(), unquoted(value))),
-            // What `mount` itself has by the same name is meant as that.
+            // A name that is also an option of `mount` itself means that option.
             (Some(false), None) if !options::is_for_mount(&key) => flag(&format!("--{key}"), ours),
             _ => rest.push(OsString::from_vec(option.to_vec())),
         }
     }
 }
 
-/// Adds an option without a value, which must not be there twice.
+/// Adds an option without a value, unless it is there already.
 fn flag(option: &str, ours: &mut Vec<OsString>) {
     if !ours.iter().any(|there| there == option) {
         ours.push(option.into());
@@ -152,7 +153,7 @@ fn joined(start: &[u8], end: &[u8]) -> OsString {
 mod tests {
     use super::*;
 
-    fn asked(line: &[&str]) -> Result<Asked, String> {
+    fn translated(line: &[&str]) -> Result<Translated, String> {
         let long =
             [("passphrase-file", true), ("log", true), ("allow-other", false), ("user", false), ("quiet", false)];
         let long = long.map(|(name, takes_value)| (name.to_owned(), takes_value)).into();
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_name_for_mount_is_one() {
+    fn only_names_for_mount_count_as_such() {
         assert!(is_called_by_mount(OsStr::new("/sbin/mount.fuse.bygone")));
         assert!(is_called_by_mount(OsStr::new("mount.fuse.bygone")));
         assert!(!is_called_by_mount(OsStr::new("/mount.d/bygone-mount")));
@@ -169,28 +170,28 @@ mod tests {
     }
 
     #[test]
-    fn what_mount_says_becomes_our_command_line() {
+    fn the_command_line_of_mount_becomes_ours() {
         let options = "rw,noauto,passphrase_file=/root/a key,log=\"/x,y\",allow_other,_netdev,user";
         let line = ["/srv/r", "/mnt", "-sv", "-n", "-o", options, "-t", "fuse.bygone"];
-        let ours = asked(&line).unwrap();
+        let ours = translated(&line).unwrap();
         let expected = "/sbin/mount.fuse.bygone|--repo=/srv/r|--verbose|--passphrase-file=/root/a key|--log=/x,y|\
                         --allow-other|-o|rw|-o|noauto|-o|_netdev|-o|user|--|/mnt";
         assert_eq!(ours.arguments, expected.split('|').collect::<Vec<_>>());
-        assert!(!ours.is_fake && asked(&["/srv/r", "/mnt", "-fv"]).unwrap().is_fake);
-        let attached = asked(&["-oro", "s3://b/p?region=x", "/mnt", "-o", "nodev", "-tfuse.bygone"]).unwrap();
+        assert!(!ours.is_fake && translated(&["/srv/r", "/mnt", "-fv"]).unwrap().is_fake);
+        let attached = translated(&["-oro", "s3://b/p?region=x", "/mnt", "-o", "nodev", "-tfuse.bygone"]).unwrap();
         let expected =
             ["/sbin/mount.fuse.bygone", "--repo=s3://b/p?region=x", "--quiet", "-o", "ro", "-o", "nodev", "--", "/mnt"];
         assert_eq!(attached.arguments, expected);
     }
 
     #[test]
-    fn an_option_of_ours_without_its_value_stays_and_is_refused_later() {
-        let ours = asked(&["/r", "/m", "-o", "log,allow-other=yes,quiet"]).unwrap().arguments;
+    fn options_lacking_their_value_are_passed_on() {
+        let ours = translated(&["/r", "/m", "-o", "log,allow-other=yes,quiet"]).unwrap().arguments;
         assert_eq!(ours[2..], ["--quiet", "-o", "log", "-o", "allow-other=yes", "--", "/m"]);
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused() {
+    fn impossible_command_lines_are_refused() {
         for (line, word) in [
             (&["/r"][..], "usage"),
             (&["/r", "/m", "/n"], "usage"),
@@ -198,7 +199,7 @@ mod tests {
             (&["/r", "/m", "-x"], "-x"),
             (&["/r", "/m", "-N", "/proc/1/ns/mnt"], "nsenter"),
         ] {
-            let refused = asked(line).unwrap_err();
+            let refused = translated(line).unwrap_err();
             assert!(refused.contains(word), "{refused}");
         }
     }

@@ -1,4 +1,4 @@
-//! The program around a mount: its command line, its way to the background, its beginning and its end.
+//! The program around a mount: command line, background, mounting and unmounting.
 
 pub mod announce;
 pub mod cli;

@@ -1,9 +1,10 @@
-//! The directory that the repository is mounted on: whether it will do, what the kernel has mounted there, and how to
-//! unmount exactly that.
+//! The mount point: whether a directory is suitable, what the kernel has mounted there, and how to unmount exactly
+//! that.
 //!
-//! A mount is known by its number in `/proc/self/mountinfo` and by its device, not by its path: somebody may unmount it,
-//! mount something else over it, or rename a directory above it, and what is not ours is never unmounted. The number alone
-//! is not enough: the kernel gives it to another mount when ours is gone. The device is ours for as long as we serve.
+//! A mount is identified by its number in `/proc/self/mountinfo` and by its device, and not by its path: it may be
+//! unmounted, covered by another mount, or reached through a renamed directory, and mounts of others must never be
+//! unmounted. The number alone is not enough, because the kernel gives it to another mount when ours is gone. The
+//! device is ours as long as we serve it.
 
 use std::fs;
 use std::io;
@@ -17,15 +18,15 @@ use nix::errno::Errno;
 use nix::mount::MntFlags;
 use nix::mount::umount2;
 
-use crate::trouble::Trouble;
+use bygone_cli::exit::Failure;
 
-/// What the kernel calls our file system.
+/// The kernel's name for our type of file system.
 pub const FILE_SYSTEM_TYPE: &str = "fuse.bygone";
 
-/// Most processes that are named as using a mount.
+/// The most processes that are named as users of a mount.
 const HOLDERS_MAX: usize = 5;
 
-/// Something mounted, as `/proc/self/mountinfo` tells.
+/// A mount, as described in `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     id: u64,
@@ -38,19 +39,19 @@ pub struct Mount {
 /// How an attempt to unmount ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unmounted {
-    /// It is not there any more.
+    /// The mount is gone.
     Gone,
-    /// Somebody uses it.
+    /// The mount is in use.
     Busy,
-    /// Something else is mounted over it.
+    /// Another mount covers it.
     Covered,
 }
 
-/// Checks that `path` is an empty directory, apart from all of `apart` (the repository and what belongs to it: a mount
-/// that had to read itself would wait for itself). Returns its full path.
-pub fn check(path: &Path, apart: &[PathBuf]) -> Result<PathBuf, Trouble> {
+/// Checks that `path` is an empty directory, and that it neither contains nor lies in one of `apart`: the repository
+/// and its other directories, because a mount that had to read itself would wait for itself. Returns the full path.
+pub fn check(path: &Path, apart: &[PathBuf]) -> Result<PathBuf, Failure> {
     let shown = path.display();
-    let fail = |text: String| Err(Trouble::Mount(text));
+    let fail = |text: String| Err(Failure::Refused(text));
     let point = match fs::canonicalize(path).and_then(|point| fs::metadata(&point).map(|about| (point, about))) {
         Ok((point, about)) if about.is_dir() => point,
         Ok(_) => return fail(format!("the mount point {shown} is not a directory")),
@@ -61,10 +62,10 @@ pub fn check(path: &Path, apart: &[PathBuf]) -> Result<PathBuf, Trouble> {
         Err(error) => return fail(format!("cannot look at the mount point {shown}: {error}")),
     };
     if top(&point)?.is_some_and(|mount| mount.kind == FILE_SYSTEM_TYPE) {
-        // A dead mount may still open from what the kernel remembers.
+        // The kernel may still open a dead mount from its caches.
         return fail(match fs::read_dir(&point).and_then(|mut entries| entries.next().transpose()) {
             Err(error) if is_dead(&error) => died(path),
-            _ => format!("a repository is mounted at {shown} already: unmount it with `umount {shown}`"),
+            _ => format!("a repository is already mounted at {shown}: unmount it with `umount {shown}`"),
         });
     }
     for other in apart.iter().filter_map(|other| fs::canonicalize(other).ok()) {
@@ -82,31 +83,31 @@ pub fn check(path: &Path, apart: &[PathBuf]) -> Result<PathBuf, Trouble> {
     }
 }
 
-/// What the kernel answers where the process that served a mount has died.
+/// True for the kernel's answer when the process that served a mount has died.
 fn is_dead(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ENOTCONN as i32)
 }
 
 fn died(path: &Path) -> String {
     let path = path.display();
-    format!("at {path} is a mount whose process has died: remove it with `umount {path}`")
+    format!("the process of the mount at {path} has died: remove the mount with `umount {path}`")
 }
 
-/// The file system that is mounted at `point` and seen there.
-pub fn top(point: &Path) -> Result<Option<Mount>, Trouble> {
+/// The visible mount at `point`, which covers all others there.
+pub fn top(point: &Path) -> Result<Option<Mount>, Failure> {
     Ok(all()?.into_iter().rfind(|mount| mount.point == point))
 }
 
-/// All that is mounted, in the order in which it was.
-fn all() -> Result<Vec<Mount>, Trouble> {
-    let failed = |error: io::Error| Trouble::Mount(format!("cannot read /proc/self/mountinfo: {error}"));
+/// All mounts, in the order in which they were made.
+fn all() -> Result<Vec<Mount>, Failure> {
+    let failed = |error: io::Error| Failure::Refused(format!("cannot read /proc/self/mountinfo: {error}"));
     let text = fs::read("/proc/self/mountinfo").map_err(failed)?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
 impl Mount {
-    /// Unmounts this mount, at once even from under its users if `lazily`.
-    pub fn unmount(&self, lazily: bool) -> Result<Unmounted, Trouble> {
+    /// Unmounts this mount. If `lazily`, it is detached at once even while in use.
+    pub fn unmount(&self, lazily: bool) -> Result<Unmounted, Failure> {
         let mounts = all()?;
         let Some(now) = mounts.iter().find(|mount| self.is_same(mount)) else { return Ok(Unmounted::Gone) };
         if mounts.iter().rfind(|mount| mount.point == now.point) != Some(now) {
@@ -117,20 +118,20 @@ impl Mount {
             Ok(()) | Err(Errno::EINVAL) => Ok(Unmounted::Gone),
             Err(Errno::EBUSY) => Ok(Unmounted::Busy),
             Err(Errno::EPERM) => now.fusermount(lazily),
-            Err(errno) => Err(Trouble::Mount(format!("cannot unmount {}: {errno}", now.point.display()))),
+            Err(errno) => Err(Failure::Refused(format!("cannot unmount {}: {errno}", now.point.display()))),
         }
     }
 
-    /// True if it is the same mount, wherever it is by now.
+    /// True if both are the same mount, even if its path has changed.
     fn is_same(&self, other: &Mount) -> bool {
         (self.id, &self.device, &self.kind) == (other.id, &other.device, &other.kind)
     }
 
-    /// Unmounts through the helper that may do what an ordinary user may not.
-    fn fusermount(&self, lazily: bool) -> Result<Unmounted, Trouble> {
+    /// Unmounts through the helper program that works for ordinary users.
+    fn fusermount(&self, lazily: bool) -> Result<Unmounted, Failure> {
         let mut command = Command::new("fusermount3");
         command.arg("-u").args(lazily.then_some("-z")).arg("--").arg(&self.point).stdin(Stdio::null());
-        let failed = |text: String| Trouble::Mount(format!("cannot unmount {}: {text}", self.point.display()));
+        let failed = |text: String| Failure::Refused(format!("cannot unmount {}: {text}", self.point.display()));
         let output = command.output().map_err(|error| failed(format!("fusermount3: {error}")))?;
         let text = String::from_utf8_lossy(&output.stderr);
         match output.status.success() {
@@ -140,13 +141,13 @@ impl Mount {
         }
     }
 
-    /// Lets the kernel ask for up to 1 MiB at once, where we may; 128 KiB is its default.
+    /// Lets the kernel read ahead up to 1 MiB at once, if we may set that. Its default is 128 KiB.
     pub fn widen_readahead(&self) {
-        // Only a matter of speed, so nobody needs to know if it is not allowed.
+        // This only affects speed, so a failure is not reported.
         let _ = fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", self.device), "1024");
     }
 
-    /// The processes that use this mount, as far as we may see them: `name (pid)`.
+    /// The processes that use this mount, as far as we may see them, as `name (pid)`.
     pub fn holders(&self) -> Vec<String> {
         let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
         let mounts = all().unwrap_or_default();
@@ -186,7 +187,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, device, point, kind })
 }
 
-/// Undoes the kernel's `\040` for what would break its lines.
+/// Undoes the kernel's octal escapes, such as `\040` for a space.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_is_an_empty_directory_apart_from_the_repository() {
+    fn the_mount_point_is_empty_and_outside_the_repository() {
         let dir = tempfile::tempdir().unwrap();
         let make = |name: &str| {
             let path = dir.path().join(name);
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_got_the_number_of_a_mount_that_is_gone_is_another_one() {
+    fn a_mount_that_reuses_our_number_is_not_ours() {
         let ours = parse(b"36 35 0:52 / /mnt ro - fuse.bygone /srv/r ro").unwrap();
         let moved = parse(b"36 35 0:52 / /else ro - fuse.bygone /srv/r ro").unwrap();
         assert!(ours.is_same(&ours) && ours.is_same(&moved));
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_always_mounted_and_a_fresh_directory_is_not() {
+    fn the_root_is_a_mount_and_a_fresh_directory_is_not() {
         assert!(top(Path::new("/")).unwrap().is_some());
         assert_eq!(top(tempfile::tempdir().unwrap().path()).unwrap(), None);
     }

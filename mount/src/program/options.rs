@@ -1,21 +1,21 @@
 //! The options behind `-o`, as `mount` and `/etc/fstab` pass them.
 //!
-//! Options that are for `mount` itself, or that a read-only file system fulfils anyway, are taken without a word. One
-//! that would change what the mount does, and is not known, is refused: whoever wrote it expects something.
+//! Options that are meant for `mount` itself, or that a read-only file system fulfils anyway, are accepted silently. An
+//! unknown option that might change what the mount does is refused, because its author expects an effect.
 
 use bygone_cli::exit::Failure;
 use bygone_cli::exit::Result;
 
-/// What the options ask for.
+/// The options that have an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
-    /// Other users may look too, as far as the permissions in the snapshot let them.
+    /// Other users have access too, within the permissions in the snapshots.
     pub allow_other: bool,
-    /// No program may be started from the mount.
+    /// Programs cannot be started from the mount.
     pub noexec: bool,
 }
 
-/// Taken without a word: what fstab says to `mount`, and what always holds here.
+/// Options that are accepted silently: those that fstab gives to `mount`, and those that always hold here.
 const NOISE: &[&str] = &[
     "defaults",
     "ro",
@@ -49,7 +49,7 @@ const NOISE: &[&str] = &[
 ];
 
 impl Options {
-    /// Reads `texts`, each one option.
+    /// Parses `texts`, which are one option each.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Options> {
         let mut options = Options::default();
         for text in texts {
@@ -63,13 +63,16 @@ impl Options {
                     return Err(refuse(text, ": a mount that crashed must not look like an empty directory"));
                 }
                 "dev" | "suid" => {
-                    return Err(refuse(text, ": devices and set-user-id programs of a backup are only shown"));
+                    return Err(refuse(
+                        text,
+                        ": devices and set-user-ID programs of a backup are shown but do not work",
+                    ));
                 }
-                "remount" => return Err(refuse(text, ": unmount, and mount again with the new options")),
+                "remount" => return Err(refuse(text, ": unmount it and mount it again with the new options")),
                 _ => {
                     return Err(refuse(
                         text,
-                        ": known are allow_other, noexec and those that /etc/fstab has for mount itself",
+                        ": use allow_other, noexec, or options of /etc/fstab that are meant for mount itself",
                     ));
                 }
             }
@@ -78,7 +81,7 @@ impl Options {
     }
 }
 
-/// True for what fstab says to `mount`, and for what always holds here.
+/// True for options that fstab gives to `mount`, and for those that always hold here.
 pub fn is_for_mount(text: &str) -> bool {
     NOISE.contains(&text) || text.starts_with("x-") || text.starts_with("comment=")
 }
@@ -94,15 +97,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fstab_has_for_mount_is_no_trouble() {
+    fn options_meant_for_mount_are_accepted() {
         let line = "rw,noauto,user,_netdev,x-systemd.automount,comment=backup,defaults,nofail";
         assert_eq!(Options::parse(line.split(',')).unwrap(), Options::default());
     }
 
     #[test]
-    fn what_is_asked_for_is_done_or_refused() {
+    fn options_are_honoured_or_refused() {
         let parse =
-            |text: &str| Options::parse(text.split(',')).map_err(|trouble| (trouble.exit(), trouble.to_string()));
+            |text: &str| Options::parse(text.split(',')).map_err(|failure| (failure.exit(), failure.to_string()));
         assert_eq!(parse("allow_other,noexec").unwrap(), Options { allow_other: true, noexec: true });
         for refused in ["suid", "dev", "auto_unmount", "uid=5", "max_read=4096", "Allow_other"] {
             let (code, text) = parse(refused).unwrap_err();

@@ -1,12 +1,12 @@
-//! One mount from its beginning to its end.
+//! One mount from mounting to unmounting.
 //!
-//! The mount ends in one of two ways. Somebody unmounts it: the kernel closes the connection and the process ends with
-//! success. Or this process is asked to end: it unmounts, and if somebody still uses the mount it says who, waits, and
-//! at last detaches it.
+//! A mount ends in one of two ways. If it is unmounted from outside, the kernel closes the connection and the process
+//! ends with success. If this process is asked to end, it unmounts. If the mount is still in use then, it names the
+//! users in the log, waits, and finally detaches the mount.
 //!
-//! fuser's own session is never dropped. Its way to see whether it is still mounted answers the wrong way round, and
-//! would unmount what somebody else has mounted in our place since. And nothing unmounts by itself after a crash: an empty
-//! directory where a backup was makes a mirror delete its copy, while a dead mount makes it fail.
+//! fuser's own session is never dropped. Its check for being still mounted gives the opposite of the right answer, and
+//! would unmount another mount that has taken our place since. After a crash nothing unmounts automatically: an empty
+//! directory in place of a backup would make a mirror delete its copy, while a dead mount makes it fail.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -30,18 +30,19 @@ use nix::unistd::getegid;
 use nix::unistd::geteuid;
 
 use bygone_cli::clock::now;
+use bygone_cli::exit::Failure;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::Repository;
 use bygone_core::watch::News;
 use bygone_core::watch::Watch;
 
-use crate::data::pool::Data;
+use crate::data::pool::Pool;
 use crate::data::push;
 use crate::kernel::event::Event;
 use crate::kernel::fuse::Mounted;
 use crate::kernel::log::Log;
-use crate::kernel::refused::Refusal;
+use crate::kernel::refused_readers::RefusedReaders;
 use crate::kernel::stats::Stats;
 use crate::kernel::stats_file::StatsFile;
 use crate::kernel::watcher::Watcher;
@@ -52,34 +53,33 @@ use crate::program::mountpoint::Unmounted;
 use crate::program::options::Options;
 use crate::program::reading::Fetching;
 use crate::tree::Tree;
-use crate::tree::moments::Views;
+use crate::tree::moments::Moments;
 use crate::tree::shape::Layout;
 use crate::tree::shape::Shape;
-use crate::trouble::Trouble;
 
-/// From this many processors on, each thread gets its own way into the kernel.
+/// From this many processors on, each thread gets its own descriptor of the kernel's device.
 const CLONE_FROM_CORES: usize = 8;
-/// How long a busy mount is waited for.
+/// How long to wait for a busy mount.
 const BUSY_MAX: Duration = Duration::from_secs(10);
-/// How often a busy mount is tried again.
+/// How often to retry unmounting a busy mount.
 const BUSY_PERIOD: Duration = Duration::from_millis(200);
 
-/// How long reads may wait for a store that gives nothing while the mount shall end.
+/// How long reads may wait for a store that delivers nothing while the mount is to end.
 const STALL_MAX: Duration = Duration::from_secs(1);
 
-/// Where the kernel hands requests to us.
+/// The device through which the kernel sends requests.
 const DEVICE: &str = "/dev/fuse";
 
-const GIVEN_UP: &str = "the store gives nothing: the reads that wait for it are given up";
+const GIVEN_UP: &str = "the store delivers nothing: reads that wait for it are cancelled";
 
 const COVERED: &str = "something else is mounted over the repository: unmount that first";
 
-/// What is shown of a repository.
+/// The part of a repository that is shown.
 pub struct Shown {
     /// Which snapshots, and how.
     pub shape: Shape,
-    /// Whose reads are refused.
-    pub refusal: Refusal,
+    /// The processes whose reads are refused.
+    pub refused_readers: RefusedReaders,
 }
 
 /// A mounted repository.
@@ -96,9 +96,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// Mounts `repository` at `point`, which [`mountpoint::check`] returned. The calling thread goes on. The session
-    /// waits for what comes out of `events`, and sends its own to `sender`, the other end. `watch` is the one that the
-    /// repository was opened with.
+    /// Mounts `repository` at `point`, which [`mountpoint::check`] returned, and returns at once. The session waits for
+    /// events from `events`, and sends its own to `sender`, the other end. `watch` is the one that the repository was
+    /// opened with.
     pub fn mount(
         repository: &Repository,
         point: &Path,
@@ -107,38 +107,38 @@ impl Session {
         reading: Fetching,
         (log, watch): (Arc<Log>, Arc<Watch>),
         (sender, events): (Sender<Event>, Receiver<Event>),
-    ) -> Result<Session, Trouble> {
+    ) -> Result<Session, Failure> {
         let layout = shown.shape.layout;
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let Fetching { cache_bytes_max, options: fetch_options } = reading;
         let fetched_bytes_max = Some(fetch_options.fetched_bytes_max).filter(|bytes| *bytes < u64::MAX);
         let reader = Arc::new(Reader::fetching(repository, cache_bytes_max, Order::Any, fetch_options)?);
-        // One for each thread that serves the kernel, one to push, and one for messages.
+        // One for each thread that serves the kernel, one for the pusher, and one for messages.
         let count = serving_threads(cores) + 2;
-        let views = Views::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
+        let moments = Moments::new(Arc::clone(&reader), repository.catalog_path(), shown.shape, count, now())?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
-        let tree = Arc::new(Tree::new(views, owner));
+        let tree = Arc::new(Tree::new(moments, owner));
         let stats = Arc::new(Stats::new(Arc::clone(&tree), Arc::clone(&reader), fetched_bytes_max));
-        tell_trouble(&watch, &log, &stats);
-        let data = Data::new(reader, workers(cores, repository), cache_bytes_max).map_err(no_thread)?;
-        let data = Arc::new(data);
+        log_outages(&watch, &log, &stats);
+        let pool = Pool::new(reader, workers(cores, repository), cache_bytes_max).map_err(no_thread)?;
+        let pool = Arc::new(pool);
         let (hints, hinted) = push::hints();
         let mounted = Mounted::new(
             Arc::clone(&tree),
-            Arc::clone(&data),
+            Arc::clone(&pool),
             hints,
             (Arc::clone(&log), Arc::clone(&stats)),
-            shown.refusal,
+            shown.refused_readers,
             generation(repository)?,
             sender,
         );
-        // httm takes for a restic mount what has this word in its source.
+        // httm recognises a restic mount by this word in its source.
         let prefix = if layout == Layout::Restic { "restic:" } else { "" };
         let config = config(&format!("{prefix}{}", repository.store().address()), options, cores);
         let session = fuser::Session::new(mounted, point, &config).map_err(|error| refused(point, &error))?;
         let mount = mountpoint::top(point)?.ok_or_else(|| {
             let text = format!("{} is not in /proc/self/mountinfo after it was mounted", point.display());
-            Trouble::Mount(text)
+            Failure::Refused(text)
         })?;
         mount.widen_readahead();
         let background = ManuallyDrop::new(session.spawn().map_err(no_thread)?);
@@ -154,8 +154,8 @@ impl Session {
             _background: background,
         };
         let watch = || {
-            let view = tree.views().open()?;
-            push::start(Arc::clone(&tree), data, notifier.clone(), hinted).map_err(no_thread)?;
+            let view = tree.moments().open_view()?;
+            push::start(Arc::clone(&tree), pool, notifier.clone(), hinted).map_err(no_thread)?;
             Watcher::start(tree, view, notifier, log).map_err(no_thread)
         };
         match watch() {
@@ -163,18 +163,19 @@ impl Session {
                 session.watcher = Some(watcher);
                 Ok(session)
             }
-            Err(trouble) => session.unmount().and(Err(trouble)),
+            Err(failure) => session.unmount().and(Err(failure)),
         }
     }
 
-    /// Keeps the file `path` (absolute) filled with the numbers of this mount from now on.
+    /// Keeps the numbers of this mount up to date in the file `path` (absolute) from now on.
     pub fn keep_stats_file(&mut self, path: PathBuf) -> io::Result<()> {
         self.stats_file = Some(StatsFile::start(Arc::clone(&self.stats), path, Arc::clone(&self.log))?);
         Ok(())
     }
 
-    /// Waits until the mount is gone or this process is asked to end, calls `stopping`, and unmounts in the latter case.
-    pub fn wait(mut self, stopping: impl FnOnce()) -> Result<(), Trouble> {
+    /// Waits until the mount is gone or this process is asked to end. Then calls `stopping`, and in the second case
+    /// unmounts.
+    pub fn wait(mut self, stopping: impl FnOnce()) -> Result<(), Failure> {
         let event = self.events.recv();
         stopping();
         match event {
@@ -188,15 +189,15 @@ impl Session {
     }
 
     /// Unmounts.
-    pub fn unmount(mut self) -> Result<(), Trouble> {
+    pub fn unmount(mut self) -> Result<(), Failure> {
         self.leave()
     }
 
-    fn leave(&mut self) -> Result<(), Trouble> {
-        // The watcher could hold the mount for a moment with what it tells the kernel.
+    fn leave(&mut self) -> Result<(), Failure> {
+        // The watcher could keep the mount busy for a moment with its calls to the kernel.
         self.watcher = None;
         let begun = Instant::now();
-        let mut told = false;
+        let mut is_logged = false;
         let mut lazily = false;
         let mut stall = Stall::begin(&self.stats);
         loop {
@@ -206,16 +207,16 @@ impl Session {
                     self.watch.cancel();
                     return self.drain();
                 }
-                // Serving goes on below what covers us: ending now would leave a dead mount there.
-                Unmounted::Covered if lazily => return Err(Trouble::Mount(COVERED.to_owned())),
+                // Serving goes on below the mount that covers ours, because ending now would leave a dead mount there.
+                Unmounted::Covered if lazily => return Err(Failure::Refused(COVERED.to_owned())),
                 Unmounted::Covered | Unmounted::Busy => {}
             }
-            if !told {
+            if !is_logged {
                 self.log.line(&match state {
                     Unmounted::Covered => COVERED.to_owned(),
                     Unmounted::Gone | Unmounted::Busy => self.held(),
                 });
-                told = true;
+                is_logged = true;
             }
             match self.events.recv_timeout(BUSY_PERIOD) {
                 Ok(Event::Ended) => return Ok(()),
@@ -224,7 +225,7 @@ impl Session {
                     lazily = state == Unmounted::Busy && begun.elapsed() > BUSY_MAX;
                 }
             }
-            // What is covered goes on serving, for as long as that takes.
+            // A covered mount goes on serving until it is uncovered.
             let gives_up = state == Unmounted::Busy && (lazily || stall.is_long(&self.stats));
             if gives_up && !self.watch.is_cancelled() {
                 if stall.reads_wait(&self.stats) {
@@ -235,9 +236,9 @@ impl Session {
         }
     }
 
-    /// Waits a moment for the threads that serve the kernel: they end by themselves when the mount is gone, unless
-    /// somebody kept a file open while it was detached.
-    fn drain(&self) -> Result<(), Trouble> {
+    /// Waits a moment for the threads that serve the kernel. They end by themselves when the mount is gone, unless a
+    /// file was open when it was detached.
+    fn drain(&self) -> Result<(), Failure> {
         let until = Instant::now() + Duration::from_secs(1);
         while !matches!(self.events.recv_deadline(until), Ok(Event::Ended) | Err(_)) {}
         Ok(())
@@ -245,14 +246,14 @@ impl Session {
 
     fn held(&self) -> String {
         let holders = self.mount.holders();
-        let who = if holders.is_empty() { "something".to_owned() } else { holders.join(", ") };
+        let users = if holders.is_empty() { "something".to_owned() } else { holders.join(", ") };
         let patience = BUSY_MAX.as_secs();
-        format!("in use by {who}: waiting {patience} s, a second signal detaches the mount at once")
+        format!("in use by {users}: waiting {patience} s, a second signal detaches the mount at once")
     }
 }
 
-/// Lets the log have what befalls the store, and not for each read anew.
-fn tell_trouble(watch: &Watch, log: &Arc<Log>, stats: &Arc<Stats>) {
+/// Logs each outage of the store and its end, rather than every read that fails.
+fn log_outages(watch: &Watch, log: &Arc<Log>, stats: &Arc<Stats>) {
     let (log, stats) = (Arc::clone(log), Arc::clone(stats));
     watch.tell_trouble(move |news| match news {
         News::Trouble(_) => log.store_is_away(stats.fetched_bytes(), || news.to_string()),
@@ -260,15 +261,15 @@ fn tell_trouble(watch: &Watch, log: &Arc<Log>, stats: &Arc<Stats>) {
     });
 }
 
-/// How long nobody who waits has been given anything.
+/// How long waiting reads have been getting nothing.
 struct Stall {
-    given: (u64, u64),
+    delivered: (u64, u64),
     since: Instant,
 }
 
 impl Stall {
     fn begin(stats: &Stats) -> Stall {
-        Stall { given: (stats.fetched_bytes(), stats.progress().0), since: Instant::now() }
+        Stall { delivered: (stats.fetched_bytes(), stats.progress().0), since: Instant::now() }
     }
 
     fn reads_wait(&self, stats: &Stats) -> bool {
@@ -277,28 +278,28 @@ impl Stall {
 
     fn is_long(&mut self, stats: &Stats) -> bool {
         let now = Stall::begin(stats);
-        if now.given != self.given || !self.reads_wait(stats) {
+        if now.delivered != self.delivered || !self.reads_wait(stats) {
             *self = now;
         }
         self.since.elapsed() > STALL_MAX
     }
 }
 
-/// How many threads take requests from the kernel: few, because none of them ever waits.
+/// How many threads take requests from the kernel. Few are enough, because none of them ever waits.
 fn serving_threads(cores: usize) -> usize {
     (cores / 2).clamp(2, 8)
 }
 
-/// How many threads decode: one a processor, more where the store answers several requests at once and is asked by these
-/// very threads.
+/// How many threads decode: one per processor, or more if the store answers several requests at once and these threads
+/// make the requests.
 fn workers(cores: usize, repository: &Repository) -> usize {
     let asking = if repository.store().is_far() { 0 } else { repository.store().connections() };
     cores.max(asking).clamp(2, 64)
 }
 
-/// Another number for each catalog, as each numbers file versions in its own order: a file handle that NFS kept from
-/// before a rebuild must not lead to another file.
-fn generation(repository: &Repository) -> Result<u64, Trouble> {
+/// A number that differs for each catalog, because each numbers file versions in its own order: a file handle that NFS
+/// kept from before a rebuild must not lead to another file.
+fn generation(repository: &Repository) -> Result<u64, Failure> {
     let (_, client) = repository.catalog()?.identity()?;
     // The kernel keeps 32 bits of it.
     Ok(client.0.iter().take(4).fold(0, |number, byte| number << 8 | u64::from(*byte)))
@@ -306,7 +307,7 @@ fn generation(repository: &Repository) -> Result<u64, Trouble> {
 
 fn config(address: &str, options: Options, cores: usize) -> Config {
     let mut config = Config::default();
-    // A comma would end the name where a helper program mounts for us.
+    // If a helper program mounts for us, a comma would end the name.
     let name: String = address.chars().map(|c| if c == ',' || c.is_control() { '_' } else { c }).collect();
     let kind = FILE_SYSTEM_TYPE.trim_start_matches("fuse.");
     config.mount_options = vec![
@@ -319,7 +320,7 @@ fn config(address: &str, options: Options, cores: usize) -> Config {
     if options.noexec {
         config.mount_options.push(MountOption::NoExec);
     }
-    // The kernel checks permissions as in the original, so root can let others look.
+    // The kernel checks permissions as in the original, so root can give others access.
     let others = options.allow_other || geteuid().is_root();
     config.acl = if others { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(serving_threads(cores));
@@ -327,15 +328,15 @@ fn config(address: &str, options: Options, cores: usize) -> Config {
     config
 }
 
-fn refused(point: &Path, error: &io::Error) -> Trouble {
+fn refused(point: &Path, error: &io::Error) -> Failure {
     let point = point.display();
-    Trouble::Mount(match error.kind() {
+    Failure::Refused(match error.kind() {
         io::ErrorKind::NotFound => {
             format!("cannot mount at {point}: /dev/fuse or the program fusermount3 is missing (Debian: package fuse3)")
         }
         io::ErrorKind::PermissionDenied if access(DEVICE, AccessFlags::R_OK | AccessFlags::W_OK).is_err() => {
             format!(
-                "cannot mount at {point}: {DEVICE} is closed to this user: root may open it by `chmod 666 {DEVICE}`"
+                "cannot mount at {point}: {DEVICE} is closed to this user: root can open it with `chmod 666 {DEVICE}`"
             )
         }
         io::ErrorKind::PermissionDenied if error.to_string().contains("user_allow_other") => {
@@ -345,6 +346,6 @@ fn refused(point: &Path, error: &io::Error) -> Trouble {
     })
 }
 
-fn no_thread(error: io::Error) -> Trouble {
-    Trouble::Mount(format!("cannot start a thread: {error}"))
+fn no_thread(error: io::Error) -> Failure {
+    Failure::Refused(format!("cannot start a thread: {error}"))
 }

@@ -1,7 +1,8 @@
-//! Signals that ask the process to end, as events like any other, and the one that asks it to read its configuration.
+//! Signals: those that ask the process to end, as events, and the one that asks it to reload its configuration.
 //!
-//! A handler may do next to nothing, so it writes one byte to a pipe; a thread of ours reads it. (A blocked signal that
-//! one thread waits for would not do: libraries start threads of their own before we could block it everywhere.)
+//! A signal handler may do very little, so it writes one byte to a pipe, which a thread of ours reads. (Blocking the
+//! signals and waiting for them in one thread would not work, because libraries start threads of their own before we
+//! could block the signals everywhere.)
 
 use std::fs::File;
 use std::io;
@@ -28,15 +29,15 @@ use bygone_cli::signals::Terminal;
 
 use crate::kernel::event::Event;
 
-/// Where the handler writes; -1 before there is a pipe.
+/// The pipe that the handler writes to; -1 before it exists.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// The signals that may ask us to end.
+/// The signals that may ask the process to end.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// From now on, each signal that asks the process to end is sent to `events`; what was ignored when the program was
-/// started (`nohup`, a background job of a script) stays ignored. SIGHUP asks to end if `terminal` has gone, and else it
-/// makes `reload` be called. Once in a process.
+/// Sends each signal that asks the process to end to `events` from now on. Signals that were ignored when the program
+/// was started (`nohup`, a background job of a script) stay ignored. SIGHUP asks to end if `terminal` has gone;
+/// otherwise `reload` is called. May be called once in a process.
 pub fn forward(
     events: Sender<Event>,
     terminal: Option<Terminal>,
@@ -71,13 +72,13 @@ pub fn forward(
 }
 
 extern "C" fn on_signal(signal: i32) {
-    // What was interrupted must not see another errno than its own.
+    // The interrupted code must find its own errno unchanged.
     let errno = Errno::last_raw();
     let pipe = PIPE.load(Ordering::SeqCst);
     // SAFETY: the pipe's writing end is opened before the handler is installed and is never closed.
     #[allow(unsafe_code)]
     let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
-    // A full pipe holds signals enough.
+    // If the pipe is full, enough signals are waiting in it.
     let _ = write(pipe, &[signal as u8]);
     Errno::set_raw(errno);
 }

@@ -1,4 +1,4 @@
-//! What the command line wants a mount to show.
+//! The options that choose what a mount shows, and their values checked.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -7,47 +7,47 @@ use bygone_cli::exit::Failure;
 use bygone_cli::when::parse_moment;
 use bygone_core::entry::Time;
 
-use crate::kernel::refused::Refusal;
+use crate::kernel::refused_readers::RefusedReaders;
 use crate::program::session::Shown;
 use crate::tree::shape::Filter;
 use crate::tree::shape::Layout;
 use crate::tree::shape::Shape;
 use crate::tree::shape::Template;
 
-/// Options that say what is shown.
+/// The options that choose what is shown.
 #[derive(Debug, clap::Args)]
 pub struct Wanted {
-    /// Only snapshots not later than TIME: 2026-03-01, 2026-03-01T10:20, 3d, yesterday
+    /// Show only snapshots not later than TIME: 2026-03-01, 2026-03-01T10:20, 3d, yesterday
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Only snapshots of this machine; repeated: of any of them
+    /// Show only snapshots of HOST; may be repeated to show several hosts
     #[arg(long)]
     host: Vec<String>,
-    /// Only snapshots with this tag; repeated: with all of them
+    /// Show only snapshots with TAG; may be repeated to require several tags
     #[arg(long)]
     tag: Vec<String>,
-    /// Only snapshots of backups that were asked for PATH or a directory above it
+    /// Show only snapshots of backups that were given PATH or a directory above it
     #[arg(long)]
     path: Vec<OsString>,
-    /// Only the newest N of those
+    /// Show only the newest N of the snapshots that remain
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// How the snapshots are laid out
+    /// Layout of the file tree
     #[arg(long, value_enum, default_value_t)]
     layout: Layout,
-    /// How snapshots are called, of %Y %m %d %H %M %S %F %T %s %%, in UTC
+    /// Name each snapshot by its time in UTC, made of %Y %m %d %H %M %S %F %T %s %%
     #[arg(long, value_name = "TEMPLATE")]
     time_template: Option<String>,
-    /// Refuse to read the content of any file: names and attributes only
+    /// Refuse to read file content; names and attributes stay readable
     #[arg(long)]
     no_content: bool,
-    /// Refuse content to processes of this name, such as makers of thumbnails
+    /// Refuse file content to processes called NAME, such as thumbnail generators
     #[arg(long, value_name = "NAME")]
     deny_process: Vec<String>,
 }
 
 impl Wanted {
-    /// What is to be shown, if it makes sense.
+    /// What to show, or which option makes no sense.
     pub fn shown(&self, now: Time) -> Result<Shown, Failure> {
         let moment = |text: &String| {
             parse_moment(text, now)
@@ -61,7 +61,7 @@ impl Wanted {
             last: self.last,
         };
         let template = self.time_template.as_deref().map(Template::parse).transpose()?;
-        let refusal = Refusal { everybody: self.no_content, names: self.deny_process.clone() };
-        Ok(Shown { shape: Shape::new(self.layout, template, filter), refusal })
+        let refused_readers = RefusedReaders { all_processes: self.no_content, names: self.deny_process.clone() };
+        Ok(Shown { shape: Shape::new(self.layout, template, filter), refused_readers })
     }
 }

@@ -1,7 +1,7 @@
 //! The attributes of everything in the mount, in the terms of `stat`.
 //!
-//! What a snapshot recorded is shown as it was, to the nanosecond, whatever it is. What it did not record: the time of
-//! last access is shown as that of the last change, and a directory's size is 0.
+//! Everything that a snapshot recorded is shown unchanged, to the nanosecond. Of what it did not record, the time of
+//! last access is shown as that of the last change, and the size of a directory as 0.
 
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
@@ -9,15 +9,15 @@ use bygone_core::entry::Meta;
 use bygone_core::entry::Time;
 use bygone_core::read::Access;
 
-/// What programs are advised to read at once. More than this costs the reader's caches more than it saves requests.
+/// The read size that programs are advised to use. A larger one costs their CPU caches more than it saves in requests.
 pub const READ_BYTES: u32 = 128 << 10;
 
-/// The unit in which space is counted, as all common file systems do.
+/// Space is counted in units of this, as in all common file systems.
 const SPACE_BYTES: u64 = 4_096;
 /// The unit of `st_blocks`.
 const SECTOR_BYTES: u64 = 512;
 
-/// What `readdir` and `stat` tell of an inode's kind.
+/// The kind of an inode, in the terms of `readdir` and `stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     /// A regular file.
@@ -111,8 +111,8 @@ impl Attr {
         }
     }
 
-    /// The attributes of a directory that is made of several. One link says that its subdirectories were not counted.
-    pub fn of_made_directory(number: u64, access: Option<Access>, owner: (u32, u32), changed: Time) -> Attr {
+    /// The attributes of a derived directory. Its link count is 1, which means that subdirectories were not counted.
+    pub fn of_derived_directory(number: u64, access: Option<Access>, owner: (u32, u32), changed: Time) -> Attr {
         let mode = access.map_or(0o555, |access| access.mode);
         let owner = access.and_then(|access| access.owner).unwrap_or(owner);
         Attr { mode, nlink: 1, ..Attr::of_synthetic_directory(number, 0, owner, changed) }
@@ -125,7 +125,7 @@ impl Attr {
     }
 }
 
-/// What `readdir` tells of `entry`'s kind.
+/// The kind of `entry`.
 pub fn type_of(entry: &Entry) -> Type {
     match entry.kind {
         Kind::File(_) => Type::File,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn space_is_what_is_stored_in_whole_pages_and_holes_take_none() {
+    fn space_counts_whole_pages_and_no_holes() {
         let block = Extent::Block { id: BlockId([0; 32]), length: 5_000 };
         let hole = Extent::Hole { length: 1 << 30 };
         assert_eq!(attr(Kind::File(Content::Inline(vec![])), 0).sectors, 0);

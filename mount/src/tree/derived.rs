@@ -1,18 +1,20 @@
-//! Directories that no snapshot holds, made of what several do: `versions/`, `deleted/` and `changes/`.
+//! Derived directories: `versions/`, `deleted/` and `changes/`, which combine several snapshots and lie in none.
 //!
-//! - `versions/<path>/`: a directory of any snapshot is a directory, and a file is a directory of its distinct versions, each
-//!   called by the snapshot in which it stands first, with the file's own ending, so that it opens as the file did.
-//! - `deleted/<path>`: the last copy of what is not in the newest snapshot of its host and paths any more.
-//! - `changes/<snapshot>/{added,modified,deleted}/`: the snapshot against the one before.
+//! - `versions/<path>/`: a directory of any snapshot is a directory here. A file becomes a directory of its distinct
+//!   versions. Each version is named after the first snapshot that has it and keeps the ending of the file, so that the
+//!   same programs open it.
+//! - `deleted/<path>`: the last copy of everything that the newest snapshot of its host and paths lacks.
+//! - `changes/<snapshot>/{added,modified,deleted}/`: the snapshot compared with the one before.
 //!
-//! All is made when it is asked for, from the catalog alone, and kept within bounds as long as the list of snapshots is
-//! the same. A state of a directory that many snapshots share is looked at once, and what two snapshots share is not
-//! looked at when they are compared, so the cost is that of what changed.
+//! All of them are made on demand, from the catalog alone, and are kept, within bounds, as long as the list of
+//! snapshots stays the same. A state of a directory that many snapshots share is read once, and parts that two
+//! snapshots share are skipped when these are compared. So the cost is that of the changes.
 //!
 //! Edge cases:
-//! - Such a directory allows what all of the directories that it stands for allow: what was closed once stays closed.
-//! - A path that was a file and a directory is one directory in `versions/`, with the versions beside the entries; in
-//!   `deleted/` the directory is shown; in `changes/` the one is deleted and the other added.
+//! - A derived directory allows only the access that all the directories behind it allow: access denied once stays
+//!   denied.
+//! - A path that was both a file and a directory is one directory in `versions/`, which has the versions of the file
+//!   beside the entries. `deleted/` shows the directory. `changes/` shows one as deleted and the other as added.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -34,36 +36,37 @@ use crate::tree::changes::is_whole;
 use crate::tree::changes::path_id;
 use crate::tree::changes::shown_of;
 use crate::tree::changes::unknown_path;
-use crate::tree::derived_rows::Made;
-use crate::tree::derived_rows::MadeRow;
-use crate::tree::failure::Failure;
+use crate::tree::derived_rows::DerivedRow;
+use crate::tree::derived_rows::DerivedRows;
+use crate::tree::inode::Change;
 use crate::tree::inode::Inode;
 use crate::tree::inode::ROOT_PATH;
-use crate::tree::inode::Side;
 use crate::tree::listing::Listing;
 use crate::tree::naming::ending;
 use crate::tree::naming::key_of;
+use crate::tree::operation_error::OperationError;
 
-/// Names, versions and states that are kept of directories that were looked at.
+/// How many names, versions and states are kept of the histories that were read.
 const HISTORY_WEIGHT_MAX: usize = 200_000;
-/// Rows that are kept of directories that were made.
+/// How many rows of derived directories are kept.
 const ROWS_KEPT_MAX: usize = 200_000;
-/// Directories of which it is kept whether something was deleted or changed below them.
+/// For how many directories it is kept whether something below them was deleted or changed.
 const ANSWERS_KEPT: usize = 64 << 10;
 
-/// The sequence of all snapshots, oldest first; those after it are successions, newest first.
+/// The number of the sequence of all snapshots, oldest first. Each one after it has one host and set of paths, newest
+/// first.
 const ALL: u32 = 0;
 
-/// Snapshots in an order, as the states that their roots had.
+/// Snapshots in some order, as the states of their roots.
 #[derive(Debug)]
-struct Line {
+struct Sequence {
     eras: Vec<Era>,
     access: Option<Access>,
-    /// Position in the listing, for each position in this order.
+    /// The position in the listing of each snapshot of this sequence.
     positions: Vec<usize>,
 }
 
-/// What one directory held in the states of a line.
+/// The content of one directory in all states of a sequence.
 #[derive(Debug)]
 struct History {
     lifetimes: Vec<Lifetime>,
@@ -77,114 +80,119 @@ impl History {
     }
 }
 
-/// Makes the directories for one list of snapshots.
+/// The derived directories of one list of snapshots.
 #[derive(Debug)]
-pub struct Past {
-    lines: Vec<Line>,
+pub struct Derived {
+    sequences: Vec<Sequence>,
     histories: Weighted<(u32, u64), Arc<History>>,
-    made: Weighted<Inode, Arc<Made>>,
-    /// Whether something is to be shown below a directory.
-    below: Recent<Inode, bool>,
-    below_line: Recent<(u32, u64), bool>,
+    rows_kept: Weighted<Inode, Arc<DerivedRows>>,
+    /// Whether a directory of changes has anything to show below it.
+    changed_below: Recent<Inode, bool>,
+    lacking_below: Recent<(u32, u64), bool>,
 }
 
-impl Past {
+impl Derived {
     /// For the snapshots of `listing`.
-    pub fn new(listing: &Listing) -> Past {
-        let all = line(listing, (0..listing.snapshots.len()).collect());
+    pub fn new(listing: &Listing) -> Derived {
+        let all = sequence(listing, (0..listing.snapshots.len()).collect());
         let successions = listing.successions().into_iter().map(|mut members| {
             members.reverse();
-            line(listing, members)
+            sequence(listing, members)
         });
-        Past {
-            lines: std::iter::once(all).chain(successions).collect(),
+        Derived {
+            sequences: std::iter::once(all).chain(successions).collect(),
             histories: Weighted::new(HISTORY_WEIGHT_MAX),
-            made: Weighted::new(ROWS_KEPT_MAX),
-            below: Recent::new(ANSWERS_KEPT),
-            below_line: Recent::new(ANSWERS_KEPT),
+            rows_kept: Weighted::new(ROWS_KEPT_MAX),
+            changed_below: Recent::new(ANSWERS_KEPT),
+            lacking_below: Recent::new(ANSWERS_KEPT),
         }
     }
 
-    /// The directory whose entry the line `row` of the directory `inode` is, by the number of its path, and its name
-    /// there; `None` if it is not known.
+    /// The origin of `row` in the directory `inode`: the path number of the directory that it was an entry of, and its
+    /// name there. `None` if they are not known.
     pub fn origin(
         &self,
         view: &View,
         listing: &Listing,
         inode: Inode,
-        row: &MadeRow,
-    ) -> Result<Option<(u64, Name)>, Failure> {
+        row: &DerivedRow,
+    ) -> Result<Option<(u64, Name)>, OperationError> {
         Ok(match inode {
             Inode::VersionsOf { path, .. } => {
-                let made = self.made(view, listing, Inode::Versions(path))?;
-                made.and_then(|made| Some((path, made.with_inode(inode)?.name.clone())))
+                let rows = self.rows(view, listing, Inode::Versions(path))?;
+                rows.and_then(|rows| Some((path, rows.with_inode(inode)?.name.clone())))
             }
-            // Versions beside the entries of a directory that was a file once.
+            // These versions stand beside the entries of a directory that was a file once.
             Inode::Versions(path) => view.path(path)?,
             Inode::Deleted(path) | Inode::Changed { path, .. } => Some((path, row.name.clone())),
             _ => None,
         })
     }
 
-    /// What is in the directory `inode`; `None` if it is not one that is made here.
-    pub fn made(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Arc<Made>>, Failure> {
-        if let Some(made) = self.made.get(inode) {
-            return Ok(Some(made));
+    /// The rows of the directory `inode`; `None` if it is not a derived one.
+    pub fn rows(
+        &self,
+        view: &View,
+        listing: &Listing,
+        inode: Inode,
+    ) -> Result<Option<Arc<DerivedRows>>, OperationError> {
+        if let Some(rows) = self.rows_kept.get(inode) {
+            return Ok(Some(rows));
         }
         let rows = match inode {
             Inode::Versions(path) => self.versions(view, listing, path)?,
             Inode::VersionsOf { path, .. } => {
-                let made = self.made(view, listing, Inode::Versions(path))?.ok_or(Failure::Stale)?;
-                let name = made.with_inode(inode).ok_or(Failure::Stale)?.name.clone();
-                let history = self.history(view, ALL, path)?.ok_or(Failure::Stale)?;
-                self.versions_of(listing, history.find(name.as_bytes()).ok_or(Failure::Stale)?)?
+                let rows = self.rows(view, listing, Inode::Versions(path))?.ok_or(OperationError::Stale)?;
+                let name = rows.with_inode(inode).ok_or(OperationError::Stale)?.name.clone();
+                let history = self.history(view, ALL, path)?.ok_or(OperationError::Stale)?;
+                self.versions_of(listing, history.find(name.as_bytes()).ok_or(OperationError::Stale)?)?
             }
             Inode::Deleted(path) => self.deleted(view, path)?,
-            Inode::Changed { side, snapshot, path } => self.changed(view, listing, side, snapshot, path)?,
+            Inode::Changed { change, snapshot, path } => self.changed(view, listing, change, snapshot, path)?,
             _ => return Ok(None),
         };
-        let made = Arc::new(Made::new(rows));
-        self.made.insert(inode, Arc::clone(&made), made.len() + 1);
-        Ok(Some(made))
+        let rows = Arc::new(DerivedRows::new(rows));
+        self.rows_kept.insert(inode, Arc::clone(&rows), rows.len() + 1);
+        Ok(Some(rows))
     }
 
-    /// Who may look into the directory `inode`, which is made here; `None` if nothing is known of it.
-    pub fn access(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Access>, Failure> {
+    /// The access that the derived directory `inode` allows; `None` if nothing is known about it.
+    pub fn access(&self, view: &View, listing: &Listing, inode: Inode) -> Result<Option<Access>, OperationError> {
         if let Inode::Versions(ROOT_PATH) | Inode::Deleted(ROOT_PATH) = inode {
-            return Ok(self.lines.first().and_then(|line| line.access));
+            return Ok(self.sequences.first().and_then(|sequence| sequence.access));
         }
         if let Inode::Changed { snapshot, path: ROOT_PATH, .. } = inode {
             return Ok(listing.numbered(snapshot).map(|shown| Access::of(&shown.snapshot.root_meta)));
         }
-        let parent = self.parent(view, inode)?.ok_or(Failure::Stale)?;
-        let made = self.made(view, listing, parent)?.ok_or(Failure::Stale)?;
-        Ok(made.with_inode(inode).ok_or(Failure::Stale)?.access)
+        let parent = self.parent(view, inode)?.ok_or(OperationError::Stale)?;
+        let rows = self.rows(view, listing, parent)?.ok_or(OperationError::Stale)?;
+        Ok(rows.with_inode(inode).ok_or(OperationError::Stale)?.access)
     }
 
-    /// The directory that holds the directory `inode`, which is made here.
-    pub fn parent(&self, view: &View, inode: Inode) -> Result<Option<Inode>, Failure> {
-        let up = |path| Ok::<_, Failure>(view.path(path)?.ok_or(Failure::Stale)?.0);
+    /// The parent of the derived directory `inode`; `None` if it is not a derived one.
+    pub fn parent(&self, view: &View, inode: Inode) -> Result<Option<Inode>, OperationError> {
+        let up = |path| Ok::<_, OperationError>(view.path(path)?.ok_or(OperationError::Stale)?.0);
         Ok(match inode {
             Inode::Versions(ROOT_PATH) | Inode::Deleted(ROOT_PATH) => Some(Inode::Root),
             Inode::Versions(path) => Some(Inode::Versions(up(path)?)),
             Inode::VersionsOf { path, .. } => Some(Inode::Versions(path)),
             Inode::Deleted(path) => Some(Inode::Deleted(up(path)?)),
             Inode::Changed { snapshot, path: ROOT_PATH, .. } => Some(Inode::ChangesOf(snapshot)),
-            Inode::Changed { side, snapshot, path } => Some(Inode::Changed { side, snapshot, path: up(path)? }),
+            Inode::Changed { change, snapshot, path } => Some(Inode::Changed { change, snapshot, path: up(path)? }),
             _ => None,
         })
     }
 
-    fn versions(&self, view: &View, listing: &Listing, path: u64) -> Result<Vec<MadeRow>, Failure> {
-        // Before the first snapshot there is a root, and nothing in it.
+    fn versions(&self, view: &View, listing: &Listing, path: u64) -> Result<Vec<DerivedRow>, OperationError> {
+        // Before the first snapshot there is an empty root.
         let Some(history) = self.history(view, ALL, path)? else {
-            return if path == ROOT_PATH { Ok(Vec::new()) } else { Err(Failure::Stale) };
+            return if path == ROOT_PATH { Ok(Vec::new()) } else { Err(OperationError::Stale) };
         };
         let mut keys = HashSet::new();
         let mut rows = Vec::with_capacity(history.lifetimes.len());
         for lifetime in &history.lifetimes {
             let name = lifetime.name.clone();
-            // A key is taken also for a directory, so that it never changes hands.
+            // A directory takes a key too, so that a key never passes to another name.
             let mut key = key_of(name.as_bytes());
             while !keys.insert(key) {
                 key = key.wrapping_add(1);
@@ -194,7 +202,7 @@ impl Past {
             } else {
                 Inode::Versions(path_id(view, path, &name)?)
             };
-            rows.push(MadeRow { name, inode, access: lifetime.access });
+            rows.push(DerivedRow { name, inode, access: lifetime.access });
         }
         if let Some((above, name)) = view.path(path)?
             && let Some(history) = self.history(view, ALL, above)?
@@ -206,33 +214,33 @@ impl Past {
         Ok(rows)
     }
 
-    fn versions_of(&self, listing: &Listing, lifetime: &Lifetime) -> Result<Vec<MadeRow>, Failure> {
+    fn versions_of(&self, listing: &Listing, lifetime: &Lifetime) -> Result<Vec<DerivedRow>, OperationError> {
         let ending = ending(lifetime.name.as_bytes());
         let mut rows = Vec::with_capacity(lifetime.versions.len());
         for (position, version) in &lifetime.versions {
-            let shown = listing.snapshots.get(*position as usize).ok_or(Failure::Stale)?;
-            let name = Name::new(&[shown.name.as_bytes(), ending].concat()).map_err(|_| Failure::NameTooLong)?;
-            rows.push(MadeRow { name, inode: Inode::File(*version), access: None });
+            let shown = listing.snapshots.get(*position as usize).ok_or(OperationError::Stale)?;
+            let name = Name::new(&[shown.name.as_bytes(), ending].concat()).map_err(|_| OperationError::NameTooLong)?;
+            rows.push(DerivedRow { name, inode: Inode::File(*version), access: None });
         }
         Ok(rows)
     }
 
-    fn deleted(&self, view: &View, path: u64) -> Result<Vec<MadeRow>, Failure> {
-        let mut rows: Vec<(MadeRow, usize)> = Vec::new();
+    fn deleted(&self, view: &View, path: u64) -> Result<Vec<DerivedRow>, OperationError> {
+        let mut rows: Vec<(DerivedRow, usize)> = Vec::new();
         let mut places: HashMap<Name, usize> = HashMap::new();
-        for (number, line) in (0u32..).zip(&self.lines).skip(1) {
+        for (number, sequence) in (0u32..).zip(&self.sequences).skip(1) {
             let Some(history) = self.history(view, number, path)? else { continue };
             for lifetime in &history.lifetimes {
                 let name = lifetime.name.clone();
                 let (inode, position) = if self.lacks_directory(view, number, path, lifetime)? {
                     (Inode::Deleted(path_id(view, path, &name)?), usize::MAX)
                 } else if let Some((position, version)) = lifetime.versions.first().filter(|(at, _)| *at > 0) {
-                    (Inode::File(*version), line.positions.get(*position as usize).copied().unwrap_or(0))
+                    (Inode::File(*version), sequence.positions.get(*position as usize).copied().unwrap_or(0))
                 } else {
                     continue;
                 };
                 let is_directory = position == usize::MAX;
-                let row = MadeRow { name: name.clone(), inode, access: lifetime.access.filter(|_| is_directory) };
+                let row = DerivedRow { name: name.clone(), inode, access: lifetime.access.filter(|_| is_directory) };
                 match places.get(&name).and_then(|place| rows.get_mut(*place)) {
                     None => {
                         places.insert(name, rows.len());
@@ -249,47 +257,53 @@ impl Past {
         Ok(rows.into_iter().map(|(row, _)| row).collect())
     }
 
-    /// True if `lifetime` was a directory that the newest snapshot of the line lacks, or something in it.
-    fn lacks_directory(&self, view: &View, line: u32, path: u64, lifetime: &Lifetime) -> Result<bool, Failure> {
+    /// True if `lifetime` was a directory and the newest snapshot of the sequence lacks it or something in it.
+    fn lacks_directory(
+        &self,
+        view: &View,
+        sequence: u32,
+        path: u64,
+        lifetime: &Lifetime,
+    ) -> Result<bool, OperationError> {
         match lifetime.directories.as_slice() {
             [] => Ok(false),
             [newest, ..] if newest.position > 0 => Ok(true),
             [_] => Ok(false),
-            _ => self.lacks_below(view, line, path_id(view, path, &lifetime.name)?),
+            _ => self.lacks_below(view, sequence, path_id(view, path, &lifetime.name)?),
         }
     }
 
-    /// True if something below the directory `path` is not in the newest snapshot of the line any more.
-    fn lacks_below(&self, view: &View, line: u32, path: u64) -> Result<bool, Failure> {
-        if let Some(known) = self.below_line.get((line, path)) {
+    /// True if the newest snapshot of the sequence lacks something that was below the directory `path`.
+    fn lacks_below(&self, view: &View, sequence: u32, path: u64) -> Result<bool, OperationError> {
+        if let Some(known) = self.lacking_below.get((sequence, path)) {
             return Ok(known);
         }
         let mut looked_at = Vec::new();
         let mut stack = vec![path];
         while let Some(at) = stack.pop() {
-            match self.below_line.get((line, at)) {
+            match self.lacking_below.get((sequence, at)) {
                 Some(false) => continue,
-                Some(true) => return Ok(self.note_line(line, &[path], true)),
+                Some(true) => return Ok(self.note_lacking(sequence, &[path], true)),
                 None => looked_at.push(at),
             }
-            let Some(history) = self.history(view, line, at)? else { continue };
+            let Some(history) = self.history(view, sequence, at)? else { continue };
             for lifetime in &history.lifetimes {
                 let was_directory = lifetime.directories.first();
                 let is_gone = was_directory.is_some_and(|era| era.position > 0)
                     || lifetime.versions.first().is_some_and(|(position, _)| *position > 0);
                 if is_gone {
-                    return Ok(self.note_line(line, &[path, at], true));
+                    return Ok(self.note_lacking(sequence, &[path, at], true));
                 }
                 if lifetime.directories.len() > 1 {
                     stack.push(path_id(view, at, &lifetime.name)?);
                 }
             }
         }
-        Ok(self.note_line(line, &looked_at, false))
+        Ok(self.note_lacking(sequence, &looked_at, false))
     }
 
-    fn note_line(&self, line: u32, paths: &[u64], answer: bool) -> bool {
-        paths.iter().for_each(|path| self.below_line.insert((line, *path), answer));
+    fn note_lacking(&self, sequence: u32, paths: &[u64], answer: bool) -> bool {
+        paths.iter().for_each(|path| self.lacking_below.insert((sequence, *path), answer));
         answer
     }
 
@@ -297,32 +311,33 @@ impl Past {
         &self,
         view: &View,
         listing: &Listing,
-        side: Side,
+        change: Change,
         snapshot: u64,
         path: u64,
-    ) -> Result<Vec<MadeRow>, Failure> {
-        let shown = listing.numbered(snapshot).ok_or(Failure::Stale)?;
+    ) -> Result<Vec<DerivedRow>, OperationError> {
+        let shown = listing.numbered(snapshot).ok_or(OperationError::Stale)?;
         let (before, after) = descend(view, (shown.before, Some(shown.snapshot.root)), path)?;
         if before.is_none() && after.is_none() {
-            return Err(Failure::Stale);
+            return Err(OperationError::Stale);
         }
         let mut rows = Vec::new();
         for difference in view.differences(before, after)? {
-            let (file, pair) = shown_of(&difference, side);
+            let (file, pair) = shown_of(&difference, change);
             let Some((entry, _)) = difference.after.as_ref().or(difference.before.as_ref()) else { continue };
             let name = entry.name.clone();
             if let Some(version) = file {
-                rows.push(MadeRow { name, inode: Inode::File(version), access: None });
+                rows.push(DerivedRow { name, inode: Inode::File(version), access: None });
                 continue;
             }
             let Some(pair) = pair else { continue };
-            let inode = Inode::Changed { side, snapshot, path: path_id(view, path, &name)? };
-            if is_whole(pair, side)
-                || is_own_change(&difference, side)
-                || self.changes_below(view, side, inode, pair)?
+            let inode = Inode::Changed { change, snapshot, path: path_id(view, path, &name)? };
+            if is_whole(pair, change)
+                || is_own_change(&difference, change)
+                || self.changes_below(view, change, inode, pair)?
             {
-                let access = |side: &Option<(Arc<bygone_core::entry::Entry>, u64)>| {
-                    side.as_ref()
+                let access = |state: &Option<(Arc<bygone_core::entry::Entry>, u64)>| {
+                    state
+                        .as_ref()
                         .filter(|(entry, _)| entry.directory().is_some())
                         .map(|(entry, _)| Access::of(&entry.meta))
                 };
@@ -330,45 +345,45 @@ impl Past {
                     (Some(before), Some(after)) => Some(before.and(after)),
                     (before, after) => before.or(after),
                 };
-                rows.push(MadeRow { name, inode, access });
+                rows.push(DerivedRow { name, inode, access });
             }
         }
         Ok(rows)
     }
 
-    /// True if something below two states of the directory `inode` is to be shown on this side.
-    fn changes_below(&self, view: &View, side: Side, inode: Inode, pair: Pair) -> Result<bool, Failure> {
-        if let Some(known) = self.below.get(inode) {
+    /// True if the two states of the directory `inode` differ, anywhere below it, in the way that `change` shows.
+    fn changes_below(&self, view: &View, change: Change, inode: Inode, pair: Pair) -> Result<bool, OperationError> {
+        if let Some(known) = self.changed_below.get(inode) {
             return Ok(known);
         }
         let mut found = false;
         let mut stack = vec![pair];
         while let (false, Some((before, after))) = (found, stack.pop()) {
             for difference in view.differences(before, after)? {
-                let (file, pair) = shown_of(&difference, side);
-                found |= file.is_some() || is_own_change(&difference, side);
-                found |= pair.is_some_and(|pair| is_whole(pair, side));
+                let (file, pair) = shown_of(&difference, change);
+                found |= file.is_some() || is_own_change(&difference, change);
+                found |= pair.is_some_and(|pair| is_whole(pair, change));
                 stack.extend(pair);
             }
         }
-        self.below.insert(inode, found);
+        self.changed_below.insert(inode, found);
         Ok(found)
     }
 
-    /// What the directory `path` held in the states of a line; `None` if the line never had it.
-    fn history(&self, view: &View, line: u32, path: u64) -> Result<Option<Arc<History>>, Failure> {
+    /// The content of the directory `path` in all states of a sequence; `None` if the sequence never had it.
+    fn history(&self, view: &View, sequence: u32, path: u64) -> Result<Option<Arc<History>>, OperationError> {
         let mut names = Vec::new();
         let mut at = path;
         let mut history = loop {
-            if let Some(history) = self.histories.get((line, at)) {
+            if let Some(history) = self.histories.get((sequence, at)) {
                 break history;
             }
             if at == ROOT_PATH {
-                let root = self.lines.get(line as usize).filter(|line| !line.eras.is_empty());
+                let root = self.sequences.get(sequence as usize).filter(|sequence| !sequence.eras.is_empty());
                 let Some(root) = root else { return Ok(None) };
-                break self.look(view, line, ROOT_PATH, &root.eras)?;
+                break self.read_history(view, sequence, ROOT_PATH, &root.eras)?;
             }
-            let (parent, name) = view.path(at)?.ok_or(Failure::Stale)?;
+            let (parent, name) = view.path(at)?.ok_or(OperationError::Stale)?;
             if names.len() > limits::PATH_BYTES_MAX {
                 return Err(unknown_path(&name));
             }
@@ -379,30 +394,36 @@ impl Past {
             let Some(lifetime) = history.find(name.as_bytes()).filter(|found| !found.directories.is_empty()) else {
                 return Ok(None);
             };
-            history = self.look(view, line, at, &lifetime.directories)?;
+            history = self.read_history(view, sequence, at, &lifetime.directories)?;
         }
         Ok(Some(history))
     }
 
-    fn look(&self, view: &View, line: u32, path: u64, eras: &[Era]) -> Result<Arc<History>, Failure> {
+    fn read_history(
+        &self,
+        view: &View,
+        sequence: u32,
+        path: u64,
+        eras: &[Era],
+    ) -> Result<Arc<History>, OperationError> {
         let lifetimes = view.history(eras)?;
         let by_name = lifetimes.iter().enumerate().map(|(place, found)| (found.name.clone(), place)).collect();
         let weight = lifetimes.iter().map(|found| 1 + found.directories.len() + found.versions.len()).sum::<usize>();
         let history = Arc::new(History { lifetimes, by_name });
-        self.histories.insert((line, path), Arc::clone(&history), weight + 1);
+        self.histories.insert((sequence, path), Arc::clone(&history), weight + 1);
         Ok(history)
     }
 }
 
-fn line(listing: &Listing, positions: Vec<usize>) -> Line {
-    let mut line = Line { eras: Vec::new(), access: None, positions };
+fn sequence(listing: &Listing, positions: Vec<usize>) -> Sequence {
+    let mut sequence = Sequence { eras: Vec::new(), access: None, positions };
     let mut known = HashSet::new();
-    for (position, shown) in (0u32..).zip(line.positions.iter().filter_map(|at| listing.snapshots.get(*at))) {
+    for (position, shown) in (0u32..).zip(sequence.positions.iter().filter_map(|at| listing.snapshots.get(*at))) {
         let access = Access::of(&shown.snapshot.root_meta);
-        line.access = Some(line.access.map_or(access, |before| before.and(access)));
+        sequence.access = Some(sequence.access.map_or(access, |before| before.and(access)));
         if known.insert(shown.snapshot.root) {
-            line.eras.push(Era { position, node: shown.snapshot.root });
+            sequence.eras.push(Era { position, node: shown.snapshot.root });
         }
     }
-    line
+    sequence
 }

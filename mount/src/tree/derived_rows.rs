@@ -1,8 +1,8 @@
-//! What is in a directory that no snapshot holds: its lines, found by name and by inode, each at a place of its own.
+//! The rows of a derived directory, found by name and by inode, each at a place of its own.
 //!
-//! The place of a line follows from its name alone, so that whoever is reading a listing when a snapshot comes or goes
-//! neither meets a name twice nor misses one that stays. Lines are listed in the order of their places, which looks like
-//! none. Two names of one place are next to impossible; the later one takes the next place.
+//! The place of a row depends on its name alone. So a listing during which snapshots appear or disappear neither
+//! repeats a name nor skips one that stays. Rows are listed in the order of their places, which looks random. Two names
+//! with one place are next to impossible; the second one takes the next free place.
 
 use std::collections::HashMap;
 
@@ -11,33 +11,34 @@ use bygone_core::read::Access;
 
 use crate::tree::inode::Inode;
 
-/// Bits of a place: what the kernel is told is a little more, and has 63.
+/// Bits of a place. The kernel gets a slightly larger number, which may have 63 bits.
 const PLACE_BITS: u32 = 60;
 
-/// A line of a directory that was made.
+/// A row of a derived directory.
 #[derive(Debug, Clone)]
-pub struct MadeRow {
+pub struct DerivedRow {
     /// Its name.
     pub name: Name,
     /// What it is.
     pub inode: Inode,
-    /// For a directory, who may look into it.
+    /// The access that a directory allows.
     pub access: Option<Access>,
 }
 
-/// A directory that was made.
+/// All rows of a derived directory.
 #[derive(Debug)]
-pub struct Made {
+pub struct DerivedRows {
     /// By place.
-    rows: Vec<(u64, MadeRow)>,
+    rows: Vec<(u64, DerivedRow)>,
     by_name: HashMap<Name, usize>,
     by_inode: HashMap<Inode, usize>,
 }
 
-impl Made {
-    /// A directory of these lines, whose names differ.
-    pub fn new(rows: Vec<MadeRow>) -> Made {
-        let mut rows: Vec<(u64, MadeRow)> = rows.into_iter().map(|row| (place_of(row.name.as_bytes()), row)).collect();
+impl DerivedRows {
+    /// Arranges `rows`, whose names differ.
+    pub fn new(rows: Vec<DerivedRow>) -> DerivedRows {
+        let mut rows: Vec<(u64, DerivedRow)> =
+            rows.into_iter().map(|row| (place_of(row.name.as_bytes()), row)).collect();
         rows.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.name.cmp(&other.name)));
         let mut free = 0;
         for (place, _) in &mut rows {
@@ -46,28 +47,28 @@ impl Made {
         }
         let by_name = rows.iter().enumerate().map(|(at, (_, row))| (row.name.clone(), at)).collect();
         let by_inode = rows.iter().enumerate().map(|(at, (_, row))| (row.inode, at)).collect();
-        Made { rows, by_name, by_inode }
+        DerivedRows { rows, by_name, by_inode }
     }
 
-    /// The lines from this place on, each with its place.
-    pub fn from(&self, place: u64) -> &[(u64, MadeRow)] {
+    /// The rows from this place on, each with its place.
+    pub fn from(&self, place: u64) -> &[(u64, DerivedRow)] {
         let start = self.rows.partition_point(|(at, _)| *at < place);
         self.rows.get(start..).unwrap_or_default()
     }
 
-    /// How many lines there are.
+    /// How many rows there are.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// The line with this name.
-    pub fn find(&self, name: &[u8]) -> Option<&MadeRow> {
+    /// The row with this name.
+    pub fn find(&self, name: &[u8]) -> Option<&DerivedRow> {
         let name = Name::new(name).ok()?;
         self.rows.get(*self.by_name.get(&name)?).map(|(_, row)| row)
     }
 
-    /// The line of this inode.
-    pub fn with_inode(&self, inode: Inode) -> Option<&MadeRow> {
+    /// The row with this inode.
+    pub fn with_inode(&self, inode: Inode) -> Option<&DerivedRow> {
         self.rows.get(*self.by_inode.get(&inode)?).map(|(_, row)| row)
     }
 }
@@ -86,47 +87,49 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn made(numbers: &BTreeSet<u16>) -> Made {
-        let row = |number: &u16| MadeRow {
+    fn rows(numbers: &BTreeSet<u16>) -> DerivedRows {
+        let row = |number: &u16| DerivedRow {
             name: Name::new(format!("name {number}").as_bytes()).unwrap(),
             inode: Inode::File(u64::from(*number)),
             access: None,
         };
-        Made::new(numbers.iter().map(row).collect())
+        DerivedRows::new(numbers.iter().map(row).collect())
     }
 
     proptest! {
         #[test]
-        fn a_reader_goes_on_where_it_was_while_lines_come_and_go(
+        fn readers_resume_while_rows_come_and_go(
             before: BTreeSet<u16>, after: BTreeSet<u16>, count in 0usize..50,
         ) {
             let mut read: Vec<u64> = Vec::new();
             let mut next = 0;
-            for (place, row) in made(&before).from(0).iter().take(count) {
+            for (place, row) in rows(&before).from(0).iter().take(count) {
                 read.push(row.inode.number().unwrap());
                 next = place + 1;
             }
-            for (place, row) in made(&after).from(next) {
+            for (place, row) in rows(&after).from(next) {
                 prop_assert!(*place < 1 << (PLACE_BITS + 1));
                 read.push(row.inode.number().unwrap());
             }
             let distinct: BTreeSet<u64> = read.iter().copied().collect();
             prop_assert_eq!(distinct.len(), read.len(), "no name twice");
             for stays in before.intersection(&after) {
-                prop_assert!(distinct.contains(&Inode::File(u64::from(*stays)).number().unwrap()), "{} is missed", stays);
+                let number = Inode::File(u64::from(*stays)).number().unwrap();
+                prop_assert!(distinct.contains(&number), "{} is skipped", stays);
             }
         }
 
         #[test]
-        fn each_line_is_found_by_name_and_inode(numbers: BTreeSet<u16>) {
-            let made = made(&numbers);
-            prop_assert_eq!(made.len(), numbers.len());
+        fn each_row_is_found_by_name_and_inode(numbers: BTreeSet<u16>) {
+            let rows = rows(&numbers);
+            prop_assert_eq!(rows.len(), numbers.len());
             for number in numbers {
                 let inode = Inode::File(u64::from(number));
-                prop_assert_eq!(made.find(format!("name {number}").as_bytes()).unwrap().inode, inode);
-                prop_assert_eq!(&made.with_inode(inode).unwrap().name, &Name::new(format!("name {number}").as_bytes()).unwrap());
+                let name = Name::new(format!("name {number}").as_bytes()).unwrap();
+                prop_assert_eq!(rows.find(name.as_bytes()).unwrap().inode, inode);
+                prop_assert_eq!(&rows.with_inode(inode).unwrap().name, &name);
             }
-            prop_assert!(made.find(b"another").is_none());
+            prop_assert!(rows.find(b"another").is_none());
         }
     }
 }

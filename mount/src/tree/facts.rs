@@ -1,16 +1,16 @@
-//! What the repository knows of a file, as extended attributes `user.bygone.*`.
+//! Facts that the repository knows about a file, as extended attributes `user.bygone.*`.
 //!
-//! They are answered to whoever asks for them by name and never listed, so that no copy takes them along.
+//! They can be read by name but are never listed, so that no copy takes them along.
 //!
-//! - `snapshots`: the names of the snapshots that hold this very version at this path, oldest first, one a line
-//! - `first_seen`, `last_seen`: the times of the first and the last of them
+//! - `snapshots`: the names of the snapshots that hold this very version at this path, oldest first, one per line
+//! - `first_seen`, `last_seen`: the times of the first and the last of these snapshots
 //! - `content_id`: equal for equal content that was cut in the same way
-//! - `cached`: yes if its content can be read without asking a far store, also by the next mount, else no
-//! - `volumes`: the names of the volumes that hold its blocks, one a line
-//! - `stored_bytes`: what its blocks take in the store
+//! - `cached`: `yes` if the content can be read without asking a far store, even by the next mount; else `no`
+//! - `volumes`: the names of the volumes that hold its blocks, one per line
+//! - `stored_bytes`: the space that its blocks take in the store
 //!
-//! Where a file stands is known from how it was come by, which is forgotten after many others: then the first three are
-//! not there until its directory is looked into again.
+//! A file's path is remembered from the lookup that found it, and forgotten after many other lookups. Then the first
+//! three facts are absent until its directory is looked into again.
 
 use std::collections::HashMap;
 
@@ -26,29 +26,29 @@ use bygone_core::read::Reader;
 use bygone_core::read::View;
 
 use crate::tree::changes::descend;
-use crate::tree::failure::Failure;
 use crate::tree::listing::Listing;
 use crate::tree::listing::Shown;
+use crate::tree::operation_error::OperationError;
 
-/// What all of their names begin with.
+/// The beginning of all their names.
 pub const PREFIX: &[u8] = b"user.bygone.";
 
-/// The one that depends on what was fetched: [`cached`] knows it, and [`value`] does not.
+/// The fact that depends on what was fetched. [`cached`] answers it, and [`value`] does not.
 pub const CACHED: &[u8] = b"user.bygone.cached";
 
-/// The longest value; the kernel takes 64 KiB.
+/// The longest value. The kernel accepts 64 KiB.
 const VALUE_BYTES_MAX: usize = 60 << 10;
 
-/// What a fact is asked of.
+/// The subject of a fact.
 pub enum Of<'a> {
     /// A directory, by the number of its path.
     Directory(u64),
-    /// A file version, and the number of the path of the directory where it is looked at, if that is known.
+    /// An entry, the number of its file version, and the path number of the directory where it was found, if known.
     File(&'a Entry, u64, Option<u64>),
 }
 
 /// The value of the attribute `name`.
-pub fn value(view: &View, listing: &Listing, of: &Of<'_>, name: &[u8]) -> Result<Vec<u8>, Failure> {
+pub fn value(view: &View, listing: &Listing, of: &Of<'_>, name: &[u8]) -> Result<Vec<u8>, OperationError> {
     match name.strip_prefix(PREFIX).unwrap_or_default() {
         b"snapshots" => Ok(lines(holders(view, listing, of)?.iter().map(|shown| shown.name.as_str()))),
         b"first_seen" => time_of(holders(view, listing, of)?.first()),
@@ -56,21 +56,21 @@ pub fn value(view: &View, listing: &Listing, of: &Of<'_>, name: &[u8]) -> Result
         b"content_id" => Ok(content_id(content_of(of)?).into_bytes()),
         b"volumes" => Ok(lines(view.stored(content_of(of)?)?.volumes.iter().map(String::as_str))),
         b"stored_bytes" => Ok(view.stored(content_of(of)?)?.bytes.to_string().into_bytes()),
-        _ => Err(Failure::NoAttribute),
+        _ => Err(OperationError::NoAttribute),
     }
 }
 
-/// The value of [`CACHED`] for a file.
-pub fn cached(view: &View, reader: &Reader, of: &Of<'_>) -> Result<Vec<u8>, Failure> {
+/// The value of [`CACHED`] of a file.
+pub fn cached(view: &View, reader: &Reader, of: &Of<'_>) -> Result<Vec<u8>, OperationError> {
     let is_kept = reader.is_kept(&view.file(content_of(of)?)?)?;
     Ok(if is_kept { b"yes" } else { b"no".as_slice() }.to_vec())
 }
 
-/// The snapshots that hold it, oldest first.
-fn holders<'a>(view: &View, listing: &'a Listing, of: &Of<'_>) -> Result<Vec<&'a Shown>, Failure> {
+/// The snapshots that hold the subject, oldest first.
+fn holders<'a>(view: &View, listing: &'a Listing, of: &Of<'_>) -> Result<Vec<&'a Shown>, OperationError> {
     let path = match of {
         Of::Directory(path) => *path,
-        Of::File(.., path) => path.ok_or(Failure::NoAttribute)?,
+        Of::File(.., path) => path.ok_or(OperationError::NoAttribute)?,
     };
     let mut known: HashMap<Option<NodeId>, bool> = HashMap::new();
     let mut found = Vec::new();
@@ -89,7 +89,7 @@ fn holders<'a>(view: &View, listing: &'a Listing, of: &Of<'_>) -> Result<Vec<&'a
     Ok(found)
 }
 
-fn holds(view: &View, directory: Option<NodeId>, of: &Of<'_>) -> Result<bool, Failure> {
+fn holds(view: &View, directory: Option<NodeId>, of: &Of<'_>) -> Result<bool, OperationError> {
     let Some(node) = directory else { return Ok(false) };
     Ok(match of {
         Of::Directory(_) => true,
@@ -100,15 +100,15 @@ fn holds(view: &View, directory: Option<NodeId>, of: &Of<'_>) -> Result<bool, Fa
     })
 }
 
-fn content_of<'a>(of: &Of<'a>) -> Result<&'a Content, Failure> {
+fn content_of<'a>(of: &Of<'a>) -> Result<&'a Content, OperationError> {
     match of {
         Of::File(Entry { kind: Kind::File(content), .. }, ..) => Ok(content),
-        _ => Err(Failure::NoAttribute),
+        _ => Err(OperationError::NoAttribute),
     }
 }
 
 fn lines<'a>(names: impl DoubleEndedIterator<Item = &'a str>) -> Vec<u8> {
-    // What is too long for the kernel loses its beginning.
+    // A list that is too long for the kernel loses its beginning.
     let mut bytes = 0;
     let fits = |name: &&str| {
         bytes += name.len() + 1;
@@ -119,11 +119,11 @@ fn lines<'a>(names: impl DoubleEndedIterator<Item = &'a str>) -> Vec<u8> {
     names.join("\n").into_bytes()
 }
 
-fn time_of(shown: Option<&&Shown>) -> Result<Vec<u8>, Failure> {
-    shown.map(|shown| utc(shown.snapshot.time).into_bytes()).ok_or(Failure::NoAttribute)
+fn time_of(shown: Option<&&Shown>) -> Result<Vec<u8>, OperationError> {
+    shown.map(|shown| utc(shown.snapshot.time).into_bytes()).ok_or(OperationError::NoAttribute)
 }
 
-/// A name for content as it is kept: the ids in it are keyed, so this tells nobody more than they could read.
+/// A name for content as it is stored. It is made of keyed ids, so it reveals nothing that the reader could not read.
 fn content_id(content: &Content) -> String {
     let mut text = Vec::new();
     match content {

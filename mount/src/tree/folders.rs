@@ -1,8 +1,8 @@
-//! Finds the directory that a number (snapshot, path) stands for, without a table of them.
+//! Finds the directory that a pair of numbers (snapshot, path) stands for, without a table of all directories.
 //!
-//! Climb: the catalog knows each path's parent and name. Walk down: from the nearest directory that is known already, at
-//! last the snapshot's root, name by name through the tree nodes. What was found is kept for a while, so that nearly
-//! always there is nothing to climb.
+//! The search climbs first: the catalog knows the parent and the name of each path. It stops at the nearest directory
+//! that is known already, or at the snapshot's root. From there it descends name by name through the tree nodes. Found
+//! directories are kept for a while, so there is rarely anything to climb.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use bygone_core::read::Item;
 use bygone_core::read::View;
 
 use crate::caches::recent::Recent;
-use crate::tree::failure::Failure;
 use crate::tree::inode::Inode;
 use crate::tree::inode::ROOT_PATH;
 use crate::tree::listing::Listing;
+use crate::tree::operation_error::OperationError;
 
-/// How many directories are remembered by their place.
+/// How many directories are remembered by snapshot and path.
 const FOLDERS_KEPT: usize = 16 << 10;
 /// How many directories are kept with their entries.
 const DIRECTORIES_KEPT: usize = 64;
@@ -43,13 +43,13 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// What the kernel calls it.
+    /// Its inode.
     pub fn inode(&self) -> Inode {
         Inode::Directory { snapshot: self.snapshot, path: self.path }
     }
 }
 
-/// The directories found lately.
+/// The directories that were found recently.
 pub struct Folders {
     by_place: Recent<(u64, u64), Arc<Folder>>,
     by_node: Recent<NodeId, Arc<Directory>>,
@@ -63,7 +63,7 @@ impl Default for Folders {
 
 impl Folders {
     /// The entries of the directory `node`.
-    pub fn directory(&self, view: &View, node: NodeId) -> Result<Arc<Directory>, Failure> {
+    pub fn directory(&self, view: &View, node: NodeId) -> Result<Arc<Directory>, OperationError> {
         if let Some(directory) = self.by_node.get(node) {
             return Ok(directory);
         }
@@ -73,9 +73,15 @@ impl Folders {
     }
 
     /// The directory at `path` in `snapshot`.
-    pub fn find(&self, view: &View, listing: &Listing, snapshot: u64, path: u64) -> Result<Arc<Folder>, Failure> {
-        // A folder kept from before does not bring a removed snapshot back.
-        let shown = listing.numbered(snapshot).ok_or(Failure::Stale)?;
+    pub fn find(
+        &self,
+        view: &View,
+        listing: &Listing,
+        snapshot: u64,
+        path: u64,
+    ) -> Result<Arc<Folder>, OperationError> {
+        // A folder kept from before must not bring a removed snapshot back.
+        let shown = listing.numbered(snapshot).ok_or(OperationError::Stale)?;
         let mut names = Vec::new();
         let mut at = path;
         let mut folder = loop {
@@ -87,7 +93,7 @@ impl Folders {
                 let (node, meta) = (root.root, root.root_meta.clone());
                 break self.keep(Folder { snapshot, path: ROOT_PATH, parent: 0, node, meta });
             }
-            let (parent, name) = view.path(at)?.ok_or(Failure::Stale)?;
+            let (parent, name) = view.path(at)?.ok_or(OperationError::Stale)?;
             if names.len() > limits::PATH_BYTES_MAX {
                 let detail = "its parents have no end: run `bygone recover`";
                 return Err(Error::disagree(Diagnosis::LocalCorrupt, format!("path {path}"), detail).into());
@@ -96,14 +102,14 @@ impl Folders {
             at = parent;
         };
         for (at, name) in names.into_iter().rev() {
-            let item = self.directory(view, folder.node)?.find(view, name.as_bytes())?.ok_or(Failure::Stale)?;
-            folder = self.remember(&folder, at, &item.entry).ok_or(Failure::Stale)?;
+            let item = self.directory(view, folder.node)?.find(view, name.as_bytes())?.ok_or(OperationError::Stale)?;
+            folder = self.remember(&folder, at, &item.entry).ok_or(OperationError::Stale)?;
         }
         Ok(folder)
     }
 
-    /// The directory inside `parent` that `item` is (`None` if it is something else), which is kept.
-    pub fn child(&self, view: &View, parent: &Folder, item: &Item) -> Result<Option<Arc<Folder>>, Failure> {
+    /// The directory that `item` is inside `parent`, which is remembered; `None` if `item` is something else.
+    pub fn child(&self, view: &View, parent: &Folder, item: &Item) -> Result<Option<Arc<Folder>>, OperationError> {
         if item.entry.directory().is_none() {
             return Ok(None);
         }
@@ -117,7 +123,7 @@ impl Folders {
         Ok(self.remember(parent, path, &item.entry))
     }
 
-    /// The names from the root of the snapshot to `path`, for messages; what is not known is left out.
+    /// The names from the root of the snapshot to `path`, for messages. Unknown ones are left out.
     pub fn names(view: &View, path: u64) -> Vec<u8> {
         let mut names = Vec::new();
         let mut at = path;

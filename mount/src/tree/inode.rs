@@ -1,21 +1,22 @@
 //! Inode numbers that carry their whole meaning, so that the mount keeps no table of inodes.
 //!
-//! The kernel names everything by a 64-bit number that it may present at any later time: after its caches were dropped,
-//! through a file handle of NFS, after a remount. A number is therefore computed, never assigned:
+//! The kernel names everything by a 64-bit number, which it may present at any later time: after its caches were
+//! dropped, through a file handle of NFS, after a remount. So numbers are computed and never assigned:
 //!
 //! ```text
-//! bit 63      0, because programs exist that keep inode numbers in signed integers
+//! bit 63      0, because some programs keep inode numbers in signed integers
 //! bit 62      1: a directory inside a snapshot: 24 bits number of the snapshot, 38 bits number of the path
 //! bit 61      1 (and bit 62 0): a file version: 61 bits
 //! bit 60      1: the versions of one file: 28 bits number of its directory's path, 32 bits key of its name
-//! bit 59      1: a directory of changes: 2 bits side, 24 bits number of the snapshot, 33 bits number of the path
+//! bit 59      1: a directory of changes: 2 bits change, 24 bits number of the snapshot, 33 bits number of the path
 //! otherwise   < 2^40, the directories and links of the mount itself: 4 bits tag, 36 bits payload
 //! ```
 //!
-//! The key of a name is its hash; where two names of one directory have the same, the one met later takes the next.
+//! The key of a name is its hash. If two names of one directory have the same hash, the later one takes the next
+//! number.
 //!
-//! A file version is one row for ever, so a file that did not change is one inode in all snapshots, with one copy in the
-//! page cache. Directories are not shared: the kernel moves a directory that shows up in a second place.
+//! A file version keeps its row for ever. So an unchanged file is one inode in all snapshots, with one copy in the page
+//! cache. Directories are not shared, because the kernel moves a directory that shows up in a second place.
 
 use bygone_core::error::Error;
 use bygone_core::error::Result;
@@ -50,12 +51,12 @@ const CHANGED_BIT: u64 = 1 << 59;
 const KEY_BITS: u32 = 32;
 const NAMED_PATH_BITS: u32 = 28;
 const CHANGED_PATH_BITS: u32 = 33;
-const SIDE_SHIFT: u32 = 57;
+const CHANGE_SHIFT: u32 = 57;
 const SNAPSHOT_BITS: u32 = 24;
 const PATH_BITS: u32 = 38;
 const TAG_SHIFT: u32 = 36;
 const PATH: &str = "the number of a directory's path";
-/// Most that a payload below a tag can be.
+/// The largest payload below a tag.
 pub const PAYLOAD_MAX: u64 = (1 << TAG_SHIFT) - 1;
 
 const TAG_FIXED: u64 = 0;
@@ -69,18 +70,18 @@ const TAG_CHANGES: u64 = 7;
 const TAG_NEAR: u64 = 8;
 const TAG_BESIDE: u64 = 9;
 
-/// Which changes a directory of changes shows.
+/// The kind of change that a directory of changes shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// What is new.
+pub enum Change {
+    /// Entries that are new.
     Added = 0,
-    /// What is different.
+    /// Entries that differ.
     Modified = 1,
-    /// What is gone.
+    /// Entries that are gone.
     Deleted = 2,
 }
 
-/// What an inode number stands for.
+/// The meaning of an inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Inode {
     /// The mount's root directory.
@@ -98,7 +99,7 @@ pub enum Inode {
     /// The symbolic link in `hosts/<host>/` and `tags/<tag>/` to a snapshot: one inode with several names.
     Link(u64),
     /// The symbolic link `latest` while it leads to this snapshot. It gets another number when it leads elsewhere, so
-    /// that no cached target outlives its truth.
+    /// that no cached target becomes wrong.
     Latest(u64),
     /// The symbolic link from a directory just below the root, such as `at/`, to a snapshot.
     Near(u64),
@@ -129,8 +130,8 @@ pub enum Inode {
     ChangesOf(u64),
     /// A directory below `changes/<snapshot>/`.
     Changed {
-        /// Which changes it shows.
-        side: Side,
+        /// The kind of change that it shows.
+        change: Change,
         /// The snapshot's number in the catalog.
         snapshot: u64,
         /// The path's number in the catalog.
@@ -148,7 +149,7 @@ pub enum Inode {
 }
 
 impl Inode {
-    /// What `number` stands for, or `None` if it never was a number of this mount.
+    /// The meaning of `number`; `None` if it never was a number of this mount.
     pub fn decode(number: u64) -> Option<Inode> {
         if number >> 63 != 0 {
             return None;
@@ -166,15 +167,15 @@ impl Inode {
             return (path >= ROOT_PATH).then_some(Inode::VersionsOf { path, key });
         }
         if number & CHANGED_BIT != 0 {
-            let side = match number >> SIDE_SHIFT & 3 {
-                0 => Side::Added,
-                1 => Side::Modified,
-                2 => Side::Deleted,
+            let change = match number >> CHANGE_SHIFT & 3 {
+                0 => Change::Added,
+                1 => Change::Modified,
+                2 => Change::Deleted,
                 _ => return None,
             };
             let snapshot = number >> CHANGED_PATH_BITS & ((1 << SNAPSHOT_BITS) - 1);
             let path = number & ((1 << CHANGED_PATH_BITS) - 1);
-            return (path >= ROOT_PATH).then_some(Inode::Changed { side, snapshot, path });
+            return (path >= ROOT_PATH).then_some(Inode::Changed { change, snapshot, path });
         }
         let payload = number & PAYLOAD_MAX;
         let snapshot = || Some(payload).filter(|number| number >> SNAPSHOT_BITS == 0);
@@ -201,7 +202,7 @@ impl Inode {
         }
     }
 
-    /// The number, or the limit that a part of it exceeds.
+    /// The number, or an error that names the limit which a part of it exceeds.
     pub fn number(self) -> Result<u64> {
         let tagged = |tag: u64, payload: u64| tag << TAG_SHIFT | payload;
         Ok(match self {
@@ -224,9 +225,9 @@ impl Inode {
                     | within(PATH, path, NAMED_PATH_BITS)? << KEY_BITS
                     | within("the key of a name", key, KEY_BITS)?
             }
-            Inode::Changed { side, snapshot, path } => {
+            Inode::Changed { change, snapshot, path } => {
                 CHANGED_BIT
-                    | (side as u64) << SIDE_SHIFT
+                    | (change as u64) << CHANGE_SHIFT
                     | snapshot_number(snapshot)? << CHANGED_PATH_BITS
                     | within(PATH, path, CHANGED_PATH_BITS)?
             }
@@ -242,7 +243,7 @@ impl Inode {
     }
 }
 
-/// The number of a snapshot if the mount can carry it.
+/// The number of a snapshot, or an error if it does not fit into an inode number.
 pub fn snapshot_number(snapshot: u64) -> Result<u64> {
     within("the number of a snapshot", snapshot, SNAPSHOT_BITS)
 }
@@ -257,8 +258,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn any_side() -> impl Strategy<Value = Side> {
-        prop_oneof![Just(Side::Added), Just(Side::Modified), Just(Side::Deleted)]
+    fn any_change() -> impl Strategy<Value = Change> {
+        prop_oneof![Just(Change::Added), Just(Change::Modified), Just(Change::Deleted)]
     }
 
     fn any_inode() -> impl Strategy<Value = Inode> {
@@ -280,8 +281,8 @@ mod tests {
             snapshot().prop_map(Inode::Beside),
             (ROOT_PATH..1 << NAMED_PATH_BITS, 0..1u64 << KEY_BITS)
                 .prop_map(|(path, key)| Inode::VersionsOf { path, key }),
-            (any_side(), snapshot(), ROOT_PATH..1 << CHANGED_PATH_BITS)
-                .prop_map(|(side, snapshot, path)| Inode::Changed { side, snapshot, path }),
+            (any_change(), snapshot(), ROOT_PATH..1 << CHANGED_PATH_BITS)
+                .prop_map(|(change, snapshot, path)| Inode::Changed { change, snapshot, path }),
             (0..=PAYLOAD_MAX).prop_map(Inode::Host),
             (0..=PAYLOAD_MAX).prop_map(Inode::Tag),
             snapshot().prop_map(Inode::Link),
@@ -293,14 +294,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_means_what_it_was_made_from(inode in any_inode()) {
+        fn numbers_decode_to_what_they_encode(inode in any_inode()) {
             let number = inode.number().unwrap();
             prop_assert_eq!(Inode::decode(number), Some(inode));
             prop_assert!(number != 0 && number < 1 << 63, "0 means nothing to FUSE, 2^63 is negative to some programs");
         }
 
         #[test]
-        fn whatever_decodes_has_that_number(number: u64) {
+        fn decoded_numbers_encode_to_themselves(number: u64) {
             if let Some(inode) = Inode::decode(number) {
                 prop_assert_eq!(inode.number().unwrap(), number);
             }
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn parts_that_do_not_fit_are_refused() {
         for inode in [
             Inode::Host(1 << 36),
             Inode::Link(1 << 24),
@@ -323,7 +324,7 @@ mod tests {
             Inode::File(1 << 61),
             Inode::Versions(1 << 36),
             Inode::VersionsOf { path: 1 << 28, key: 0 },
-            Inode::Changed { side: Side::Added, snapshot: 1, path: 1 << 33 },
+            Inode::Changed { change: Change::Added, snapshot: 1, path: 1 << 33 },
         ] {
             assert!(matches!(inode.number(), Err(Error::Limit { .. })), "{inode:?}");
         }

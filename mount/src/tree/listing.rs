@@ -1,14 +1,15 @@
-//! The directories that the mount itself makes of the list of snapshots: `latest`, `snapshots/`, `hosts/`, `tags/`.
+//! The list of snapshots as directories: `latest`, `snapshots/`, `hosts/`, `tags/`.
 //!
-//! A snapshot is one directory, `snapshots/<time>`. Below `hosts/<host>/` and `tags/<tag>/` it is a symbolic link to
-//! there, because the kernel moves a directory that shows up in two places, and because one directory has one cache.
+//! A snapshot is one directory, `snapshots/<time>`. In `hosts/<host>/` and `tags/<tag>/` it is a symbolic link to that
+//! directory, because the kernel moves a directory that shows up in two places, and because one directory has one
+//! cache.
 //!
 //! Edge cases:
-//! - Two snapshots of one second: the first in the catalog keeps the plain name, later ones get eight digits of their id,
-//!   so that a name once seen in a live mount stays.
-//! - Hosts and tags are any text; what cannot be a file name is written `%XX`, and `%` itself too, so that two names
-//!   never become one.
-//! - Positions in a listing are numbers that a snapshot, host or tag keeps: what comes and goes shifts no reader.
+//! - Two snapshots of one second: the first in the catalog keeps the plain name, and later ones get eight digits of
+//!   their id. So a name that a live mount has shown stays valid.
+//! - Hosts and tags may be any text. Characters that a file name cannot hold are written `%XX`, and so is `%` itself,
+//!   so that two names never become one.
+//! - A snapshot, host or tag keeps its position in a listing, so readers are not disturbed by those that come and go.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -37,16 +38,17 @@ pub struct Shown {
     pub name: String,
     /// The snapshot.
     pub snapshot: Snapshot,
-    /// Root of the snapshot before it: its parent, or the one before of the same host and paths, shown or not.
+    /// The root of the snapshot before it, shown or not: its parent, or else the previous one of the same host and
+    /// paths.
     pub before: Option<NodeId>,
     /// How many directories below `hosts/` and `tags/` link to it.
     pub links: u32,
 }
 
-/// A directory below `hosts/` or `tags/`: links to snapshots.
+/// A directory below `hosts/` or `tags/` with links to snapshots.
 #[derive(Debug)]
 pub struct Group {
-    /// Its name, fit for a directory.
+    /// Its name, valid for a directory.
     pub name: String,
     /// Its inode.
     pub inode: Inode,
@@ -54,12 +56,12 @@ pub struct Group {
     pub members: Vec<usize>,
 }
 
-/// All snapshots at one moment, and the directories made of them. Immutable: a new moment is a new listing.
+/// All snapshots at one moment, and the directories made of them. It never changes: a new moment has a new listing.
 #[derive(Debug)]
 pub struct Listing {
-    /// When this list came to be.
+    /// When this list of snapshots was first seen.
     pub changed: Time,
-    /// How all of it is laid out.
+    /// The layout.
     pub layout: Layout,
     /// All snapshots, oldest first.
     pub snapshots: Vec<Shown>,
@@ -72,8 +74,8 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Arranges those of `rows` (oldest first) that `shape` shows, known since `changed`. Names and predecessors are those
-    /// that they have among all.
+    /// Arranges those of `rows` (oldest first) that `shape` shows, known since `changed`. Names and predecessors are
+    /// worked out before the filter, from all rows.
     pub fn new(rows: Vec<SnapshotRow>, shape: &Shape, changed: Time) -> Result<Listing> {
         let mut listing = Listing {
             changed,
@@ -107,8 +109,8 @@ impl Listing {
         Ok(listing)
     }
 
-    /// True if `other` has the same snapshots, by the same names and after the same ones: these follow also from ones that
-    /// are not shown.
+    /// True if `other` has the same snapshots with the same names and predecessors. The latter two also depend on
+    /// snapshots that are not shown.
     pub fn shows_the_same(&self, other: &Listing) -> bool {
         let of = |listing: &'_ Listing| -> Vec<(u64, String, Option<NodeId>)> {
             listing.snapshots.iter().map(|shown| (shown.number, shown.name.clone(), shown.before)).collect()
@@ -121,13 +123,13 @@ impl Listing {
         self.snapshots.last()
     }
 
-    /// The snapshot called `name` below `snapshots/`, with its position.
+    /// The snapshot with this name below `snapshots/`, and its position.
     pub fn named(&self, name: &[u8]) -> Option<(usize, &Shown)> {
         let position = *self.by_name.get(std::str::from_utf8(name).ok()?)?;
         Some((position, self.snapshots.get(position)?))
     }
 
-    /// The snapshot that the catalog calls `number`.
+    /// The snapshot with this number in the catalog.
     pub fn numbered(&self, number: u64) -> Option<&Shown> {
         self.snapshots.get(*self.by_number.get(&number)?)
     }
@@ -151,7 +153,7 @@ impl Listing {
         found
     }
 
-    /// The directory that holds the directories of the snapshots.
+    /// The directory in which the snapshots are directories.
     pub fn home(&self) -> Inode {
         match self.layout {
             Layout::Default | Layout::Restic => Inode::Snapshots,
@@ -160,7 +162,7 @@ impl Listing {
         }
     }
 
-    /// The groups below `hosts/` or `tags/`, whichever `inode` (or its parent) is.
+    /// The groups of `hosts/` or `tags/`, whichever `inode` is or lies in.
     pub fn groups(&self, inode: Inode) -> &[Group] {
         match inode {
             Inode::Hosts | Inode::Host(_) => &self.hosts,
@@ -175,17 +177,17 @@ impl Listing {
     }
 }
 
-/// What a symbolic link from a directory just below the root to `shown` holds.
+/// The target of a symbolic link to `shown` from a directory just below the root.
 pub fn near_target(shown: &Shown) -> String {
     format!("../snapshots/{}", shown.name)
 }
 
-/// What a symbolic link from two directories below the root to `shown` holds.
+/// The target of a symbolic link to `shown` from two directories below the root.
 pub fn link_target(shown: &Shown) -> String {
     format!("../../snapshots/{}", shown.name)
 }
 
-/// What `latest` holds while it leads to `shown`.
+/// The target of `latest` while `shown` is the newest.
 pub fn latest_target(shown: &Shown) -> String {
     format!("snapshots/{}", shown.name)
 }
@@ -221,7 +223,7 @@ fn names(rows: &[SnapshotRow], template: &Template) -> Vec<String> {
     names
 }
 
-/// Gathers `snapshots` by the labels that `labels_of` finds in each.
+/// Groups `snapshots` by the labels that `labels_of` finds in each.
 fn groups<'a>(
     snapshots: &'a [Shown],
     inode: fn(u64) -> Inode,
@@ -233,7 +235,7 @@ fn groups<'a>(
     for (position, shown) in snapshots.iter().enumerate() {
         for label in labels_of(&shown.snapshot) {
             let group = *known.entry(label).or_insert_with(|| {
-                // Two labels with one key are possible, though not in practice: the later one moves on to the next.
+                // Two labels with one key are possible in theory. The later one takes the next key.
                 let mut key = key_of(label);
                 while !keys.insert(key) {
                     key = (key + 1) & PAYLOAD_MAX;
@@ -254,7 +256,7 @@ fn distinct(labels: &[String]) -> Vec<&str> {
     labels.iter().map(String::as_str).filter(|label| seen.insert(*label)).collect()
 }
 
-/// A number that depends on nothing but `label`, so that it is the same in every mount: FNV-1a, folded.
+/// A number that depends only on `label`, so it is the same in every mount: FNV-1a, folded.
 fn key_of(label: &str) -> u64 {
     let hash = label
         .bytes()
@@ -277,7 +279,7 @@ pub fn file_name(label: &str) -> String {
         return "%".to_owned();
     }
     if name.len() > limits::NAME_BYTES_MAX {
-        // "%%" is in no other name.
+        // No other name contains "%%".
         let end = (0..=200).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
         name.truncate(end);
         name.push_str(&format!("%%{:09x}", key_of(label)));
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_keeps_its_name_when_another_of_the_same_second_comes() {
+    fn a_second_snapshot_in_one_second_renames_nothing() {
         let first = || snapshot_row(7, 1_795_391_401, "a", &[]);
         let alone = shown(vec![first()]);
         let both = shown(vec![snapshot_row(8, 1_795_391_401, "a", &[]), first()]);
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn any_label_is_a_name_and_two_labels_are_two_names() {
+    fn distinct_labels_become_distinct_valid_names() {
         let labels = ["", ".", "..", "...", "/", "%2F", "%", "a/b", "a%2Fb", "a\nb", "\u{e9}", "\u{85}", "~"];
         let names: HashSet<String> = labels.iter().map(|label| file_name(label)).collect();
         assert_eq!(names.len(), labels.len());
@@ -335,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_number_beyond_24_bits_is_refused() {
+    fn snapshot_numbers_beyond_24_bits_are_refused() {
         assert!(Listing::new(vec![snapshot_row(1 << 24, 0, "a", &[])], &Shape::default(), Time::default()).is_err());
     }
 }

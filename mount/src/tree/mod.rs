@@ -1,19 +1,19 @@
 //! What the mount shows, in its own terms: operations on inode numbers and names, with no word of FUSE.
 //!
-//! Everything here is answered from the catalog on this machine. None of it touches the store, so `find`, `ls -lR`,
-//! `stat` and `du` cost no request, and nothing here can wait for a network.
+//! All answers come from the catalog on this machine and never from the store. So `find`, `ls -lR`, `stat` and `du`
+//! cost no request, and no operation can wait for a network.
 
 pub mod attr;
 pub mod changes;
 pub mod derived;
 pub mod derived_rows;
 pub mod facts;
-pub mod failure;
 pub mod folders;
 pub mod inode;
 pub mod listing;
 pub mod moments;
 pub mod naming;
+pub mod operation_error;
 pub mod shape;
 pub mod synthetic;
 mod xattrs;
@@ -36,25 +36,25 @@ use crate::caches::recent::Recent;
 use crate::tree::attr::Attr;
 use crate::tree::attr::Type;
 use crate::tree::attr::type_of;
-use crate::tree::derived_rows::MadeRow;
-use crate::tree::failure::Failure;
+use crate::tree::derived_rows::DerivedRow;
 use crate::tree::folders::Folder;
 use crate::tree::folders::Folders;
 use crate::tree::inode::Inode;
 use crate::tree::moments::Moment;
-use crate::tree::moments::Views;
+use crate::tree::moments::Moments;
+use crate::tree::operation_error::OperationError;
 
 /// How many files are remembered with their metadata.
 const FILES_KEPT: usize = 16 << 10;
 /// How many files are remembered with the places of their blocks.
 const MAPS_KEPT: usize = 64;
-/// How many entries are taken from a directory at once: about what fits an answer of 32 KiB.
+/// How many entries are taken from a directory at once: about as many as fit an answer of 32 KiB.
 const LIST_ITEMS: usize = 200;
 
-/// One line of a directory's listing.
+/// One row of a directory's listing.
 #[derive(Debug)]
 pub struct Row<'a> {
-    /// Where the listing goes on after this line.
+    /// The position from which the listing goes on after this row.
     pub cookie: u64,
     /// The name.
     pub name: &'a [u8],
@@ -64,7 +64,7 @@ pub struct Row<'a> {
     pub kind: Type,
 }
 
-/// What a listing is made for.
+/// How much a listing shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     /// Names, kinds and numbers.
@@ -73,31 +73,33 @@ pub enum Detail {
     Attributes,
 }
 
-/// A file as it was found, with a directory that it was found in.
+/// A file as it was found, with the directory that it was last found in.
 struct Seen {
     entry: Arc<Entry>,
+    /// The snapshot and the path of the directory, if it is inside a snapshot.
     place: Option<(u64, u64)>,
-    /// The path of the directory, also where it was found in one that is made of several.
+    /// The path of the directory, even if it is a derived one.
     path: Option<u64>,
 }
 
 /// The tree of all snapshots.
 pub struct Tree {
-    views: Views,
+    moments: Moments,
     owner: (u32, u32),
     folders: Folders,
     files: Recent<u64, Arc<Seen>>,
-    /// By the number of the moment too: what was stored again, or taken out, lies elsewhere in the next.
+    /// The key begins with the number of the moment, because a later moment may locate the same blocks elsewhere.
     maps: Recent<(u64, u64), Arc<FileMap>>,
-    /// The kernel enforces access lists, and takes nothing but "there is none" for their absence.
+    /// The kernel enforces access lists. It then accepts "no such attribute" for a file without one, but no other
+    /// error.
     enforces_lists: AtomicBool,
 }
 
 impl Tree {
     /// A tree whose own directories belong to `owner` (user, group).
-    pub fn new(views: Views, owner: (u32, u32)) -> Tree {
+    pub fn new(moments: Moments, owner: (u32, u32)) -> Tree {
         Tree {
-            views,
+            moments,
             owner,
             folders: Folders::default(),
             files: Recent::new(FILES_KEPT),
@@ -106,19 +108,19 @@ impl Tree {
         }
     }
 
-    /// The views that the tree is seen through.
-    pub fn views(&self) -> &Views {
-        &self.views
+    /// The connections to the catalog.
+    pub fn moments(&self) -> &Moments {
+        &self.moments
     }
 
-    /// What is called `name` in the directory `parent`; `None` if nothing is. The names `.` and `..` are asked for by
-    /// NFS, to connect a handle that it kept.
-    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>, Failure> {
+    /// The entry `name` of the directory `parent`; `None` if there is none. NFS asks for `.` and `..` to connect a
+    /// handle that it kept.
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>, OperationError> {
         if name.len() > limits::NAME_BYTES_MAX {
-            return Err(Failure::NameTooLong);
+            return Err(OperationError::NameTooLong);
         }
-        let inode = Inode::decode(parent).ok_or(Failure::Stale)?;
-        self.views.with(|view, moment| match (inode, name) {
+        let inode = Inode::decode(parent).ok_or(OperationError::Stale)?;
+        self.moments.with(|view, moment| match (inode, name) {
             (_, b".") => self.attr_of(view, moment, inode).map(Some),
             (_, b"..") => self.attr_of(view, moment, self.parent(view, moment, inode)?).map(Some),
             (Inode::Directory { snapshot, path }, _) => {
@@ -126,10 +128,10 @@ impl Tree {
                 let Some(item) = self.folders.directory(view, folder.node)?.find(view, name)? else { return Ok(None) };
                 self.attr_of_item(view, &folder, &item).map(Some)
             }
-            (Inode::File(_), _) => Err(Failure::NotDirectory),
+            (Inode::File(_), _) => Err(OperationError::NotDirectory),
             _ => {
-                if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
-                    return made.find(name).map(|row| self.attr_of_row(view, moment, inode, row)).transpose();
+                if let Some(rows) = moment.derived.rows(view, &moment.listing, inode)? {
+                    return rows.find(name).map(|row| self.attr_of_row(view, moment, inode, row)).transpose();
                 }
                 let child = synthetic::find(&moment.listing, inode, name, now());
                 child.map(|child| self.attr_of(view, moment, child)).transpose()
@@ -138,22 +140,22 @@ impl Tree {
     }
 
     /// The attributes of an inode.
-    pub fn attr(&self, number: u64) -> Result<Attr, Failure> {
-        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
-        self.views.with(|view, moment| self.attr_of(view, moment, inode))
+    pub fn attr(&self, number: u64) -> Result<Attr, OperationError> {
+        let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
+        self.moments.with(|view, moment| self.attr_of(view, moment, inode))
     }
 
-    /// Tells `add` the lines of the directory `number` after `cookie`, until it says that it has enough. `attr` is
-    /// given with [`Detail::Attributes`] only.
+    /// Passes the rows of the directory `number` after `cookie` to `add`, until that returns true because it is full.
+    /// Attributes are passed only with [`Detail::Attributes`].
     pub fn list(
         &self,
         number: u64,
         cookie: u64,
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
-    ) -> Result<(), Failure> {
-        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
-        self.views.with(|view, moment| {
+    ) -> Result<(), OperationError> {
+        let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
+        self.moments.with(|view, moment| {
             let parent = || self.parent(view, moment, inode);
             for (ordinal, name) in [".", ".."].into_iter().enumerate().skip(usize::try_from(cookie).unwrap_or(2)) {
                 let shown = if ordinal == 0 { inode } else { parent()? };
@@ -187,7 +189,7 @@ impl Tree {
         mut ordinal: u64,
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), OperationError> {
         let directory = self.folders.directory(view, folder.node)?;
         loop {
             let items = directory.from(view, ordinal, LIST_ITEMS)?;
@@ -219,18 +221,18 @@ impl Tree {
         ordinal: u64,
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
-    ) -> Result<(), Failure> {
-        if let Some(made) = moment.past.made(view, &moment.listing, inode)? {
-            for (place, made) in made.from(ordinal) {
-                let attr = match made.inode {
-                    Inode::File(_) => Some(self.attr_of_row(view, moment, inode, made)?),
-                    _ if detail == Detail::Attributes => Some(self.attr_of_row(view, moment, inode, made)?),
+    ) -> Result<(), OperationError> {
+        if let Some(rows) = moment.derived.rows(view, &moment.listing, inode)? {
+            for (place, derived) in rows.from(ordinal) {
+                let attr = match derived.inode {
+                    Inode::File(_) => Some(self.attr_of_row(view, moment, inode, derived)?),
+                    _ if detail == Detail::Attributes => Some(self.attr_of_row(view, moment, inode, derived)?),
                     _ => None,
                 };
                 let row = Row {
                     cookie: place + 3,
-                    name: made.name.as_bytes(),
-                    number: made.inode.number()?,
+                    name: derived.name.as_bytes(),
+                    number: derived.inode.number()?,
                     kind: attr.as_ref().map_or(Type::Directory, |attr| attr.kind),
                 };
                 if add(&row, attr.as_ref().filter(|_| detail == Detail::Attributes)) {
@@ -239,7 +241,7 @@ impl Tree {
             }
             return Ok(());
         }
-        let children = synthetic::children(&moment.listing, inode).ok_or(Failure::NotDirectory)?;
+        let children = synthetic::children(&moment.listing, inode).ok_or(OperationError::NotDirectory)?;
         for child in children.into_iter().skip_while(|child| child.ordinal < ordinal) {
             let attr = match detail {
                 Detail::Attributes => Some(self.attr_of(view, moment, child.inode)?),
@@ -259,45 +261,49 @@ impl Tree {
     }
 
     /// The target of a symbolic link.
-    pub fn target(&self, number: u64) -> Result<Vec<u8>, Failure> {
-        let inode = Inode::decode(number).ok_or(Failure::Stale)?;
-        self.views.with(|view, moment| match inode {
+    pub fn target(&self, number: u64) -> Result<Vec<u8>, OperationError> {
+        let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
+        self.moments.with(|view, moment| match inode {
             Inode::File(version) => match &self.seen(view, version)?.entry.kind {
                 Kind::Symlink(target) => Ok(target.clone()),
-                _ => Err(Failure::NotLink),
+                _ => Err(OperationError::NotLink),
             },
             Inode::Link(_) | Inode::Latest(_) | Inode::Near(_) | Inode::Beside(_) => {
-                synthetic::target(&moment.listing, inode).map(String::into_bytes).ok_or(Failure::Stale)
+                synthetic::target(&moment.listing, inode).map(String::into_bytes).ok_or(OperationError::Stale)
             }
-            _ => Err(Failure::NotLink),
+            _ => Err(OperationError::NotLink),
         })
     }
 
-    /// Where the bytes of the regular file `number` are.
-    pub fn map(&self, number: u64) -> Result<Arc<FileMap>, Failure> {
-        let Some(Inode::File(version)) = Inode::decode(number) else { return Err(Failure::NotFile) };
-        let key = (self.views.number(), version);
+    /// The places of the bytes of the regular file `number`.
+    pub fn map(&self, number: u64) -> Result<Arc<FileMap>, OperationError> {
+        let Some(Inode::File(version)) = Inode::decode(number) else { return Err(OperationError::NotFile) };
+        let key = (self.moments.number(), version);
         if let Some(map) = self.maps.get(key) {
             return Ok(map);
         }
-        self.views.with(|view, _| match &self.seen(view, version)?.entry.kind {
+        self.moments.with(|view, _| match &self.seen(view, version)?.entry.kind {
             Kind::File(content) => {
                 let map = Arc::new(view.file(content)?);
                 self.maps.insert(key, Arc::clone(&map));
                 Ok(map)
             }
-            _ => Err(Failure::NotFile),
+            _ => Err(OperationError::NotFile),
         })
     }
 
     /// The entries around a file version: see [`View::neighbours`].
-    pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>, Failure> {
-        self.views.with(|view, _| Ok(view.neighbours(version)?))
+    pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>, OperationError> {
+        self.moments.with(|view, _| Ok(view.neighbours(version)?))
     }
 
-    /// The version of each of `entries` that is a regular file of 1 to `bytes_max` bytes, and where its bytes are.
-    pub fn small_files(&self, entries: &[(Arc<Entry>, u64)], bytes_max: u64) -> Result<Vec<(u64, FileMap)>, Failure> {
-        self.views.with(|view, _| {
+    /// The version of each of `entries` that is a regular file of 1 to `bytes_max` bytes, and the places of its bytes.
+    pub fn small_files(
+        &self,
+        entries: &[(Arc<Entry>, u64)],
+        bytes_max: u64,
+    ) -> Result<Vec<(u64, FileMap)>, OperationError> {
+        self.moments.with(|view, _| {
             let mut files = Vec::new();
             for (entry, version) in entries {
                 if let Kind::File(content) = &entry.kind
@@ -311,21 +317,21 @@ impl Tree {
     }
 
     /// Stored bytes and number of file versions of the whole repository.
-    pub fn totals(&self) -> Result<(u64, u64), Failure> {
-        self.views.with(|view, _| {
+    pub fn totals(&self) -> Result<(u64, u64), OperationError> {
+        self.moments.with(|view, _| {
             let totals = view.totals()?;
             Ok((totals.bytes_stored, totals.versions))
         })
     }
 
-    /// A path for messages: where the kernel was last shown this inode.
+    /// A path for messages: the place where the kernel last saw this inode.
     pub fn describe(&self, number: u64) -> String {
         let place = |view: &View, moment: &Moment, snapshot: u64, path: u64| {
             let name =
                 moment.listing.numbered(snapshot).map_or_else(|| snapshot.to_string(), |shown| shown.name.clone());
             format!("{}{name}{}", moment.listing.layout.prefix(), printable(&Folders::names(view, path)))
         };
-        let described: Result<String, Failure> = self.views.with(|view, moment| match Inode::decode(number) {
+        let described: Result<String, OperationError> = self.moments.with(|view, moment| match Inode::decode(number) {
             Some(Inode::File(version)) => {
                 let seen = self.seen(view, version)?;
                 let name = printable(seen.entry.name.as_bytes());
@@ -335,26 +341,26 @@ impl Tree {
                 })
             }
             Some(Inode::Directory { snapshot, path }) => Ok(place(view, moment, snapshot, path)),
-            _ => Err(Failure::Stale),
+            _ => Err(OperationError::Stale),
         });
         described.unwrap_or_else(|_| format!("inode {number:#x}"))
     }
 
-    fn parent(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Inode, Failure> {
+    fn parent(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Inode, OperationError> {
         match inode {
             Inode::Directory { snapshot, path } => {
                 let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
                 let parent = Inode::Directory { snapshot, path: folder.parent };
                 Ok(if folder.parent == 0 { moment.listing.home() } else { parent })
             }
-            _ => match moment.past.parent(view, inode)? {
+            _ => match moment.derived.parent(view, inode)? {
                 Some(parent) => Ok(parent),
-                None => synthetic::parent(inode).ok_or(Failure::NotDirectory),
+                None => synthetic::parent(inode).ok_or(OperationError::NotDirectory),
             },
         }
     }
 
-    fn attr_of(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Attr, Failure> {
+    fn attr_of(&self, view: &View, moment: &Moment, inode: Inode) -> Result<Attr, OperationError> {
         match inode {
             Inode::File(version) => {
                 let seen = self.seen(view, version)?;
@@ -365,18 +371,24 @@ impl Tree {
                 Ok(Attr::of_directory(inode.number()?, &folder.meta))
             }
             Inode::Versions(_) | Inode::VersionsOf { .. } | Inode::Deleted(_) | Inode::Changed { .. } => {
-                let access = moment.past.access(view, &moment.listing, inode)?;
-                Ok(Attr::of_made_directory(inode.number()?, access, self.owner, moment.listing.changed))
+                let access = moment.derived.access(view, &moment.listing, inode)?;
+                Ok(Attr::of_derived_directory(inode.number()?, access, self.owner, moment.listing.changed))
             }
-            _ => synthetic::attr(&moment.listing, inode, self.owner).ok_or(Failure::Stale),
+            _ => synthetic::attr(&moment.listing, inode, self.owner).ok_or(OperationError::Stale),
         }
     }
 
-    fn attr_of_row(&self, view: &View, moment: &Moment, parent: Inode, row: &MadeRow) -> Result<Attr, Failure> {
+    fn attr_of_row(
+        &self,
+        view: &View,
+        moment: &Moment,
+        parent: Inode,
+        row: &DerivedRow,
+    ) -> Result<Attr, OperationError> {
         match row.inode {
             Inode::File(version) => {
                 let seen = self.seen(view, version)?;
-                if let Some((path, name)) = moment.past.origin(view, &moment.listing, parent, row)?
+                if let Some((path, name)) = moment.derived.origin(view, &moment.listing, parent, row)?
                     && (seen.path != Some(path) || seen.entry.name != name)
                 {
                     let entry = Arc::new(Entry { name, ..Entry::clone(&seen.entry) });
@@ -384,11 +396,11 @@ impl Tree {
                 }
                 self.attr_of(view, moment, row.inode)
             }
-            inode => Ok(Attr::of_made_directory(inode.number()?, row.access, self.owner, moment.listing.changed)),
+            inode => Ok(Attr::of_derived_directory(inode.number()?, row.access, self.owner, moment.listing.changed)),
         }
     }
 
-    fn attr_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<Attr, Failure> {
+    fn attr_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<Attr, OperationError> {
         if let Some(folder) = self.folders.child(view, parent, item)? {
             return Ok(Attr::of_directory(folder.inode().number()?, &folder.meta));
         }
@@ -399,7 +411,7 @@ impl Tree {
         Ok(attr)
     }
 
-    fn number_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<u64, Failure> {
+    fn number_of_item(&self, view: &View, parent: &Folder, item: &Item) -> Result<u64, OperationError> {
         let inode = match self.folders.child(view, parent, item)? {
             Some(folder) => folder.inode(),
             None => Inode::File(item.version),
@@ -412,9 +424,9 @@ impl Tree {
         view: &View,
         moment: &Moment,
         number: u64,
-        work: impl FnOnce(Option<&Meta>) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        match Inode::decode(number).ok_or(Failure::Stale)? {
+        work: impl FnOnce(Option<&Meta>) -> Result<T, OperationError>,
+    ) -> Result<T, OperationError> {
+        match Inode::decode(number).ok_or(OperationError::Stale)? {
             Inode::File(version) => work(Some(&self.seen(view, version)?.entry.meta)),
             Inode::Directory { snapshot, path } => {
                 work(Some(&self.folders.find(view, &moment.listing, snapshot, path)?.meta))
@@ -423,11 +435,11 @@ impl Tree {
         }
     }
 
-    fn seen(&self, view: &View, version: u64) -> Result<Arc<Seen>, Failure> {
+    fn seen(&self, view: &View, version: u64) -> Result<Arc<Seen>, OperationError> {
         if let Some(seen) = self.files.get(version) {
             return Ok(seen);
         }
-        let entry = view.version(version)?.ok_or(Failure::Stale)?;
+        let entry = view.version(version)?.ok_or(OperationError::Stale)?;
         let seen = Arc::new(Seen { entry, place: None, path: None });
         self.files.insert(version, Arc::clone(&seen));
         Ok(seen)

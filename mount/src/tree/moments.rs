@@ -1,15 +1,16 @@
 //! Connections to the catalog, and the moment of the catalog that they show.
 //!
-//! A [`View`] holds a read transaction: that makes a query several times cheaper, but what it shows stands still, and a
-//! transaction that is never renewed keeps the catalog's log from being folded back. So one thread (the watcher) looks
-//! for changes and renews what lies idle; a view that was busy meanwhile is renewed when it is next taken.
+//! A [`View`] holds a read transaction. That makes queries several times cheaper, but the view does not see later
+//! changes, and a transaction that is never renewed keeps the catalog's write-ahead log from shrinking. So one thread
+//! (the watcher) looks for changes and renews idle views. A view that was busy meanwhile is renewed when it is next
+//! taken.
 //!
-//! The order that makes this right: a change is announced in steps 1. the number of the moment grows, 2. the new moment is
-//! published, 3. the kernel is told. Whoever takes the moment first and the view second can therefore never have a view
-//! that is older than the moment.
+//! No operation gets a view that is older than its moment, because of the order of steps. A change is announced in
+//! three: the number of the moment grows, the new moment is published, the kernel is told. An operation takes the
+//! moment first and the view second.
 //!
-//! A catalog that is rebuilt is another file, which numbers everything anew. The views of a mount stay with the file that
-//! was there when it began, and no view of another is ever opened: numbers that the kernel holds would lead elsewhere.
+//! A rebuilt catalog is another file with other numbers. The views of a mount stay with the file that it was started
+//! with, and no view of another file is ever opened, because the numbers that the kernel holds would lead elsewhere.
 
 use std::collections::HashSet;
 use std::fs;
@@ -25,28 +26,28 @@ use std::sync::atomic::Ordering;
 use bygone_core::entry::Time;
 use bygone_core::error::Error;
 use bygone_core::error::Result;
+use bygone_core::lock::lock;
 use bygone_core::read::Reader;
 use bygone_core::read::View;
 
-use crate::lock::lock;
-use crate::tree::derived::Past;
-use crate::tree::failure::Failure;
+use crate::tree::derived::Derived;
 use crate::tree::listing::Listing;
+use crate::tree::operation_error::OperationError;
 use crate::tree::shape::Shape;
 
-/// What the catalog as a whole said at one time.
+/// The catalog as a whole at one time.
 #[derive(Debug)]
 pub struct Moment {
     /// All snapshots.
     pub listing: Listing,
-    /// The directories that are made of several snapshots.
-    pub past: Arc<Past>,
+    /// The derived directories.
+    pub derived: Arc<Derived>,
     /// The names of all extended attributes of all entries.
     pub xattr_names: HashSet<Vec<u8>>,
 }
 
-/// Gives each operation a view of its own.
-pub struct Views {
+/// The present moment, and a view of it for each operation.
+pub struct Moments {
     reader: Arc<Reader>,
     catalog: PathBuf,
     shape: Shape,
@@ -55,38 +56,38 @@ pub struct Views {
     number: AtomicU64,
     moment: Mutex<Arc<Moment>>,
     idle: Mutex<Vec<(u64, View)>>,
-    /// How many are kept: each takes memory and files.
+    /// The most idle views that are kept, because each takes memory and open files.
     kept: usize,
 }
 
-impl Views {
-    /// Looks at the catalog as it is now, with `count` views that are ready for use. `catalog` is its file, and `shape`
-    /// says what is shown of it.
-    pub fn new(reader: Arc<Reader>, catalog: PathBuf, shape: Shape, count: usize, now: Time) -> Result<Views> {
+impl Moments {
+    /// Looks at the catalog as it is now, with `count` views ready for use. `catalog` is its file, and `shape` chooses
+    /// what is shown of it.
+    pub fn new(reader: Arc<Reader>, catalog: PathBuf, shape: Shape, count: usize, now: Time) -> Result<Moments> {
         let file = file_of(&catalog)?;
         let views = (0..count.max(1)).map(|_| reader.view()).collect::<Result<Vec<_>>>()?;
         let Some(view) = views.first() else { return Err(rebuilt(&catalog)) };
         let moment = Mutex::new(Arc::new(look(view, &shape, now)?));
         let idle = Mutex::new(views.into_iter().map(|view| (0, view)).collect());
         let kept = count.max(1);
-        let views = Views { reader, catalog, shape, file, number: AtomicU64::new(0), moment, idle, kept };
+        let views = Moments { reader, catalog, shape, file, number: AtomicU64::new(0), moment, idle, kept };
         views.check_catalog()?;
         Ok(views)
     }
 
-    /// Who reads the data.
+    /// The reader of the data.
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
     /// One more view of the same catalog.
-    pub fn open(&self) -> Result<View> {
+    pub fn open_view(&self) -> Result<View> {
         let view = self.reader.view()?;
         self.check_catalog()?;
         Ok(view)
     }
 
-    /// Fails if the catalog's file is not the one that it was.
+    /// Fails if another file has taken the place of the catalog.
     pub fn check_catalog(&self) -> Result<()> {
         if file_of(&self.catalog)? == self.file { Ok(()) } else { Err(rebuilt(&self.catalog)) }
     }
@@ -99,12 +100,12 @@ impl Views {
     /// Runs `work` with a view that is at least as new as the moment it gets.
     pub fn with<T>(
         &self,
-        work: impl FnOnce(&View, &Moment) -> std::result::Result<T, Failure>,
-    ) -> std::result::Result<T, Failure> {
+        work: impl FnOnce(&View, &Moment) -> std::result::Result<T, OperationError>,
+    ) -> std::result::Result<T, OperationError> {
         let moment = self.moment();
         let (shown, mut view) = match self.take_idle() {
             Some(idle) => idle,
-            None => (self.number(), self.open()?),
+            None => (self.number(), self.open_view()?),
         };
         let number = self.number();
         if shown != number {
@@ -115,7 +116,7 @@ impl Views {
         result
     }
 
-    /// Keeps a view for later, unless there are enough.
+    /// Keeps a view for later, unless enough are idle.
     fn give_back(&self, number: u64, view: View) {
         let mut idle = lock(&self.idle);
         if idle.len() < self.kept {
@@ -123,22 +124,22 @@ impl Views {
         }
     }
 
-    /// Publishes what the catalog says by now, as seen by `view` (renewed): returns the moment before.
+    /// Publishes the state of the catalog that `view`, just renewed, shows. Returns the moment before.
     pub fn advance(&self, view: &View, now: Time) -> Result<Arc<Moment>> {
         self.number.fetch_add(1, Ordering::SeqCst);
         let mut moment = look(view, &self.shape, now)?;
         let before = self.moment();
         if before.listing.shows_the_same(&moment.listing) {
             moment.listing.changed = before.listing.changed;
-            moment.past = Arc::clone(&before.past);
+            moment.derived = Arc::clone(&before.derived);
         }
         let moment = Arc::new(moment);
         Ok(std::mem::replace(&mut lock(&self.moment), moment))
     }
 
-    /// Renews the views that nobody uses.
+    /// Renews the idle views.
     pub fn renew_idle(&self) -> Result<()> {
-        // One at a time: whoever wants one meanwhile finds the others. The one that was idle for longest comes first.
+        // One at a time, so that operations find the others meanwhile. The view that was idle for longest comes first.
         let count = lock(&self.idle).len();
         for _ in 0..count {
             let mut idle = lock(&self.idle);
@@ -155,7 +156,7 @@ impl Views {
         lock(&self.idle).pop()
     }
 
-    /// The number of the present moment: another one whenever the catalog has changed.
+    /// The number of the present moment, which grows whenever the catalog has changed.
     pub fn number(&self) -> u64 {
         self.number.load(Ordering::SeqCst)
     }
@@ -167,14 +168,14 @@ fn file_of(catalog: &Path) -> Result<(u64, u64)> {
 }
 
 fn rebuilt(catalog: &Path) -> Error {
-    let detail = "it was rebuilt since it was mounted: unmount and mount again".to_owned();
+    let detail = "it was rebuilt since it was mounted: unmount it and mount again".to_owned();
     Error::Catalog { path: catalog.display().to_string(), detail }
 }
 
 fn look(view: &View, shape: &Shape, now: Time) -> Result<Moment> {
     let listing = Listing::new(view.snapshots()?, shape, now)?;
-    let past = Arc::new(Past::new(&listing));
-    Ok(Moment { listing, past, xattr_names: view.xattr_names()?.into_iter().collect() })
+    let derived = Arc::new(Derived::new(&listing));
+    Ok(Moment { listing, derived, xattr_names: view.xattr_names()?.into_iter().collect() })
 }
 
 #[cfg(test)]
@@ -183,10 +184,10 @@ mod tests {
     use crate::testing::Sample;
 
     #[test]
-    fn views_do_not_become_more_while_they_are_renewed_and_used() {
+    fn renewal_and_use_keep_the_number_of_views() {
         let sample = Sample::new();
         sample.backup(100, &[], Vec::new());
-        let views = sample.views(sample.reader());
+        let views = sample.moments(sample.reader());
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {

@@ -1,14 +1,14 @@
-//! What a name of a file is good for beside finding it: the ending by which programs know what it holds, and a number.
+//! Two things derived from the name of a file: the ending by which programs recognise its content, and a number.
 
-/// Longest ending of a file name that its versions keep.
+/// The longest ending of a file name that its versions keep.
 const ENDING_BYTES_MAX: usize = 16;
 
-/// A number that depends on nothing but `name`: FNV-1a.
+/// A number that depends only on `name`: FNV-1a.
 pub fn key_of(name: &[u8]) -> u32 {
     name.iter().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
-/// The ending by which programs know what a file is, with its dot: `.pdf`, `.tar.gz`.
+/// The ending by which programs recognise a file, with its dot: `.pdf`, `.tar.gz`.
 pub fn ending(name: &[u8]) -> &[u8] {
     let dot = |name: &[u8]| {
         let dot = name.iter().rposition(|byte| *byte == b'.').filter(|dot| *dot > 0)?;
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endings_are_what_programs_know_files_by() {
+    fn endings_are_those_that_programs_recognise() {
         let cases = [
             ("report.pdf", ".pdf"),
             ("linux.tar.gz", ".tar.gz"),

@@ -1,4 +1,4 @@
-//! What a mount shows of a repository and how: which snapshots, under which names, in which layout.
+//! The shape of the file tree: which snapshots it shows, under which names, in which layout.
 
 use bygone_cli::exit::Failure;
 use bygone_cli::time::civil;
@@ -6,22 +6,22 @@ use bygone_core::catalog::SnapshotRow;
 use bygone_core::entry::Time;
 use bygone_core::limits;
 
-/// How the snapshots are laid out below the mount point.
+/// How the snapshots are arranged below the mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Layout {
     /// latest, snapshots/, hosts/, tags/, at/, versions/, deleted/, changes/
     #[default]
     Default,
-    /// A directory @GMT-... for each snapshot, as Samba's shadow_copy2 wants it
+    /// One directory @GMT-... for each snapshot, as Samba's shadow_copy2 expects
     ShadowCopy,
-    /// .zfs/snapshot/, as ZFS has it
+    /// .zfs/snapshot/, like ZFS
     Zfs,
-    /// ids/, snapshots/, hosts/, tags/, as `restic mount` has it
+    /// ids/, snapshots/, hosts/, tags/, like `restic mount`
     Restic,
 }
 
 impl Layout {
-    /// Where the snapshots are, from the mount point.
+    /// The path from the mount point to the snapshots.
     pub fn prefix(self) -> &'static str {
         match self {
             Layout::Default | Layout::Restic => "snapshots/",
@@ -30,7 +30,7 @@ impl Layout {
         }
     }
 
-    /// How its snapshots are called.
+    /// The template for the names of its snapshots.
     fn template(self) -> &'static str {
         match self {
             Layout::Default | Layout::Zfs => "%Y-%m-%dT%H-%M-%SZ",
@@ -40,7 +40,7 @@ impl Layout {
     }
 }
 
-/// Makes the name of a snapshot from its time, in UTC: a small part of what `date` knows.
+/// Makes the name of a snapshot from its time in UTC, with a small part of the formats of `date`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(String);
 
@@ -52,15 +52,15 @@ impl Template {
         while let Some((_, after)) = rest.split_once('%') {
             let known = after.starts_with(['Y', 'm', 'd', 'H', 'M', 'S', 'F', 'T', 's', '%']);
             if !known {
-                return Err(refuse("after % stands one of Y m d H M S F T s %"));
+                return Err(refuse("% must be followed by one of Y m d H M S F T s %"));
             }
             rest = after.get(1..).unwrap_or_default();
         }
         if text.contains(['/', '\0']) || text.is_empty() {
-            return Err(refuse("it makes the name of one directory: not empty and without /"));
+            return Err(refuse("it names a directory, so it must not be empty or contain /"));
         }
         let template = Template(text.to_owned());
-        // Room for what makes a name unique.
+        // Room for the suffix that makes a name unique.
         if template.apply(Time { secs: i64::MAX, nanos: 0 }).len() + 40 > limits::NAME_BYTES_MAX {
             return Err(refuse("it is too long"));
         }
@@ -99,15 +99,15 @@ impl Template {
 /// Which snapshots are shown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    /// Not those after this time.
+    /// Only those not later than this time.
     pub at: Option<Time>,
-    /// Only those of one of these hosts; empty: of all.
+    /// Only those of one of these hosts; if empty, of all hosts.
     pub hosts: Vec<String>,
     /// Only those with all of these tags.
     pub tags: Vec<String>,
-    /// Only those that were asked to hold each of these paths.
+    /// Only those of backups that were given each of these paths or a directory above it.
     pub paths: Vec<Vec<u8>>,
-    /// Only the newest of those.
+    /// Only this many of those, the newest.
     pub last: Option<usize>,
 }
 
@@ -133,7 +133,7 @@ impl Filter {
     }
 }
 
-/// True if `path` is `folder` or below it; a slash at the end means nothing.
+/// True if `path` is `folder` or below it; trailing slashes are ignored.
 fn is_below(path: &[u8], folder: &[u8]) -> bool {
     let rest = trimmed(path).strip_prefix(trimmed(folder));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
@@ -151,14 +151,14 @@ fn trimmed(mut path: &[u8]) -> &[u8] {
 pub struct Shape {
     /// The layout.
     pub layout: Layout,
-    /// What makes the names of the snapshots.
+    /// Makes the names of the snapshots.
     pub template: Template,
     /// Which snapshots are shown.
     pub filter: Filter,
 }
 
 impl Shape {
-    /// The layout with its own names, or with others, for the snapshots that fit.
+    /// The snapshots that pass `filter` in `layout`, named by `template` or else as the layout names them.
     pub fn new(layout: Layout, template: Option<Template>, filter: Filter) -> Shape {
         Shape { layout, template: template.unwrap_or_else(|| Template(layout.template().to_owned())), filter }
     }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_fits_everything_that_was_asked_for() {
+    fn snapshots_must_match_every_filter() {
         let mut rows = vec![
             snapshot_row(1, 10, "a", &["x"]),
             snapshot_row(2, 20, "b", &["x", "y"]),

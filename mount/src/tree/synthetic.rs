@@ -1,4 +1,4 @@
-//! The mount's own directories and links, as a pure function of the list of snapshots.
+//! The mount's own directories and links, as pure functions of the list of snapshots.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,9 @@ use bygone_core::entry::Time;
 
 use crate::tree::attr::Attr;
 use crate::tree::attr::Type;
+use crate::tree::inode::Change;
 use crate::tree::inode::Inode;
 use crate::tree::inode::ROOT_PATH;
-use crate::tree::inode::Side;
 use crate::tree::listing::Group;
 use crate::tree::listing::Listing;
 use crate::tree::listing::Shown;
@@ -43,9 +43,10 @@ fn top(layout: Layout) -> &'static [(&'static str, Inode)] {
 }
 
 /// The three directories of `changes/<snapshot>/`.
-const SIDES: [(&str, Side); 3] = [("added", Side::Added), ("modified", Side::Modified), ("deleted", Side::Deleted)];
+const CHANGE_DIRECTORIES: [(&str, Change); 3] =
+    [("added", Change::Added), ("modified", Change::Modified), ("deleted", Change::Deleted)];
 
-/// What `inode` is.
+/// The kind of `inode`.
 pub fn kind(inode: Inode) -> Type {
     match inode {
         Inode::Link(_) | Inode::Latest(_) | Inode::Near(_) | Inode::Beside(_) => Type::Symlink,
@@ -53,11 +54,11 @@ pub fn kind(inode: Inode) -> Type {
     }
 }
 
-/// Something in one of the mount's own directories.
+/// An entry of one of the mount's own directories.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Child<'a> {
-    /// Its place among the others. It belongs to this child, whatever comes and goes around it: a reader who goes on from
-    /// a place misses nothing that stayed and sees nothing twice.
+    /// Its place among the others. The place belongs to this child, whatever appears or disappears around it, so a
+    /// listing that goes on from a place skips nothing that stayed and repeats nothing.
     pub ordinal: u64,
     /// Its name.
     pub name: Cow<'a, str>,
@@ -65,15 +66,15 @@ pub struct Child<'a> {
     pub inode: Inode,
 }
 
-/// The place of what there is once, before all that has a number.
+/// The place of a child that exists once. It comes before the places of all numbered children.
 const FIRST: u64 = 0;
 
-/// All that is in the directory `inode`, in the order of their places; `None` if it is none of the mount's own directories.
+/// The children of the directory `inode`, ordered by place; `None` if it is none of the mount's own directories.
 pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>> {
     let latest = |inode: fn(u64) -> Inode| {
         listing.latest().map(|shown| Child { ordinal: FIRST, name: Cow::from(LATEST), inode: inode(shown.number) })
     };
-    // The catalog counts snapshots from 1, as they come to be known, and never gives a number twice.
+    // The catalog numbers snapshots from 1, in the order in which it learns of them, and never reuses a number.
     let of_each = |inode: &dyn Fn(&Shown) -> Inode| {
         let child = |shown: &'a Shown| Child {
             ordinal: shown.number,
@@ -105,7 +106,7 @@ pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>
         Inode::Snapshots | Inode::ZfsSnapshots => of_each(&root_of),
         Inode::Zfs => fixed(&[("snapshot", Inode::ZfsSnapshots)]),
         Inode::Changes => of_each(&|shown| Inode::ChangesOf(shown.number)),
-        Inode::ChangesOf(snapshot) => sides(listing.numbered(snapshot)?),
+        Inode::ChangesOf(snapshot) => changes_of(listing.numbered(snapshot)?),
         Inode::Ids => {
             let child = |shown: &Shown| Child {
                 ordinal: shown.number,
@@ -114,7 +115,7 @@ pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>
             };
             listing.snapshots.iter().map(child).collect()
         }
-        // Any time can be asked for, and none is listed.
+        // Any time can be looked up, and none is listed.
         Inode::At => Vec::new(),
         Inode::Hosts | Inode::Tags => {
             let child = |group: &'a Group| match group.inode {
@@ -134,22 +135,22 @@ pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>
         }
         _ => return None,
     };
-    // Snapshots are known in the order of time, groups in that of their first snapshot.
+    // So far snapshots are in the order of time, and groups in that of their first snapshot.
     found.sort_by_key(|child| child.ordinal);
     Some(found)
 }
 
-/// What is in the directory of the changes of a snapshot.
-fn sides(shown: &Shown) -> Vec<Child<'static>> {
-    let child = |((name, side), ordinal)| Child {
+/// The children of the directory of changes of a snapshot.
+fn changes_of(shown: &Shown) -> Vec<Child<'static>> {
+    let child = |((name, change), ordinal)| Child {
         ordinal,
         name: Cow::from(name),
-        inode: Inode::Changed { side, snapshot: shown.number, path: ROOT_PATH },
+        inode: Inode::Changed { change, snapshot: shown.number, path: ROOT_PATH },
     };
-    SIDES.into_iter().zip(FIRST..).map(child).collect()
+    CHANGE_DIRECTORIES.into_iter().zip(FIRST..).map(child).collect()
 }
 
-/// What is called `name` in the directory `inode`.
+/// The child called `name` of the directory `inode`.
 pub fn find(listing: &Listing, inode: Inode, name: &[u8], now: Time) -> Option<Inode> {
     let shown = || listing.named(name).map(|(_, shown)| shown);
     let at_home = (inode == listing.home()).then(|| shown().map(root_of)).flatten();
@@ -170,7 +171,7 @@ pub fn find(listing: &Listing, inode: Inode, name: &[u8], now: Time) -> Option<I
     at_home.or(found).or_else(few)
 }
 
-/// What the link `inode` holds.
+/// The target of the link `inode`.
 pub fn target(listing: &Listing, inode: Inode) -> Option<String> {
     match inode {
         Inode::Link(number) => listing.numbered(number).map(link_target),
@@ -181,7 +182,7 @@ pub fn target(listing: &Listing, inode: Inode) -> Option<String> {
     }
 }
 
-/// The attributes of `inode`; `None` if it is not there any more.
+/// The attributes of `inode`; `None` if it is gone.
 pub fn attr(listing: &Listing, inode: Inode, owner: (u32, u32)) -> Option<Attr> {
     let number = inode.number().ok()?;
     let link = |shown: &Shown, nlink| {
@@ -201,7 +202,7 @@ pub fn attr(listing: &Listing, inode: Inode, owner: (u32, u32)) -> Option<Attr> 
     }
 }
 
-/// The directory that holds `inode`; `None` if it is none of the mount's own directories.
+/// The parent of `inode`; `None` if it is none of the mount's own directories.
 pub fn parent(inode: Inode) -> Option<Inode> {
     match inode {
         Inode::Root | Inode::Snapshots | Inode::Hosts | Inode::Tags | Inode::At | Inode::Changes => Some(Inode::Root),
@@ -214,12 +215,12 @@ pub fn parent(inode: Inode) -> Option<Inode> {
     }
 }
 
-/// The beginning of a snapshot's id, as people know it.
+/// The short form of a snapshot's id.
 fn short_id(shown: &Shown) -> String {
     shown.snapshot.id.to_hex().chars().take(8).collect()
 }
 
-/// The directory that `shown` is.
+/// The root directory of `shown`.
 fn root_of(shown: &Shown) -> Inode {
     Inode::Directory { snapshot: shown.number, path: ROOT_PATH }
 }
@@ -241,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// Snapshots with these numbers, times that go by other numbers, two hosts and two tags.
+    /// Snapshots with these numbers, in another order by time, of two hosts and with two tags.
     fn listing(numbers: &BTreeSet<u64>, layout: Layout) -> Listing {
         let row = |number: &u64| {
             let (host, tag) = (["a", "b"][(number % 2) as usize], ["x", "y"][(number / 2 % 2) as usize]);
@@ -254,7 +255,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reader_goes_on_where_it_was_while_snapshots_come_and_go(
+        fn readers_resume_while_snapshots_come_and_go(
             before in prop::collection::btree_set(1_u64..100, 0..20),
             after in prop::collection::btree_set(1_u64..100, 0..20),
             read in 0_usize..25,
@@ -264,7 +265,9 @@ mod tests {
             let fixed = [Inode::Root, Inode::Snapshots, Inode::ZfsSnapshots, Inode::Changes, Inode::Ids];
             let groups = before.hosts.iter().chain(&before.tags).map(|group| group.inode);
             for directory in fixed.into_iter().chain([Inode::Hosts, Inode::Tags]).chain(groups) {
-                let (Some(old), Some(new)) = (children(&before, directory), children(&after, directory)) else { continue };
+                let (Some(old), Some(new)) = (children(&before, directory), children(&after, directory)) else {
+                    continue;
+                };
                 prop_assert!(old.windows(2).all(|pair| pair[0].ordinal < pair[1].ordinal), "{directory:?}: {old:?}");
                 let passed = &old[..read.min(old.len())];
                 let place = passed.last().map_or(0, |last| last.ordinal + 1);

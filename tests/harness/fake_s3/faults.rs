@@ -1,74 +1,74 @@
-//! What the fake S3 server is asked, and what it can do wrong.
+//! The requests and the faults of the fake S3 server, and the groups of faults that tests share.
 
-/// What is asked for.
+/// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
-    /// An object, or a part of it.
+    /// Reads an object, or a part of it.
     Get,
-    /// What is known of an object.
+    /// Reads the metadata of an object.
     Head,
-    /// To make an object.
+    /// Makes an object.
     Put,
-    /// A page of a list.
+    /// Reads a page of a list.
     List,
-    /// To remove an object.
+    /// Removes an object.
     Delete,
-    /// To begin an upload in parts.
+    /// Begins an upload in parts.
     Begin,
-    /// To take in a part; `#` and its number follow the key.
+    /// Sends a part; `#` and its number follow the key.
     Part,
-    /// To put the parts together.
+    /// Puts the parts together.
     Complete,
-    /// To forget an upload.
+    /// Discards an upload.
     Abort,
-    /// A page of the uploads that have not ended.
+    /// Reads a page of the unfinished uploads.
     Uploads,
 }
 
-/// What it does wrong.
+/// A way in which the server misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// This status, with an error of this code; an empty code is an empty body.
+    /// This status with an error of this code, or with an empty body if the code is empty.
     Status(u16, &'static str),
     /// 200 and a web page.
     Html,
-    /// 200 and nothing.
+    /// 200 and an empty body.
     Nothing,
-    /// 200 and an error's XML.
+    /// 200 and the XML of an error.
     ErrorWith200,
-    /// No answer, for as long as the client holds on.
+    /// The request is carried out, and never answered.
     Silence,
-    /// No answer, and nothing is done.
+    /// The request is neither carried out nor answered.
     SilenceBefore,
-    /// Half of the request is taken, and then no more of it.
+    /// Half of the request is read, and then no more.
     SilenceWithin,
-    /// Half of the answer, and then nothing more.
+    /// Half of the answer is sent, and then no more.
     StallInBody,
-    /// The connection is closed before anything is done.
+    /// The connection is closed before the request is carried out.
     ResetBefore,
     /// The connection is closed while the request is still coming.
     ResetWithin,
-    /// It is done, and the connection is closed instead of an answer.
+    /// The request is carried out, and the connection closed instead of an answer.
     ResetAfter,
-    /// Half of the body, and the connection is closed.
+    /// Half of the body is sent, and the connection closed.
     ShortBody,
-    /// Half of the body in a chunk, and the connection is closed.
+    /// Half of the body is sent in a chunk, and the connection closed.
     ShortChunked,
-    /// The whole object, though a part was asked for.
+    /// The whole object is sent, though a part was asked for.
     RangeIgnored,
-    /// Another part of the same length.
+    /// Another part of the same length is sent.
     WrongRange,
     /// The ETag is missing.
     NoEtag,
-    /// Another object has the bytes: 301.
+    /// 301: the bucket is elsewhere.
     Redirect,
     /// An answer without an end, slower than a byte a second.
     Trickle,
     /// Header lines without an end.
     EndlessHeader,
-    /// A list that says that there is more, and not how to get it.
+    /// A list says that it continues, but not how to get the rest.
     TruncatedWithoutToken,
-    /// The same page with the same token again and again.
+    /// The same page comes with the same token again and again.
     SamePage,
     /// Pages without end, each with another token and other names.
     EndlessPages,
@@ -76,33 +76,38 @@ pub enum Fault {
     Duplicates,
     /// Names in the wrong order.
     Unsorted,
-    /// The list without the first of its objects, as if it were all.
+    /// The list lacks its first object and claims to be complete.
     Missing,
-    /// A list of nothing.
+    /// The list is empty.
     Empty,
-    /// Only what `remember_list` was told: new objects come late into the list.
+    /// The list shows only the keys given to `remember_list`, as if new objects appeared late.
     Lag,
-    /// A list with a volume and a marker in it that are not there any more.
+    /// The list shows a volume and a marker that no longer exist.
     Ghosts,
-    /// No answer; it is done when the client has given up and asked again.
+    /// The request is carried out after the client has given up and repeated it.
     Late,
-    /// It is done twice, and the second answer is given.
+    /// The request is carried out twice, and the second answer is sent.
     Twice,
 }
 
 impl Fault {
-    /// Whether only a stall timer finds it out: a test with it should have a short one.
+    /// Whether only a stall timer can end it; tests should set a short one.
     pub fn is_silence(self) -> bool {
-        use Fault::{Late, Silence, SilenceBefore, SilenceWithin, StallInBody, Trickle};
+        use Fault::Late;
+        use Fault::Silence;
+        use Fault::SilenceBefore;
+        use Fault::SilenceWithin;
+        use Fault::StallInBody;
+        use Fault::Trickle;
         matches!(self, Silence | SilenceBefore | SilenceWithin | StallInBody | Trickle | Late)
     }
 }
 
-/// The server refuses: it will not help to ask again.
+/// The server refuses: a retry will not help.
 pub const REFUSALS: &[Fault] =
     &[Fault::Status(403, "AccessDenied"), Fault::Status(404, ""), Fault::Status(404, "NoSuchBucket"), Fault::Redirect];
 
-/// The server fails, is overloaded, is not the server, or falls silent.
+/// The server fails, is overloaded, is another one, or falls silent: a retry may help.
 pub const FAILURES: &[Fault] = &[
     Fault::Status(500, "InternalError"),
     Fault::Status(503, "SlowDown"),
@@ -114,14 +119,14 @@ pub const FAILURES: &[Fault] = &[
     Fault::ResetAfter,
 ];
 
-/// The answer begins well and does not end as it should.
+/// The answer begins well and breaks off.
 pub const BROKEN_BODIES: &[Fault] = &[Fault::StallInBody, Fault::ShortBody, Fault::ShortChunked];
 
-/// An answer drags on.
+/// The answer never ends.
 pub const ENDLESS_ANSWERS: &[Fault] = &[Fault::Trickle, Fault::EndlessHeader];
 
-/// A part of an object is not the part that was asked for.
+/// The part of an object is not the one that was asked for.
 pub const BROKEN_RANGES: &[Fault] = &[Fault::RangeIgnored, Fault::WrongRange];
 
-/// A list is not a list of what is there, and shows it.
+/// The list contradicts itself.
 pub const BROKEN_LISTS: &[Fault] = &[Fault::TruncatedWithoutToken, Fault::SamePage, Fault::Duplicates, Fault::Unsorted];

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::wire::{Request, Response, etag};
-use super::{BUCKET, Fault, State};
+use super::BUCKET;
+use super::Fault;
+use super::State;
+use super::wire::Request;
+use super::wire::Response;
+use super::wire::etag;
 
-/// What a list with ghosts shows besides what is there, below the prefix.
+/// The keys below the prefix that a list with ghosts shows in addition.
 const GHOSTS: [&str; 2] = [
     "data/0a/0a00000000000000000000000000000000000000000000000000000000000000",
     "running/00000000000000000000000000000000",

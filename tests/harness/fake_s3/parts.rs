@@ -1,13 +1,16 @@
-//! Uploads in parts, as the fake S3 server keeps them: no object is there until the parts are put together.
+//! Uploads in parts in the fake S3 server: no object exists until the parts are put together.
 
 use std::collections::BTreeMap;
 
 use bygone_core::id::hex;
 
-use super::wire::{Request, Response, etag};
-use super::{Fault, State};
+use super::Fault;
+use super::State;
+use super::wire::Request;
+use super::wire::Response;
+use super::wire::etag;
 
-/// An upload that has not ended.
+/// An unfinished upload.
 #[derive(Default)]
 pub(super) struct Upload {
     pub key: String,
@@ -68,7 +71,7 @@ impl State {
         self.objects.insert(request.key.clone(), object);
         self.marks.insert(request.key.clone(), mark.clone());
         let mark = if fault == Some(Fault::NoEtag) { String::new() } else { format!("<ETag>{mark}</ETag>") };
-        // Services send blanks while they put parts together.
+        // Real services send blanks while they put parts together.
         let mut answer = xml(&format!("<CompleteMultipartUploadResult>{mark}</CompleteMultipartUploadResult>"));
         answer.body.splice(..0, *b"  \n");
         answer
@@ -81,7 +84,7 @@ impl State {
         }
     }
 
-    /// One upload in a page, so that paging is tried.
+    /// One upload in a page, so that paging is exercised.
     pub fn unfinished(&self, request: &Request) -> Response {
         let after = |name: &str| request.query.get(name).cloned().unwrap_or_default();
         let prefix = after("prefix");

@@ -1,13 +1,17 @@
-//! HTTP as the fake S3 server speaks it, right or wrong.
+//! The HTTP of the fake S3 server, correct or faulty.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Write};
+use std::io;
+use std::io::BufRead;
+use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
 
 use bygone_core::id::hex;
 
-use super::{BUCKET, Fault, Verb};
+use super::BUCKET;
+use super::Fault;
+use super::Verb;
 
 pub(super) struct Request {
     pub method: String,
@@ -53,7 +57,7 @@ pub(super) fn page(text: &str) -> Response {
     Response { status: 200, headers: vec![("Content-Type", "text/html".to_owned())], body: text.into() }
 }
 
-/// Sends an answer in the way that the fault wants. False if the connection is to be closed.
+/// Sends an answer, spoilt as the fault demands. False if the connection is to be closed.
 pub(super) fn send(
     client: &mut TcpStream,
     response: Response,
@@ -150,7 +154,7 @@ pub(super) fn get(object: &[u8], mark: String, range: Option<&String>, fault: Op
     Response { status: 206, headers, body: object[first..=last].to_vec() }
 }
 
-/// Reads the head of a request; none if the client has closed the connection.
+/// Reads the head of a request; `None` if the client has closed the connection.
 pub(super) fn read_head(reader: &mut impl BufRead) -> io::Result<Option<(Request, u64)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {

@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::backup::Excludes;
 use crate::backup::Trouble;
 use crate::backup::tests::Call;
 use crate::backup::tests::Fixture;
 use crate::backup::tests::Parent;
+use crate::exclude::Excludes;
 
 fn excluding(patterns: &[&str]) -> Excludes {
     Excludes::new(patterns.iter().map(|pattern| pattern.as_bytes())).unwrap()

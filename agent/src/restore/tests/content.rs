@@ -10,7 +10,7 @@ use std::time::Duration;
 use bygone_core::store::testing::faulty::FaultyStore;
 
 use super::*;
-use crate::backup::Excludes;
+use crate::exclude::Excludes;
 use crate::restore::Selection;
 
 /// Not a multiple of a block, piece or part.

@@ -7,7 +7,7 @@ use std::path::Path;
 use bygone_core::error::Error;
 
 use super::*;
-use crate::backup::Excludes;
+use crate::exclude::Excludes;
 use crate::restore::Overwrite;
 use crate::restore::Selection;
 

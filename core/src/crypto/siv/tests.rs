@@ -1,12 +1,12 @@
 //! Sealing held against published vectors, against another implementation, and against damage.
 
-use super::*;
-
-use crate::hash::sha256;
-use crate::id::hex;
 use aes_siv::siv::Aes128Siv;
 use aes_siv::siv::Aes256Siv;
 use proptest::prelude::*;
+
+use super::*;
+use crate::hash::sha256;
+use crate::id::hex;
 
 /// What crate aes-siv makes of the same.
 fn by_the_crate(key: [u8; 64], ad: &[u8], plain: &[u8]) -> Vec<u8> {
@@ -126,7 +126,7 @@ fn wycheproof_agrees() {
 }
 
 #[test]
-fn around_every_edge_of_a_block_the_bytes_are_those_of_the_crate() {
+fn bytes_equal_the_crates_around_every_block_edge() {
     // One batch of all lengths around the edges: the lanes take in and let go at every step.
     let lengths: Vec<usize> = (0..70).chain([127, 128, 129, 255, 256, 257, 4_095, 4_096, 4_097]).collect();
     let bytes: [u8; 64] = std::array::from_fn(|i| (i * 3) as u8);
@@ -193,7 +193,7 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_is_what_the_crate_makes_of_each_and_what_is_damaged_goes_alone(
+    fn a_batch_equals_single_seals_and_damage_stays_alone(
         // A batch has short and long messages, and one or all lanes.
         lengths in prop::collection::vec(prop_oneof![0..40usize, 0..5_000usize, 0..300usize << 10], 1..21),
         seed: u64,

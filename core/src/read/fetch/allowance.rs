@@ -1,4 +1,4 @@
-//! How much may still be fetched, where the user has set a limit.
+//! The limit that the user has set on fetching, and what is left of it.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 pub(super) struct Allowance {
     left: AtomicU64,
     is_limited: bool,
-    /// Nothing is asked for any more.
+    /// Nothing is fetched any more.
     is_spent: AtomicBool,
 }
 
 impl Allowance {
-    /// No limit if `bytes_max` is the greatest number.
+    /// An allowance of `bytes_max` bytes; the greatest number means no limit.
     pub fn of(bytes_max: u64) -> Allowance {
         Allowance {
             left: AtomicU64::new(bytes_max),
@@ -29,14 +29,14 @@ impl Allowance {
         !self.is_limited || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
-    /// They did not come.
+    /// Returns `bytes` that did not arrive.
     pub fn give_back(&self, bytes: u64) {
         if self.is_limited {
             self.left.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
-    /// From now on nothing is asked for, however little. True if that is new.
+    /// Stops all fetching, however little is asked for. True if it was not stopped before.
     pub fn spend(&self) -> bool {
         !self.is_spent.swap(true, Ordering::Relaxed)
     }

@@ -1,14 +1,14 @@
-//! Pieces of volumes on a disk of this machine, as they lie in the store: sealed.
+//! Pieces of volumes on a disk of this machine, sealed as they are in the store.
 //!
-//! Each volume is one sparse file of its own length. A piece is there if its bytes are no hole: the file system itself is
-//! the table of contents, so there is none that could be wrong after a crash, and several mounts share one directory
+//! Each volume is one sparse file of its own length. A piece is present if its bytes are not a hole. So the file system
+//! itself is the table of contents: there is none that a crash could make wrong, and several mounts share one directory
 //! without knowing of each other. They write the same bytes to the same places, because a volume never changes.
 //!
-//! Nothing is synced and nothing is checksummed. A piece that a crash tore or a disk spoilt does not open, as every frame
-//! is authenticated; then it is punched out and fetched again.
+//! Nothing is synced and nothing is checksummed. A piece that a crash tore or a disk damaged does not open, because
+//! every frame is authenticated; then it is punched out and fetched again.
 //!
-//! The directory is kept below a size, and the disk above a share of free space, by punching holes into the volumes that
-//! were not used for the longest time. If nothing can be written, nothing is kept, and reading goes on.
+//! The directory is kept below a size, and the disk above a share of free space, by punching holes into the least
+//! recently used volumes. If nothing can be written, nothing is kept, and reading goes on.
 
 use std::collections::HashMap;
 use std::fs;
@@ -35,24 +35,24 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::Whence;
 use nix::unistd::lseek;
 
-use super::pieces::Object;
-use super::pieces::PIECE_BYTES;
 use crate::id::VolumeName;
 use crate::lock::lock;
+use crate::read::fetch::pieces::Object;
+use crate::read::fetch::pieces::PIECE_BYTES;
 
 /// Files that are kept open.
 const OPEN_MAX: usize = 64;
-/// Held by everybody who uses the directory.
+/// Locked by everybody who uses the directory.
 const LOCK_FILE: &str = "lock";
-/// The part of the cache that is emptied beyond need.
+/// One part in this many of the cache is emptied beyond need.
 const MARGIN_SHARE: u64 = 16;
-/// The unit in which file systems count what a file takes.
+/// The unit in which file systems report the space of a file.
 const SECTOR_BYTES: u64 = 512;
 
-/// Where and how much.
+/// Location and limits of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheOptions {
-    /// The directory; made if it is not there. Bygone owns all files in it.
+    /// The directory, made if missing. Bygone owns all files in it.
     pub dir: PathBuf,
     /// Most bytes in it.
     pub bytes_max: u64,
@@ -61,17 +61,17 @@ pub struct CacheOptions {
 }
 
 impl CacheOptions {
-    /// How much can lie in it without that some of it makes room for the rest.
+    /// How much can lie in the cache without pushing out parts of itself.
     pub fn lasting_bytes_max(&self) -> u64 {
         self.bytes_max - self.margin_bytes()
     }
 
-    /// The `bytes_max` of a cache in which so much can lie.
+    /// The `bytes_max` of a cache that can hold `lasting_bytes`.
     pub fn bytes_max_for(lasting_bytes: u64) -> u64 {
         lasting_bytes.div_ceil(MARGIN_SHARE - 1).saturating_mul(MARGIN_SHARE)
     }
 
-    /// What is emptied beyond need, so that the next piece does not count everything again.
+    /// How much is emptied beyond need, so that the next piece does not trigger another count.
     fn margin_bytes(&self) -> u64 {
         self.bytes_max / MARGIN_SHARE
     }
@@ -83,18 +83,18 @@ pub(super) struct Disk {
     options: CacheOptions,
     directory: File,
     open: Mutex<HashMap<i64, Arc<File>>>,
-    /// About how many bytes the directory takes: others write there too.
+    /// About how many bytes the directory takes; other processes write there too.
     used: AtomicU64,
-    /// How much was written here since it was counted.
+    /// Bytes written by this process since the last count.
     uncounted: AtomicU64,
-    /// Held while it is counted and emptied.
+    /// Held while counting and emptying.
     sweeping: Mutex<()>,
-    /// A shared lock while we live.
+    /// A shared lock, held while the cache is in use.
     _lock: File,
 }
 
 impl Disk {
-    /// Opens the directory, or says why it cannot serve.
+    /// Opens the directory, or explains why it is unusable.
     pub fn open(options: CacheOptions) -> io::Result<Disk> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.dir)?;
         let lock = file_options().create(true).open(options.dir.join(LOCK_FILE))?;
@@ -109,12 +109,12 @@ impl Disk {
         Ok(Disk { options, directory, open, used, uncounted: AtomicU64::new(0), sweeping, _lock: lock })
     }
 
-    /// True if all of these bytes, which are whole pieces, are here.
+    /// True if all of these bytes, which are whole pieces, are present.
     pub fn has(&self, object: &Object, span: &Range<u64>) -> bool {
         self.file(object, false).is_ok_and(|file| is_data(&file, span))
     }
 
-    /// These bytes, if they are here.
+    /// These bytes, if present.
     pub fn read(&self, object: &Object, span: &Range<u64>) -> Option<Vec<u8>> {
         let file = self.file(object, false).ok()?;
         let pieces = object.span(&object.pieces(span));
@@ -123,11 +123,11 @@ impl Disk {
         }
         let mut bytes = vec![0; usize::try_from(span.end - span.start).ok()?];
         file.read_exact_at(&mut bytes, span.start).ok()?;
-        // Whoever empties the directory in another process may have come between the look and the read.
+        // Another process may have emptied them between the look and the read.
         is_data(&file, &pieces).then_some(bytes)
     }
 
-    /// Keeps bytes that are whole pieces; false if they could not be kept, which is no error.
+    /// Keeps bytes that are whole pieces. False if they could not be kept, which is not an error.
     pub fn write(&self, object: &Object, offset: u64, bytes: &[u8]) -> io::Result<bool> {
         self.make_room(bytes.len() as u64)?;
         if self.lacks_space(bytes.len() as u64)? {
@@ -145,11 +145,11 @@ impl Disk {
 
     /// Forgets these bytes.
     pub fn punch(&self, object: &Object, span: &Range<u64>) {
-        // If even this fails the bytes are read again and found wrong again: slow, and never wrong.
+        // If even this fails, the bytes are read and rejected again each time: slow, but never wrong.
         let _ = self.file(object, false).map(|file| punch(&file, span));
     }
 
-    /// The file of a volume. Its time of change is when it was used last, as far as [`OPEN_MAX`] tells that.
+    /// The file of a volume. Its modification time is its last use, as precisely as [`OPEN_MAX`] allows.
     fn file(&self, object: &Object, create: bool) -> io::Result<Arc<File>> {
         let mut open = lock(&self.open);
         if let Some(file) = open.get(&object.volume) {
@@ -157,7 +157,7 @@ impl Disk {
         }
         let name = object.name.as_str().rsplit('/').next().unwrap_or_default();
         let file = Arc::new(file_options().create(create).open(self.options.dir.join(name))?);
-        // Failing to note that is no reason to fail.
+        // A failure to note the use is harmless.
         let _ = futimens(&*file, &TimeSpec::UTIME_OMIT, &TimeSpec::UTIME_NOW);
         if open.len() >= OPEN_MAX {
             open.clear();
@@ -166,9 +166,9 @@ impl Disk {
         Ok(file)
     }
 
-    /// Empties what was not used for longest, until `bytes` more may be written.
+    /// Empties the least recently used volumes until `bytes` more may be written.
     fn make_room(&self, bytes: u64) -> io::Result<()> {
-        // Others keep things here too: they are counted from time to time.
+        // Other processes write here too, so the directory is counted from time to time.
         if self.uncounted.fetch_add(bytes, Ordering::Relaxed) + bytes > self.options.margin_bytes() {
             let _sweeping = lock(&self.sweeping);
             self.uncounted.store(0, Ordering::Relaxed);
@@ -190,7 +190,7 @@ impl Disk {
             let Ok(file) = file_options().open(&old.path) else { continue };
             let excess = if used > goal { used - goal } else { old.bytes };
             punch_first(&file, excess)?;
-            // A hole is no use: the rest of the file goes before younger ones do.
+            // Hitting a hole would gain nothing, so the rest of this file goes before younger files.
             let used_at = TimeSpec::new(old.used_at.0, old.used_at.1);
             let _ = futimens(&file, &TimeSpec::UTIME_OMIT, &used_at);
             used = used.saturating_sub(old.bytes) + file.metadata()?.blocks() * SECTOR_BYTES;
@@ -207,16 +207,16 @@ impl Disk {
     }
 }
 
-/// What lies in a directory of kept pieces.
+/// The content of a cache directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheUsage {
-    /// Volumes of which something is kept.
+    /// Volumes with at least one piece.
     pub volumes: u64,
     /// Bytes that are kept.
     pub bytes: u64,
 }
 
-/// What lies in the directory `dir`; nothing if it is not there.
+/// The content of the cache directory `dir`; empty if the directory does not exist.
 pub fn cache_usage(dir: &Path) -> io::Result<CacheUsage> {
     let files = match files(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -229,7 +229,7 @@ pub fn cache_usage(dir: &Path) -> io::Result<CacheUsage> {
     }))
 }
 
-/// Empties the directory `dir`, also while mounts use it, and says what lay there.
+/// Empties the cache directory `dir`, even while mounts use it, and returns what was there.
 pub fn cache_clear(dir: &Path) -> io::Result<CacheUsage> {
     let usage = cache_usage(dir)?;
     if usage.volumes > 0 {
@@ -245,20 +245,20 @@ pub fn cache_clear(dir: &Path) -> io::Result<CacheUsage> {
     Ok(usage)
 }
 
-/// Reads what mounts have kept, without being one: nothing is made, changed or marked as used.
+/// Reads the cache of mounts without being one: nothing is made, changed or marked as used.
 pub struct CacheReader {
     dir: PathBuf,
-    /// The volume that was asked for last, with its file if it has one.
+    /// The last requested volume, and its file if it has one.
     last: Mutex<Option<(VolumeName, Option<File>)>>,
 }
 
 impl CacheReader {
-    /// Reads the directory `dir`, which need not be there.
+    /// Reads the directory `dir`, which need not exist.
     pub fn new(dir: PathBuf) -> CacheReader {
         CacheReader { dir, last: Mutex::default() }
     }
 
-    /// Sealed bytes of a volume, if all of them are here. They may be spoilt, as nothing here is checked.
+    /// Sealed bytes of a volume, if all of them are present. They may be damaged, because nothing is checked here.
     pub fn read(&self, name: VolumeName, range: &Range<u64>) -> Option<Vec<u8>> {
         let mut last = lock(&self.last);
         if last.as_ref().is_none_or(|(last, _)| *last != name) {
@@ -267,7 +267,7 @@ impl CacheReader {
             *last = Some((name, file.ok()));
         }
         let file = last.as_ref()?.1.as_ref()?;
-        // Neither a hole nor what ends too soon is worth memory.
+        // Neither a hole nor a file that ends too soon is worth allocating for.
         if file.metadata().ok()?.len() < range.end || !is_data(file, range) {
             return None;
         }
@@ -283,7 +283,7 @@ struct Kept {
     used_at: (i64, i64),
 }
 
-/// Bytes that all of them take.
+/// Bytes that all files take.
 fn bytes_in(dir: &Path) -> io::Result<u64> {
     Ok(files(dir)?.iter().map(|file| file.bytes).sum())
 }
@@ -303,10 +303,10 @@ fn files(dir: &Path) -> io::Result<Vec<Kept>> {
     Ok(files)
 }
 
-/// Removes the files that hold nothing. Only while nobody else is there: he could have one of them open.
+/// Removes the files that hold nothing. Safe only while nobody else uses the directory and could have one open.
 fn remove_empty(dir: &Path) {
     let empty = files(dir).unwrap_or_default().into_iter().filter(|file| file.bytes == 0);
-    // What stays is empty.
+    // A file that cannot be removed is empty.
     empty.for_each(|file| _ = fs::remove_file(file.path));
 }
 
@@ -316,11 +316,11 @@ fn file_options() -> fs::OpenOptions {
     options
 }
 
-/// Fails on a file system that knows no holes.
+/// Fails on a file system without holes.
 fn probe(dir: &Path) -> io::Result<()> {
     let path = dir.join(format!("probe-{}", std::process::id()));
     let file = file_options().create(true).open(&path)?;
-    // Another one of this process may have removed it.
+    // Another cache of this process may have removed it.
     let _ = fs::remove_file(&path);
     let bytes = [1; 64 << 10];
     file.write_all_at(&bytes, 2 * PIECE_BYTES)?;
@@ -329,7 +329,11 @@ fn probe(dir: &Path) -> io::Result<()> {
         punch(&file, &data)?;
         !is_data(&file, &data)
     };
-    if knows_holes { Ok(()) } else { Err(io::Error::new(io::ErrorKind::Unsupported, "its file system knows no holes")) }
+    if knows_holes {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "its file system does not support holes"))
+    }
 }
 
 /// True if no byte of `span` lies in a hole or beyond the end.
@@ -346,7 +350,7 @@ fn punch(file: &File, span: &Range<u64>) -> io::Result<()> {
     Ok(fallocate(file, flags, start, length)?)
 }
 
-/// Punches out about the first `bytes` bytes that are there, in whole pieces.
+/// Punches out about the first `bytes` present bytes, in whole pieces.
 fn punch_first(file: &File, bytes: u64) -> io::Result<()> {
     let (mut at, mut left) = (0, bytes);
     while left > 0 {

@@ -1,11 +1,11 @@
-//! What ranges of volumes take in a cache: whole pieces, each of them once.
+//! The space that ranges of volumes take in a cache: whole pieces, each counted once.
 
 use std::collections::HashSet;
 
-use super::Want;
-use super::pieces::PieceAt;
+use crate::read::fetch::Want;
+use crate::read::fetch::pieces::PieceAt;
 
-/// The pieces of everything that was added.
+/// The pieces of all added ranges.
 #[derive(Debug, Default)]
 pub struct Footprint {
     pieces: HashSet<PieceAt>,

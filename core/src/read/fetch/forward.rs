@@ -1,17 +1,17 @@
-//! Who reads a volume forwards, and how far ahead of him to fetch.
+//! Sequential readers of a volume, and how far ahead of each to fetch.
 //!
-//! Files lie in volumes in the order in which they were backed up, so `cp -r`, `tar` and a restore read volumes forwards,
-//! and so does whoever reads one long file. A window of pieces is kept ahead of each such reader. It doubles when he had to
-//! wait for what was under way, and is halved when something fetched for him was forgotten before he came. One stray read
-//! fetches nothing but itself.
+//! Files lie in volumes in backup order, so `cp -r`, `tar`, a restore, and any reader of one long file read volumes
+//! sequentially. Each such reader gets a window of pieces ahead of it. The window doubles when the reader had to wait
+//! for a piece under way, and is halved when a piece fetched for it was evicted before the reader got there. A single
+//! stray read fetches nothing but itself.
 
 use std::ops::Range;
 
-/// Readers that are followed in one volume.
+/// Readers that are tracked in one volume.
 const STREAMS: usize = 4;
-/// How many pieces before the expected one a step may begin: requests overtake one another.
+/// How many pieces before the expected one a step may start, because requests overtake each other.
 const BACK: u32 = 4;
-/// How many pieces beyond the expected one a step may begin: not every file is wanted.
+/// How many pieces beyond the expected one a step may start, because not every file is wanted.
 const SKIP: u32 = 8;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,7 +19,7 @@ struct Stream {
     next: u32,
     planned: u32,
     window: u32,
-    /// When it last moved; 0 for a place that is free.
+    /// When it last moved; 0 for a free slot.
     moved: u64,
 }
 
@@ -30,14 +30,14 @@ pub(super) struct Streams {
     steps: u64,
 }
 
-/// What a reader found when he came.
+/// What a reader found at its next pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Luck {
-    /// Everything was there.
+    /// Everything was present.
     There,
     /// Something was under way.
     UnderWay,
-    /// Something was not even asked for.
+    /// Something had not been requested.
     Missing,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Window {
 }
 
 impl Streams {
-    /// Notes that `read` was asked for, and returns which pieces to fetch ahead, maybe none.
+    /// Records a read of `read`, and returns the pieces to fetch ahead, if any.
     pub fn step(&mut self, read: Range<u32>, luck: Luck, window: Window) -> Range<u32> {
         self.steps += 1;
         let steps = self.steps;
@@ -84,7 +84,7 @@ impl Stream {
         self.window = wanted.clamp(window.least.min(window.most), window.most);
         let start = self.planned.max(self.next);
         let end = self.next.saturating_add(self.window).min(window.end);
-        // Small plans make small requests: the next one is made when a good part of the last is used up.
+        // Small plans make small requests, so the next plan is made when a good part of the last one is used up.
         if end.saturating_sub(start) < (self.window / 4).max(1) && end < window.end {
             return 0..0;
         }
@@ -100,7 +100,7 @@ mod tests {
     const WINDOW: Window = Window { least: 4, most: 64, end: 256 };
 
     #[test]
-    fn a_reader_who_goes_on_is_fetched_for_more_and_more_and_each_piece_once() {
+    fn a_sequential_reader_gets_a_growing_window_once() {
         let mut streams = Streams::default();
         let mut planned = 0..1;
         let mut largest = 0;

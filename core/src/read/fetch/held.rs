@@ -1,13 +1,13 @@
-//! Pieces in memory: those that are not on a disk of this machine, until others need the room.
+//! Pieces in memory: those that are not on a disk of this machine, until newer ones need the room.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::pieces::PieceAt;
+use crate::read::fetch::pieces::PieceAt;
 
-/// A part of what one request brought.
+/// Part of the result of one request.
 #[derive(Debug, Clone)]
 pub(super) struct Bytes {
     pub whole: Arc<Vec<u8>>,
@@ -20,7 +20,7 @@ impl Bytes {
     }
 }
 
-/// The pieces that came last.
+/// The pieces that arrived last.
 #[derive(Debug)]
 pub(super) struct Held {
     pieces: HashMap<PieceAt, Bytes>,

@@ -1,33 +1,34 @@
-//! What the way to a store is like, measured by what comes over it, and how much to ask for at once.
+//! The speed of the way to a store, measured on real fetches, and how much to request at once.
 //!
-//! Two numbers are followed, as congestion control does it: how many bytes a second the store gives at best (each fetch
-//! counts what all fetches together brought while it lasted), and how long a piece takes that has the link for itself, since
-//! how long one takes among others says more about those. Both are the best of the last fetches, so one that stalled teaches
-//! nothing wrong, and a link that has become slow is noticed when the last quick fetch is forgotten.
+//! As in congestion control, two numbers are tracked: the best rate of the store in bytes a second (each fetch counts
+//! what all fetches together brought while it lasted), and how long a piece takes that has the link to itself, because
+//! a piece among others would measure those. Both are the best of the last fetches, so a stalled fetch teaches nothing
+//! wrong, and a link that became slow is noticed once the last fast fetch is forgotten.
 //!
-//! This module reads a clock that only ever runs forwards: measuring is its subject. [`Meter`] itself is told the time.
+//! This module reads a clock that only runs forwards, because measuring is its subject. [`Meter`] itself gets the time
+//! as an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::pieces::PIECE_BYTES;
+use crate::read::fetch::pieces::PIECE_BYTES;
 
 /// Fetches that are remembered.
 const SAMPLES: usize = 32;
-/// What is assumed of a store from which nothing has come yet: a link of 100 Mbit/s.
+/// The assumed rate of a store that has sent nothing yet: a link of 100 Mbit/s.
 const ASSUMED_RATE: f64 = 12_500_000.0;
 const ASSUMED_WAIT: Duration = Duration::from_millis(50);
-/// The shortest time until an answer begins that is believed.
+/// Shorter waits for an answer are not believed.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// Most bytes of one request.
 pub(super) const UNIT_BYTES_MAX: u64 = 8 << 20;
 
-/// The passing of time: how long it is since some moment.
+/// Time elapsed since some moment.
 pub struct Clock(Instant);
 
 impl Clock {
-    /// One that begins now.
+    /// A clock that starts now.
     pub fn begin() -> Clock {
         Clock(Instant::now())
     }
@@ -41,34 +42,34 @@ impl Clock {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begun {
     at: Duration,
-    came_before: u64,
-    /// Nothing else was under way.
+    arrived_before: u64,
+    /// True if nothing else was under way.
     is_alone: bool,
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    came: u64,
+    arrived: u64,
     under_way: u64,
     /// Bytes a second while a fetch lasted.
     rates: VecDeque<f64>,
-    /// How long a fetch lasted that had begun alone, and how many bytes it brought.
+    /// Duration and bytes of each fetch that started alone.
     alone: VecDeque<(Duration, u64)>,
 }
 
 impl Meter {
     pub fn begin(&mut self, now: Duration) -> Begun {
         self.under_way += 1;
-        Begun { at: now, came_before: self.came, is_alone: self.under_way == 1 }
+        Begun { at: now, arrived_before: self.arrived, is_alone: self.under_way == 1 }
     }
 
     /// A fetch has brought `bytes` bytes.
     pub fn end(&mut self, begun: Begun, now: Duration, bytes: u64) {
         self.under_way -= 1;
-        self.came += bytes;
+        self.arrived += bytes;
         let lasted = now.saturating_sub(begun.at).max(Duration::from_micros(1));
-        keep(&mut self.rates, (self.came - begun.came_before) as f64 / lasted.as_secs_f64());
+        keep(&mut self.rates, (self.arrived - begun.arrived_before) as f64 / lasted.as_secs_f64());
         if begun.is_alone {
             keep(&mut self.alone, (lasted, bytes));
         }
@@ -84,7 +85,7 @@ impl Meter {
         self.rates.iter().copied().reduce(f64::max).unwrap_or(ASSUMED_RATE)
     }
 
-    /// How long it takes until a piece is here, alone.
+    /// How long a piece takes that has the link to itself.
     fn wait(&self) -> Duration {
         let rate = self.rate();
         let wait = |(lasted, bytes): &(Duration, u64)| {
@@ -93,18 +94,18 @@ impl Meter {
         self.alone.iter().map(wait).min().unwrap_or(ASSUMED_WAIT).max(WAIT_MIN)
     }
 
-    /// Bytes that the link carries until one piece is here.
+    /// Bytes that the link carries while one piece is on its way.
     fn on_the_way(&self) -> u64 {
         (self.rate() * self.wait().as_secs_f64()) as u64
     }
 
-    /// How much to ask for at once: so much that waiting is half of the time, in whole pieces.
+    /// How much to request at once: so much that waiting takes half of the time, in whole pieces.
     pub fn unit_bytes(&self, most: u64) -> u64 {
         let unit = self.on_the_way().clamp(PIECE_BYTES, UNIT_BYTES_MAX);
         (unit.div_ceil(PIECE_BYTES) * PIECE_BYTES).min(most.max(PIECE_BYTES))
     }
 
-    /// Fetching a gap costs less than another request if it has no more bytes than this.
+    /// A gap of up to this many bytes costs less to fetch than another request.
     pub fn gap_bytes_max(&self) -> u64 {
         self.on_the_way().min(UNIT_BYTES_MAX)
     }
@@ -126,7 +127,8 @@ fn keep<T>(samples: &mut VecDeque<T>, sample: T) {
 mod tests {
     use super::*;
 
-    /// Fetches over a link of `rate` bytes a second and `wait` until an answer begins: as many at a time as the meter says.
+    /// Fetches over a link of `rate` bytes a second that needs `wait` until an answer begins, as many at a time as the
+    /// meter says.
     fn settle(rate: f64, wait: Duration) -> Meter {
         let mut meter = Meter::default();
         let mut under_way: VecDeque<(Begun, Duration, u64)> = VecDeque::new();

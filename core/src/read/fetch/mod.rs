@@ -1,21 +1,23 @@
-//! The bytes of volumes, from wherever they are at hand: the only way by which data comes from a store to a reader.
+//! The bytes of volumes, from wherever they are at hand: all data comes from stores to readers through here.
 //!
-//! A near store (a disk of this machine) is simply asked. Between us and a far store lie time and a narrow link, so here
-//! everything is asked for once, early, and in as few requests as pay:
+//! A near store (a disk of this machine) is simply asked. A far store is separated from us by latency and a narrow
+//! link, so everything is requested once, early, and in as few requests as pay:
 //!
 //! ```text
 //! wanted range -> pieces -> on disk? in memory? on its way? -> queue -> fetch pool -> disk or memory -> whoever waits
 //! ```
 //!
-//! - **pieces** of 256 KiB (module `pieces`) are fetched once, whoever wants them (`state`);
-//! - how much goes into one request follows from what the link is like (`meter`);
-//! - who reads forwards is fetched for ahead of time (`forward`), with at most three quarters of the connections, so that
-//!   somebody who waits is served at once;
-//! - what came is kept sealed on a disk (`disk`) or, without one, in memory (`held`) as far as there is room. A fetch for
-//!   somebody who waits always takes place, and he is given what it brings also if it cannot be kept;
-//! - whoever waits longer than the deadline is told so; what failed fails at once for some seconds (`failed`).
+//! - **pieces** of 256 KiB (module `pieces`) are fetched once, however many readers want them (`state`);
+//! - the size of a request follows from the measured link (`meter`);
+//! - sequential readers get read-ahead (`forward`) over at most three quarters of the connections, so that a waiting
+//!   reader is served at once;
+//! - what arrives is kept sealed on a disk (`disk`) or, without one, in memory (`held`), as far as there is room. A
+//!   fetch for a waiting reader always takes place, and the reader gets the bytes even if they cannot be kept;
+//! - a reader that waits longer than the deadline gets an error; a failed request fails at once for some seconds
+//!   (`failed`).
 //!
-//! The threads live only if a far store is read. They are not waited for at the end: one may be stuck in a request.
+//! The threads exist only if a far store is read. They are not joined at the end, because one may be stuck in a
+//! request.
 
 mod allowance;
 mod disk;
@@ -29,12 +31,21 @@ mod pool;
 mod state;
 
 use std::collections::HashMap;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
+use disk::Disk;
+use held::Bytes;
+use pieces::PieceAt;
+use pool::Pool;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::read::counters::Counters;
+use crate::store::ByteRange;
+use crate::store::Store;
 
 pub use disk::CacheOptions;
 pub use disk::CacheReader;
@@ -44,46 +55,36 @@ pub use disk::cache_usage;
 pub use footprint::Footprint;
 
 pub(super) use failed::Failed;
-pub(super) use failed::Told;
+pub(super) use failed::SharedError;
 pub(super) use meter::Clock;
 pub(super) use pieces::Object;
 
-use super::counters::Counters;
-use crate::error::Error;
-use crate::error::Result;
-use crate::store::ByteRange;
-use crate::store::Store;
-use disk::Disk;
-use held::Bytes;
-use pieces::PieceAt;
-use pool::Pool;
-
-/// How long somebody waits for a store, if nobody says otherwise.
+/// Default of how long a reader waits for a store.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(120);
-/// Memory for what is fetched, if nobody says otherwise.
+/// Default of the memory for fetching.
 pub const FETCH_BYTES_DEFAULT: usize = 48 << 20;
-/// How often pieces that are gone again before they could be used are fetched; after that the range itself is.
+/// How often pieces are fetched that vanish before they can be used; after that the range itself is fetched.
 const ROUNDS_MAX: usize = 3;
 
-/// Where a line about what went wrong and was mended goes.
+/// Receives a line about trouble that was mended.
 pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// How a far store is read. A near one needs none of it.
+/// How to read a far store. A near one needs none of it.
 #[derive(Clone)]
 pub struct FetchOptions {
-    /// Where what was fetched is kept.
+    /// Where fetched bytes are kept.
     pub cache: Option<CacheOptions>,
-    /// Bytes of memory for what is under way, and for what is kept if there is no disk for it.
+    /// Bytes of memory for what is under way, and for pieces that no disk can keep.
     pub memory_bytes: usize,
     /// How long a reader waits at most.
     pub deadline: Duration,
-    /// The store is never asked: what is not here is an error.
+    /// The store is never asked: a missing piece is an error.
     pub is_offline: bool,
-    /// Bytes that the store may give in all. What would be more is not asked for, and then nothing any more.
+    /// Most bytes fetched in all. A request beyond that is not made, and ends all fetching.
     pub fetched_bytes_max: u64,
-    /// Fetch for whoever reads forwards before he asks. Without it nothing comes but what is wanted, and the gaps in it.
+    /// Read ahead for sequential readers. Without it only wanted ranges are fetched, and the gaps in them.
     pub reads_ahead: bool,
-    /// Who hears of damage in the cache.
+    /// Receives reports of damage in the cache.
     pub say: Say,
 }
 
@@ -110,7 +111,7 @@ pub struct Want {
     pub range: Range<u64>,
 }
 
-/// Sealed bytes, and whether some of them lay here already: then they may be spoilt, and the store has better ones.
+/// Sealed bytes, and whether some came from the cache: those may be damaged, and the store has better ones.
 pub(super) struct Sealed {
     pub bytes: Vec<u8>,
     pub was_kept: bool,
@@ -120,7 +121,7 @@ pub(super) struct Sealed {
 pub(super) struct Fetch {
     store: Arc<dyn Store>,
     counters: Arc<Counters>,
-    /// `None` before a near store.
+    /// `None` for a near store.
     pool: Option<Pool>,
 }
 
@@ -129,7 +130,7 @@ impl Fetch {
         let pool = store.is_far().then(|| {
             let open = |cache: CacheOptions| {
                 let dir = cache.dir.clone();
-                let why = |error| (options.say)(&format!("nothing is kept in {}: {error}", dir.display()));
+                let why = |error| (options.say)(&format!("nothing is cached in {}: {error}", dir.display()));
                 Disk::open(cache).map_err(why).ok()
             };
             let disk = options.cache.clone().filter(|cache| cache.bytes_max > 0).and_then(open);
@@ -142,7 +143,7 @@ impl Fetch {
         self.pool.is_some()
     }
 
-    /// How many requests at a time serve the store best.
+    /// How many concurrent requests serve the store best.
     pub fn connections(&self) -> usize {
         self.store.connections()
     }
@@ -151,12 +152,12 @@ impl Fetch {
         self.pool.as_ref().map_or(Duration::ZERO, Pool::now)
     }
 
-    /// True if the store need not be asked for any of this.
+    /// True if nothing of this needs the store.
     pub fn is_at_hand(&self, wants: &[Want]) -> bool {
         self.missing_bytes(wants) == 0
     }
 
-    /// Bytes that the store would have to be asked for.
+    /// Bytes that the store would be asked for.
     pub fn missing_bytes(&self, wants: &[Want]) -> u64 {
         self.pool.as_ref().map_or(0, |pool| pool.missing_bytes(wants))
     }
@@ -166,8 +167,8 @@ impl Fetch {
         self.pool.as_ref().is_none_or(|pool| pool.is_kept(wants))
     }
 
-    /// Calls `then` when all of this is at hand, or cannot be had: at once, or later in another thread. Whoever reads
-    /// then is told what went wrong.
+    /// Calls `then` when all of this is at hand or has failed: at once, or later in another thread. The read that
+    /// follows gets the error, if any.
     pub fn bring(&self, wants: &[Want], then: impl FnOnce() + Send + 'static) {
         match &self.pool {
             Some(pool) => pool.want(wants, false, Box::new(|_| then())),
@@ -175,7 +176,7 @@ impl Fetch {
         }
     }
 
-    /// Lets all of this be fetched when nothing else is to be done.
+    /// Fetches all of this when nothing else is to be done.
     pub fn ahead(&self, wants: &[Want]) {
         if let Some(pool) = &self.pool {
             pool.ahead(wants);
@@ -188,23 +189,23 @@ impl Fetch {
         let alone = || pool.fetch_alone(want, || self.direct(want));
         for _ in 0..ROUNDS_MAX {
             let (sender, receiver) = bounded(1);
-            // The other end waits below.
+            // The receiver waits below.
             pool.want(std::slice::from_ref(want), true, Box::new(move |outcome| _ = sender.send(outcome)));
-            let came = match receiver.recv() {
-                Ok(Ok(came)) => came,
-                // The object ends sooner than was thought; maybe not before the end of what is wanted.
-                Ok(Err(Told::Store { kind: io::ErrorKind::UnexpectedEof, .. })) => return alone(),
-                Ok(Err(told)) => return Err(told.again()),
+            let arrived = match receiver.recv() {
+                Ok(Ok(arrived)) => arrived,
+                // The object ends earlier than expected, but perhaps not before the end of this range.
+                Ok(Err(error)) if error.is_short() => return alone(),
+                Ok(Err(error)) => return Err(error.again()),
                 Err(_) => return Err(Error::Cancelled),
             };
-            if let Some(sealed) = assemble(pool, want, &came) {
+            if let Some(sealed) = assemble(pool, want, &arrived) {
                 return Ok(sealed);
             }
         }
         alone()
     }
 
-    /// Some of these bytes, which were kept, are not those of the store: they are forgotten.
+    /// Forgets these bytes: some of them came from the cache and are not what the store holds.
     pub fn distrust(&self, want: &Want) {
         if let Some(pool) = &self.pool {
             pool.distrust(want);
@@ -219,8 +220,8 @@ impl Fetch {
     }
 }
 
-/// Puts a range together from what came for it and what lies here; `None` if something is gone again.
-fn assemble(pool: &Pool, want: &Want, came: &HashMap<PieceAt, Bytes>) -> Option<Sealed> {
+/// Assembles a range from what arrived for it and what is cached; `None` if something vanished meanwhile.
+fn assemble(pool: &Pool, want: &Want, arrived: &HashMap<PieceAt, Bytes>) -> Option<Sealed> {
     let Want { object, range } = want;
     let mut bytes = Vec::with_capacity(usize::try_from(range.end - range.start).ok()?);
     let mut was_kept = false;
@@ -229,7 +230,7 @@ fn assemble(pool: &Pool, want: &Want, came: &HashMap<PieceAt, Bytes>) -> Option<
     while at < pieces.end {
         let span = object.span(&(at..at + 1));
         let wanted = span.start.max(range.start)..span.end.min(range.end);
-        let held = came.get(&object.at(at)).cloned();
+        let held = arrived.get(&object.at(at)).cloned();
         was_kept |= held.is_none();
         if let Some(held) = held.or_else(|| pool.held(object.at(at))) {
             let part = wanted.start - span.start..wanted.end - span.start;
@@ -238,8 +239,8 @@ fn assemble(pool: &Pool, want: &Want, came: &HashMap<PieceAt, Bytes>) -> Option<
             at += 1;
             continue;
         }
-        // What lies on the disk is read as far as nothing came in between.
-        let kept = (at..pieces.end).take_while(|piece| !came.contains_key(&object.at(*piece))).count();
+        // What lies on the disk is read in one go, up to the next piece that arrived.
+        let kept = (at..pieces.end).take_while(|piece| !arrived.contains_key(&object.at(*piece))).count();
         let end = at + u32::try_from(kept).ok()?;
         let span = object.span(&(at..end));
         let read = pool.read_disk(object, &(span.start.max(range.start)..span.end.min(range.end)));

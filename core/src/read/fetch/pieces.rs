@@ -1,7 +1,8 @@
-//! Pieces of volumes: what is fetched, kept and forgotten as one.
+//! Pieces of volumes: the unit of fetching, keeping and forgetting.
 //!
-//! A piece is 256 KiB of a stored object, counted from its beginning; the last one of an object is shorter. Frames lie
-//! across pieces as they like: two neighbours often share one, and whoever wants one gets most of the other for nothing.
+//! A piece is 256 KiB of a stored object, counted from its beginning; the last one of an object is shorter. Frames are
+//! not aligned to pieces: neighbours often share one, so fetching one frame usually brings most of the next for
+//! nothing.
 
 use std::ops::Range;
 
@@ -17,7 +18,7 @@ pub(super) struct PieceAt {
     pub number: u32,
 }
 
-/// A volume as something that bytes are fetched from.
+/// A volume as a source of bytes.
 #[derive(Debug)]
 pub struct Object {
     /// Row number of the volume.
@@ -29,7 +30,7 @@ pub struct Object {
 }
 
 impl Object {
-    /// The pieces that hold a range, which is not empty.
+    /// The pieces that contain `range`, which is not empty.
     pub(super) fn pieces(&self, range: &Range<u64>) -> Range<u32> {
         let number = |piece: u64| u32::try_from(piece).unwrap_or(u32::MAX);
         number(range.start / PIECE_BYTES)..number(range.end.div_ceil(PIECE_BYTES))
@@ -40,8 +41,8 @@ impl Object {
         self.pieces(&(0..self.bytes)).end
     }
 
-    /// The bytes of these pieces. What the catalog places beyond the object's end is asked for all the same: the store
-    /// knows how long it is.
+    /// The bytes of these pieces. Places beyond the object's end are requested all the same, because the store knows
+    /// the real length.
     pub(super) fn span(&self, pieces: &Range<u32>) -> Range<u64> {
         let (start, end) = (u64::from(pieces.start) * PIECE_BYTES, u64::from(pieces.end) * PIECE_BYTES);
         start..end.min(self.bytes.max(start + 1))
@@ -52,8 +53,8 @@ impl Object {
     }
 }
 
-/// The stretches that `pieces`, in order, make up. A gap of up to `gap_max` pieces is fetched too rather than asked
-/// around, if all of it `is_free`: neither here nor on its way.
+/// The stretches formed by `pieces`, which are in order. A gap of up to `gap_max` pieces is fetched too if all of it
+/// `is_free`: neither present nor under way.
 pub(super) fn stretches(
     pieces: impl IntoIterator<Item = u32>,
     gap_max: u32,

@@ -1,4 +1,4 @@
-//! The threads that fetch, and what they share.
+//! The fetching threads and their shared state.
 
 use std::io;
 use std::ops::Range;
@@ -12,38 +12,38 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use super::Clock;
-use super::FetchOptions;
-use super::Want;
-use super::allowance::Allowance;
-use super::disk::Disk;
-use super::failed::Told;
-use super::forward::Luck;
-use super::forward::Window;
-use super::held::Bytes;
-use super::meter::UNIT_BYTES_MAX;
-use super::pieces::Object;
-use super::pieces::PIECE_BYTES;
-use super::pieces::PieceAt;
-use super::pieces::stretches;
-use super::state::Bounds;
-use super::state::Job;
-use super::state::Run;
-use super::state::State;
-use super::state::Then;
-use super::state::Urgency;
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::lock::wait;
 use crate::lock::wait_timeout;
 use crate::read::Counters;
+use crate::read::fetch::Clock;
+use crate::read::fetch::FetchOptions;
+use crate::read::fetch::Want;
+use crate::read::fetch::allowance::Allowance;
+use crate::read::fetch::disk::Disk;
+use crate::read::fetch::failed::SharedError;
+use crate::read::fetch::forward::Luck;
+use crate::read::fetch::forward::Window;
+use crate::read::fetch::held::Bytes;
+use crate::read::fetch::meter::UNIT_BYTES_MAX;
+use crate::read::fetch::pieces::Object;
+use crate::read::fetch::pieces::PIECE_BYTES;
+use crate::read::fetch::pieces::PieceAt;
+use crate::read::fetch::pieces::stretches;
+use crate::read::fetch::state::Bounds;
+use crate::read::fetch::state::Job;
+use crate::read::fetch::state::Run;
+use crate::read::fetch::state::State;
+use crate::read::fetch::state::Then;
+use crate::read::fetch::state::Urgency;
 use crate::store::ByteRange;
 use crate::store::Store;
 
-/// The largest window ahead of a reader.
+/// Largest read-ahead window.
 const WINDOW_BYTES_MAX: u64 = 64 << 20;
-/// Most bytes of guesses in the queue.
+/// Most bytes of queued guesses.
 const QUEUE_BYTES_MAX: u64 = 2 * WINDOW_BYTES_MAX;
 /// Why nothing is fetched any more.
 const SPENT: &str = "the store has given as much as --max-fetch allows";
@@ -64,7 +64,7 @@ struct Shared {
     state: Mutex<State>,
     /// There may be a request to make.
     work: Condvar,
-    /// There is somebody new who waits.
+    /// There is a new waiter.
     waits: Condvar,
     disk_trouble_said: AtomicBool,
     allowance: Allowance,
@@ -80,7 +80,7 @@ impl Pool {
     ) -> Pool {
         let connections = store.connections().max(1);
         let memory = options.memory_bytes as u64;
-        // Half of the memory for what is under way, half for what has come and cannot be put on a disk.
+        // Half of the memory is for requests under way, half for pieces that no disk can keep.
         let unit_bytes_max = (memory / 2 / connections as u64).clamp(PIECE_BYTES, UNIT_BYTES_MAX);
         let bounds = Bounds {
             ahead_threads: (connections * 3 / 4).max(1),
@@ -136,16 +136,16 @@ impl Pool {
         wants.iter().all(|Want { object, range }| disk.has(object, &object.span(&object.pieces(range))))
     }
 
-    /// `then` is called when everything wanted is here, with what came meanwhile if `keeps`.
+    /// Calls `then` when everything wanted is here, with the bytes that arrived meanwhile if `keeps`.
     pub fn want(&self, wants: &[Want], keeps: bool, then: Then) {
         let mut state = self.shared.state();
         let mut missing = Vec::new();
         for Want { object, range } in wants {
             match self.shared.demand(&mut state, object, object.pieces(range)) {
                 Ok(flying) => missing.extend(flying.into_iter().map(|piece| (Arc::clone(object), piece))),
-                Err(told) => {
+                Err(error) => {
                     drop(state);
-                    return then(Err(told));
+                    return then(Err(error));
                 }
             }
         }
@@ -173,7 +173,7 @@ impl Pool {
         self.wake();
     }
 
-    /// Fetches a range by itself, with `get`.
+    /// Fetches a range on its own, with `get`.
     pub fn fetch_alone<T>(&self, Want { object, range }: &Want, get: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.shared.why_not() {
             Some(why) => Err(refused(object, &object.pieces(range), why).again()),
@@ -209,8 +209,8 @@ impl Pool {
     }
 }
 
-/// Starts a thread. Without one that fetches, whoever waits is told at his deadline; without the one that watches
-/// deadlines he waits for as long as the store takes.
+/// Starts a thread. Without a fetching thread, waiters get an error at their deadline; without the deadline thread,
+/// they wait as long as the store takes.
 fn spawn(name: String, work: impl FnOnce() + Send + 'static) {
     _ = thread::Builder::new().name(name).spawn(work);
 }
@@ -235,13 +235,13 @@ impl Shared {
                 || self.disk.as_ref().is_some_and(|disk| disk.has(object, &object.span(&(piece..piece + 1)))))
     }
 
-    /// Sees to it that the pieces come, and returns those that are not here yet, or why one cannot be had.
+    /// Makes sure that the pieces arrive, and returns those that are not here yet, or why one cannot be had.
     fn demand(
         &self,
         state: &mut State,
         object: &Arc<Object>,
         pieces: Range<u32>,
-    ) -> std::result::Result<Vec<u32>, Told> {
+    ) -> std::result::Result<Vec<u32>, SharedError> {
         let now = self.clock.now();
         let mut missing = Vec::new();
         let mut luck = Luck::There;
@@ -249,10 +249,10 @@ impl Shared {
             if self.is_here(state, object, piece) {
                 continue;
             }
-            if let Some(told) = state.failed.get(object.at(piece), now) {
-                return Err(told);
+            if let Some(error) = state.failed.get(object.at(piece), now) {
+                return Err(error);
             }
-            // At once: what is queued next may push out guesses, and this is none any more.
+            // Done at once, because the next queueing may push out guesses, and this piece is no longer a guess.
             state.hurry(object, piece);
             luck = match (luck, state.is_flying(object.at(piece))) {
                 (Luck::Missing, _) | (_, false) => Luck::Missing,
@@ -275,15 +275,15 @@ impl Shared {
         Ok(missing)
     }
 
-    /// Why the store is not asked for anything, if it is not.
+    /// Why the store must not be asked, if so.
     fn why_not(&self) -> Option<&'static str> {
         if self.options.is_offline {
-            return Some("--offline forbids to ask the store");
+            return Some("--offline forbids asking the store");
         }
         self.allowance.is_spent().then_some(SPENT)
     }
 
-    /// Fetches with `get`, if as much may still be fetched as `span` is long.
+    /// Fetches with `get`, if the allowance still covers the length of `span`.
     fn within_allowance<T>(
         &self,
         object: &Object,
@@ -295,14 +295,14 @@ impl Shared {
         if self.allowance.take(bytes) {
             return get().inspect_err(|_| self.allowance.give_back(bytes));
         }
-        // A guess that is too long says nothing about what is asked for in earnest.
+        // A guess that exceeds the allowance says nothing about real requests.
         if urgency == Urgency::Demand && self.allowance.spend() {
             (self.options.say)(&format!("{SPENT}: what is not in the cache cannot be read any more"));
         }
         Err(refused(object, &object.pieces(&span), SPENT).again())
     }
 
-    /// Queues those of `pieces` that are not here and do not fly, and the small gaps between them.
+    /// Queues those of `pieces` that are neither here nor under way, and the small gaps between them.
     fn queue_missing(&self, state: &mut State, object: &Arc<Object>, pieces: Range<u32>, urgency: Urgency) {
         let gap_max = u32::try_from(state.meter.gap_bytes_max() / PIECE_BYTES).unwrap_or(0);
         let is_free = |piece| !state.is_flying(object.at(piece)) && !self.is_here(state, object, piece);
@@ -317,15 +317,15 @@ impl Shared {
             let span = job.run.object.span(&job.run.pieces);
             let got = self.within_allowance(&job.run.object, span, job.urgency, || self.get(&job));
             let kept = got.as_ref().is_ok_and(|pieces| self.keep(&job, pieces));
-            let got = got.as_deref().map_err(Told::of);
+            let got = got.as_deref().map_err(SharedError::of);
             let mut state = self.state();
             if let (false, Ok(pieces)) = (kept, &got) {
                 pieces.iter().for_each(|(at, bytes)| state.held.insert(*at, bytes.clone()));
             }
-            let told = state.land(&job, self.clock.now(), got.as_ref().map(|pieces| *pieces));
+            let outcomes = state.land(&job, self.clock.now(), got.as_ref().map(|pieces| *pieces));
             drop(state);
             self.work.notify_all();
-            told.into_iter().for_each(|(then, outcome)| then(outcome));
+            outcomes.into_iter().for_each(|(then, outcome)| then(outcome));
         }
     }
 
@@ -361,37 +361,38 @@ impl Shared {
         Ok(pieces.clone().map(piece).collect())
     }
 
-    /// Puts what came on the disk; false if there is none that takes it.
+    /// Writes what arrived to the disk; false if no disk takes it.
     fn keep(&self, job: &Job, pieces: &[(PieceAt, Bytes)]) -> bool {
         let (Some(disk), Some((_, first))) = (&self.disk, pieces.first()) else { return false };
         let span = job.run.object.span(&job.run.pieces);
         let written = disk.write(&job.run.object, span.start, &first.whole);
         let trouble = match written {
             Ok(true) => return true,
-            Ok(false) => "its disk has no more free space than --cache-free says".to_owned(),
+            Ok(false) => "its disk has no free space beyond --cache-free".to_owned(),
             Err(error) => error.to_string(),
         };
         if !self.disk_trouble_said.swap(true, Ordering::Relaxed) {
-            (self.options.say)(&format!("what is fetched cannot be kept in the cache: {trouble}"));
+            (self.options.say)(&format!("fetched data cannot be kept in the cache: {trouble}"));
         }
         false
     }
 
     fn watch_deadlines(&self) {
         let seconds = self.options.deadline.as_secs_f32();
-        let text = format!("the store gave no answer for {seconds} seconds: see --read-timeout");
-        let why = Told::of(&Error::store("read", self.store.address(), io::Error::new(io::ErrorKind::TimedOut, text)));
+        let text = format!("the store did not answer for {seconds} seconds: see --read-timeout");
+        let why =
+            SharedError::of(&Error::store("read", self.store.address(), io::Error::new(io::ErrorKind::TimedOut, text)));
         let mut state = self.state();
         while !state.closed {
             let now = self.clock.now();
-            let (told, next) = state.expire(now, &why);
-            if !told.is_empty() {
+            let (outcomes, next) = state.expire(now, &why);
+            if !outcomes.is_empty() {
                 drop(state);
-                told.into_iter().for_each(|(then, outcome)| then(outcome));
+                outcomes.into_iter().for_each(|(then, outcome)| then(outcome));
                 state = self.state();
                 continue;
             }
-            // Somebody who comes later has a later deadline.
+            // Later waiters have later deadlines.
             state = match next {
                 Some(next) => {
                     let wait = next.saturating_sub(now);
@@ -403,11 +404,11 @@ impl Shared {
     }
 }
 
-fn refused(object: &Object, pieces: &Range<u32>, why: &str) -> Told {
+fn refused(object: &Object, pieces: &Range<u32>, why: &str) -> SharedError {
     let span = object.span(pieces);
     let text = format!("it is not in the cache, and {why}");
     let error = Error::store("read", &object.name, io::Error::new(io::ErrorKind::PermissionDenied, text));
-    Told::of(&at_offset(error, &span))
+    SharedError::of(&at_offset(error, &span))
 }
 
 /// The error, with the bytes that were asked for.

@@ -1,9 +1,9 @@
-//! Which pieces are wanted, by whom, and which are on their way: decided here, without threads and without waiting.
+//! Which pieces are wanted, by whom, and which are under way: decided here, without threads and without waiting.
 //!
-//! Every piece that is wanted and not here has one flight, however many want it: it is on its way or in one of two queues.
-//! In `demand` lies what somebody waits for, in `ahead` what is likely to be wanted. What is queued as a guess and then
-//! wanted is moved to the other queue. A queue holds runs of pieces; how much of a run becomes one request is decided when
-//! a thread takes it, by what the link is like then.
+//! Every wanted piece that is not here has one flight, however many readers want it: it is under way or in one of two
+//! queues. `demand` holds pieces with a waiter, `ahead` holds guesses. A queued guess that becomes wanted moves to the
+//! other queue. A queue holds runs of pieces; how much of a run becomes one request is decided when a thread takes it,
+//! according to the link at that time.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -11,21 +11,21 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failed::Failed;
-use super::failed::Told;
-use super::forward::Streams;
-use super::held::Bytes;
-use super::held::Held;
-use super::meter::Begun;
-use super::meter::Meter;
-use super::pieces::Object;
-use super::pieces::PIECE_BYTES;
-use super::pieces::PieceAt;
+use crate::read::fetch::failed::Failed;
+use crate::read::fetch::failed::SharedError;
+use crate::read::fetch::forward::Streams;
+use crate::read::fetch::held::Bytes;
+use crate::read::fetch::held::Held;
+use crate::read::fetch::meter::Begun;
+use crate::read::fetch::meter::Meter;
+use crate::read::fetch::pieces::Object;
+use crate::read::fetch::pieces::PIECE_BYTES;
+use crate::read::fetch::pieces::PieceAt;
 
-/// Volumes whose readers are followed.
+/// Volumes whose readers are tracked.
 const VOLUMES_FOLLOWED_MAX: usize = 1_024;
 
-/// Pieces of one volume that follow one another.
+/// Consecutive pieces of one volume.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
     pub object: Arc<Object>,
@@ -42,7 +42,7 @@ impl Run {
     }
 }
 
-/// Whether somebody waits.
+/// Whether a reader is waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Urgency {
     Demand,
@@ -57,15 +57,15 @@ pub(super) struct Job {
     pub begun: Begun,
 }
 
-/// What a waiter is told: the pieces that came while he waited, or why one of them did not.
-pub(super) type Outcome = std::result::Result<HashMap<PieceAt, Bytes>, Told>;
-/// What is called when a waiter's pieces are all here, or one cannot be had.
+/// The answer to a waiter: the pieces that arrived while it waited, or why one did not.
+pub(super) type Outcome = std::result::Result<HashMap<PieceAt, Bytes>, SharedError>;
+/// Called when all pieces of a waiter are here, or one cannot be had.
 pub(super) type Then = Box<dyn FnOnce(Outcome) + Send>;
 
 struct Waiter {
     left: Vec<PieceAt>,
-    /// What has come, for a waiter who will not look for it elsewhere.
-    came: Option<HashMap<PieceAt, Bytes>>,
+    /// What has arrived, for a waiter that will not look for it elsewhere.
+    arrived: Option<HashMap<PieceAt, Bytes>>,
     deadline: Duration,
     then: Then,
 }
@@ -76,10 +76,10 @@ struct Flight {
     waiters: Vec<u64>,
 }
 
-/// How much may be under way.
+/// Limits on what is under way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Threads that may fetch guesses at once.
+    /// Threads that may fetch guesses at the same time.
     pub ahead_threads: usize,
     pub unit_bytes_max: u64,
     /// Most bytes of guesses under way.
@@ -137,12 +137,12 @@ impl State {
         self.streams.entry(volume).or_default()
     }
 
-    /// Bytes of one request now.
+    /// Current size of a request, in bytes.
     pub fn unit_bytes(&self) -> u64 {
         self.meter.unit_bytes(self.bounds.unit_bytes_max)
     }
 
-    /// Queues pieces, none of which is here or flies.
+    /// Queues pieces that are neither here nor under way.
     pub fn queue(&mut self, run: Run, urgency: Urgency) {
         for piece in run.pieces.clone() {
             self.flights
@@ -158,7 +158,7 @@ impl State {
         }
     }
 
-    /// `then` is called when all of `pieces`, which fly, have landed, or one of them failed, or at `deadline`.
+    /// Calls `then` when all of `pieces`, which are under way, have landed, when one has failed, or at `deadline`.
     pub fn wait(&mut self, pieces: Vec<(Arc<Object>, u32)>, keeps: bool, deadline: Duration, then: Then) {
         self.waiters_made += 1;
         let number = self.waiters_made;
@@ -169,10 +169,10 @@ impl State {
             }
         }
         let left = pieces.iter().map(|(object, piece)| object.at(*piece)).collect();
-        self.waiters.insert(number, Waiter { left, came: keeps.then(HashMap::new), deadline, then });
+        self.waiters.insert(number, Waiter { left, arrived: keeps.then(HashMap::new), deadline, then });
     }
 
-    /// Somebody waits for a piece that was a guess, or is about to.
+    /// A guess has, or is about to get, a waiter.
     pub fn hurry(&mut self, object: &Arc<Object>, piece: u32) {
         match self.flights.get_mut(&object.at(piece)) {
             Some(flight) if !flight.is_urgent => flight.is_urgent = true,
@@ -200,7 +200,7 @@ impl State {
         }
     }
 
-    /// The next request to be made, if one may be made now.
+    /// The next request, if one may be made now.
     pub fn take(&mut self, now: Duration) -> Option<Job> {
         let unit_bytes = self.unit_bytes();
         let unit = u32::try_from(unit_bytes / PIECE_BYTES).unwrap_or(1).max(1);
@@ -221,21 +221,26 @@ impl State {
         Some(Job { run, urgency: Urgency::Ahead, begun: self.meter.begin(now) })
     }
 
-    /// A request has ended. Those who waited are to be told, without the lock.
-    pub fn land(&mut self, job: &Job, now: Duration, came: Result<&[(PieceAt, Bytes)], &Told>) -> Vec<(Then, Outcome)> {
+    /// A request has ended. The caller must pass the outcomes on after releasing the lock.
+    pub fn land(
+        &mut self,
+        job: &Job,
+        now: Duration,
+        arrived: Result<&[(PieceAt, Bytes)], &SharedError>,
+    ) -> Vec<(Then, Outcome)> {
         if job.urgency == Urgency::Ahead {
             self.ahead_threads -= 1;
             self.ahead_bytes -= job.run.pieces.len() as u64 * PIECE_BYTES;
         }
-        let mut told = Vec::new();
-        match came {
+        let mut outcomes = Vec::new();
+        match arrived {
             Ok(pieces) => {
                 let bytes = pieces.iter().map(|(_, bytes)| bytes.part.len() as u64).sum();
                 self.meter.end(job.begun, now, bytes);
                 for (at, bytes) in pieces {
                     self.failed.remove(*at);
                     let waiters = self.flights.remove(at).map(|flight| flight.waiters).unwrap_or_default();
-                    told.extend(waiters.into_iter().filter_map(|waiter| self.give(waiter, *at, bytes)));
+                    outcomes.extend(waiters.into_iter().filter_map(|waiter| self.give(waiter, *at, bytes)));
                 }
             }
             Err(why) => {
@@ -243,44 +248,44 @@ impl State {
                 for piece in job.run.pieces.clone() {
                     let at = job.run.object.at(piece);
                     let flight = self.flights.remove(&at).unwrap_or_default();
-                    // A guess that failed says nothing to those who come in earnest.
+                    // A failed guess says nothing about real requests.
                     if flight.is_urgent {
                         self.failed.insert(at, now, why.clone());
                     }
                     let waiters = flight.waiters.into_iter().filter_map(|waiter| self.waiters.remove(&waiter));
-                    told.extend(waiters.map(|waiter| (waiter.then, Err(why.clone()))));
+                    outcomes.extend(waiters.map(|waiter| (waiter.then, Err(why.clone()))));
                 }
             }
         }
-        told
+        outcomes
     }
 
     fn give(&mut self, number: u64, at: PieceAt, bytes: &Bytes) -> Option<(Then, Outcome)> {
         let waiter = self.waiters.get_mut(&number)?;
         waiter.left.retain(|left| *left != at);
-        if let Some(came) = &mut waiter.came {
-            came.insert(at, bytes.clone());
+        if let Some(arrived) = &mut waiter.arrived {
+            arrived.insert(at, bytes.clone());
         }
         if !waiter.left.is_empty() {
             return None;
         }
         let waiter = self.waiters.remove(&number)?;
-        Some((waiter.then, Ok(waiter.came.unwrap_or_default())))
+        Some((waiter.then, Ok(waiter.arrived.unwrap_or_default())))
     }
 
-    /// Gives those up whose time is over, and says when that of the next one is.
-    pub fn expire(&mut self, now: Duration, why: &Told) -> (Vec<(Then, Outcome)>, Option<Duration>) {
+    /// Gives up on waiters whose time is over, and returns the next deadline.
+    pub fn expire(&mut self, now: Duration, why: &SharedError) -> (Vec<(Then, Outcome)>, Option<Duration>) {
         let over: Vec<u64> =
             self.waiters.iter().filter(|(_, waiter)| waiter.deadline <= now).map(|(number, _)| *number).collect();
-        let mut told = Vec::new();
+        let mut outcomes = Vec::new();
         for waiter in over.iter().filter_map(|number| self.waiters.remove(number)) {
             waiter.left.iter().for_each(|at| self.failed.insert(*at, now, why.clone()));
-            told.push((waiter.then, Err(why.clone())));
+            outcomes.push((waiter.then, Err(why.clone())));
         }
-        (told, self.waiters.values().map(|waiter| waiter.deadline).min())
+        (outcomes, self.waiters.values().map(|waiter| waiter.deadline).min())
     }
 
-    /// Lets everybody who waits go without an answer.
+    /// Releases all waiters without an answer.
     pub fn close(&mut self) -> Vec<Then> {
         self.closed = true;
         self.waiters.drain().map(|(_, waiter)| waiter.then).collect()

@@ -1,4 +1,4 @@
-//! The engine before a store that counts: against a model, with readers at the same time, with damage, stalls and deaths.
+//! Fetching from a store that counts requests: against a model, with parallel readers, damage, stalls and deaths.
 
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
@@ -9,8 +9,8 @@ use std::thread;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::pieces::PIECE_BYTES;
 use super::*;
+use crate::read::fetch::pieces::PIECE_BYTES;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::testing::faulty::Fault;
@@ -20,7 +20,7 @@ use crate::store::testing::memory::MemoryStore;
 struct Far {
     store: Arc<FaultyStore>,
     objects: Vec<(Arc<Object>, Vec<u8>)>,
-    said: Arc<Mutex<Vec<String>>>,
+    messages: Arc<Mutex<Vec<String>>>,
 }
 
 impl Far {
@@ -40,15 +40,15 @@ impl Far {
             objects.push((Arc::new(Object { volume: number as i64, name, bytes: *length }), bytes));
         }
         store.forget_calls();
-        Far { store, objects, said: Arc::default() }
+        Far { store, objects, messages: Arc::default() }
     }
 
     fn options(&self, dir: Option<&Path>, bytes_max: u64) -> FetchOptions {
-        let said = Arc::clone(&self.said);
+        let messages = Arc::clone(&self.messages);
         FetchOptions {
             cache: dir.map(|dir| CacheOptions { dir: dir.to_path_buf(), bytes_max, free_percent_min: 0 }),
             memory_bytes: 8 << 20,
-            say: Arc::new(move |text| said.lock().unwrap().push(text.to_owned())),
+            say: Arc::new(move |text| messages.lock().unwrap().push(text.to_owned())),
             ..FetchOptions::default()
         }
     }
@@ -106,7 +106,7 @@ fn sixteen_readers_fetch_each_piece_once() {
 }
 
 #[test]
-fn a_guess_that_somebody_waits_for_is_not_pushed_out_by_other_guesses() {
+fn a_guess_with_a_waiter_is_not_pushed_out_by_others() {
     let far = Far::on(FaultyStore::new(Arc::new(MemoryStore::new())).with_connections(1), &[12 * PIECE_BYTES]);
     let fetch = far.fetch(far.options(None, 0));
     let piece = |number: u64| far.want(0, number * PIECE_BYTES..(number + 1) * PIECE_BYTES);
@@ -140,7 +140,7 @@ fn mounts_that_share_a_cache_keep_to_its_size_together() {
 }
 
 #[test]
-fn what_is_kept_is_there_for_the_next_mount_and_for_one_at_the_same_time() {
+fn the_disk_cache_serves_later_and_concurrent_mounts() {
     let far = Far::new(&[2_000_000, 70]);
     let dir = TempDir::new().unwrap();
     let first = far.fetch(far.options(Some(dir.path()), ROOM));
@@ -159,7 +159,7 @@ fn what_is_kept_is_there_for_the_next_mount_and_for_one_at_the_same_time() {
     let error = third.bytes(&far.want(0, 0..1)).err().unwrap().to_string();
     assert!(error.contains("offline") && error.contains("data/00"), "{error}");
     far.assert_right(&first, 0, 0..2_000_000);
-    assert!(far.said.lock().unwrap().is_empty(), "emptying is no damage");
+    assert!(far.messages.lock().unwrap().is_empty(), "emptying is no damage");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_spoilt_piece_is_punched_out_and_fetched_again_once() {
     assert!(!sealed.was_kept && sealed.bytes == far.objects[0].1[299_000..301_000]);
     far.assert_right(&fetch, 0, 0..1_000_000);
     assert_eq!((far.most_fetched(), far.fetched().len()), (1, 1));
-    assert_eq!(far.said.lock().unwrap().len(), 1);
+    assert_eq!(far.messages.lock().unwrap().len(), 1);
 }
 
 #[test]
@@ -212,22 +212,22 @@ fn who_reads_what_is_there_does_not_wait_for_those_who_wait() {
     let fetch = Arc::new(far.fetch(far.options(None, 0)));
     far.assert_right(&fetch, 0, 0..300_000);
     far.store.stall(far.objects[1].0.name.as_str());
-    let (sender, came) = crossbeam_channel::unbounded();
+    let (sender, arrived) = crossbeam_channel::unbounded();
     for number in 0..40 {
         let sender = sender.clone();
         let start = number * PIECE_BYTES;
         fetch.bring(&[far.want(1, start..start + 1)], move || sender.send(number).unwrap());
     }
     far.assert_right(&fetch, 0, 0..300_000);
-    assert!(came.is_empty(), "all forty wait");
+    assert!(arrived.is_empty(), "all forty wait");
     far.store.go_on();
-    let mut all: Vec<u64> = (0..40).map(|_| came.recv().unwrap()).collect();
+    let mut all: Vec<u64> = (0..40).map(|_| arrived.recv().unwrap()).collect();
     all.sort();
     assert_eq!(all, (0..40).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_stalled_store_is_given_up_at_the_deadline_and_used_again_afterwards() {
+fn a_stalled_store_fails_at_the_deadline_and_recovers() {
     let far = Far::new(&[300_000]);
     let options = FetchOptions { deadline: Duration::from_millis(1), ..far.options(None, 0) };
     let fetch = far.fetch(options);
@@ -243,7 +243,7 @@ fn a_stalled_store_is_given_up_at_the_deadline_and_used_again_afterwards() {
 }
 
 #[test]
-fn no_more_is_fetched_than_is_allowed_and_what_is_here_is_read_on() {
+fn the_allowance_limits_fetching_but_not_cached_reads() {
     for with_disk in [true, false] {
         let far = Far::new(&[20 * PIECE_BYTES]);
         let dir = TempDir::new().unwrap();
@@ -252,17 +252,17 @@ fn no_more_is_fetched_than_is_allowed_and_what_is_here_is_read_on() {
         let fetch = far.fetch(FetchOptions { cache, ..options });
         let read = |piece: u64| fetch.bytes(&far.want(0, piece * PIECE_BYTES..piece * PIECE_BYTES + 9));
         // Whoever reads forwards asks for more than he may have; guesses that do not fit are not made.
-        let came = (0..20).take_while(|piece| read(*piece).is_ok()).count() as u64;
-        assert!((1..=3).contains(&came), "{came}");
+        let arrived = (0..20).take_while(|piece| read(*piece).is_ok()).count() as u64;
+        assert!((1..=3).contains(&arrived), "{arrived}");
         let fetched: usize = far.fetched().values().sum();
         assert!(fetched <= 3, "{fetched} pieces");
         far.store.forget_calls();
         let error = read(19).err().unwrap().to_string();
         assert!(error.contains("--max-fetch") && error.contains("data/00"), "{error}");
-        far.assert_right(&fetch, 0, 0..came * PIECE_BYTES);
+        far.assert_right(&fetch, 0, 0..arrived * PIECE_BYTES);
         fetch.ahead(&[far.want(0, 0..20 * PIECE_BYTES)]);
         assert!(far.store.calls().is_empty());
-        assert_eq!(far.said.lock().unwrap().len(), 1);
+        assert_eq!(far.messages.lock().unwrap().len(), 1);
     }
 }
 

@@ -58,9 +58,9 @@ fn assert_gone(store: &LocalStore, why: &str) {
         store.delete(&name("data/absent")),
     ];
     for failure in failures {
-        let told = failure.expect_err(why);
-        assert!(matches!(told, Error::Store { .. }) && !told.is_absent(), "{why}: {told}");
-        assert!(told.to_string().contains("mounted"), "the message says what to look at: {told}");
+        let error = failure.expect_err(why);
+        assert!(matches!(error, Error::Store { .. }) && !error.is_absent(), "{why}: {error}");
+        assert!(error.to_string().contains("mounted"), "the message says what to look at: {error}");
     }
 }
 
@@ -160,8 +160,8 @@ fn links_and_special_files_are_errors_and_never_followed() {
     fs::create_dir(root.join("data")).unwrap();
     let plant = |text: &str| {
         for result in [store.list("").map(drop), store.get(&name(text), WHOLE).map(drop)] {
-            let told = result.unwrap_err();
-            assert!(!told.is_absent() && told.to_string().contains("symbolic link"), "{text}: {told}");
+            let error = result.unwrap_err();
+            assert!(!error.is_absent() && error.to_string().contains("symbolic link"), "{text}: {error}");
         }
         assert!(store.put(&name(text), Source::Bytes(b"x")).is_err());
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "nothing is written outside");
@@ -225,9 +225,9 @@ fn a_full_disk_says_so_and_keeps_nothing_of_the_object() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&large, 0).unwrap();
         for source in [Source::Bytes(&large), Source::File { file: &file, bytes: large.len() as u64 }] {
-            let told = store.put(&name("data/large"), source).unwrap_err();
-            let full = matches!(&told, Error::Store { source, .. } if source.kind() == io::ErrorKind::StorageFull);
-            assert!(full, "the cause comes through: {told:?}");
+            let error = store.put(&name("data/large"), source).unwrap_err();
+            let full = matches!(&error, Error::Store { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+            assert!(full, "the cause comes through: {error:?}");
             assert_eq!(files(disk.0.path()), [""; 0].map(PathBuf::from), "nothing is left");
         }
         store.put(&name("data/small"), Source::Bytes(&[7; 1 << 19])).unwrap();

@@ -1,8 +1,8 @@
-//! What is asked of a running rclone, and how its answers are read.
+//! Requests to a running rclone, and the reading of its answers.
 //!
-//! Three forms of request: a command with JSON (`operations/...`), an object or a part of it (`--rc-serve`), and an
-//! upload. rclone says with status 404 that something is not there, and says so in 500 too when the reason is an odd one;
-//! the store above takes care of that.
+//! There are three forms of request: a command with JSON (`operations/...`), an object or a part of it (`--rc-serve`),
+//! and an upload. rclone reports absence with status 404, but also with status 500 for unusual reasons; the store above
+//! handles those.
 
 use std::io;
 use std::io::BufReader;
@@ -17,36 +17,36 @@ use ureq::SendBody;
 use ureq::http::Response;
 use ureq::http::StatusCode;
 
-use super::process::PLACE;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::TRANSFERS_MAX;
 use crate::store::link::Pace;
+use crate::store::rclone::process::PLACE;
 
-/// Longest answer that is read: a list of some ten million objects.
+/// Longest accepted answer: a list of some ten million objects.
 const ANSWER_BYTES_MAX: u64 = 4 << 30;
 /// Longest explanation that is read.
 const ERROR_BYTES_MAX: u64 = 64 << 10;
 /// Longest explanation that is shown.
 const ERROR_CHARS_MAX: usize = 500;
-/// Separates the one part of an upload from nothing.
+/// The multipart boundary; every upload has just one part.
 const BOUNDARY: &str = "bygone-object-boundary-5b1f0c7e";
 
-/// Why rclone did not do what it was asked.
+/// Why rclone refused a request.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// It says that it is not there.
+    /// It reports absence.
     Absent,
-    /// All else, in rclone's words. Never of the kind `NotFound`.
+    /// Everything else, in rclone's words. Never of the kind `NotFound`.
     Failed(io::Error),
 }
 
 impl Refused {
-    /// As a failure, where absence is one.
+    /// As an error, where absence is one.
     pub(super) fn failure(self) -> io::Error {
         match self {
-            Refused::Absent => io::Error::other("rclone says that it is not there"),
+            Refused::Absent => io::Error::other("rclone reports that it does not exist"),
             Refused::Failed(cause) => cause,
         }
     }
@@ -58,13 +58,13 @@ impl From<io::Error> for Refused {
     }
 }
 
-/// One thing in a list, as far as it matters.
+/// One item of a list, as far as it matters.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Item {
     /// Its path below the place.
     pub(super) path: String,
-    /// Its size, below 0 if that is not known.
+    /// Its size, negative if unknown.
     pub(super) size: i64,
     #[serde(default)]
     is_dir: bool,
@@ -100,7 +100,7 @@ impl Client {
         Client { agent: config.into(), url }
     }
 
-    /// The size of an object, or nothing if there is no file of that name.
+    /// The size of an object; `None` if no file has that name.
     pub(super) fn size(&self, name: &str) -> Result<Option<u64>, Refused> {
         #[derive(Deserialize)]
         struct Found {
@@ -114,7 +114,7 @@ impl Client {
         found.item.filter(|item| !item.is_dir).map(|item| size_of(&item)).transpose()
     }
 
-    /// Everything below a directory, also of directories below it, in any order.
+    /// Everything below a directory, at any depth, in any order.
     pub(super) fn list(&self, directory: &str) -> Result<Vec<Item>, Refused> {
         #[derive(Deserialize)]
         struct Found {
@@ -135,7 +135,7 @@ impl Client {
         self.call::<Nothing>("operations/deletefile", &Asked::at(path)).map(drop)
     }
 
-    /// Renames a file. What has the new name already is left there, and so is then the file.
+    /// Renames a file. If the new name is taken, both files stay as they are.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Refused> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -157,7 +157,7 @@ impl Client {
         self.call::<Nothing>("operations/movefile", &asked).map(drop)
     }
 
-    /// Whether a file can be renamed without copying it.
+    /// True if a file can be renamed without copying it.
     pub(super) fn can_rename(&self) -> Result<bool, Refused> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -173,7 +173,7 @@ impl Client {
         Ok(info.features.r#move)
     }
 
-    /// Stores all of `source` as `directory/leaf`, whatever is there.
+    /// Stores all of `source` as `directory/leaf`, replacing what is there.
     pub(super) fn upload(&self, directory: &str, leaf: &str, source: Source<'_>, pace: &Pace) -> Result<(), Refused> {
         let head = format!(
             "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{leaf}\"\r\n\
@@ -230,19 +230,19 @@ impl Asked<'_> {
     }
 }
 
-/// An answer of which nothing matters but that it came.
+/// An answer whose content does not matter.
 #[derive(Deserialize)]
 struct Nothing {}
 
 /// The size of an item, which must be known.
 pub(super) fn size_of(item: &Item) -> Result<u64, Refused> {
     u64::try_from(item.size).map_err(|_| {
-        let text = format!("the storage does not say how long {} is: it cannot hold a repository", item.path);
+        let text = format!("the storage does not report the length of {}: it cannot hold a repository", item.path);
         Refused::Failed(io::Error::other(text))
     })
 }
 
-/// Tells an answer from a refusal.
+/// Separates answers from refusals.
 fn answered(answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, Refused> {
     #[derive(Deserialize)]
     struct Explained {
@@ -261,13 +261,13 @@ fn answered(answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body
     }
     let mut text = Vec::new();
     answer.into_body().into_reader().take(ERROR_BYTES_MAX).read_to_end(&mut text)?;
-    let said = serde_json::from_slice::<Explained>(&text).map(|explained| explained.error);
-    let said = said.unwrap_or_else(|_| format!("status {status}: {}", String::from_utf8_lossy(&text).trim()));
-    let said: String = said.chars().take(ERROR_CHARS_MAX).collect();
-    Err(Refused::Failed(io::Error::new(kind_of(&said), format!("rclone says: {said}"))))
+    let message = serde_json::from_slice::<Explained>(&text).map(|explained| explained.error);
+    let message = message.unwrap_or_else(|_| format!("status {status}: {}", String::from_utf8_lossy(&text).trim()));
+    let message: String = message.chars().take(ERROR_CHARS_MAX).collect();
+    Err(Refused::Failed(io::Error::new(kind_of(&message), format!("rclone says: {message}"))))
 }
 
-/// What rclone says of trouble that may pass, in its own words and in those of Go's network library.
+/// Phrases for passing trouble, in rclone's words and in those of Go's network library.
 const MAY_PASS: &[(&str, io::ErrorKind)] = &[
     ("connection refused", io::ErrorKind::ConnectionRefused),
     ("connection reset", io::ErrorKind::ConnectionReset),
@@ -287,24 +287,24 @@ const MAY_PASS: &[(&str, io::ErrorKind)] = &[
     ("internal error", io::ErrorKind::ResourceBusy),
 ];
 
-/// The kind of an error that rclone tells of; [`io::ErrorKind::Other`] if it is not known to pass.
-fn kind_of(said: &str) -> io::ErrorKind {
-    let said = said.to_ascii_lowercase();
-    let found = MAY_PASS.iter().find(|(words, _)| said.contains(&words.to_ascii_lowercase()));
+/// The kind of an error that rclone reports; [`io::ErrorKind::Other`] if it is not known to pass.
+fn kind_of(message: &str) -> io::ErrorKind {
+    let message = message.to_ascii_lowercase();
+    let found = MAY_PASS.iter().find(|(words, _)| message.contains(&words.to_ascii_lowercase()));
     found.map_or(io::ErrorKind::Other, |(_, kind)| *kind)
 }
 
-/// Absence is said by [`Refused::Absent`] and by nothing else.
+/// Only [`Refused::Absent`] may report absence.
 fn never_not_found(cause: io::Error) -> io::Error {
     if cause.kind() == io::ErrorKind::NotFound { io::Error::other(cause) } else { cause }
 }
 
-/// The bytes of an object to be, no faster than the link wants them.
+/// The bytes of an upload, at the pace of the link.
 struct Paced<'a> {
     source: Source<'a>,
     at: u64,
     pace: &'a Pace,
-    /// The HTTP library does not hand our own errors back as they were.
+    /// Our own error, because the HTTP library does not return it unchanged.
     failed: Option<io::Error>,
 }
 
@@ -348,8 +348,8 @@ mod tests {
             ("didn't find section in config file", io::ErrorKind::Other),
             ("AccessDenied: Access Denied. status code: 403", io::ErrorKind::Other),
         ];
-        for (said, kind) in cases {
-            assert_eq!(kind_of(said), kind, "{said}");
+        for (message, kind) in cases {
+            assert_eq!(kind_of(message), kind, "{message}");
         }
     }
 }

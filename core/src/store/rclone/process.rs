@@ -1,12 +1,11 @@
-//! The rclone program as a server for us alone.
+//! The rclone program as a private server.
 //!
 //! `rclone rcd` listens on a port of this machine that the kernel chooses, asks for a password that only we and it know
-//! (by its environment, which no other user can read), and answers requests until it is killed. It is killed when the
-//! store is dropped, and by the kernel if we die first. What it says on standard error is kept for messages.
+//! (passed in its environment, which no other user can read), and answers requests until it is killed. It is killed
+//! when the store is dropped, and by the kernel if we die first. Its standard error is kept for messages.
 //!
 //! The kernel's rule is "when the thread that started it ends", so one thread starts it and stays until its end.
 
-use crate::lock::lock;
 use std::collections::VecDeque;
 use std::io;
 use std::io::BufRead;
@@ -29,19 +28,21 @@ use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 use nix::unistd::getppid;
 
-/// What rclone calls the place of our objects. Its own configuration may name other remotes as it likes.
+use crate::lock::lock;
+
+/// The remote that stands for the place of our objects. Rclone's own configuration may name other remotes as it likes.
 pub(super) const PLACE: &str = "bygonestore:";
 
-/// The user name at the door.
+/// The user name for requests.
 const USER: &str = "bygone";
-/// How long rclone may take until it listens.
+/// How long rclone may take to start listening.
 const START_MAX: Duration = Duration::from_secs(60);
 /// Lines of standard error that are kept.
-const SAID_LINES_MAX: usize = 4;
+const LAST_LINES_MAX: usize = 4;
 /// Longest line that is shown.
 const LINE_BYTES_MAX: usize = 500;
 
-/// Settings of a user's rclone that would change what requests mean: filters would make lists incomplete.
+/// Settings in a user's environment that would change the meaning of requests: filters would make lists incomplete.
 const NOT_INHERITED: &[&str] = &[
     "RCLONE_DRY_RUN",
     "RCLONE_INTERACTIVE",
@@ -89,21 +90,21 @@ const NOT_INHERITED: &[&str] = &[
 
 /// A running rclone.
 pub(super) struct Process {
-    /// Where it answers, with the password in it: for requests, not for messages.
+    /// Its URL with the password: for requests, not for messages.
     pub(super) url: String,
     child: Arc<Mutex<Child>>,
-    said: Arc<Said>,
+    last_lines: Arc<LastLines>,
     keeper: Option<JoinHandle<()>>,
 }
 
 /// The last lines on standard error.
 #[derive(Default)]
-struct Said(Mutex<VecDeque<String>>);
+struct LastLines(Mutex<VecDeque<String>>);
 
-impl Said {
+impl LastLines {
     fn push(&self, line: &str) {
         let mut lines = lock(&self.0);
-        if lines.len() == SAID_LINES_MAX {
+        if lines.len() == LAST_LINES_MAX {
             lines.pop_front();
         }
         lines.push_back(line.chars().take(LINE_BYTES_MAX).collect());
@@ -116,44 +117,44 @@ impl Said {
 }
 
 impl Process {
-    /// Starts `program`, for objects below `remote`, and waits until it answers. No cause has the kind `NotFound`.
+    /// Starts `program` for objects below `remote`, and waits until it answers. No cause has the kind `NotFound`.
     pub(super) fn start(program: &str, remote: &str) -> io::Result<Process> {
         let password = password()?;
         let command = command(program, remote, &password);
         let (started, begun) = bounded(1);
-        let said = Arc::new(Said::default());
+        let last_lines = Arc::new(LastLines::default());
         let keeper = thread::Builder::new().name("rclone".to_owned()).spawn({
-            let said = Arc::clone(&said);
-            move || keep(command, &said, &started)
+            let last_lines = Arc::clone(&last_lines);
+            move || keep(command, &last_lines, &started)
         })?;
         let child = begun.recv().map_err(io::Error::other)?.map_err(|cause| cannot_start(program, &cause))?;
-        let mut process = Process { url: String::new(), child: child.child, said, keeper: Some(keeper) };
+        let mut process = Process { url: String::new(), child: child.child, last_lines, keeper: Some(keeper) };
         match child.port.recv_timeout(START_MAX) {
             Ok(port) => {
                 process.url = format!("http://{USER}:{password}@127.0.0.1:{port}/");
                 Ok(process)
             }
-            Err(_) => Err(io::Error::other(format!("rclone did not start: {}", process.said()))),
+            Err(_) => Err(io::Error::other(format!("rclone did not start: {}", process.last_lines()))),
         }
     }
 
-    /// True if it runs no more.
+    /// True if it no longer runs.
     pub(super) fn has_ended(&self) -> bool {
         !matches!(lock(&self.child).try_wait(), Ok(None))
     }
 
-    /// Its number, for tests that kill it.
+    /// Its process id, for tests that kill it.
     #[cfg(test)]
     pub(super) fn pid(&self) -> nix::unistd::Pid {
         let child = lock(&self.child);
         nix::unistd::Pid::from_raw(child.id().try_into().unwrap())
     }
 
-    /// Its last words.
-    pub(super) fn said(&self) -> String {
-        match self.said.all() {
-            said if said.is_empty() => "it said nothing".to_owned(),
-            said => format!("it said: {said}"),
+    /// Its last words on standard error.
+    pub(super) fn last_lines(&self) -> String {
+        match self.last_lines.all() {
+            last_lines if last_lines.is_empty() => "it said nothing".to_owned(),
+            last_lines => format!("it said: {last_lines}"),
         }
     }
 }
@@ -162,7 +163,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         {
             let mut child = lock(&self.child);
-            // Whatever had been asked of it has been answered; if not, whoever asked takes it for failed.
+            // All requests have been answered; if one has not, its caller sees a failure.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -175,12 +176,12 @@ impl Drop for Process {
 /// A child that was started.
 struct Started {
     child: Arc<Mutex<Child>>,
-    /// Gets the port as soon as the child has said it.
+    /// Gets the port once the child has reported it.
     port: crossbeam_channel::Receiver<u16>,
 }
 
-/// The thread that starts the child and reads what it says until its end.
-fn keep(mut command: Command, said: &Said, started: &Sender<io::Result<Started>>) {
+/// The thread that starts the child and reads its output until it ends.
+fn keep(mut command: Command, last_lines: &LastLines, started: &Sender<io::Result<Started>>) {
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(cause) => {
@@ -199,7 +200,7 @@ fn keep(mut command: Command, said: &Said, started: &Sender<io::Result<Started>>
                 let _ = sender.send(port);
                 port_in = None;
             }
-            _ => said.push(line.trim()),
+            _ => last_lines.push(line.trim()),
         }
     }
 }
@@ -207,9 +208,9 @@ fn keep(mut command: Command, said: &Said, started: &Sender<io::Result<Started>>
 fn command(program: &str, remote: &str, password: &str) -> Command {
     let mut command = Command::new(program);
     command.args(["rcd", "--rc-serve", "--rc-addr", "127.0.0.1:0", "--ask-password=false", "--log-level", "NOTICE"]);
-    // A volume takes as long as the link takes; rclone's own timeouts see to a link that is dead.
+    // A volume takes as long as the link needs; rclone's own timeouts detect a dead link.
     command.args(["--rc-server-read-timeout", "10000h", "--rc-server-write-timeout", "10000h"]);
-    // What it reads ahead on its own nobody has asked for.
+    // No read-ahead: nobody has asked for those bytes.
     command.args(["--buffer-size", "0"]);
     for name in NOT_INHERITED {
         command.env_remove(name);
@@ -218,16 +219,16 @@ fn command(program: &str, remote: &str, password: &str) -> Command {
     // An alias, so that no character of the user's address needs quoting in a request.
     command.env("RCLONE_CONFIG_BYGONESTORE_TYPE", "alias").env("RCLONE_CONFIG_BYGONESTORE_REMOTE", remote);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    // An interrupt from the terminal is for us: we still need it to end in order.
+    // An interrupt from the terminal is for us: rclone must keep running until we have ended in order.
     command.process_group(0);
     let parent = getpid();
     let die_with_parent = move || {
         set_pdeathsig(Signal::SIGKILL)?;
-        // It may have died before that.
+        // The parent may have died before that.
         if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
     };
-    // SAFETY: between fork and exec only what is safe in a signal handler may be called: these are two system calls, and
-    // neither allocates.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are two system calls that allocate
+    // nothing.
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(die_with_parent);
@@ -235,7 +236,7 @@ fn command(program: &str, remote: &str, password: &str) -> Command {
     command
 }
 
-/// The port in `... NOTICE: Serving remote control on http://127.0.0.1:38129/`; later versions put brackets around it.
+/// The port in `... NOTICE: Serving remote control on http://127.0.0.1:38129/`; later versions put it in brackets.
 fn port_in_line(line: &str) -> Option<u16> {
     let (_, after) = line.split_once("Serving remote control on ")?.1.split_once("http://127.0.0.1:")?;
     let digits = after.bytes().take_while(u8::is_ascii_digit).count();
@@ -277,10 +278,10 @@ mod tests {
 
     #[test]
     fn a_program_that_is_missing_or_ends_says_why() {
-        let told = |program| Process::start(program, ":memory:").err().map(|error| error.to_string()).unwrap();
-        let missing = told("/no/such/rclone");
+        let complaint = |program| Process::start(program, ":memory:").err().map(|error| error.to_string()).unwrap();
+        let missing = complaint("/no/such/rclone");
         assert!(missing.contains("not installed") && missing.contains("rclone.org"), "{missing}");
-        let ended = told("false");
+        let ended = complaint("false");
         assert!(ended.contains("did not start") && ended.contains("said nothing"), "{ended}");
     }
 }

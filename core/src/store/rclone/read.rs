@@ -1,4 +1,4 @@
-//! Reading what rclone sends: exactly what was asked for, or an error.
+//! Reading from rclone: exactly the requested bytes, or an error.
 
 use std::io;
 use std::io::Read;
@@ -8,36 +8,35 @@ use ureq::http::Response;
 use ureq::http::StatusCode;
 use ureq::http::header::CONTENT_RANGE;
 
-use super::RcloneStore;
-use super::client::Refused;
 use crate::error::Error;
 use crate::error::Result;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
+use crate::store::rclone::RcloneStore;
+use crate::store::rclone::client::Refused;
 
-/// Objects that are there already are compared in pieces of this size.
+/// Existing objects are compared in pieces of this size.
 const COMPARE_BYTES: u64 = 1 << 20;
 
 impl RcloneStore {
-    /// Opens an object for reading, or says that it is absent.
+    /// Opens an object for reading, or reports it as absent.
     fn open_object(&self, name: &ObjectName, range: ByteRange) -> io::Result<Response<Body>> {
         match self.ask(|client| client.read(name, range)) {
             Ok(answer) => Ok(answer),
-            // Of a bucket, rclone calls also bytes absent that an object does not have.
+            // In a bucket, rclone also reports bytes beyond the object's end as absent.
             Err(Refused::Absent) => match self.size(name)? {
                 None => Err(io::ErrorKind::NotFound.into()),
-                // Or it was put there just now, after the bytes were asked for.
+                // Or the object was stored just now, after the request.
                 Some(bytes) => self.ask(|client| client.read(name, range)).map_err(|refused| match refused {
                     Refused::Absent => {
-                        let cause =
-                            format!("rclone does not give the bytes that were asked for; the object has {bytes}");
+                        let cause = format!("rclone did not return the requested bytes; the object has {bytes}");
                         io::Error::new(io::ErrorKind::UnexpectedEof, cause)
                     }
                     Refused::Failed(cause) => cause,
                 }),
             },
-            // A directory of that name, or a file above it, is told as a failure.
+            // A directory of that name, or a file above it, is reported as a failure.
             Err(Refused::Failed(cause)) => match self.size(name)? {
                 None => Err(io::ErrorKind::NotFound.into()),
                 Some(_) => Err(cause),
@@ -51,7 +50,7 @@ impl RcloneStore {
         let body = answer.into_body();
         let object_bytes = match body.content_length() {
             Some(bytes) => bytes,
-            // Of an empty object it does not.
+            // For an empty object it does not.
             None => self.size(name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?,
         };
         let wanted = ByteRange::Whole { bytes_max }.within(name, object_bytes)?;
@@ -63,22 +62,26 @@ impl RcloneStore {
         let short = |why: String| failed(io::Error::new(io::ErrorKind::UnexpectedEof, why));
         let range = ByteRange::Part { offset, bytes };
         if offset.checked_add(bytes).is_none_or(|end| i64::try_from(end).is_err()) {
-            // Nobody can store so much, and rclone cannot be asked for it.
+            // No object is that long, and rclone cannot be asked for such bytes.
             let size = self.size(name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
             return range.within(name, size).map(|_| Vec::new());
         }
         let answer = self.open_object(name, range).map_err(failed)?;
-        let told = answer.headers().get(CONTENT_RANGE).and_then(|told| told.to_str().ok()).unwrap_or_default();
+        let content_range = answer
+            .headers()
+            .get(CONTENT_RANGE)
+            .and_then(|content_range| content_range.to_str().ok())
+            .unwrap_or_default();
         let wanted = format!("bytes {offset}-{}/", offset + bytes - 1);
-        if answer.status() != StatusCode::PARTIAL_CONTENT || !told.starts_with(&wanted) {
+        if answer.status() != StatusCode::PARTIAL_CONTENT || !content_range.starts_with(&wanted) {
             let status = answer.status().as_u16();
             return Err(short(format!(
-                "{bytes} bytes from {offset} were asked for, rclone has {told:?} (status {status})"
+                "a range of {bytes} from {offset} was requested, rclone returned {content_range:?} (status {status})"
             )));
         }
         let body = answer.into_body();
         if body.content_length() != Some(bytes) {
-            return Err(short(format!("{bytes} bytes were asked for, rclone sends {:?}", body.content_length())));
+            return Err(short(format!("a length of {bytes} was requested, rclone sends {:?}", body.content_length())));
         }
         self.read_exactly(body, bytes).map_err(failed)
     }
@@ -98,7 +101,7 @@ impl RcloneStore {
         Ok(all)
     }
 
-    /// Whether the object holds these very bytes.
+    /// True if the object holds exactly these bytes.
     pub(super) fn is_same(&self, name: &ObjectName, source: Source<'_>) -> io::Result<bool> {
         if self.size(name)? != Some(source.bytes()) {
             return Ok(false);

@@ -61,7 +61,7 @@ fn the_contract_holds_in_a_bucket() {
 }
 
 #[test]
-fn only_a_place_with_a_config_is_opened_and_only_an_empty_one_made() {
+fn opening_needs_a_config_and_making_an_empty_place() {
     let (scratch, _store) = store();
     let there = scratch.path().join("store");
     let there = there.to_str().unwrap();
@@ -77,10 +77,10 @@ fn only_a_place_with_a_config_is_opened_and_only_an_empty_one_made() {
 #[test]
 fn a_remote_that_rclone_does_not_know_is_an_error_in_its_words() {
     for doing in [RcloneStore::open, RcloneStore::create] {
-        let told = doing("nosuchremote:x").map(drop).unwrap_err();
-        assert!(matches!(&told, Error::Store { .. }) && !told.is_absent(), "{told}");
-        let told = told.to_string();
-        assert!(told.contains("rclone:nosuchremote:x") && told.contains("didn't find section"), "{told}");
+        let error = doing("nosuchremote:x").map(drop).unwrap_err();
+        assert!(matches!(&error, Error::Store { .. }) && !error.is_absent(), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("rclone:nosuchremote:x") && error.contains("didn't find section"), "{error}");
     }
 }
 
@@ -105,9 +105,9 @@ fn a_place_that_went_away_is_an_error_and_not_empty() {
             store.delete(&name("data/one")),
         ];
         for failure in failures {
-            let told = failure.unwrap_err();
-            assert!(matches!(told, Error::Store { .. }) && !told.is_absent(), "{told}");
-            assert!(told.to_string().contains("mounted"), "the message says what to look at: {told}");
+            let error = failure.unwrap_err();
+            assert!(matches!(error, Error::Store { .. }) && !error.is_absent(), "{error}");
+            assert!(error.to_string().contains("mounted"), "the message says what to look at: {error}");
         }
     }
     assert_eq!(files(&place), [""; 0], "nothing was written where the store is not");
@@ -145,8 +145,8 @@ fn a_list_that_cannot_be_whole_is_an_error() {
     let mut deep = Command::new("bash");
     deep.args(["-c", script, "bash", &"d".repeat(250)]).current_dir(scratch.path().join("store/data"));
     assert!(deep.status().unwrap().success());
-    let told = store.list("").unwrap_err();
-    assert!(told.to_string().contains("failed to read directory"), "{told}");
+    let error = store.list("").unwrap_err();
+    assert!(error.to_string().contains("failed to read directory"), "{error}");
 }
 
 #[test]

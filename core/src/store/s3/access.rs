@@ -1,4 +1,5 @@
-//! What a store in a bucket is opened with: keys, a clock and certificates. This library looks for none of them itself.
+//! Everything needed to open a store in a bucket: keys, a clock and certificates. This library looks for none of them
+//! itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,13 +12,13 @@ use crate::error::Result;
 /// The keys that requests are signed with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct S3Keys {
-    /// Which key; no secret.
+    /// The name of the key, not secret.
     pub access_key: String,
-    /// The key.
+    /// The secret.
     pub secret_key: Zeroizing<String>,
-    /// What temporary keys come with.
+    /// The token that belongs to temporary keys.
     pub session_token: Option<Zeroizing<String>>,
-    /// When temporary keys end.
+    /// When temporary keys expire.
     pub expires: Option<SystemTime>,
 }
 
@@ -30,10 +31,10 @@ impl fmt::Debug for S3Keys {
     }
 }
 
-/// Where keys come from: asked once at the beginning, and again whenever those it gave are about to end.
+/// The source of keys: called at the beginning, and again whenever its last keys are about to expire.
 pub type KeySource = Arc<dyn Fn() -> Result<S3Keys> + Send + Sync>;
 
-/// What a store in a bucket is opened with.
+/// Everything needed to open a store in a bucket.
 #[derive(Clone)]
 pub struct S3Access {
     /// Keys.
@@ -42,10 +43,10 @@ pub struct S3Access {
     pub region: Option<String>,
     /// The service, if the address names none.
     pub endpoint: Option<String>,
-    /// Certificates in PEM that the service's own must lead to, instead of those that are built in.
+    /// Trusted certificates in PEM, in place of the built-in ones.
     pub ca_pem: Option<Vec<u8>>,
     /// The proxy that the service is reached through.
     pub proxy: Option<String>,
-    /// The clock: a signature says when it was made.
+    /// The clock, because signatures contain the time.
     pub now: fn() -> SystemTime,
 }

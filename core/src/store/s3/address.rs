@@ -1,4 +1,4 @@
-//! The address of a bucket: `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&...`, or `s3:URL/BUCKET/PREFIX` as restic writes it.
+//! The address of a bucket: `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&...`, or `s3:URL/BUCKET/PREFIX` as in restic.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use url::Url;
 use crate::error::Error;
 use crate::error::Result;
 
-/// Longest prefix: keys end at 1,024 bytes, and object names may take 200 of them.
+/// Longest prefix: keys have at most 1,024 bytes, and object names may take 200 of them.
 const PREFIX_BYTES_MAX: usize = 700;
-/// A connection that moves nothing for this long is given up.
+/// An idle connection is given up after this time.
 const STALL_DEFAULT: Duration = Duration::from_secs(60);
-/// Objects longer than two parts go in parts of this size: the shortest that all services take.
+/// Size of the parts of objects longer than two parts: the smallest size that all services accept.
 const PART_BYTES_DEFAULT: u64 = 5 << 20;
-/// A service takes 10,000 parts, and no volume is longer than 256 MiB.
+/// A service accepts 10,000 parts, and no volume is longer than 256 MiB.
 const PART_BYTES_MIN: u64 = 64 << 10;
 const PART_BYTES_MAX: u64 = 256 << 20;
 
@@ -32,26 +32,26 @@ pub enum Style {
 pub struct S3Address {
     /// The bucket.
     pub bucket: String,
-    /// What the key of each object begins with: empty, or ending with a slash.
+    /// The beginning of every object's key: empty, or ending with a slash.
     pub prefix: String,
-    /// The service, if it is not that of the region at Amazon: scheme, host and port.
+    /// The service: scheme, host and port. `None` means Amazon's service in the region.
     pub endpoint: Option<String>,
-    /// The region, if the address names one.
+    /// The region, if the address has one.
     pub region: Option<String>,
-    /// How the bucket is named, if the address says so.
+    /// How the bucket is named, if the address specifies it.
     pub style: Option<Style>,
-    /// The profile of the AWS files that has the credentials, if the address names one.
+    /// The profile of the AWS files that holds the credentials, if the address has one.
     pub profile: Option<String>,
-    /// A file of certificates that the service's own must lead to, if the address names one.
+    /// A file of trusted certificates, if the address has one.
     pub ca: Option<String>,
-    /// A connection that moves nothing for this long is given up.
+    /// An idle connection is given up after this time.
     pub stall: Duration,
-    /// Objects longer than two parts go in parts of this size; 0 is never.
+    /// Size of the parts of objects longer than two parts; 0 means never in parts.
     pub part_bytes: u64,
 }
 
 impl S3Address {
-    /// Reads what follows `s3:`.
+    /// Parses what follows `s3:`.
     pub fn parse(text: &str) -> Result<S3Address> {
         let whole = format!("s3:{text}");
         let refuse = |why: &str| Error::Invalid { what: format!("{}: {why}", without_secrets(&whole)) };
@@ -68,15 +68,15 @@ impl S3Address {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         if !is_bucket(bucket) {
             return Err(refuse(
-                "the bucket's name has 3 to 63 letters, digits, dots and hyphens; keys and tokens are given by \
-                               the AWS environment variables or files and never in the address",
+                "a bucket's name has 3 to 63 letters, digits, dots and hyphens; keys and tokens come from \
+                               the AWS environment variables or files, never from the address",
             ));
         }
         let prefix = prefix.trim_matches('/');
         if prefix.len() > PREFIX_BYTES_MAX || !prefix.split('/').all(|segment| is_segment(segment) || prefix.is_empty())
         {
             return Err(refuse(
-                "the prefix may have letters, digits and -_.=@, in segments that are not empty, . or ..",
+                "the prefix may contain letters, digits and -_.=@, in segments other than the empty one, . and ..",
             ));
         }
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
@@ -92,7 +92,8 @@ impl S3Address {
             part_bytes: PART_BYTES_DEFAULT,
         };
         if let Some(endpoint) = endpoint {
-            address.endpoint = Some(parse_endpoint(&endpoint).ok_or_else(|| refuse("that is no URL of a service"))?);
+            address.endpoint =
+                Some(parse_endpoint(&endpoint).ok_or_else(|| refuse("the URL of the service is not valid"))?);
         }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -107,31 +108,31 @@ impl S3Address {
         }
         match name {
             "endpoint" => {
-                let why = "endpoint= wants http://HOST or https://HOST, with a port if need be, and nothing else";
+                let why = "endpoint= needs http://HOST or https://HOST, optionally with a port, and nothing else";
                 self.endpoint = Some(parse_endpoint(value).ok_or(why)?);
             }
             "region" if is_region(value) => self.region = Some(value.to_owned()),
-            "region" => return Err("region= wants the name of a region, such as eu-central-1".into()),
+            "region" => return Err("region= needs the name of a region, such as eu-central-1".into()),
             "style" => {
                 self.style = match value {
                     "path" => Some(Style::Path),
                     "host" => Some(Style::Host),
-                    _ => return Err("style= wants path or host".into()),
+                    _ => return Err("style= must be path or host".into()),
                 };
             }
             "profile" => self.profile = Some(value.to_owned()),
             "ca" => self.ca = Some(value.to_owned()),
             "stall" => {
                 let seconds = value.strip_suffix('s').unwrap_or(value).parse().ok().filter(|n| (1..=3600).contains(n));
-                self.stall = Duration::from_secs(seconds.ok_or("stall= wants a number of seconds from 1 to 3600")?);
+                self.stall = Duration::from_secs(seconds.ok_or("stall= needs a number of seconds from 1 to 3600")?);
             }
             "part" => {
-                let why = "part= wants a size from 64k to 256M, or 0 to send every object whole";
+                let why = "part= needs a size from 64k to 256M, or 0 to send every object whole";
                 self.part_bytes = parse_part(value).ok_or(why)?;
             }
             _ => {
                 let names = "endpoint, region, style, profile, ca, stall and part";
-                return Err(format!("there is no {name}=: there are {names}"));
+                return Err(format!("{name}= is not known: there are {names}"));
             }
         }
         Ok(())
@@ -143,8 +144,8 @@ impl S3Address {
         self.endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com{china}"))
     }
 
-    /// How the bucket is named. Amazon wants it in the host name; a service of one's own seldom has a name for each bucket.
-    /// A bucket with a dot in its name has no certificate that fits.
+    /// How the bucket is named. Amazon wants it in the host name; a private service seldom has a host name for each
+    /// bucket. No certificate matches a bucket with a dot in its name.
     pub(super) fn style(&self) -> Style {
         let usual = if self.endpoint.is_some() || self.bucket.contains('.') { Style::Path } else { Style::Host };
         self.style.unwrap_or(usual)
@@ -202,7 +203,7 @@ fn parse_part(text: &str) -> Option<u64> {
     (PART_BYTES_MIN..=PART_BYTES_MAX).contains(&bytes).then_some(bytes)
 }
 
-/// What stands before an `@` may be a key.
+/// Text before an `@` may be a key.
 fn without_secrets(text: &str) -> String {
     match text.split_once('?').map_or(text, |(place, _)| place).rsplit_once('@') {
         Some((_, after)) => format!("s3://...@{after}"),
@@ -215,7 +216,7 @@ fn is_bucket(text: &str) -> bool {
     (3..=63).contains(&text.len()) && text.bytes().all(plain) && !text.contains("..")
 }
 
-/// A plus would not be told from a space in the lists of services that mark it wrongly.
+/// A plus is excluded: services that escape their lists wrongly would make it look like a space.
 fn is_segment(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'=' | b'@');
     !text.is_empty() && text.bytes().all(plain) && text != "." && text != ".."
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_of_ones_own_has_the_bucket_in_the_path_and_amazon_in_the_host() {
+    fn bucket_is_in_the_path_but_in_the_host_at_amazon() {
         let case = |text: &str| {
             let address = S3Address::parse(text).unwrap();
             (address.service("eu-west-3"), address.style())
@@ -291,7 +292,7 @@ mod tests {
         ] {
             assert!(matches!(S3Address::parse(bad), Err(Error::Invalid { .. })), "{bad}");
         }
-        let told = S3Address::parse("//AKIAKEY:secretsecret@bucket/x").unwrap_err().to_string();
-        assert!(!told.contains("secretsecret") && told.contains("bucket"), "{told}");
+        let error = S3Address::parse("//AKIAKEY:secretsecret@bucket/x").unwrap_err().to_string();
+        assert!(!error.contains("secretsecret") && error.contains("bucket"), "{error}");
     }
 }

@@ -1,10 +1,10 @@
-//! HTTP to an S3 service: connections that are kept and shared, requests that are signed, and nothing taken on trust.
+//! HTTP to an S3 service: shared persistent connections, signed requests, and nothing taken on trust.
 //!
-//! rust-s3 signs (`s3::signing`); ureq carries. What rust-s3's own transports do on their own (follow redirects, limit the
-//! whole time of a request, hand out short bodies) must not happen, so redirects are never followed, and a request may take
-//! as long as it likes while bytes keep moving: a stall timer ends it, not a total.
+//! rust-s3 signs (`s3::signing`); ureq carries. rust-s3's own transports follow redirects, limit the total time of a
+//! request and return short bodies; none of that may happen here. So redirects are never followed, and a request may
+//! take as long as it likes while bytes keep moving: a stall timer ends it, not a total.
 //!
-//! This module reads a clock that only runs forwards, for the stall timer; the time of day that a signature needs comes from
+//! This module reads a clock that only runs forwards, for the stall timer; the time of day for signatures comes from
 //! [`S3Access::now`].
 
 use std::io;
@@ -35,39 +35,39 @@ use ureq::tls::TlsConfig;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::access::S3Access;
-use super::access::S3Keys;
-use super::address::S3Address;
-use super::address::Style;
-use super::trouble::Trouble;
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::store::Source;
 use crate::store::link::Link;
+use crate::store::s3::access::S3Access;
+use crate::store::s3::access::S3Keys;
+use crate::store::s3::address::S3Address;
+use crate::store::s3::address::Style;
+use crate::store::s3::trouble::Trouble;
 use crate::watch::Watch;
 
 /// SHA-256 of nothing.
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-/// Temporary keys are asked for anew when they have less than this left.
+/// Temporary keys are renewed when less than this is left.
 const KEYS_LEFT_MIN: Duration = Duration::from_secs(300);
 const CONNECT_MAX: Duration = Duration::from_secs(20);
-/// A body that moves more slowly than so many bytes in the time of the stall timer counts as standing still.
+/// A body that moves fewer bytes than this within the stall time counts as stalled.
 const MOVING_BYTES_MIN: usize = 1 << 10;
-/// Longest time from the last byte of a request to the last byte of the answer's header, in stall timers: a service may
-/// think about a large PUT, but a header that trickles must end.
+/// Longest time from the last byte of a request to the last byte of the answer's header, in stall times: a service may
+/// think about a large PUT, but a trickling header must end.
 const HEADER_STALLS_MAX: u32 = 3;
 const HEADER_BYTES_MAX: usize = 64 << 10;
 const BUFFER_BYTES: usize = 128 << 10;
 const CONNECTIONS_MAX: usize = 32;
-/// Services close connections that are idle; a request on one that they are just closing would fail.
+/// Services close idle connections, and a request on one that is just closing would fail.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// One request.
 pub(super) struct Call<'a> {
-    /// What it does, in words, for errors.
+    /// What it does, for errors.
     pub doing: &'static str,
-    /// With what, for errors.
+    /// The object, for errors.
     pub object: &'a str,
     pub method: Method,
     /// The key, or empty for the bucket.
@@ -78,7 +78,7 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// A request that carries nothing and has no conditions.
+    /// A request without body and conditions.
     pub fn new(method: Method, doing: &'static str, object: &'a str, key: &'a str) -> Call<'a> {
         Call { doing, object, method, key, query: &[], headers: &[], payload: None }
     }
@@ -88,14 +88,14 @@ impl<'a> Call<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Payload<'a> {
     pub source: Source<'a>,
-    /// Where in the source it begins.
+    /// Where in the source it starts.
     pub offset: u64,
     pub bytes: u64,
     pub sha256_hex: &'a str,
     pub md5_base64: &'a str,
 }
 
-/// The way to a service.
+/// The client of one service.
 pub(super) struct Client {
     agent: Agent,
     /// URL of the bucket, ending with a slash.
@@ -124,7 +124,7 @@ impl Client {
         };
         let bucket = Url::parse(&bucket).map_err(|cause| invalid(format!("{bucket} is no URL: {cause}")))?;
         let agent = Agent::new_with_config(config(&access, address.stall)?);
-        // Requests that wait for a service end at once when the user wants to end.
+        // Requests in progress end at once when the user stops the command.
         let interrupted = agent.clone();
         watch.when_cancelled(move || interrupted.clone().shutdown());
         Ok(Client {
@@ -139,7 +139,7 @@ impl Client {
         })
     }
 
-    /// How many requests at a time.
+    /// Number of concurrent requests.
     pub fn transfers(&self) -> usize {
         self.link.transfers(super::TRANSFERS_USUAL)
     }
@@ -184,12 +184,13 @@ impl Client {
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, client: self })
     }
 
-    /// The error that this failure is; a request that was broken off because the user wants to end is no failure.
+    /// The error for this failure; a request that was interrupted because the user stopped the command is not a
+    /// failure.
     pub fn failed(&self, doing: &'static str, object: &str, cause: io::Error) -> Error {
         if self.watch.is_cancelled() { Error::Cancelled } else { Error::store(doing, object, cause) }
     }
 
-    /// Says where there was no connection to, if that is what failed: the cause alone does not.
+    /// Adds the host that could not be reached, which the cause alone does not name.
     fn with_place(&self, cause: io::Error) -> io::Error {
         use io::ErrorKind::*;
         match cause.kind() {
@@ -201,12 +202,13 @@ impl Client {
         }
     }
 
-    /// The headers that make up the signature, and it.
+    /// The headers of the signature, including the signature itself.
     fn sign(&self, call: &Call<'_>, url: &Url) -> Result<HeaderMap> {
         let keys = self.keys()?;
         let seconds = self.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let time = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-        let time = time.ok_or_else(|| Error::Invalid { what: "this machine's clock is far in the future".into() })?;
+        let time = time
+            .ok_or_else(|| Error::Invalid { what: "this machine's clock is far in the future: set it right".into() })?;
         let (date, clock) = (time.date(), time.time());
         let stamp = format!(
             "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
@@ -225,7 +227,8 @@ impl Client {
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, value: &str| {
             let value = HeaderValue::from_str(value);
-            let value = value.map_err(|_| Error::Invalid { what: format!("{name} cannot be sent: check the keys") })?;
+            let value = value
+                .map_err(|_| Error::Invalid { what: format!("the header {name} cannot be sent: check the keys") })?;
             headers.insert(HeaderName::from_static(name), value);
             Ok::<_, Error>(())
         };
@@ -238,7 +241,7 @@ impl Client {
         if let Some(payload) = &call.payload {
             add("content-md5", payload.md5_base64)?;
         }
-        let unsigned = |cause| Error::Invalid { what: format!("the request cannot be signed: {cause}") };
+        let unsigned = |cause| Error::defect(format!("a request cannot be signed: {cause}"));
         let canonical = signing::canonical_request(call.method.as_str(), url, &headers, sha256).map_err(unsigned)?;
         let to_sign = signing::string_to_sign(&time, &self.region, &canonical).map_err(unsigned)?;
         let key = Zeroizing::new(signing::signing_key(&time, &keys.secret_key, &self.region, "s3").map_err(unsigned)?);
@@ -262,7 +265,7 @@ impl Client {
         }
         match (known.as_ref(), (self.access.keys)()) {
             (_, Ok(fresh)) => Ok(known.insert(fresh).clone()),
-            // Whoever gives out keys may be away for a moment: they are still good.
+            // The source of keys may be away for a moment, and the old keys are still valid.
             (Some(keys), Err(_)) if lasts(keys, Duration::ZERO) => Ok(keys.clone()),
             (_, Err(error)) => Err(error),
         }
@@ -278,19 +281,19 @@ fn config(access: &S3Access, stall: Duration) -> Result<ureq::config::Config> {
                 Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
                 Ok(_) => {}
                 Err(cause) => {
-                    return Err(Error::Invalid { what: format!("the file of certificates is damaged: {cause}") });
+                    return Err(Error::Invalid { what: format!("the certificate file is damaged: {cause}") });
                 }
             }
         }
         if certificates.is_empty() {
-            return Err(Error::Invalid { what: "the file of certificates has no certificate in PEM form".into() });
+            return Err(Error::Invalid { what: "the certificate file has no certificate in PEM form".into() });
         }
         tls = tls.root_certs(RootCerts::new_with_certs(&certificates));
     }
     let proxy = match &access.proxy {
         None => None,
         Some(url) => {
-            let what = "the proxy that the environment names is no URL of a proxy";
+            let what = "the proxy in the environment is not a valid URL of a proxy";
             Some(Proxy::new(url).map_err(|_| Error::Invalid { what: what.into() })?)
         }
     };
@@ -318,7 +321,7 @@ fn config(access: &S3Access, stall: Duration) -> Result<ureq::config::Config> {
     Ok(config.build())
 }
 
-/// The body of a PUT: read piece by piece at the pace of the link, so that no volume is ever in memory.
+/// The body of a PUT: read piece by piece at the pace of the link, so that no volume is held in memory.
 struct Sent<'a> {
     source: Source<'a>,
     at: u64,
@@ -347,7 +350,7 @@ impl Read for Sent<'_> {
     }
 }
 
-/// What a service answered, before its body is read.
+/// An answer whose body has not been read yet.
 pub(super) struct Answer<'c> {
     pub status: u16,
     headers: HeaderMap,
@@ -356,23 +359,23 @@ pub(super) struct Answer<'c> {
 }
 
 impl Answer<'_> {
-    /// A header, if it is there and is text.
+    /// A header, if present and valid text.
     pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// How many bytes the body has, if the header says so.
+    /// Length of the body, if the header states it.
     pub fn body_bytes(&self) -> Option<u64> {
         self.header(header::CONTENT_LENGTH).and_then(|text| text.parse().ok())
     }
 
-    /// The mark of the object's bytes, without its quotes.
+    /// The mark of the object's bytes, unquoted.
     pub fn etag(&self) -> Option<String> {
         let text = self.header(header::ETAG)?.trim().trim_matches('"');
         (!text.is_empty()).then(|| text.to_owned())
     }
 
-    /// Exactly so many bytes, or an error.
+    /// Exactly `bytes` bytes, or an error.
     pub fn read_exactly(mut self, bytes: usize) -> io::Result<Vec<u8>> {
         let mut all = vec![0; bytes];
         let read = self.fill(&mut all)?;
@@ -380,14 +383,14 @@ impl Answer<'_> {
             let cause = format!("the connection ended after {read} of {bytes} bytes");
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, cause));
         }
-        // Reading the end of the body gives the connection back.
+        // Reading to the end of the body returns the connection to the pool.
         match self.fill(&mut [0])? {
             0 => Ok(all),
             _ => Err(Trouble::nonsense("the answer is longer than it says")),
         }
     }
 
-    /// All of a short body, or an error if it has more than so many bytes.
+    /// All of a short body, or an error if it is longer than `bytes_max`.
     pub fn read_at_most(&mut self, bytes_max: usize) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
         loop {
@@ -423,7 +426,7 @@ impl Answer<'_> {
             done += read;
             if since.0.elapsed() > self.client.stall {
                 if done - since.1 < MOVING_BYTES_MIN {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer hardly moves"));
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer has almost stalled"));
                 }
                 since = (Instant::now(), done);
             }

@@ -1,4 +1,4 @@
-//! The hashes that go with a PUT, in one part or in several: the service must find the same ones.
+//! The hashes of a PUT, in one part or in several: the service must compute the same ones.
 
 use std::io;
 
@@ -6,16 +6,16 @@ use crate::hash::Sha256Stream;
 use crate::id::hex;
 use crate::store::Source;
 
-/// Objects to be are read in pieces of this size.
+/// Objects are hashed in pieces of this size.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// The hashes of an object to be, which goes in one part or in several.
+/// The hashes of an object that is to be stored in one part or in several.
 pub(super) struct Hashes {
     pub sha256_hex: String,
     pub parts: Vec<PartHashes>,
 }
 
-/// The hashes of a part: all bytes of the object, if it goes in one.
+/// The hashes of a part; a single part is the whole object.
 pub(super) struct PartHashes {
     pub bytes: u64,
     pub sha256_hex: String,
@@ -35,7 +35,7 @@ impl PartHashes {
 }
 
 impl Hashes {
-    /// The ETag that S3 gives to the object: of one that came in several parts, the MD5 of their MD5s and their number.
+    /// The object's ETag in S3: for an object in several parts, the MD5 of their MD5s and their number.
     pub fn etag(&self) -> String {
         match self.parts.as_slice() {
             [whole] => whole.md5_hex(),
@@ -47,7 +47,8 @@ impl Hashes {
     }
 }
 
-/// Reads the object once, piece by piece. One that is longer than two parts is cut into parts of `part_bytes`; 0 is never.
+/// Reads the object once, piece by piece. An object longer than two parts is cut into parts of `part_bytes`; 0 means
+/// never.
 pub(super) fn hash(source: Source<'_>, part_bytes: u64) -> io::Result<Hashes> {
     let is_cut = part_bytes > 0 && source.bytes() > part_bytes.saturating_mul(2);
     let part_bytes = if is_cut { part_bytes } else { source.bytes() };
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_object_has_the_hashes_of_its_parts_and_the_mark_that_s3_gives_it() {
+    fn a_long_object_has_part_hashes_and_the_etag_of_s3() {
         let hashes = hash(Source::Bytes(b"abcabcab"), 3).unwrap();
         assert!(hashes.sha256_hex == hex(&crate::hash::sha256(b"abcabcab")));
         let parts: Vec<_> = hashes.parts.iter().map(|part| (part.bytes, part.sha256_hex.get(..16).unwrap())).collect();

@@ -1,23 +1,22 @@
-//! Reading a LIST, page by page, of a service that may say anything.
+//! Reading a LIST, page by page, from a service that may send anything.
 //!
-//! A list that is shorter than the truth is worse than none. So each page must be a whole `ListBucketResult` about our
-//! prefix; a page that says that there is more must say how to ask for it, with a token that was not there before; and keys
-//! must rise strictly, from the first of the first page to the last of the last: a service that goes round in circles, or
-//! leaves its order, is an error.
+//! A list that is too short is worse than none. So each page must be a complete `ListBucketResult` about our prefix; a
+//! page that announces more must say how to get it, with a new token; and keys must rise strictly, from the first key
+//! of the first page to the last key of the last. A service that repeats itself, or breaks the order, is an error.
 
 use std::borrow::Cow;
 use std::io;
 
 use serde::Deserialize;
 
-use super::trouble::Trouble;
-use super::xml::root;
+use crate::store::s3::trouble::Trouble;
+use crate::store::s3::xml::root;
 
-/// More pages than this are refused: four million volumes are 256 TB.
+/// Most pages of a list: four million volumes are 256 TB.
 pub(super) const PAGES_MAX: usize = 4_000;
-/// Longest page: a thousand keys of 1,024 bytes, each escaped threefold, with their marks and dates.
+/// Longest page: a thousand keys of 1,024 bytes, each escaped threefold, with their ETags and dates.
 pub(super) const PAGE_BYTES_MAX: usize = 8 << 20;
-/// Pages without any key that say that there is more; services may give a few.
+/// Most empty pages that announce more; services may send a few.
 const EMPTY_PAGES_MAX: usize = 16;
 
 #[derive(Deserialize)]
@@ -49,7 +48,7 @@ pub(super) struct Item {
     pub etag: Option<String>,
 }
 
-/// What the pages so far have said.
+/// What the pages so far have established.
 pub(super) struct Pages<'a> {
     prefix: &'a str,
     last: Option<String>,
@@ -59,12 +58,12 @@ pub(super) struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    /// Of a LIST of keys that begin with `prefix`.
+    /// For a LIST of keys that start with `prefix`.
     pub fn new(prefix: &'a str) -> Pages<'a> {
         Pages { prefix, last: None, token: None, seen: 0, empty: 0 }
     }
 
-    /// What to ask for the next page with.
+    /// The token for the next page.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
@@ -76,22 +75,22 @@ impl<'a> Pages<'a> {
             return Err(Trouble::nonsense("the answer is not a list of objects"));
         }
         let page: Page = quick_xml::de::from_str(text)
-            .map_err(|cause| Trouble::nonsense(&format!("the list of objects is not whole ({cause})")))?;
+            .map_err(|cause| Trouble::nonsense(&format!("the list of objects is incomplete ({cause})")))?;
         let is_escaped = page.encoding_type.as_deref() == Some("url");
         if let Some(prefix) = &page.prefix
             && unescaped(prefix, is_escaped)? != self.prefix
             && prefix != self.prefix
         {
-            return Err(Trouble::nonsense("the list is about other objects than were asked for"));
+            return Err(Trouble::nonsense("the list is about the wrong objects"));
         }
         let mut items = Vec::with_capacity(page.contents.len());
         for object in page.contents {
             let key = unescaped(&object.key, is_escaped)?.into_owned();
             if !key.starts_with(self.prefix) {
-                return Err(Trouble::nonsense("the list has objects that were not asked for"));
+                return Err(Trouble::nonsense("the list contains objects that were not requested"));
             }
             if self.last.as_ref().is_some_and(|last| *last >= key) {
-                return Err(Trouble::nonsense("the list of objects is not in order, or comes round again"));
+                return Err(Trouble::nonsense("the list of objects is out of order or repeats itself"));
             }
             self.last = Some(key.clone());
             let etag = object.etag.map(|etag| etag.trim().trim_matches('"').to_owned()).filter(|etag| !etag.is_empty());
@@ -102,9 +101,9 @@ impl<'a> Pages<'a> {
             return Ok((items, false));
         }
         let next = page.next_continuation_token.filter(|token| !token.is_empty());
-        let next = next.ok_or_else(|| Trouble::nonsense("the list has more pages and does not say how to get them"))?;
+        let next = next.ok_or_else(|| Trouble::nonsense("the list has more pages but does not say how to get them"))?;
         if self.token.as_ref() == Some(&next) {
-            return Err(Trouble::nonsense("the list gives the same page again and again"));
+            return Err(Trouble::nonsense("the list repeats the same page"));
         }
         self.empty += usize::from(items.is_empty());
         if self.seen >= PAGES_MAX || self.empty > EMPTY_PAGES_MAX {
@@ -115,7 +114,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// A name as it is, of one as the service escapes it.
+/// A name without the service's escapes.
 pub(super) fn unescaped(text: &str, is_escaped: bool) -> io::Result<Cow<'_, str>> {
     if !is_escaped || !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
@@ -128,14 +127,13 @@ pub(super) fn unescaped(text: &str, is_escaped: bool) -> io::Result<Cow<'_, str>
             b'%' => {
                 let value = digit(rest.next()).zip(digit(rest.next())).map(|(high, low)| high * 16 + low);
                 let value = value.and_then(|value| u8::try_from(value).ok());
-                bytes
-                    .push(value.ok_or_else(|| Trouble::nonsense("a name in the list is not escaped as it should be"))?);
+                bytes.push(value.ok_or_else(|| Trouble::nonsense("a name in the list is wrongly escaped"))?);
             }
             b'+' => bytes.push(b' '),
             other => bytes.push(other),
         }
     }
-    // A key that is not UTF-8 cannot be one of ours; its order is kept.
+    // A key that is not UTF-8 cannot be one of ours; it still takes part in the order.
     Ok(Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())))
 }
 
@@ -150,7 +148,8 @@ mod tests {
             .map(|key| format!("<Contents><Key>{key}</Key><ETag>&quot;ab&quot;</ETag><Size>3</Size></Contents>"))
             .collect();
         format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
              <Name>b</Name><Prefix>p/</Prefix><MaxKeys>1000</MaxKeys>{rest}{objects}</ListBucketResult>"
         )
     }
@@ -184,12 +183,12 @@ mod tests {
             refused(&[whole[..at].to_owned()]);
         }
         assert!(refused(&[page(&["p/a"], "<IsTruncated>true</IsTruncated>")]).contains("how to get them"));
-        assert!(refused(&[page(&["p/a"], &more("t")), page(&["p/b"], &more("t"))]).contains("again and again"));
-        assert!(refused(&[page(&["p/a"], &more("t")), page(&["p/a"], LAST)]).contains("comes round"));
-        assert!(refused(&[page(&["p/b", "p/a"], LAST)]).contains("not in order"));
-        assert!(refused(&[page(&["q/a"], LAST)]).contains("not asked for"));
-        assert!(refused(&[page(&["p/a"], "")]).contains("not whole"), "whether there is more must be said");
-        assert!(refused(&[whole.replace("<Prefix>p/", "<Prefix>q/")]).contains("other objects"));
+        assert!(refused(&[page(&["p/a"], &more("t")), page(&["p/b"], &more("t"))]).contains("repeats the same page"));
+        assert!(refused(&[page(&["p/a"], &more("t")), page(&["p/a"], LAST)]).contains("repeats itself"));
+        assert!(refused(&[page(&["p/b", "p/a"], LAST)]).contains("out of order"));
+        assert!(refused(&[page(&["q/a"], LAST)]).contains("not requested"));
+        assert!(refused(&[page(&["p/a"], "")]).contains("incomplete"), "whether there is more must be said");
+        assert!(refused(&[whole.replace("<Prefix>p/", "<Prefix>q/")]).contains("wrong objects"));
         for nonsense in ["", "<html><body>Sign in</body></html>", "{}", "<Error><Code>InternalError</Code></Error>"] {
             assert!(refused(&[nonsense.to_owned()]).contains("not a list"), "{nonsense}");
         }

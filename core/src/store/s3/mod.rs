@@ -1,21 +1,24 @@
 //! A store in a bucket of an S3 service: Amazon's, or one of the many that speak its language.
 //!
-//! An object is an object of the bucket, its key the prefix and the object's name. What the service says is not believed:
+//! An object is stored as an object of the bucket; its key is the prefix followed by the object's name. The service is
+//! not trusted:
 //!
-//! - **GET** wants 206 and the very bytes that were asked for, by `Content-Range`, by length, and by what arrives.
-//! - **PUT** sends the MD5 and the SHA-256 of the bytes, which the service must check, and wants 200 and an ETag, which must be
-//!   the MD5 where the service does not say that it encrypts. What is long goes in parts (see `parts`).
-//! - **LIST** is paged here and not believed to be whole unless it can be (see `listing`).
-//! - **404** means absence only if the service says `NoSuchKey`; redirects are not followed; any other answer is an error.
+//! - **GET** requires status 206 and exactly the requested bytes, by `Content-Range`, by length, and by what arrives.
+//! - **PUT** sends the MD5 and the SHA-256 of the bytes, which the service must check, and requires status 200 and an
+//!   ETag, which must be the MD5 unless the service states that it encrypts. Long objects go in parts (see `parts`).
+//! - **LIST** is paged here and accepted only if it can be whole (see `listing`).
+//! - **404** means absence only if the service says `NoSuchKey`; redirects are not followed; any other answer is an
+//!   error.
 //!
-//! Nothing is tried again here: see [`super::retry`].
+//! Nothing is retried here: see [`super::retry`].
 //!
-//! **Never overwritten**, as far as it can be had. Every PUT says `If-None-Match: *`, with which today's services (Amazon,
-//! MinIO, Ceph, R2, ...) put only what is not there. Others ignore it, and would overwrite. So before an object is put whose
-//! name is not the SHA-256 of its bytes, it is looked whether something is there, and in this process the writers of such
-//! names go one after the other: on such services, two *processes* that write one name *at the same moment* may still
-//! overwrite each other. No bygone writes two kinds of bytes under one name unless a machine was cloned with its catalog,
-//! which the chain of commits gives away. An object whose name is its hash can only be overwritten by the same bytes.
+//! **Never overwritten**, as far as possible. Every PUT has `If-None-Match: *`, which today's services (Amazon, MinIO,
+//! Ceph, R2, ...) obey by refusing to replace anything. Others ignore it and would overwrite. So before a PUT of an
+//! object whose name is not the SHA-256 of its bytes, we check whether the name is taken, and in this process the
+//! writers of such names take turns. On services that ignore the header, two *processes* that write one name *at the
+//! same moment* may still overwrite each other. Bygone writes different bytes under one name only if a machine was
+//! cloned with its catalog, which the chain of commits reveals. An object whose name is its hash can only be
+//! overwritten by the same bytes.
 
 mod access;
 mod address;
@@ -32,20 +35,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use ureq::http::Method;
-use ureq::http::header;
-
-use super::ByteRange;
-use super::Listed;
-use super::ObjectName;
-use super::Source;
-use super::Store;
-use super::Stored;
-use super::link::Link;
-use crate::error::Error;
-use crate::error::Result;
-use crate::watch::Watch;
-
 use client::Answer;
 use client::Call;
 use client::Client;
@@ -53,6 +42,19 @@ use listing::PAGE_BYTES_MAX;
 use listing::Pages;
 use parts::Uploads;
 use trouble::Refusal;
+use ureq::http::Method;
+use ureq::http::header;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::store::ByteRange;
+use crate::store::Listed;
+use crate::store::ObjectName;
+use crate::store::Source;
+use crate::store::Store;
+use crate::store::Stored;
+use crate::store::link::Link;
+use crate::watch::Watch;
 
 pub use access::KeySource;
 pub use access::S3Access;
@@ -61,27 +63,27 @@ pub use address::S3Address;
 pub use address::Style;
 pub use trouble::Trouble;
 
-/// How many requests at a time serve a service well, if nobody says otherwise.
+/// Default number of concurrent requests.
 const TRANSFERS_USUAL: usize = 4;
-/// Longest body of an error that is read.
+/// Longest error body that is read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
-/// A bucket, or what lies under a prefix in it.
+/// A bucket, or the part of it under a prefix.
 pub struct S3Store {
     address: S3Address,
     client: Client,
-    /// False once the service has said that it does not know `If-None-Match`.
+    /// False once the service has turned out not to know `If-None-Match`.
     conditional: AtomicBool,
-    /// Held by whoever writes under a name that is not the hash of the bytes: those objects are few and small.
+    /// Held while writing under a name that is not the hash of the bytes: such objects are few and small.
     writer: Mutex<()>,
-    /// False once the service has said that it takes no parts.
+    /// False once the service has turned out not to accept parts.
     knows_parts: AtomicBool,
-    /// What is on its way in parts.
+    /// Unfinished uploads in parts.
     uploads: Uploads,
 }
 
 impl S3Store {
-    /// The store at this address. No request is made: whether there is a repository is found out by asking for it.
+    /// The store at this address. No request is made: the first GET shows whether there is a repository.
     pub fn new(address: &S3Address, access: S3Access, link: Arc<Link>, watch: &Arc<Watch>) -> Result<S3Store> {
         let client = Client::new(address, access, link, watch)?;
         Ok(S3Store {
@@ -98,9 +100,9 @@ impl S3Store {
         format!("{}{name}", self.address.prefix)
     }
 
-    /// The error that an answer is which is not the one that was hoped for.
+    /// The error for an unexpected answer.
     fn refused(&self, doing: &'static str, object: &str, mut answer: Answer<'_>) -> Error {
-        // A body that cannot be read says nothing, and the status is still known.
+        // If the body cannot be read, the status alone must do.
         let body = answer.read_at_most(ERROR_BYTES_MAX).unwrap_or_default();
         let region = answer.header("x-amz-bucket-region");
         let refusal = Refusal { status: answer.status, body: &body, region, date: answer.header(header::DATE) };
@@ -109,7 +111,7 @@ impl S3Store {
 
     fn get_part(&self, name: &ObjectName, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         let failed = |cause| self.client.failed("read", name.as_str(), cause);
-        let beyond = || io::Error::new(io::ErrorKind::UnexpectedEof, "no object has the bytes that were asked for");
+        let beyond = || io::Error::new(io::ErrorKind::UnexpectedEof, "no object can have the requested bytes");
         let last =
             bytes.checked_sub(1).and_then(|bytes| offset.checked_add(bytes)).ok_or_else(beyond).map_err(failed)?;
         let range = format!("bytes={offset}-{last}");
@@ -119,14 +121,14 @@ impl S3Store {
         })?;
         match answer.status {
             206 => {}
-            200 => return Err(failed(Trouble::nonsense("a part was asked for and the whole is given"))),
+            200 => return Err(failed(Trouble::nonsense("a part was requested but the whole was sent"))),
             _ => return Err(self.refused("read", name.as_str(), answer)),
         }
         let served = answer.header(header::CONTENT_RANGE).and_then(parse_content_range);
         match served {
             Some((from, to, _)) if (from, to) == (offset, last) => {}
             Some((from, _, Some(whole))) if from == offset && whole <= last => return Err(failed(beyond())),
-            _ => return Err(failed(Trouble::nonsense("other bytes are given than were asked for"))),
+            _ => return Err(failed(Trouble::nonsense("other bytes were sent than requested"))),
         }
         let length = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
         self.body(&answer, Some(bytes)).map_err(failed)?;
@@ -138,7 +140,7 @@ impl S3Store {
         let answer = self.client.send(&Call::new(Method::GET, "read", name.as_str(), &self.key(name)))?;
         match answer.status {
             200 => {}
-            206 => return Err(failed(Trouble::nonsense("the whole was asked for and a part is given"))),
+            206 => return Err(failed(Trouble::nonsense("the whole was requested but a part was sent"))),
             _ => return Err(self.refused("read", name.as_str(), answer)),
         }
         let bytes = self.body(&answer, None).map_err(failed)?;
@@ -149,15 +151,15 @@ impl S3Store {
         answer.read_exactly(length).map_err(failed)
     }
 
-    /// How many bytes the answer will give: it must say so, and have the mark that every object has.
+    /// Length of the answer's body: the answer must state it, and must have the ETag that every object has.
     fn body(&self, answer: &Answer<'_>, expected: Option<u64>) -> io::Result<u64> {
         if answer.etag().is_none() {
-            return Err(Trouble::nonsense("an object without an ETag is given"));
+            return Err(Trouble::nonsense("an object was sent without an ETag"));
         }
         match answer.body_bytes() {
             Some(bytes) if expected.is_none_or(|expected| expected == bytes) => Ok(bytes),
-            Some(_) => Err(Trouble::nonsense("another number of bytes is given than was asked for")),
-            None => Err(Trouble::nonsense("an object is given without its length")),
+            Some(_) => Err(Trouble::nonsense("another number of bytes was sent than requested")),
+            None => Err(Trouble::nonsense("an object was sent without its length")),
         }
     }
 }
@@ -209,9 +211,9 @@ impl Store for S3Store {
             let mut answer = self.client.send(&Call { query, ..Call::new(Method::GET, "list", &shown, "") })?;
             if answer.status != 200 {
                 return Err(match self.refused("list", &shown, answer) {
-                    // A list of nothing is empty; one that is not there is an error.
+                    // An empty list is empty; a list that does not exist is an error.
                     Error::Store { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                        failed(Trouble::nonsense("a list is said to be no object"))
+                        failed(Trouble::nonsense("a list is reported as a missing object"))
                     }
                     other => other,
                 });
@@ -242,7 +244,7 @@ impl Store for S3Store {
                 if body.is_empty() {
                     Ok(())
                 } else {
-                    Err(failed(Trouble::nonsense("a DELETE is answered with a text")))
+                    Err(failed(Trouble::nonsense("a DELETE is answered with a body")))
                 }
             }
             _ => match self.refused("delete", name.as_str(), answer) {
@@ -253,7 +255,7 @@ impl Store for S3Store {
     }
 }
 
-/// Reads `bytes 0-4/10` or `bytes 0-4/*`: first, last, and how many there are.
+/// Parses `bytes 0-4/10` or `bytes 0-4/*`: first, last, and total.
 fn parse_content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, whole) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;

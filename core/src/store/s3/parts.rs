@@ -1,13 +1,14 @@
-//! Long objects go in parts, so that a connection that breaks costs a part and not the object.
+//! Long objects go in parts, so that a broken connection costs a part and not the object.
 //!
-//! S3 puts the parts together when it is told that they are all there; until then a LIST shows nothing. What has arrived
-//! stays known here when a PUT fails, and the next try of the same PUT goes on with it. Each part carries its MD5 and
-//! SHA-256 as a whole object does, and must be answered with its mark; the whole is asked for its size when it is said to be
-//! there. Only objects that are named by their hash go this way, so that two that are put together at once are the same.
+//! S3 joins the parts when it is told that they are complete; until then a LIST shows nothing. When a PUT fails, the
+//! parts that have arrived are remembered, and a retry of the same PUT continues with them. Each part carries its MD5
+//! and SHA-256 like a whole object, and the service must answer with its ETag; after joining, the whole object is
+//! checked for its size. Only objects named by their hash go in parts, so concurrent uploads of one name are identical.
 //!
-//! An upload that is not brought to its end takes up room that no LIST shows. One that fails for good is aborted at once. What
-//! a killed process has left is aborted by the next run of the same machine, which knows the names ([`Store::clear`]); where
-//! nobody comes back, a rule of the bucket can do it (docs/STORES.md). An abort names an upload, and can hit no object.
+//! An unfinished upload takes up room that no LIST shows. One that fails for good is aborted at once. Those of a killed
+//! process are aborted by the next run of the same machine, which knows the names ([`Store::clear`]); if no run
+//! follows, a rule of the bucket can do it (docs/STORES.md). An abort names an upload and cannot affect an object.
+//!
 //!
 //! [`Store::clear`]: crate::store::Store::clear
 
@@ -22,20 +23,6 @@ use serde::Deserialize;
 use ureq::http::HeaderName;
 use ureq::http::Method;
 
-use super::ERROR_BYTES_MAX;
-use super::S3Store;
-use super::client::Answer;
-use super::client::Call;
-use super::client::Payload;
-use super::hashes::Hashes;
-use super::hashes::hash;
-use super::listing::PAGE_BYTES_MAX;
-use super::listing::unescaped;
-use super::put::CONDITION;
-use super::put::taken_in;
-use super::trouble::Refusal;
-use super::trouble::Trouble;
-use super::xml::root;
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
@@ -44,21 +31,35 @@ use crate::store::Source;
 use crate::store::Stored;
 use crate::store::retry::WentOn;
 use crate::store::retry::may_pass;
+use crate::store::s3::ERROR_BYTES_MAX;
+use crate::store::s3::S3Store;
+use crate::store::s3::client::Answer;
+use crate::store::s3::client::Call;
+use crate::store::s3::client::Payload;
+use crate::store::s3::hashes::Hashes;
+use crate::store::s3::hashes::hash;
+use crate::store::s3::listing::PAGE_BYTES_MAX;
+use crate::store::s3::listing::unescaped;
+use crate::store::s3::put::CONDITION;
+use crate::store::s3::put::taken_in;
+use crate::store::s3::trouble::Refusal;
+use crate::store::s3::trouble::Trouble;
+use crate::store::s3::xml::root;
 
-/// Pages of unfinished uploads that are looked through, of a thousand each.
+/// Most pages of unfinished uploads that are examined, of a thousand uploads each.
 const PAGES_MAX: usize = 100;
-/// Longest name that a service may give to an upload.
+/// Longest id that a service may give to an upload.
 const ID_BYTES_MAX: usize = 2_048;
 
-/// Uploads that have begun and whose last try failed, by key.
+/// Uploads whose last attempt failed, by key.
 #[derive(Default)]
 pub(super) struct Uploads(Mutex<HashMap<String, Upload>>);
 
 /// An upload in parts.
 struct Upload {
-    /// What the service calls it.
+    /// The service's id for it.
     id: String,
-    /// The marks of the parts that have arrived, from the first on.
+    /// The ETags of the parts that have arrived, from the first on.
     etags: Vec<String>,
 }
 
@@ -99,7 +100,7 @@ struct Unfinished {
 }
 
 impl S3Store {
-    /// Puts an object in parts, or finds that it is there. None if the service knows no parts.
+    /// Stores an object in parts, or finds it there. `None` if the service does not support parts.
     pub(super) fn put_in_parts(
         &self,
         name: &ObjectName,
@@ -123,19 +124,19 @@ impl S3Store {
             return Err(error);
         }
         if !may_pass(&error) {
-            // Whatever comes of it: the error is the one that there was.
+            // The result does not matter: the first error is the one to report.
             drop(self.abort(&key, &upload.id));
             return Err(error);
         }
         let went_on = upload.etags.len() > before;
         if let Some(other) = self.uploads.lock().insert(key.clone(), upload) {
-            // Somebody else was at the same object.
+            // Another thread was uploading the same object.
             drop(self.abort(&key, &other.id));
         }
         Err(if went_on { WentOn::mark(error) } else { error })
     }
 
-    /// Begins an upload. None if the service knows none.
+    /// Starts an upload. `None` if the service does not support uploads in parts.
     fn begin(&self, name: &ObjectName) -> Result<Option<Upload>> {
         let mut answer = self.post(name, &[("uploads", "")], &[], b"")?;
         match answer.status {
@@ -143,15 +144,15 @@ impl S3Store {
             405 | 501 => return Ok(None),
             _ => return Err(self.refused("write", name.as_str(), answer)),
         }
-        let begun = self.said::<Begun>(name, &mut answer, "InitiateMultipartUploadResult")?;
+        let begun = self.read_answer::<Begun>(name, &mut answer, "InitiateMultipartUploadResult")?;
         if begun.upload_id.is_empty() || begun.upload_id.len() > ID_BYTES_MAX {
-            let cause = Trouble::nonsense("an upload has begun and has no name");
+            let cause = Trouble::nonsense("an upload was started without an id");
             return Err(self.client.failed("write", name.as_str(), cause));
         }
         Ok(Some(Upload { id: begun.upload_id, etags: Vec::new() }))
     }
 
-    /// Sends the parts that have not arrived yet.
+    /// Sends the missing parts.
     fn send_parts(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes, upload: &mut Upload) -> Result<()> {
         let mut offset = 0;
         for (index, part) in hashes.parts.iter().enumerate() {
@@ -179,7 +180,7 @@ impl S3Store {
         Ok(())
     }
 
-    /// Has the parts put together, if nothing is there.
+    /// Has the parts joined, unless the object already exists.
     fn complete(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes, upload: &Upload) -> Result<Stored> {
         let is_conditional = self.conditional.load(Ordering::Relaxed);
         let parts = upload.etags.iter().zip(1..).map(|(etag, number)| {
@@ -188,7 +189,8 @@ impl S3Store {
         });
         let parts = parts.collect::<String>();
         let body = format!(
-            "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}</CompleteMultipartUpload>"
+            "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}\
+             </CompleteMultipartUpload>"
         );
         let headers = if is_conditional { CONDITION } else { &[] };
         let mut answer = self.post(name, &[("uploadId", &upload.id)], headers, body.as_bytes())?;
@@ -204,22 +206,22 @@ impl S3Store {
             }
             _ => {
                 let error = self.refused("write", name.as_str(), answer);
-                // Also if an earlier try was carried out and its answer lost.
+                // An earlier attempt may have succeeded without its answer arriving.
                 return if is_forgotten(&error) { self.found(name, source, hashes) } else { Err(error) };
             }
         }
-        let etag = self.said::<Completed>(name, &mut answer, "CompleteMultipartUploadResult")?.etag;
+        let etag = self.read_answer::<Completed>(name, &mut answer, "CompleteMultipartUploadResult")?.etag;
         let etag = etag.trim().trim_matches('"').to_owned();
         let head = self.head(name)?;
         let shown = head.map(|head| (head.bytes, head.etag));
         if shown != Some((Some(source.bytes()), Some(etag.clone()))) {
-            let cause = Trouble::nonsense("an object was put together of its parts, and is not there as it should be");
+            let cause = Trouble::nonsense("an object was joined from its parts, but is not there as expected");
             return Err(self.client.failed("write", name.as_str(), cause));
         }
         Ok(Stored { etag: Some(etag) })
     }
 
-    /// The object, which is there if it was put together before. If not, the upload begins anew.
+    /// The object, if an earlier attempt has joined it. Otherwise the upload starts anew.
     fn found(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes) -> Result<Stored> {
         self.already_there(name, source, hashes)?.ok_or_else(|| {
             let cause = io::Error::new(io::ErrorKind::ResourceBusy, Trouble::NoUpload);
@@ -227,7 +229,7 @@ impl S3Store {
         })
     }
 
-    /// Aborts an upload. That it is not there any more is as good.
+    /// Aborts an upload. An upload that no longer exists is fine too.
     fn abort(&self, key: &str, id: &str) -> Result<()> {
         let answer = self
             .client
@@ -241,7 +243,7 @@ impl S3Store {
         }
     }
 
-    /// Aborts whatever uploads there are of these names. A service that does not list or abort them keeps them.
+    /// Aborts all uploads of these names. A service that cannot list or abort uploads keeps them.
     pub(super) fn abort_uploads_of(&self, names: &[ObjectName]) -> Result<()> {
         let keys: HashSet<String> = names.iter().map(|name| self.key(name)).collect();
         let (mut key_marker, mut id_marker) = (String::new(), String::new());
@@ -259,7 +261,7 @@ impl S3Store {
                 Ok(page) => page,
                 Err(error) => {
                     let Error::Store { source, .. } = &error else { return Err(error) };
-                    // An answer that makes no sense is one of a service that does not know the question.
+                    // A senseless answer means that the service does not know the request.
                     let is_no_use = source.kind() == io::ErrorKind::InvalidData || !may_pass(&error);
                     return if is_no_use { Ok(()) } else { Err(error) };
                 }
@@ -317,8 +319,8 @@ impl S3Store {
         })
     }
 
-    /// What an answer with status 200 says; services send it also with an error in it.
-    fn said<T: for<'de> Deserialize<'de>>(
+    /// Parses an answer with status 200, which services also send with an error in it.
+    fn read_answer<T: for<'de> Deserialize<'de>>(
         &self,
         name: &ObjectName,
         answer: &mut Answer<'_>,
@@ -340,10 +342,10 @@ impl S3Store {
 fn parsed<T: for<'de> Deserialize<'de>>(body: &[u8], element: &str) -> io::Result<T> {
     let text = std::str::from_utf8(body).unwrap_or_default().trim();
     if root(text).as_deref() != Some(element) {
-        return Err(Trouble::nonsense("the answer to an upload in parts is another one"));
+        return Err(Trouble::nonsense("the answer does not belong to an upload in parts"));
     }
     quick_xml::de::from_str(text)
-        .map_err(|cause| Trouble::nonsense(&format!("the answer to an upload in parts is not whole ({cause})")))
+        .map_err(|cause| Trouble::nonsense(&format!("the answer to an upload in parts is incomplete ({cause})")))
 }
 
 fn is_forgotten(error: &Error) -> bool {

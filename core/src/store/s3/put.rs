@@ -1,4 +1,4 @@
-//! Making an object: whether it is there already, the PUT of one that goes whole, and what an answer must say.
+//! Storing an object: whether it exists already, the PUT of a whole object, and the check of the answer.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -7,15 +7,6 @@ use ureq::http::HeaderName;
 use ureq::http::Method;
 use ureq::http::header;
 
-use super::ERROR_BYTES_MAX;
-use super::S3Store;
-use super::client::Answer;
-use super::client::Call;
-use super::client::Payload;
-use super::hashes::Hashes;
-use super::hashes::PartHashes;
-use super::hashes::hash;
-use super::trouble::Trouble;
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
@@ -23,20 +14,29 @@ use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Stored;
 use crate::store::already_there;
+use crate::store::s3::ERROR_BYTES_MAX;
+use crate::store::s3::S3Store;
+use crate::store::s3::client::Answer;
+use crate::store::s3::client::Call;
+use crate::store::s3::client::Payload;
+use crate::store::s3::hashes::Hashes;
+use crate::store::s3::hashes::PartHashes;
+use crate::store::s3::hashes::hash;
+use crate::store::s3::trouble::Trouble;
 
-/// Objects that are there already are compared in pieces of this size.
+/// Existing objects are compared in pieces of this size.
 const PIECE_BYTES: u64 = 1 << 20;
 /// "Only if nothing is there."
 pub(super) const CONDITION: &[(HeaderName, &str)] = &[(header::IF_NONE_MATCH, "*")];
 
-/// An object of the bucket, as HEAD shows it.
+/// An object as HEAD shows it.
 pub(super) struct Head {
     pub bytes: Option<u64>,
     pub etag: Option<String>,
 }
 
 impl S3Store {
-    /// Makes an object, or finds that it is there.
+    /// Stores an object, or finds it there.
     pub(super) fn put_once(&self, name: &ObjectName, source: Source<'_>) -> Result<Stored> {
         let failed = |cause| Error::store("write", name, cause);
         let part_bytes = if self.knows_parts.load(Ordering::Relaxed) { self.address.part_bytes } else { 0 };
@@ -59,7 +59,7 @@ impl S3Store {
             return Ok(stored);
         }
         self.already_there(name, source, &hashes)?.ok_or_else(|| {
-            let cause = "the service says that the object is there, and then that it is not";
+            let cause = "the service reports that the object exists, and then that it does not";
             self.client.failed("write", name.as_str(), io::Error::new(io::ErrorKind::ResourceBusy, cause))
         })
     }
@@ -68,13 +68,13 @@ impl S3Store {
         let answer = self.client.send(&Call::new(Method::HEAD, "look for", name.as_str(), &self.key(name)))?;
         match answer.status {
             200 => Ok(Some(Head { bytes: answer.body_bytes(), etag: answer.etag() })),
-            // Also if the bucket is not there, which HEAD cannot say: the request that follows will.
+            // Also if the bucket does not exist, which HEAD cannot tell: the request that follows will.
             404 => Ok(None),
             _ => Err(self.refused("look for", name.as_str(), answer)),
         }
     }
 
-    /// What is there under this name, if it has these very bytes; an error if it has others; nothing if there is nothing.
+    /// The existing object, if it has exactly these bytes; an error if it has others; `None` if nothing exists.
     pub(super) fn already_there(
         &self,
         name: &ObjectName,
@@ -107,7 +107,7 @@ impl S3Store {
         Ok(true)
     }
 
-    /// Puts the object in one request if nothing is there. None if something is.
+    /// Puts the object in one request if nothing is there. `None` if something is.
     fn put_whole(&self, name: &ObjectName, source: Source<'_>, hashes: &Hashes) -> Result<Option<Stored>> {
         let is_conditional = self.conditional.load(Ordering::Relaxed);
         let md5_base64 = hashes.parts.first().map(PartHashes::md5_base64).unwrap_or_default();
@@ -137,22 +137,22 @@ impl S3Store {
     }
 }
 
-/// The mark of the bytes that an answer with status 200 says were taken in.
+/// The ETag of the stored bytes, from an answer with status 200.
 pub(super) fn taken_in(answer: &mut Answer<'_>, md5_hex: &str) -> io::Result<String> {
     let body = answer.read_at_most(ERROR_BYTES_MAX)?;
     if !body.iter().all(u8::is_ascii_whitespace) {
-        return Err(Trouble::nonsense("a PUT is answered with a text"));
+        return Err(Trouble::nonsense("a PUT is answered with a body"));
     }
     let etag = answer.etag().ok_or_else(|| Trouble::nonsense("a PUT is answered without an ETag"))?;
     let is_encrypted = answer.header("x-amz-server-side-encryption").is_some_and(|how| how != "AES256");
     if is_md5(&etag) && !is_encrypted && etag != md5_hex {
-        let cause = format!("the service says that it has other bytes: their MD5 is {etag}, not {md5_hex}");
+        let cause = format!("the service has other bytes: their MD5 is {etag}, not {md5_hex}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, cause));
     }
     Ok(etag)
 }
 
-/// Whether an ETag has the form of an MD5; those of objects that came in parts have not.
+/// True if an ETag has the form of an MD5; those of objects uploaded in parts do not.
 fn is_md5(etag: &str) -> bool {
     etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
 }

@@ -1,7 +1,7 @@
-//! What an S3 service answers instead of what was asked for, and what a person can do about it.
+//! Unexpected answers of an S3 service, and what a person can do about them.
 //!
-//! The kind of the [`io::Error`] says how to go on (see `store::retry`); its text is for people; a [`Trouble`] inside says
-//! which of the troubles that have a remedy of their own it is.
+//! The kind of the [`io::Error`] says how to go on (see `store::retry`); its text is for people; a [`Trouble`] inside
+//! identifies trouble that has its own remedy.
 
 use std::io;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// No more room.
-    #[error("the bucket is full ({code}): raise its quota, or make room with another bucket or disk")]
+    #[error("the bucket is full ({code}): raise its quota or add space")]
     Full {
         /// The service's word.
         code: String,
     },
-    /// Wrong keys, or keys that may not do this.
+    /// Wrong keys, or keys without the needed permissions.
     #[error(
         "access is denied ({answer}): check the keys, and that they may read, write, list and delete in this bucket"
     )]
@@ -32,9 +32,9 @@ pub enum Trouble {
         /// Where it is.
         region: String,
     },
-    /// The service sends us elsewhere and does not say which region that is.
+    /// The service redirects us without naming a region.
     #[error(
-        "the service sends us elsewhere ({answer}), which is never followed: check endpoint= and region= of the address"
+        "the service redirects elsewhere ({answer}), which is not followed: check endpoint= and region= of the address"
     )]
     Redirected {
         /// The service's words.
@@ -43,30 +43,30 @@ pub enum Trouble {
     /// The signature's time is too far from the service's.
     #[error("this machine's clock is {difference} from that of the service: set it right")]
     ClockSkew {
-        /// How far, as far as is known.
+        /// How far off, if known.
         difference: String,
     },
     /// The bucket is not there.
-    #[error("there is no such bucket: make it with your provider's tools, or check the address")]
+    #[error("the bucket does not exist: create it with your provider's tools, or check the address")]
     NoBucket,
-    /// An upload in parts is not known any more.
-    #[error("the service has forgotten what was sent of it, which begins anew")]
+    /// The service does not know the upload any more.
+    #[error("the service has forgotten an upload in parts, which starts anew")]
     NoUpload,
-    /// Nobody answers to the service's certificate.
-    #[error("the service's certificate is not good: {cause}: for one of your own, name its issuer's file with ca=")]
+    /// The service's certificate is not trusted.
+    #[error("the service's certificate is not trusted: {cause}: for a private one, give its issuer's file with ca=")]
     Certificate {
         /// Why.
         cause: String,
     },
     /// There is no such host.
-    #[error("the service's host is not known: check endpoint= of the address ({cause})")]
+    #[error("the service's host name is unknown: check endpoint= of the address ({cause})")]
     NoHost {
         /// What the resolver says.
         cause: String,
     },
 }
 
-/// What a service says of an error.
+/// The body of an error answer.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct ErrorBody {
@@ -75,7 +75,7 @@ struct ErrorBody {
     region: Option<String>,
 }
 
-/// The header of an answer that is an error.
+/// An error answer.
 pub(super) struct Refusal<'a> {
     pub status: u16,
     pub body: &'a [u8],
@@ -86,12 +86,12 @@ pub(super) struct Refusal<'a> {
 }
 
 impl Trouble {
-    /// What a refusal is.
+    /// The error for a refusal.
     pub(super) fn of_refusal(refusal: &Refusal<'_>, now: SystemTime) -> io::Error {
         let ErrorBody { code, message, region } = parse_error(refusal.body);
         let region = region.as_deref().or(refusal.region).filter(|region| super::address::is_region(region));
         let answer = match (code.as_str(), message.as_str()) {
-            ("", _) => format!("status {}, and no word that an S3 service would say", refusal.status),
+            ("", _) => format!("status {}, without an S3 error code", refusal.status),
             (code, "") => format!("status {}, {code}", refusal.status),
             (code, message) => format!("status {}, {code}: {message}", refusal.status),
         };
@@ -124,15 +124,15 @@ impl Trouble {
                 }
             }
             (416, _) => {
-                let cause = "the object ends before the bytes that were asked for";
+                let cause = "the object ends before the requested bytes";
                 return io::Error::new(UnexpectedEof, cause);
             }
             (408 | 409 | 425 | 429 | 500 | 502 | 503 | 504, _)
             | (_, "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable") => {
-                return io::Error::new(ResourceBusy, format!("the service cannot do it now ({answer})"));
+                return io::Error::new(ResourceBusy, format!("the service is busy ({answer})"));
             }
             (_, "XAmzContentSHA256Mismatch" | "BadDigest" | "IncompleteBody" | "InvalidDigest") => {
-                return io::Error::new(InvalidData, format!("the bytes changed on their way ({answer})"));
+                return io::Error::new(InvalidData, format!("the bytes changed in transit ({answer})"));
             }
             (401 | 403, _) => (PermissionDenied, Trouble::Denied { answer }),
             _ => return io::Error::other(format!("the service refused ({answer})")),
@@ -140,29 +140,29 @@ impl Trouble {
         io::Error::new(kind, trouble)
     }
 
-    /// An answer that no S3 service gives: a captive portal, a broken proxy, a liar.
+    /// An answer that no S3 service gives: from a captive portal, a broken proxy, or an impostor.
     pub(super) fn nonsense(what: &str) -> io::Error {
-        let cause = format!("{what}: this is not how an S3 service answers (is something between here and there?)");
+        let cause = format!("{what}: this is not how an S3 service answers (is a proxy or portal in between?)");
         io::Error::new(io::ErrorKind::InvalidData, cause)
     }
 
-    /// What went wrong before there was an answer.
+    /// The error for a failure before any answer.
     pub(super) fn of_transport(error: ureq::Error) -> io::Error {
         use io::ErrorKind::*;
         match error {
             ureq::Error::Io(cause) => of_io(cause),
-            ureq::Error::Timeout(what) => io::Error::new(TimedOut, format!("the service does not move on ({what})")),
+            ureq::Error::Timeout(what) => io::Error::new(TimedOut, format!("the service has stalled ({what})")),
             ureq::Error::HostNotFound => io::Error::new(Other, Trouble::NoHost { cause: "no address".into() }),
             ureq::Error::Rustls(rustls) => of_tls(&rustls.to_string()),
             ureq::Error::Tls(cause) => of_tls(cause),
-            ureq::Error::Protocol(cause) => Trouble::nonsense(&format!("the answer is no HTTP ({cause})")),
+            ureq::Error::Protocol(cause) => Trouble::nonsense(&format!("the answer is not HTTP ({cause})")),
             ureq::Error::LargeResponseHeader(..) => Trouble::nonsense("the answer's header is far too long"),
             ureq::Error::ConnectionFailed => ConnectionRefused.into(),
             other => io::Error::other(other.to_string()),
         }
     }
 
-    /// What went wrong while a body was read.
+    /// The error for a failure while reading a body.
     pub(super) fn of_body(cause: io::Error) -> io::Error {
         match cause.get_ref().is_some_and(|inner| inner.is::<ureq::Error>()) {
             true => match cause.into_inner().map(|inner| inner.downcast::<ureq::Error>()) {
@@ -173,7 +173,7 @@ impl Trouble {
         }
     }
 
-    /// The trouble that an error carries, if it is one of those.
+    /// The [`Trouble`] inside an error, if there is one.
     pub fn within(error: &crate::error::Error) -> Option<&Trouble> {
         match error {
             crate::error::Error::Store { source, .. } => source.get_ref()?.downcast_ref(),
@@ -187,12 +187,12 @@ fn of_io(cause: io::Error) -> io::Error {
     match cause.kind() {
         // The connection ended in the middle of something.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::NotConnected => {
-            io::Error::new(io::ErrorKind::ConnectionAborted, "the connection ended too soon")
+            io::Error::new(io::ErrorKind::ConnectionAborted, "the connection ended early")
         }
-        // TLS puts its own errors into this kind.
+        // TLS uses this kind for its own errors.
         io::ErrorKind::InvalidData if text.contains("certificate") => of_tls(&text),
         io::ErrorKind::InvalidInput => io::Error::new(io::ErrorKind::InvalidData, cause),
-        // The resolver's errors have no kind: a name that is not known stays so, a resolver that is away comes back.
+        // The resolver's errors have no kind: an unknown name stays unknown, an unreachable resolver comes back.
         _ if text.contains("failed to lookup") => match text.contains("Temporary failure") {
             true => io::Error::new(io::ErrorKind::HostUnreachable, cause),
             false => io::Error::other(Trouble::NoHost { cause: text }),
@@ -208,7 +208,7 @@ fn of_tls(cause: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("no secure connection: {cause}"))
 }
 
-/// Reads an error's XML; of anything else, nothing.
+/// Parses an error's XML; anything else gives an empty result.
 fn parse_error(body: &[u8]) -> ErrorBody {
     let text = std::str::from_utf8(body).unwrap_or_default();
     let is_error = super::xml::root(text).as_deref() == Some("Error");
@@ -243,7 +243,7 @@ fn parse_date(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn told(status: u16, body: &str) -> io::Error {
+    fn refused(status: u16, body: &str) -> io::Error {
         let date = Some("Tue, 24 Nov 2026 21:30:00 GMT");
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_555_800 + 27 * 60);
         Trouble::of_refusal(&Refusal { status, body: body.as_bytes(), region: None, date }, now)
@@ -251,14 +251,15 @@ mod tests {
 
     fn error(code: &str) -> String {
         format!(
-            "<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>because</Message><Resource>/x</Resource></Error>"
+            "<?xml version=\"1.0\"?>\n\
+             <Error><Code>{code}</Code><Message>because</Message><Resource>/x</Resource></Error>"
         )
     }
 
     #[test]
     fn each_trouble_that_has_a_remedy_is_told_from_the_others() {
         let trouble = |status, body: &str| {
-            let error = told(status, body);
+            let error = refused(status, body);
             let trouble = error.get_ref().and_then(|inner| inner.downcast_ref::<Trouble>()).cloned();
             (error.kind(), trouble)
         };
@@ -279,9 +280,9 @@ mod tests {
 
     #[test]
     fn absence_is_said_by_the_service_and_not_by_any_404() {
-        assert_eq!(told(404, &error("NoSuchKey")).kind(), io::ErrorKind::NotFound);
+        assert_eq!(refused(404, &error("NoSuchKey")).kind(), io::ErrorKind::NotFound);
         for body in ["", "<html><body>404 Not Found</body></html>", &error("NoSuchBucket"), "<Error><Code>NoSuchKey"] {
-            assert_ne!(told(404, body).kind(), io::ErrorKind::NotFound, "{body}");
+            assert_ne!(refused(404, body).kind(), io::ErrorKind::NotFound, "{body}");
         }
     }
 
@@ -290,16 +291,16 @@ mod tests {
         for (status, code) in
             [(503, "SlowDown"), (500, "InternalError"), (400, "RequestTimeout"), (409, "OperationAborted")]
         {
-            assert_eq!(told(status, &error(code)).kind(), io::ErrorKind::ResourceBusy, "{code}");
+            assert_eq!(refused(status, &error(code)).kind(), io::ErrorKind::ResourceBusy, "{code}");
         }
-        assert_eq!(told(400, &error("BadDigest")).kind(), io::ErrorKind::InvalidData);
-        assert_eq!(told(400, &error("InvalidArgument")).kind(), io::ErrorKind::Other);
+        assert_eq!(refused(400, &error("BadDigest")).kind(), io::ErrorKind::InvalidData);
+        assert_eq!(refused(400, &error("InvalidArgument")).kind(), io::ErrorKind::Other);
     }
 
     #[test]
     fn a_hostile_message_does_not_reach_the_terminal_as_it_is() {
         let hostile = format!("<Error><Code>X</Code><Message>&#27;[2J{}</Message></Error>", "a".repeat(10_000));
-        let text = told(400, &hostile).to_string();
+        let text = refused(400, &hostile).to_string();
         assert!(!text.contains('\u{1b}') && text.len() < 500, "{text}");
     }
 }

@@ -1,7 +1,7 @@
-//! The outermost element of an XML answer, which says what kind of answer it is.
+//! The outermost element of an XML answer, which identifies the kind of answer.
 //!
-//! A service, or whatever stands between it and us, may send anything in the place of an answer. So the name of the outermost
-//! element is checked before a body is parsed.
+//! A service, or whatever stands between it and us, may send anything. So the name of the outermost element is checked
+//! before a body is parsed.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;

@@ -1,5 +1,5 @@
-//! The contract of [`Store`] as one suite of tests, for every store that there is: a store's own test calls
-//! [`contract`] with a function that makes it, and adds what only it can suffer (a full disk, a lost bucket).
+//! The contract of [`Store`] as one test suite for every store. A store's own test calls [`contract`] with a function
+//! that makes the store, and adds what only that store can suffer (a full disk, a lost bucket).
 
 #![allow(clippy::unwrap_used, reason = "a test suite, here only because tests of other packages run it too")]
 
@@ -16,17 +16,17 @@ use std::thread;
 use nix::sys::memfd::MFdFlags;
 use nix::sys::memfd::memfd_create;
 
-use super::faulty::scramble;
 use crate::error::Error;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
+use crate::store::testing::faulty::scramble;
 
 const THREADS: u64 = 8;
 const LARGE_BYTES: usize = 3 << 20;
 
-/// Runs the suite; panics at the first broken promise. `make` makes a new and empty store each time.
+/// Runs the suite; panics at the first broken promise. `make` makes a new, empty store each time.
 pub fn contract(make: impl Fn() -> Arc<dyn Store>) {
     let parts: [fn(&dyn Store); 13] = [
         what_was_put_is_got_and_listed,
@@ -52,7 +52,7 @@ fn name(text: &str) -> ObjectName {
     ObjectName::new(text).unwrap()
 }
 
-/// Bytes without order, the same ones for the same `seed`.
+/// Random-looking bytes, always the same for the same `seed`.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let words = (0..length.div_ceil(8) as u64).flat_map(|at| scramble(seed ^ scramble(at)).to_le_bytes());
     words.take(length).collect()
@@ -191,7 +191,7 @@ fn parts_are_exact(store: &dyn Store) {
         assert!(matches!(refused, Error::Store { .. }) && !refused.is_absent(), "{bytes} bytes from {offset}: {shown}");
         assert!(shown.contains("data/object"), "the object is named: {shown}");
     }
-    assert!(matches!(get(0, 0), Err(Error::Invalid { .. })), "no bytes cannot be asked for");
+    assert!(matches!(get(0, 0), Err(Error::Defect { .. })), "no bytes cannot be asked for");
     put(store, "empty", b"");
     assert!(store.get(&name("empty"), ByteRange::Part { offset: 0, bytes: 1 }).is_err());
 }
@@ -202,9 +202,9 @@ fn absence_is_told_apart(store: &dyn Store) {
     for text in ["absent", "data", "data/00", "data/00/objec", "data/00/object2", "data/01/object", "data/00/object/x"]
     {
         for range in ranges {
-            let told = store.get(&name(text), range).unwrap_err();
-            assert!(told.is_absent(), "{text} is absent: {told}");
-            assert!(told.to_string().contains(text), "the object is named: {told}");
+            let error = store.get(&name(text), range).unwrap_err();
+            assert!(error.is_absent(), "{text} is absent: {error}");
+            assert!(error.to_string().contains(text), "the object is named: {error}");
         }
     }
 }
@@ -232,7 +232,7 @@ fn lists_go_by_whole_segments(store: &dyn Store) {
         assert_eq!(names(store, nothing), [""; 0], "{nothing} is a good prefix of nothing");
     }
     for bad in ["data", "data/0", "/", "//", "data//", "../", "data/../", "./", "A/", "*/", "data/00/x"] {
-        assert!(matches!(store.list(bad), Err(Error::Invalid { .. })), "{bad:?} is no prefix");
+        assert!(matches!(store.list(bad), Err(Error::Defect { .. })), "{bad:?} is no prefix");
     }
 }
 
@@ -318,7 +318,7 @@ fn nobody_sees_half_an_object(store: &dyn Store) {
                     }
                     match store.get(&name("data/7"), ByteRange::Part { offset: LARGE_BYTES as u64 - 1, bytes: 1 }) {
                         Ok(last) => assert_eq!(last.first(), bytes.last()),
-                        Err(told) => assert!(told.is_absent(), "an object is there or absent: {told}"),
+                        Err(error) => assert!(error.is_absent(), "an object is there or absent: {error}"),
                     }
                 }
             });

@@ -1,8 +1,8 @@
-//! A store that fails on purpose, for tests: faults at chosen calls, at random from a seed, or for ever from some point
-//! on, which to whoever writes is the same as being killed there.
+//! A store that fails on purpose, for tests: at chosen calls, at random from a seed, or for ever from some point on,
+//! which for a writer is the same as being killed there.
 //!
-//! Which call gets which fault depends only on the numbers of the calls, counted from 1 in the order in which they begin.
-//! Where several threads call, that order is the scheduler's: [`FaultyStore::with_connections`] lets a test ask for one.
+//! The fault of a call depends only on its number, counted from 1 in the order in which calls begin. With several
+//! calling threads, the scheduler decides that order; [`FaultyStore::with_connections`] lets a test ask for one thread.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,7 +21,7 @@ use crate::store::Source;
 use crate::store::Store;
 use crate::store::Stored;
 
-/// What each injected error says of itself.
+/// The text of each injected error.
 const INJECTED: &str = "injected fault";
 
 /// The four calls.
@@ -37,16 +37,16 @@ pub enum Verb {
     Delete,
 }
 
-/// What goes wrong. The last two are lies, which the contract forbids: whoever reads must find them out.
+/// Kinds of faults. The last two are lies, which the contract forbids: readers must detect them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// An error, and nothing was done.
     Before,
-    /// An error, though what was asked for was done: an answer that got lost.
+    /// An error, although the call was carried out: a lost answer.
     After,
-    /// A GET answers with the first half of the bytes, a LIST with the first half of the objects. Others do well.
+    /// A GET returns the first half of the bytes, a LIST the first half of the objects. Other calls succeed.
     Short,
-    /// A GET answers with one bit flipped. Others do well.
+    /// A GET returns one flipped bit. Other calls succeed.
     Flip,
 }
 
@@ -59,7 +59,7 @@ pub struct Call {
     pub object: String,
     /// The bytes that a GET asked for.
     pub range: Option<ByteRange>,
-    /// What was done to it.
+    /// The fault that it suffered.
     pub fault: Option<Fault>,
 }
 
@@ -74,7 +74,7 @@ struct State {
     dead: bool,
 }
 
-/// A store with faults before another store.
+/// A store with faults in front of another store.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     connections: usize,
@@ -83,7 +83,7 @@ pub struct FaultyStore {
     state: Mutex<State>,
 }
 
-/// Holds GETs up while it is closed: a link that has stalled, or one that waits for company.
+/// Blocks GETs while it is closed: a stalled link, or one that waits for several requests.
 #[derive(Default)]
 struct Gate {
     closed: Mutex<Option<Closed>>,
@@ -91,9 +91,9 @@ struct Gate {
 }
 
 struct Closed {
-    /// The beginnings of the names that do not pass.
+    /// Names with this beginning are blocked.
     beginning: String,
-    /// How many are held up, and at how many the gate opens by itself.
+    /// How many GETs are blocked, and at how many the gate opens by itself.
     held: usize,
     enough: usize,
 }
@@ -117,13 +117,13 @@ impl Gate {
     }
 }
 
-/// What is asked of the store.
+/// A request to the store.
 #[derive(Clone, Copy)]
 struct Request<'a> {
     verb: Verb,
     /// Name, or prefix for a LIST.
     object: &'a str,
-    /// Of a GET.
+    /// The range of a GET.
     range: Option<ByteRange>,
 }
 
@@ -134,7 +134,7 @@ impl FaultyStore {
         FaultyStore { inner, connections, is_far, gate: Gate::default(), state: Mutex::default() }
     }
 
-    /// Claims to be best served with this many requests at a time; with one, all calls of a writer come in a fixed order.
+    /// Claims to be best served by this many requests at a time; with one, all calls of a writer come in a fixed order.
     pub fn with_connections(self, connections: usize) -> FaultyStore {
         FaultyStore { connections, ..self }
     }
@@ -144,17 +144,17 @@ impl FaultyStore {
         FaultyStore { is_far: true, ..self }
     }
 
-    /// GETs of names that begin like this do not return, until [`FaultyStore::go_on`].
+    /// Blocks GETs of names with this beginning until [`FaultyStore::go_on`].
     pub fn stall(&self, beginning: &str) {
         self.gate.set(Some(Closed { beginning: beginning.to_owned(), held: 0, enough: usize::MAX }));
     }
 
-    /// GETs of names that begin like this do not return until so many of them wait at once; then all go on.
+    /// Blocks GETs of names with this beginning until `enough` of them wait at once; then all continue.
     pub fn gather(&self, beginning: &str, enough: usize) {
         self.gate.set(Some(Closed { beginning: beginning.to_owned(), held: 0, enough }));
     }
 
-    /// True while GETs are held up.
+    /// True while GETs are blocked.
     pub fn is_closed(&self) -> bool {
         lock(&self.gate.closed).is_some()
     }
@@ -179,7 +179,7 @@ impl FaultyStore {
         self.state().death = Some((number, fault));
     }
 
-    /// The next `puts` PUTs are carried out; no PUT after them is, and once they are done no call at all.
+    /// Carries out the next `puts` PUTs and no PUT after them; once they are done, every call fails.
     pub fn die_after_puts(&self, puts: u64) {
         let mut state = self.state();
         state.puts_until_death = Some(puts + state.puts_begun);
@@ -203,7 +203,7 @@ impl FaultyStore {
         self.state().calls.clear();
     }
 
-    /// Whether `error` comes from here, and not from the store behind.
+    /// True if `error` was injected here and does not come from the inner store.
     pub fn is_injected(error: &Error) -> bool {
         matches!(error, Error::Store { source, .. } if source.to_string() == INJECTED)
     }
@@ -212,7 +212,7 @@ impl FaultyStore {
         lock(&self.state)
     }
 
-    /// Carries out one call with the fault that is due; `lie` is what the two lies do to its answer.
+    /// Carries out one call with the fault that is due; `lie` applies the two lies to its answer.
     fn call<T>(
         &self,
         request: Request<'_>,
@@ -243,7 +243,7 @@ impl FaultyStore {
         done
     }
 
-    /// Writes the call down and says its number, its fault, and whether it is the last PUT before death.
+    /// Records the call, and returns its number, its fault, and whether it is the last PUT before death.
     fn begin(&self, request: Request<'_>) -> (u64, Option<Fault>, bool) {
         let Request { verb, object, range } = request;
         let mut state = self.state();
@@ -333,7 +333,7 @@ impl Store for FaultyStore {
     }
 }
 
-/// Flips the bit that `number` decides.
+/// Flips a bit chosen by `number`.
 fn flip(bytes: &mut [u8], number: u64) {
     let drawn = scramble(number);
     let Some(at) = (drawn >> 3).checked_rem(bytes.len() as u64) else { return };
@@ -342,7 +342,7 @@ fn flip(bytes: &mut [u8], number: u64) {
     }
 }
 
-/// One step of splitmix64: a number that looks random, the same one for the same `seed`.
+/// One step of splitmix64: a random-looking number, always the same for the same `seed`.
 pub(super) fn scramble(seed: u64) -> u64 {
     let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,5 +1,5 @@
-//! A store in memory, for tests: it counts what it is asked for, so that a test can state how many requests a command
-//! costs, and it can be damaged behind the back of whoever uses it.
+//! A store in memory, for tests: it counts requests, so that a test can state the cost of a command, and it can be
+//! damaged behind the back of its user.
 
 use std::collections::BTreeMap;
 use std::hash::DefaultHasher;
@@ -19,8 +19,8 @@ use crate::store::Source;
 use crate::store::Store;
 use crate::store::Stored;
 
-/// What a [`MemoryStore`] was asked for since it was made or since [`MemoryStore::forget_counts`]. Calls that failed are
-/// counted, their bytes are not.
+/// Requests to a [`MemoryStore`] since it was made or since [`MemoryStore::forget_counts`]. Failed calls are counted,
+/// their bytes are not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Calls of GET.
@@ -33,7 +33,7 @@ pub struct Counts {
     pub deletes: u64,
     /// Bytes that GETs have returned.
     pub bytes_got: u64,
-    /// Bytes that PUTs have stored; those of objects that were there already are not among them.
+    /// Bytes that PUTs have stored, without those of existing objects.
     pub bytes_put: u64,
 }
 
@@ -56,25 +56,25 @@ impl MemoryStore {
         MemoryStore::default()
     }
 
-    /// A store of its own with the same objects: a rolled-back or forked store is made by keeping one.
+    /// An independent store with the same objects: keeping one makes a rolled-back or forked store.
     pub fn fork(&self) -> MemoryStore {
         let objects = self.state().objects.clone();
         MemoryStore { state: Mutex::new(State { objects, ..State::default() }) }
     }
 
-    /// What was asked for.
+    /// The requests so far.
     pub fn counts(&self) -> Counts {
         self.state().counts
     }
 
-    /// Starts counting anew, and the list of deleted names too.
+    /// Restarts the counts and the list of deleted names.
     pub fn forget_counts(&self) {
         let mut state = self.state();
         state.counts = Counts::default();
         state.deleted.clear();
     }
 
-    /// The names of all DELETEs, in order, also of names that were not there.
+    /// The names of all DELETEs, in order, even if they did not exist.
     pub fn deleted(&self) -> Vec<ObjectName> {
         self.state().deleted.clone()
     }
@@ -84,7 +84,7 @@ impl MemoryStore {
         self.state().objects.clone()
     }
 
-    /// Puts these bytes there, or nothing, whatever was there before, without counting: damage.
+    /// Replaces or removes an object without counting: damage.
     pub fn tamper(&self, name: &ObjectName, bytes: Option<Vec<u8>>) {
         let mut state = self.state();
         match bytes {
@@ -93,7 +93,7 @@ impl MemoryStore {
         };
     }
 
-    /// A panic in another thread leaves the objects as they were: each change is one insertion or one removal.
+    /// Taken even after a panic in another thread: each change is one insertion or one removal.
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -164,7 +164,7 @@ impl Store for MemoryStore {
     }
 }
 
-/// Some stores mark the bytes of each object; so does this one, in order that tests see such marks.
+/// Some stores mark the bytes of each object; this one does too, so that tests see such marks.
 fn etag(bytes: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytes);

@@ -1,7 +1,7 @@
-//! Stores for tests, and the contract as a suite of tests for every store.
+//! Stores for tests, and the contract as a test suite for every store.
 //!
-//! Tests of other packages use them too, so they are not behind `cfg(test)` but behind the feature `testing`, which only
-//! dev-dependencies and the package of tests ask for: no program that users run contains them.
+//! Tests of other packages use them too. So they are not behind `cfg(test)` but behind the feature `testing`, which
+//! only dev-dependencies and the tests package enable: no program for users contains them.
 
 pub mod contract;
 pub mod faulty;

@@ -1,4 +1,4 @@
-//! The pool, over real repositories in memory.
+//! The pool, reading real repositories in memory.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const BIG: usize = 5_000_000;
 struct Fixture {
     sample: Sample,
     tree: Tree,
-    data: Data,
+    pool: Pool,
 }
 
 fn fixture(threads: usize) -> Fixture {
@@ -26,9 +26,9 @@ fn fixture(threads: usize) -> Fixture {
     let root = std::iter::once(("big".to_owned(), Node::File(noise(1, BIG)))).chain(files).collect();
     sample.backup(1, &[], root);
     let reader = sample.reader();
-    let tree = Tree::new(sample.views(Arc::clone(&reader)), (0, 0));
-    let data = Data::new(reader, threads, CACHE_BYTES_MAX).unwrap();
-    Fixture { sample, tree, data }
+    let tree = Tree::new(sample.moments(Arc::clone(&reader)), (0, 0));
+    let pool = Pool::new(reader, threads, CACHE_BYTES_MAX).unwrap();
+    Fixture { sample, tree, pool }
 }
 
 impl Fixture {
@@ -37,15 +37,15 @@ impl Fixture {
         self.tree.lookup(root, name.as_bytes()).unwrap().unwrap().number
     }
 
-    fn begin(&self, name: &str, offset: u64, length: usize) -> mpsc::Receiver<Result<Vec<u8>, Failure>> {
+    fn begin(&self, name: &str, offset: u64, length: usize) -> mpsc::Receiver<Result<Vec<u8>, OperationError>> {
         let (sender, receiver) = mpsc::channel();
         let number = self.number(name);
         let map = self.tree.map(number).unwrap();
-        self.data.read(number, map, offset, length, move |read| sender.send(read).unwrap());
+        self.pool.read(number, map, offset, length, move |read| sender.send(read).unwrap());
         receiver
     }
 
-    fn read(&self, name: &str, offset: u64, length: usize) -> Result<Vec<u8>, Failure> {
+    fn read(&self, name: &str, offset: u64, length: usize) -> Result<Vec<u8>, OperationError> {
         self.begin(name, offset, length).recv_timeout(Duration::from_secs(60)).expect("every read is answered")
     }
 }
@@ -78,17 +78,17 @@ fn every_range_reads_as_it_was_written() {
 }
 
 #[test]
-fn many_readers_at_once_get_what_they_asked_for_and_no_frame_is_fetched_twice() {
+fn concurrent_readers_get_their_bytes_and_share_frames() {
     let fixture = fixture(4);
     let expected = noise(1, BIG);
     fixture.sample.store.forget_calls();
-    // Half of the repository's frames fit into its cache, so the part that is read does too.
+    // Half of the repository's frames fit into the cache, so the frames read here do too.
     let reads: Vec<_> = (0..64u64).map(|i| (i * 7_919, fixture.begin("big", i * 7_919, 50_000))).collect();
     for (offset, read) in reads {
         let bytes = read.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
         assert!(bytes == expected[offset as usize..offset as usize + 50_000], "at {offset}");
     }
-    drop(fixture.data);
+    drop(fixture.pool);
     let mut calls: Vec<String> = fixture.sample.store.calls().iter().map(|call| format!("{call:?}")).collect();
     let all = calls.len();
     calls.sort();
@@ -97,7 +97,7 @@ fn many_readers_at_once_get_what_they_asked_for_and_no_frame_is_fetched_twice() 
 }
 
 #[test]
-fn reading_on_is_answered_from_memory() {
+fn sequential_reads_are_answered_from_memory() {
     let fixture = fixture(2);
     let mut waited = 0;
     for piece in 0..BIG.div_ceil(100_000) {
@@ -107,9 +107,9 @@ fn reading_on_is_answered_from_memory() {
             waited += 1;
             read.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
         }
-        // A reader who takes its time finds everything prepared.
+        // A slow reader finds everything decoded ahead.
         let is_busy = || {
-            let queues = lock(&fixture.data.shared.queues);
+            let queues = lock(&fixture.pool.shared.queues);
             !queues.ahead.is_empty() || queues.guessing > 0
         };
         while is_busy() {
@@ -120,27 +120,27 @@ fn reading_on_is_answered_from_memory() {
 }
 
 #[test]
-fn a_store_that_fails_fails_the_read_and_the_next_try_may_succeed() {
+fn a_failing_store_fails_the_read_and_a_retry_may_succeed() {
     let fixture = fixture(2);
     fixture.sample.store.fail_at_random(1, 1_000, &[Fault::Before]);
-    let failure = fixture.read("big", 0, 4_096).unwrap_err();
-    assert!(matches!(failure, Failure::Repository(bygone_core::error::Error::Store { .. })), "{failure:?}");
+    let error = fixture.read("big", 0, 4_096).unwrap_err();
+    assert!(matches!(error, OperationError::Repository(bygone_core::error::Error::Store { .. })), "{error:?}");
     fixture.sample.store.heal();
     fixture.sample.store.fail_at_random(1, 1_000, &[Fault::Flip]);
-    let failure = fixture.read("f07", 0, 4_096).unwrap_err();
-    assert!(matches!(failure, Failure::Repository(bygone_core::error::Error::Corrupt { .. })), "{failure:?}");
+    let error = fixture.read("f07", 0, 4_096).unwrap_err();
+    assert!(matches!(error, OperationError::Repository(bygone_core::error::Error::Corrupt { .. })), "{error:?}");
     fixture.sample.store.heal();
     assert!(fixture.read("big", 0, 4_096).unwrap() == noise(1, 4_096));
     assert!(fixture.read("f07", 0, 4_096).unwrap() == noise(9, 4_096));
 }
 
 #[test]
-fn closing_the_pool_forgets_what_waits_and_never_hangs() {
+fn closing_the_pool_drops_waiting_reads_and_never_hangs() {
     let fixture = fixture(1);
     let reads: Vec<_> = (0..100).map(|i| fixture.begin("big", i * 40_000, 1_000)).collect();
-    drop(fixture.data);
+    drop(fixture.pool);
     for read in reads {
-        // Answered or dropped: a dropped answer of FUSE sends an error.
+        // Either answered or dropped. A dropped reply of FUSE sends an error.
         let _ = read.recv_timeout(Duration::from_secs(60));
     }
 }

@@ -1,4 +1,5 @@
-//! What is made of several snapshots: `at/`, `versions/`, `deleted/`, `changes/`, the layouts and the filters.
+//! Directories derived from several snapshots (`at/`, `versions/`, `deleted/`, `changes/`), the layouts and the
+//! filters.
 
 use super::*;
 use crate::testing::Sample;
@@ -6,7 +7,7 @@ use crate::tree::shape::Filter;
 use crate::tree::shape::Layout;
 use crate::tree::shape::Shape;
 
-/// Three snapshots: a file that changes and goes, one that comes, a directory that goes, one that becomes a file.
+/// Three snapshots: one file changes and vanishes, one appears, one directory vanishes, one becomes a file.
 fn history() -> Sample {
     let sample = Sample::new();
     let same = || ("same", folder(vec![("deep", folder(vec![("f", file("same"))]))]));
@@ -84,7 +85,7 @@ fn versions_has_each_distinct_version_of_each_file() {
 }
 
 #[test]
-fn who_is_listing_when_a_snapshot_comes_meets_no_name_twice_and_misses_none() {
+fn listing_during_a_new_snapshot_repeats_and_skips_nothing() {
     let sample = Sample::new();
     let files = |range: std::ops::Range<u32>| {
         named(range.map(|n| (&*format!("f{n:02}").leak(), file("x"))).collect::<Vec<(&str, _)>>())
@@ -95,9 +96,9 @@ fn who_is_listing_when_a_snapshot_comes_meets_no_name_twice_and_misses_none() {
     let deleted = at(&tree, "deleted");
     let mut rows = listed(&tree, deleted, 2, Detail::Names, 20);
     let (next, ..) = rows[19];
-    // A tree that is looked at holds the catalog as it is, and numbers mean the same in the next.
+    // A tree keeps showing the catalog as it was, and numbers mean the same in the next tree.
     drop(tree);
-    // Of the same paths: what was deleted before still is, and more.
+    // The same paths again: everything that was deleted still is, and more.
     sample.backup(300, &[], files(60..61));
     sample.backup(400, &[], files(61..62));
     rows.extend(listed(&sample.tree(), deleted, next, Detail::Names, usize::MAX));
@@ -108,14 +109,14 @@ fn who_is_listing_when_a_snapshot_comes_meets_no_name_twice_and_misses_none() {
     assert_eq!(names.len(), count, "no name twice");
     for n in 1..40 {
         let name = format!("f{n:02}");
-        assert!(names.iter().any(|found| found == name.as_bytes()), "{name} is missed");
+        assert!(names.iter().any(|found| found == name.as_bytes()), "{name} is skipped");
     }
 }
 
 #[test]
-fn deleted_has_the_last_copy_of_what_has_gone_and_nothing_else() {
+fn deleted_has_the_last_copies_of_vanished_files_only() {
     let tree = history().tree();
-    // `both.d` is a file now, so what the directory held has gone.
+    // `both.d` is a file now, so the content of the directory is gone.
     let wanted = ["both.d/", "both.d/in", "gone/", "gone/a", "gone/b/", "gone/b/c", "report.pdf"];
     assert_eq!(below(&tree, "deleted"), wanted);
     assert_eq!(at(&tree, "deleted/report.pdf"), at(&tree, &format!("snapshots/{}/report.pdf", NAMES[1])));
@@ -131,7 +132,11 @@ fn changes_has_what_a_snapshot_changed() {
     assert_eq!(of(1, "deleted"), ["both.d/", "both.d/in", "gone/", "gone/b/", "gone/b/c"]);
     assert_eq!(of(2, "deleted"), ["gone/", "gone/a", "report.pdf"]);
     assert_eq!(of(2, "added"), [] as [&str; 0]);
-    assert_eq!(of(0, "added"), below(&tree, &format!("snapshots/{}", NAMES[0])), "the first adds all that it has");
+    assert_eq!(
+        of(0, "added"),
+        below(&tree, &format!("snapshots/{}", NAMES[0])),
+        "the first snapshot adds everything it has"
+    );
     let (old, new) =
         (format!("changes/{}/modified/report.pdf", NAMES[1]), format!("snapshots/{}/report.pdf", NAMES[1]));
     assert_eq!(at(&tree, &old), at(&tree, &new));
@@ -148,11 +153,11 @@ fn at_a_time_is_the_newest_snapshot_not_later() {
     assert_eq!(target("1970-01-01T00-03-20Z").as_deref(), Some("../snapshots/1970-01-01T00-03-20Z"));
     assert_eq!(target("yesterday").as_deref(), Some("../snapshots/1970-01-01T00-05-00Z"));
     assert_eq!((target("1969-12-31"), target("nonsense"), target("\u{e9}")), (None, None, None));
-    assert_eq!(below(&tree, "at"), [] as [&str; 0], "nothing to walk into");
+    assert_eq!(below(&tree, "at"), [] as [&str; 0], "nothing is listed");
 }
 
 #[test]
-fn layouts_and_filters_show_what_was_asked_for() {
+fn layouts_and_filters_show_what_was_requested() {
     let mut sample = history();
     let mut top = |layout: Layout, filter: Filter| {
         sample.shape = Shape::new(layout, None, filter);
@@ -176,11 +181,11 @@ fn layouts_and_filters_show_what_was_asked_for() {
     let (tree, _) = top(Layout::Default, at_two);
     assert_eq!(below(&tree, "snapshots").first().unwrap(), &format!("{}/", NAMES[1]));
     let changed = below(&tree, &format!("changes/{}/modified", NAMES[1]));
-    assert_eq!(changed, ["report.pdf"], "against the one before, also if that is not shown");
+    assert_eq!(changed, ["report.pdf"], "compared with the one before, even if that is not shown");
 }
 
 #[test]
-fn numbers_of_what_is_made_need_no_memory() {
+fn numbers_of_derived_directories_need_no_memory() {
     let sample = history();
     let tree = sample.tree();
     for directory in directories(&tree, 1) {
@@ -203,7 +208,7 @@ fn no_directory_is_in_two_places() {
 }
 
 #[test]
-fn what_was_closed_once_stays_closed() {
+fn access_denied_once_stays_denied() {
     use bygone_core::read::Access;
     let access = |owner, mode| Access { owner, mode };
     let (alice, bob) = (Some((1, 1)), Some((2, 1)));
@@ -216,7 +221,7 @@ fn what_was_closed_once_stays_closed() {
 }
 
 #[test]
-fn facts_are_told_to_who_asks_and_never_listed() {
+fn facts_are_readable_by_name_and_never_listed() {
     let tree = history().tree();
     let fact = |path: &str, name: &str| {
         let value = tree.xattr(at(&tree, path), format!("user.bygone.{name}").as_bytes());
@@ -239,7 +244,7 @@ fn facts_are_told_to_who_asks_and_never_listed() {
 }
 
 #[test]
-fn what_a_file_takes_in_the_store_is_known() {
+fn a_file_knows_its_volumes_and_stored_bytes() {
     let tree = two_snapshots().tree();
     let same = at(&tree, "latest").max(1);
     assert!(tree.xattr(same, b"user.bygone.volumes").is_err(), "a link has no content");

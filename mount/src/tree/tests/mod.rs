@@ -1,4 +1,4 @@
-//! The tree, asked as the kernel asks it, over real repositories in memory.
+//! The tree, with the questions that the kernel asks, over real repositories in memory.
 
 mod derived;
 
@@ -85,7 +85,7 @@ const FIRST: &str = "snapshots/1970-01-01T00-01-40Z";
 const SECOND: &str = "snapshots/1970-01-01T00-03-20Z";
 
 #[test]
-fn a_listing_says_what_lookup_and_attributes_say_and_goes_on_anywhere() {
+fn listings_agree_with_lookup_and_resume_anywhere() {
     let sample = two_snapshots();
     let tree = sample.tree();
     for directory in directories(&tree, 1) {
@@ -115,7 +115,7 @@ fn numbers_need_no_memory_and_outlive_the_mount() {
     let attrs = numbers.map(|number| tree.attr(number).unwrap());
     for (number, attr) in numbers.into_iter().zip(attrs).rev() {
         let fresh = sample.tree();
-        assert_eq!(fresh.attr(number).unwrap(), attr, "known without a lookup before");
+        assert_eq!(fresh.attr(number).unwrap(), attr, "known without an earlier lookup");
     }
     let fresh = sample.tree();
     let deepest = at(&tree, &format!("{SECOND}/d/e"));
@@ -127,7 +127,7 @@ fn numbers_need_no_memory_and_outlive_the_mount() {
 }
 
 #[test]
-fn an_unchanged_file_is_one_inode_in_all_snapshots_and_a_directory_never_is() {
+fn unchanged_files_share_an_inode_and_directories_do_not() {
     let tree = two_snapshots().tree();
     let pair = |path: &str| (at(&tree, &format!("{FIRST}/{path}")), at(&tree, &format!("{SECOND}/{path}")));
     for path in ["same", "d/e/f", "link", "many/0500"] {
@@ -169,45 +169,45 @@ fn an_empty_repository_shows_empty_directories_and_no_latest() {
 }
 
 #[test]
-fn attributes_that_nobody_has_are_told_apart_from_those_that_this_file_lacks() {
+fn unknown_attributes_differ_from_absent_ones() {
     let tree = two_snapshots().tree();
     let (tagged, plain) = (at(&tree, &format!("{FIRST}/tagged")), at(&tree, &format!("{FIRST}/same")));
     assert_eq!(tree.xattr(tagged, b"user.colour").unwrap(), b"red");
     assert_eq!(tree.xattr_names(tagged).unwrap(), b"user.colour\0");
     assert_eq!(tree.xattr_names(plain).unwrap(), b"");
-    assert!(matches!(tree.xattr(plain, b"user.colour"), Err(Failure::NoAttribute)));
-    assert!(matches!(tree.xattr(plain, b"user.other"), Err(Failure::NoAttribute)));
-    assert!(matches!(tree.xattr(1, b"user.colour"), Err(Failure::NoAttribute)));
-    assert!(matches!(tree.xattr(tagged, b"security.selinux"), Err(Failure::NotSupported)));
-    assert!(matches!(tree.xattr(1, b"system.posix_acl_access"), Err(Failure::NotSupported)));
+    assert!(matches!(tree.xattr(plain, b"user.colour"), Err(OperationError::NoAttribute)));
+    assert!(matches!(tree.xattr(plain, b"user.other"), Err(OperationError::NoAttribute)));
+    assert!(matches!(tree.xattr(1, b"user.colour"), Err(OperationError::NoAttribute)));
+    assert!(matches!(tree.xattr(tagged, b"security.selinux"), Err(OperationError::NotSupported)));
+    assert!(matches!(tree.xattr(1, b"system.posix_acl_access"), Err(OperationError::NotSupported)));
     let bare = Sample::new();
     bare.backup(1, &[], named(vec![("a", file("a"))]));
-    assert_eq!(bare.tree().xattr_names(2).unwrap(), b"", "no attributes at all are an empty list too");
+    assert_eq!(bare.tree().xattr_names(2).unwrap(), b"", "without any attributes the list is empty too");
 }
 
 #[test]
-fn what_is_not_there_or_not_of_that_kind_is_said_so() {
+fn wrong_kinds_and_stale_numbers_have_their_errors() {
     let tree = two_snapshots().tree();
     let same = at(&tree, &format!("{FIRST}/same"));
     let folder = at(&tree, &format!("{FIRST}/d"));
     let gone = Inode::Directory { snapshot: 99, path: 1 }.number().unwrap();
-    assert!(matches!(tree.attr(gone), Err(Failure::Stale)));
-    assert!(matches!(tree.lookup(gone, b"a"), Err(Failure::Stale)));
-    assert!(matches!(tree.attr(Inode::File(99_999).number().unwrap()), Err(Failure::Stale)));
-    assert!(matches!(tree.attr(Inode::Host(99).number().unwrap()), Err(Failure::Stale)));
-    assert!(matches!(tree.attr(Inode::Latest(99).number().unwrap()), Err(Failure::Stale)));
-    assert!(matches!(tree.attr(0), Err(Failure::Stale)));
-    assert!(matches!(tree.lookup(same, b"a"), Err(Failure::NotDirectory)));
-    assert!(matches!(tree.list(same, 0, Detail::Names, |_, _| false), Err(Failure::NotDirectory)));
-    assert!(matches!(tree.target(same), Err(Failure::NotLink)));
-    assert!(matches!(tree.target(folder), Err(Failure::NotLink)));
-    assert!(matches!(tree.map(folder), Err(Failure::NotFile)));
-    assert!(matches!(tree.map(at(&tree, &format!("{FIRST}/link"))), Err(Failure::NotFile)));
-    assert!(matches!(tree.lookup(folder, &[b'n'; 256]), Err(Failure::NameTooLong)));
+    assert!(matches!(tree.attr(gone), Err(OperationError::Stale)));
+    assert!(matches!(tree.lookup(gone, b"a"), Err(OperationError::Stale)));
+    assert!(matches!(tree.attr(Inode::File(99_999).number().unwrap()), Err(OperationError::Stale)));
+    assert!(matches!(tree.attr(Inode::Host(99).number().unwrap()), Err(OperationError::Stale)));
+    assert!(matches!(tree.attr(Inode::Latest(99).number().unwrap()), Err(OperationError::Stale)));
+    assert!(matches!(tree.attr(0), Err(OperationError::Stale)));
+    assert!(matches!(tree.lookup(same, b"a"), Err(OperationError::NotDirectory)));
+    assert!(matches!(tree.list(same, 0, Detail::Names, |_, _| false), Err(OperationError::NotDirectory)));
+    assert!(matches!(tree.target(same), Err(OperationError::NotLink)));
+    assert!(matches!(tree.target(folder), Err(OperationError::NotLink)));
+    assert!(matches!(tree.map(folder), Err(OperationError::NotFile)));
+    assert!(matches!(tree.map(at(&tree, &format!("{FIRST}/link"))), Err(OperationError::NotFile)));
+    assert!(matches!(tree.lookup(folder, &[b'n'; 256]), Err(OperationError::NameTooLong)));
 }
 
 #[test]
-fn a_path_of_a_snapshot_that_lacks_it_is_not_there() {
+fn a_path_that_a_snapshot_lacks_is_stale() {
     let tree = two_snapshots().tree();
     let Some(Inode::Directory { path, .. }) = Inode::decode(at(&tree, &format!("{SECOND}/d/e"))) else { panic!() };
     let Some(Inode::Directory { snapshot, .. }) = Inode::decode(at(&tree, FIRST)) else { panic!() };
@@ -216,21 +216,21 @@ fn a_path_of_a_snapshot_that_lacks_it_is_not_there() {
     sample.backup(300, &[], named(vec![("d", file("a file now"))]));
     let tree = sample.tree();
     let third = Inode::Directory { snapshot: snapshot + 2, path }.number().unwrap();
-    assert!(matches!(tree.attr(third), Err(Failure::Stale)));
+    assert!(matches!(tree.attr(third), Err(OperationError::Stale)));
 }
 
 #[test]
-fn a_new_snapshot_shows_after_the_views_advance_and_not_before() {
+fn a_new_snapshot_appears_when_the_moment_advances() {
     let sample = two_snapshots();
     let reader = sample.reader();
-    let tree = Tree::new(sample.views(Arc::clone(&reader)), (0, 0));
+    let tree = Tree::new(sample.moments(Arc::clone(&reader)), (0, 0));
     sample.backup(300, &["x"], named(vec![("third", file("3"))]));
     assert_eq!(tree.lookup(2, b"1970-01-01T00-05-00Z").unwrap(), None);
-    let before = tree.views().advance(&reader.view().unwrap(), Time { secs: 9, nanos: 0 }).unwrap();
+    let before = tree.moments().advance(&reader.view().unwrap(), Time { secs: 9, nanos: 0 }).unwrap();
     assert_eq!(before.listing.snapshots.len(), 2);
     assert_eq!(tree.attr(at(&tree, "snapshots/1970-01-01T00-05-00Z/third")).unwrap().size, 1);
-    assert_eq!(tree.attr(2).unwrap().mtime.secs, 9, "the directory changed when the snapshot came");
-    tree.views().advance(&reader.view().unwrap(), Time { secs: 10, nanos: 0 }).unwrap();
+    assert_eq!(tree.attr(2).unwrap().mtime.secs, 9, "the directory changed when the snapshot appeared");
+    tree.moments().advance(&reader.view().unwrap(), Time { secs: 10, nanos: 0 }).unwrap();
     assert_eq!(tree.attr(2).unwrap().mtime.secs, 9, "and not when nothing did");
 }
 
@@ -251,10 +251,10 @@ fn the_tree_never_touches_the_store() {
 }
 
 #[test]
-fn a_catalog_that_was_rebuilt_is_not_mixed_with_the_old_one() {
+fn a_rebuilt_catalog_is_not_mixed_with_the_old_one() {
     let sample = two_snapshots();
     let reader = sample.reader();
-    let views = sample.views(Arc::clone(&reader));
+    let views = sample.moments(Arc::clone(&reader));
     let tree = Tree::new(views, (0, 0));
     let same = at(&tree, &format!("{FIRST}/same"));
     let before = tree.attr(same).unwrap();
@@ -262,6 +262,6 @@ fn a_catalog_that_was_rebuilt_is_not_mixed_with_the_old_one() {
     std::fs::copy(&path, path.with_extension("copy")).unwrap();
     std::fs::rename(path.with_extension("copy"), &path).unwrap();
     assert_eq!(tree.attr(same).unwrap(), before, "the old one is still read");
-    let told = tree.views().open().err().expect("no view of the new one is opened").to_string();
-    assert!(told.contains("mount again"), "{told}");
+    let error = tree.moments().open_view().err().expect("no view of the new one is opened").to_string();
+    assert!(error.contains("mount again"), "{error}");
 }

@@ -1,12 +1,15 @@
-//! Why an operation of the mount cannot give what it was asked for.
+//! Why an operation of the mount has no answer.
+//!
+//! `kernel/errno.rs` maps each variant to an error number. That the program itself cannot start or go on is another
+//! thing, `bygone_cli::exit::Failure`.
 
 use std::any::Any;
 
 use bygone_core::error::Error;
 
-/// Why an operation failed. All but the last are answers like any other and are not logged.
+/// Why an operation failed. All but the last two are ordinary answers and are not logged.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum OperationError {
     /// The kernel holds a number that leads nowhere any more: its snapshot was removed, or the catalog was rebuilt.
     #[error("it is not in the repository any more")]
     Stale,
@@ -40,16 +43,16 @@ pub enum Failure {
     /// A defect of this program.
     #[error("a defect of bygone-mount: {0}")]
     Defect(String),
-    /// The repository could not give it.
+    /// The repository failed to deliver it.
     #[error(transparent)]
     Repository(#[from] Error),
 }
 
-impl Failure {
-    /// What a caught panic says.
-    pub fn defect(panic: &(dyn Any + Send)) -> Failure {
+impl OperationError {
+    /// The defect that a caught panic stands for, with its message.
+    pub fn defect(panic: &(dyn Any + Send)) -> OperationError {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Failure::Defect(text.unwrap_or_else(|| "it gave no reason".to_owned()))
+        OperationError::Defect(text.unwrap_or_else(|| "it gave no reason".to_owned()))
     }
 }
