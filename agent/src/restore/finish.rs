@@ -1,8 +1,8 @@
 //! The steps after all content is written: hard links, then metadata of directories from the deepest up, then sync.
 //!
 //! A hard link is made only to a complete file. Directories get their final owner, mode and times when nothing more
-//! will be created in them. Children come before parents. So nobody can enter an incomplete tree, and the restore need
-//! not enter a directory again whose final mode forbids that to its owner.
+//! will be created in them. Children come before parents. So nobody can enter an incomplete tree. The final mode
+//! of a directory may lock out its owner, because the restore does not enter it again.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -137,7 +137,7 @@ pub(super) fn pin_all(
             Ok(fd) => meta::apply_flags(shared, Handle::Open(fd.as_fd()), &entry.meta, &mut trouble),
             Err(_) => trouble.flags_refused = true,
         }
-        trouble.tell(shared, &At::In(*directory, entry.name.clone()));
+        trouble.report(shared, &At::In(*directory, entry.name.clone()));
     }
     Ok(())
 }
@@ -164,7 +164,7 @@ pub(super) fn complete_directories(
             Ok(()) => meta::apply_flags(shared, handle, &meta, &mut trouble),
             Err(failure) => shared.fail(At::Directory(index), failure),
         }
-        trouble.tell(shared, &At::Directory(index));
+        trouble.report(shared, &At::Directory(index));
         if shared.is_stopped() {
             return Err(Error::Cancelled);
         }

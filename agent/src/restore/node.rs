@@ -46,7 +46,7 @@ pub(super) fn restore(shared: &Shared<'_>, job: &Job) -> Result<(), Failure> {
     let mut trouble = Trouble::default();
     meta::apply(shared, handle, &stat, &job.entry.meta, true, &mut trouble)?;
     partial.complete(job)?;
-    trouble.tell(shared, &job.at());
+    trouble.report(shared, &job.at());
     shared.count(|report| report.others += 1);
     Ok(())
 }
@@ -77,7 +77,7 @@ pub(super) fn adjust(shared: &Shared<'_>, job: &Job) -> Result<(), Failure> {
     let (fd, stat) = locate(&job.place, job.entry.name.as_bytes())?;
     let mut trouble = Trouble::default();
     meta::apply(shared, Handle::Located(fd.as_fd()), &stat, &job.entry.meta, false, &mut trouble)?;
-    trouble.tell(shared, &job.at());
+    trouble.report(shared, &job.at());
     shared.count(|report| report.kept += 1);
     Ok(())
 }

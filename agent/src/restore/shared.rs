@@ -190,7 +190,7 @@ impl Trouble {
     }
 
     /// Adds everything to the counts.
-    pub(super) fn tell(self, shared: &Shared<'_>, at: &At) {
+    pub(super) fn report(self, shared: &Shared<'_>, at: &At) {
         if !self.owner_refused && self.xattrs_refused == 0 && !self.flags_refused && self.texts.is_empty() {
             return;
         }

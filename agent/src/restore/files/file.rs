@@ -83,7 +83,7 @@ impl Draft {
         if !(job.entry.is_hard_linked() && meta::flags_pin(meta)) {
             meta::apply_flags(shared, handle, meta, &mut trouble);
         }
-        trouble.tell(shared, &job.at());
+        trouble.report(shared, &job.at());
         shared.count(|report| {
             report.files += 1;
             report.bytes += meta.size;
