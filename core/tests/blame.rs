@@ -15,11 +15,11 @@ use common::options;
 use common::place;
 use common::secret;
 
+use bygone_core::diagnosis::Diagnosis;
 use bygone_core::entry::Content;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Name;
-use bygone_core::error::Diagnosis;
 use bygone_core::error::Error;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;

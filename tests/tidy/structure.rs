@@ -28,13 +28,37 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "core",
         &[
-            "error", "id", "objects", "limits", "lock", "wire", "entry", "snapshot", "watch", "parallel", // words
-            "hash", "split", "compress", "crypto", // transforms
-            "frame", "volume", "tree", "commit", "config", // codecs
-            "spool", "store", "catalog", // places
+            "diagnosis",
+            "error",
+            "id",
+            "objects",
+            "limits",
+            "lock",
+            "wire",
+            "entry",
+            "snapshot",
+            "watch",
+            "parallel", // words
+            "hash",
+            "split",
+            "compress",
+            "crypto", // transforms
+            "frame",
+            "volume",
+            "tree",
+            "commit",
+            "config", // codecs
+            "spool",
+            "store",
+            "catalog", // places
             "repo",    // all of the above, opened
-            "write", "read", // rivers
-            "survey", "recover", "check", "copy", "repair", // upkeep
+            "write",
+            "read", // rivers
+            "survey",
+            "recover",
+            "check",
+            "copy",
+            "repair", // upkeep
         ],
     ),
     (

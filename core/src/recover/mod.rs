@@ -26,7 +26,7 @@ use crate::catalog::LearntVolume;
 use crate::catalog::NewVolume;
 use crate::catalog::VolumeState;
 use crate::commit::VolumeAdded;
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Result;
 use crate::objects::volume_object;
 use crate::repo::LockedRepository;
