@@ -171,7 +171,7 @@ fn circle(uses: &BTreeMap<String, BTreeSet<String>>, from: &str) -> Option<Vec<S
                 return Some(way);
             }
             if seen.insert(next.clone()) {
-                ways.push([&way[..], &[next.clone()]].concat());
+                ways.push([&way[..], std::slice::from_ref(next)].concat());
             }
         }
     }
