@@ -27,7 +27,7 @@ use crate::select::short_id;
 /// be listed and mounted while the rest is read. An interrupted run is resumed by the next one.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Discard the catalog first, if it is damaged or was copied from another machine
+    /// Discard the catalog first: for a catalog that is damaged or was copied from another machine
     #[arg(long)]
     force: bool,
 }
