@@ -15,9 +15,9 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
-use bygone_cli::environment::Environment;
-use bygone_cli::globals::Globals;
 use bygone_cli::settings::Settings;
+use bygone_cli::settings::environment::Environment;
+use bygone_cli::settings::globals::Globals;
 use bygone_core::error::Result;
 use bygone_core::store::ByteRange;
 use bygone_core::store::Listed;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bygone_cli::exit::Failure;
 use bygone_cli::exit::Result;
-use bygone_cli::output::count;
+use bygone_cli::terminal::output::count;
 use bygone_cli::time::utc;
 use bygone_cli::when::parse_moment;
 use bygone_core::entry::Entry;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bygone_core::read::CacheOptions;
 
-use crate::units::parse_size;
+use crate::settings::units::parse_size;
 
 /// Options that bound the cache.
 #[derive(Debug, clap::Args)]

@@ -13,10 +13,10 @@ use bygone_core::watch::Watch;
 
 use crate::access::s3_access;
 use crate::exit::Result;
-use crate::passphrase;
-use crate::passphrase::Purpose;
 use crate::settings::Locations;
 use crate::settings::Settings;
+use crate::terminal::passphrase;
+use crate::terminal::passphrase::Purpose;
 
 impl Settings {
     /// The repository's place. A directory is known to exist; a bucket has not been asked yet.

@@ -23,14 +23,14 @@ const READERS: &[(&str, &[&str])] = &[
             "mount/src/tree/mod.rs",        // at/3d means three days before it is looked up
         ],
     ),
-    ("env::var", &["cli/src/environment.rs"]),
-    ("env::vars_os", &["cli/src/environment.rs"]),
-    ("env::current_dir", &["cli/src/environment.rs"]),
+    ("env::var", &["cli/src/settings/environment.rs"]),
+    ("env::vars_os", &["cli/src/settings/environment.rs"]),
+    ("env::current_dir", &["cli/src/settings/environment.rs"]),
     (
         "Environment::of_this_process",
-        &["agent/src/commands/mod.rs", "cli/src/environment.rs", "mount/src/program/cli.rs"],
+        &["agent/src/commands/mod.rs", "cli/src/settings/environment.rs", "mount/src/program/cli.rs"],
     ),
-    ("Configuration::read", &["cli/src/settings.rs"]),
+    ("Configuration::read", &["cli/src/settings/mod.rs"]),
 ];
 
 /// Words and phrases of a German sentence in English words.

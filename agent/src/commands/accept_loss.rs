@@ -5,7 +5,7 @@ use serde_json::json;
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Failure;
 use bygone_cli::exit::Result;
-use bygone_cli::output::count;
+use bygone_cli::terminal::output::count;
 use bygone_core::catalog::Alarm;
 use bygone_core::recover;
 use bygone_core::survey;

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use serde_json::json;
 
-use bygone_cli::output;
-use bygone_cli::output::count;
-use bygone_cli::output::one_line;
+use bygone_cli::terminal::output;
+use bygone_cli::terminal::output::count;
+use bygone_cli::terminal::output::one_line;
 use bygone_core::recover::Learnt;
 use bygone_core::survey::Finding;
 

@@ -7,11 +7,11 @@ use serde_json::json;
 
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Result;
-use bygone_cli::output::count;
-use bygone_cli::output::duration;
-use bygone_cli::output::number;
-use bygone_cli::output::size;
-use bygone_cli::units::parse_size;
+use bygone_cli::settings::units::parse_size;
+use bygone_cli::terminal::output::count;
+use bygone_cli::terminal::output::duration;
+use bygone_cli::terminal::output::number;
+use bygone_cli::terminal::output::size;
 use bygone_core::check;
 use bygone_core::check::ReadData;
 use bygone_core::check::Report;
@@ -184,7 +184,7 @@ fn lines(report: &Report, seconds: f64, quiet: bool, verbose: bool) -> Vec<Strin
         lines.push(format!("lost: {} more", number(omitted)));
     }
     if verbose || !report.is_clean() {
-        lines.extend(report.notes.iter().map(|note| format!("note: {}", bygone_cli::output::one_line(note))));
+        lines.extend(report.notes.iter().map(|note| format!("note: {}", bygone_cli::terminal::output::one_line(note))));
     }
     if quiet && report.is_clean() {
         return lines;

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Result;
-use bygone_cli::output;
-use bygone_cli::output::Output;
-use bygone_cli::output::insert_bytes;
+use bygone_cli::terminal::output;
+use bygone_cli::terminal::output::Output;
+use bygone_cli::terminal::output::insert_bytes;
 use bygone_cli::time::utc;
 use bygone_cli::time::utc_exact;
 use bygone_core::entry::Entry;

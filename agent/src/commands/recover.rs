@@ -7,9 +7,9 @@ use serde_json::json;
 
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Result;
-use bygone_cli::output::count;
-use bygone_cli::output::duration;
-use bygone_cli::output::size;
+use bygone_cli::terminal::output::count;
+use bygone_cli::terminal::output::duration;
+use bygone_cli::terminal::output::size;
 use bygone_cli::time::utc;
 use bygone_core::recover;
 use bygone_core::recover::Learnt;

@@ -13,10 +13,10 @@ use serde_json::Value;
 use serde_json::json;
 
 use bygone_cli::exit::Result;
-use bygone_cli::output::count;
-use bygone_cli::output::one_line;
-use bygone_cli::output::size;
-use bygone_cli::passphrase::Purpose;
+use bygone_cli::terminal::output::count;
+use bygone_cli::terminal::output::one_line;
+use bygone_cli::terminal::output::size;
+use bygone_cli::terminal::passphrase::Purpose;
 use bygone_core::check;
 use bygone_core::check::ReadData;
 use bygone_core::check::Report;

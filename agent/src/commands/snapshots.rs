@@ -9,10 +9,10 @@ use serde_json::json;
 
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Result;
-use bygone_cli::output::Align;
-use bygone_cli::output::Table;
-use bygone_cli::output::number;
-use bygone_cli::output::size;
+use bygone_cli::terminal::output::Align;
+use bygone_cli::terminal::output::Table;
+use bygone_cli::terminal::output::number;
+use bygone_cli::terminal::output::size;
 use bygone_cli::time::utc;
 use bygone_core::entry::printable;
 use bygone_core::id::hex;

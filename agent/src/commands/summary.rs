@@ -4,11 +4,11 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use bygone_cli::output::count;
-use bygone_cli::output::duration;
-use bygone_cli::output::insert_bytes;
-use bygone_cli::output::number;
-use bygone_cli::output::size;
+use bygone_cli::terminal::output::count;
+use bygone_cli::terminal::output::duration;
+use bygone_cli::terminal::output::insert_bytes;
+use bygone_cli::terminal::output::number;
+use bygone_cli::terminal::output::size;
 use bygone_cli::time::utc;
 use bygone_core::diagnosis::Diagnosis;
 use bygone_core::recover::Learnt;

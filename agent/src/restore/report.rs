@@ -8,7 +8,7 @@ use std::io;
 
 use nix::libc;
 
-use bygone_cli::output::count;
+use bygone_cli::terminal::output::count;
 use bygone_core::error::Error;
 
 use crate::restore::directories::At;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bygone_cli::clock::now;
-use bygone_cli::output::one_line;
+use bygone_cli::terminal::output::one_line;
 use bygone_cli::time::utc;
 use bygone_core::lock::lock;
 use bygone_core::watch::News;

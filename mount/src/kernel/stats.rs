@@ -19,10 +19,10 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use bygone_cli::exit::Failure;
-use bygone_cli::output::count;
-use bygone_cli::output::duration;
-use bygone_cli::output::number;
-use bygone_cli::output::size;
+use bygone_cli::terminal::output::count;
+use bygone_cli::terminal::output::duration;
+use bygone_cli::terminal::output::number;
+use bygone_cli::terminal::output::size;
 use bygone_cli::xattrs::XattrsOf;
 use bygone_cli::xattrs::xattr_value;
 use bygone_core::read::Reader;

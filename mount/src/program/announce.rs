@@ -23,7 +23,7 @@ use nix::fcntl::FdFlag;
 use nix::fcntl::fcntl;
 
 use bygone_cli::exit::Failure;
-use bygone_cli::output::one_line;
+use bygone_cli::terminal::output::one_line;
 
 /// The lowest descriptor that is not a standard stream.
 const DESCRIPTOR_MIN: i32 = 3;

@@ -13,15 +13,15 @@ use clap::Parser;
 use crossbeam_channel::unbounded;
 
 use bygone_cli::clock::now;
-use bygone_cli::environment::Environment;
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Failure;
-use bygone_cli::globals::Globals;
-use bygone_cli::output;
-use bygone_cli::output::Output;
-use bygone_cli::passphrase::Purpose;
 use bygone_cli::settings::Settings;
-use bygone_cli::signals::Terminal;
+use bygone_cli::settings::environment::Environment;
+use bygone_cli::settings::globals::Globals;
+use bygone_cli::terminal::output;
+use bygone_cli::terminal::output::Output;
+use bygone_cli::terminal::passphrase::Purpose;
+use bygone_cli::terminal::signals::Terminal;
 use bygone_core::repo::Repository;
 use bygone_core::watch::Watch;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bygone_cli::caching::Caching;
-use bygone_cli::units::parse_patience;
-use bygone_cli::units::parse_size;
+use bygone_cli::settings::units::parse_patience;
+use bygone_cli::settings::units::parse_size;
 use bygone_core::read::FetchOptions;
 
 use crate::kernel::log::Log;

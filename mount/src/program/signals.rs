@@ -25,7 +25,7 @@ use nix::sys::signal::sigaction;
 use nix::unistd::pipe2;
 use nix::unistd::write;
 
-use bygone_cli::signals::Terminal;
+use bygone_cli::terminal::signals::Terminal;
 
 use crate::kernel::event::Event;
 

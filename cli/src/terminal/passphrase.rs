@@ -35,8 +35,8 @@ use bygone_core::watch::Watch;
 
 use crate::exit::Failure;
 use crate::exit::Result;
-use crate::output;
-use crate::signals;
+use crate::terminal::output;
+use crate::terminal::signals;
 
 /// Longest passphrase.
 const PASSPHRASE_BYTES_MAX: usize = 64 << 10;

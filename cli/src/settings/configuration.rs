@@ -29,9 +29,9 @@ use bygone_core::store::parse_address;
 
 use crate::exit::Failure;
 use crate::exit::Result;
-use crate::units::Parallel;
-use crate::units::Patience;
-use crate::units::Rate;
+use crate::settings::units::Parallel;
+use crate::settings::units::Patience;
+use crate::settings::units::Rate;
 
 /// Name of the file in bygone's configuration directory.
 pub const FILE_NAME: &str = "config.toml";

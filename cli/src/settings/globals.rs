@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::units::Parallel;
-use crate::units::Rate;
-use crate::units::parse_parallel;
-use crate::units::parse_patience;
-use crate::units::parse_rate;
+use crate::settings::units::Parallel;
+use crate::settings::units::Rate;
+use crate::settings::units::parse_parallel;
+use crate::settings::units::parse_patience;
+use crate::settings::units::parse_rate;
 
 /// Options that every command takes.
 #[derive(Debug, Clone, Default, Args)]

@@ -6,6 +6,11 @@
 //!
 //! Some commands need no address or home directory, so a missing one is an error only when a command asks for it.
 
+pub mod configuration;
+pub mod environment;
+pub mod globals;
+pub mod units;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
@@ -18,18 +23,17 @@ use bygone_core::store::link::Link;
 use bygone_core::store::parse_address;
 use bygone_core::store::retry::PATIENCE_DEFAULT;
 
-use crate::configuration;
-use crate::configuration::Configuration;
-use crate::configuration::Section;
-use crate::environment::Environment;
 use crate::exit::Failure;
 use crate::exit::Result;
-use crate::globals::Globals;
-use crate::passphrase::Sources;
-use crate::units::Parallel;
-use crate::units::Patience;
-use crate::units::Rate;
-use crate::units::parse_patience;
+use crate::settings::configuration::Configuration;
+use crate::settings::configuration::Section;
+use crate::settings::environment::Environment;
+use crate::settings::globals::Globals;
+use crate::settings::units::Parallel;
+use crate::settings::units::Patience;
+use crate::settings::units::Rate;
+use crate::settings::units::parse_patience;
+use crate::terminal::passphrase::Sources;
 
 /// The resolved settings.
 #[derive(Debug, Clone)]

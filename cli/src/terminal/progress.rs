@@ -22,10 +22,10 @@ use nix::libc;
 
 use bygone_core::watch::Watch;
 
-use crate::output;
-use crate::output::count;
-use crate::output::number;
-use crate::output::size;
+use crate::terminal::output;
+use crate::terminal::output::count;
+use crate::terminal::output::number;
+use crate::terminal::output::size;
 
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Commands that end sooner show nothing at all.
