@@ -58,7 +58,7 @@ fn read_after(place: &Place, snapshot: &Snapshot, sql: &str, is_map_made_before:
 }
 
 #[test]
-fn what_the_catalog_gets_wrong_is_local_corrupt() {
+fn damage_in_the_catalog_is_not_blamed_on_the_store() {
     let damages = [
         ("DELETE FROM node", false),
         ("UPDATE node SET body = x'00'", false),
@@ -78,7 +78,7 @@ fn what_the_catalog_gets_wrong_is_local_corrupt() {
 }
 
 #[test]
-fn what_the_store_gets_wrong_is_blamed_on_the_store() {
+fn damage_in_the_store_is_not_blamed_on_the_catalog() {
     let store = Arc::new(MemoryStore::new());
     let (_dir, place) = place(store.clone());
     init(&place);
