@@ -11,6 +11,8 @@ pub mod error;
 pub mod id;
 pub mod limits;
 pub mod lock;
+#[cfg(any(test, feature = "testing"))]
+pub mod noise;
 pub mod objects;
 pub mod snapshot;
 pub mod watch;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub use bygone_core::noise::noise;
 use bygone_core::catalog::SnapshotRow;
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
@@ -186,14 +187,3 @@ fn put_folder(writer: &mut Writer<'_>, name: Option<Name>, nodes: Vec<(String, N
     writer.directory_end(name, meta()).unwrap();
 }
 
-/// Bytes that do not compress and differ by `seed`.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}

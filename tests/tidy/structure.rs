@@ -14,6 +14,9 @@ use crate::tidy::source::files_below;
 use crate::tidy::source::none;
 use crate::tidy::source::top;
 
+/// Most files directly in a folder.
+const FILES_MAX: usize = 15;
+
 /// Each crate, and those of ours that it may use.
 const EDGES: &[(&str, &[&str])] = &[
     ("core", &[]),
@@ -27,7 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 const FLOORS: &[(&str, &[&str])] = &[
     ("core", &[
-        "diagnosis", "error", "id", "objects", "limits", "lock", "wire", "entry", "snapshot", "watch", "parallel", // words
+        "diagnosis", "error", "id", "objects", "limits", "lock", "noise", "wire", "entry", "snapshot", "watch", "parallel", // words
         "hash", "split", "compress", "crypto", // transforms
         "frame", "volume", "tree", "commit", "config", // codecs
         "spool", "store", "catalog", // places
@@ -191,6 +194,31 @@ fn files_do_not_import_one_another_in_a_circle() {
         assert!(uses.values().any(|used| !used.is_empty()), "{name}: no import was found, so this test sees nothing");
         let circles = uses.keys().filter_map(|module| circle(&uses, module));
         wrong.extend(circles.map(|way| format!("{name}: {} -> {}", way.join(" -> "), way[0])));
+    }
+    none(&wrong);
+}
+
+#[test]
+fn every_folder_is_on_the_map_and_is_not_crowded() {
+    let map = fs::read_to_string(top().join("docs/ARCHITECTURE.md")).unwrap();
+    let mut wrong = Vec::new();
+    let mut files = BTreeMap::<String, usize>::new();
+    for (name, _) in FLOORS {
+        for source in files_below(&format!("{name}/src"), ".rs") {
+            *files.entry(source.path.rsplit_once('/').unwrap().0.to_owned()).or_default() += 1;
+        }
+    }
+    for (folder, count) in files {
+        // Unit tests stand beside what they test.
+        let is_for_tests = folder.ends_with("/tests") || fs::read_dir(top().join(&folder)).unwrap().count() == 1;
+        if !is_for_tests && !map.contains(&format!("\n| `{folder}/` |")) {
+            wrong.push(format!("{folder}: say in one line of docs/ARCHITECTURE.md what is in it"));
+        }
+        // A file a command; small floors of core.
+        let is_list = matches!(folder.as_str(), "agent/src/commands" | "core/src");
+        if count > FILES_MAX && !is_list {
+            wrong.push(format!("{folder}: {count} files, at most {FILES_MAX}: make rooms in it"));
+        }
     }
     none(&wrong);
 }

@@ -2,23 +2,12 @@
 
 use proptest::prelude::*;
 
+use crate::noise::noise;
 use super::*;
 
 const ALL: [Compression; 5] =
     [Compression::None, Compression::Lz4, Compression::Zstd(1), Compression::Zstd(3), Compression::Zstd(19)];
 const CODECS: [Codec; 3] = [Codec::Raw, Codec::Lz4, Codec::Zstd];
-
-/// Bytes without any structure, from a fixed seed.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    std::iter::repeat_with(next).take(bytes).collect()
-}
 
 fn text(bytes: usize) -> Vec<u8> {
     b"the data comes back > it is right > it is simple > it is fast\n".iter().copied().cycle().take(bytes).collect()
@@ -50,7 +39,7 @@ fn what_repeats_shrinks_and_noise_is_raw() {
         assert_eq!(codec, own_codec(compression));
         assert!(codec == Codec::Raw || stored_bytes < 2000, "{compression}: {stored_bytes} bytes");
         for bytes in [0, 1, 12, 13, 4096, 16_383, 16_384, 128 << 10] {
-            assert_eq!(there_and_back(&mut compressor, &noise(bytes)), (Codec::Raw, bytes), "{compression}");
+            assert_eq!(there_and_back(&mut compressor, &noise(1, bytes)), (Codec::Raw, bytes), "{compression}");
         }
         assert_eq!(there_and_back(&mut compressor, &[]), (Codec::Raw, 0));
         assert_eq!(there_and_back(&mut compressor, &vec![0; 16 << 20]).0, codec, "a frame far longer than usual");
@@ -63,7 +52,7 @@ fn a_frame_must_shrink_by_a_thirty_second_part() {
     for compression in [Compression::Lz4, Compression::Zstd(1)] {
         let mut compressor = Compressor::new(compression);
         for (zeros, expected) in [(320, Codec::Raw), (960, own_codec(compression))] {
-            let mut plain = noise(15_000 - zeros);
+            let mut plain = noise(1, 15_000 - zeros);
             plain.resize(15_000, 0);
             assert_eq!(there_and_back(&mut compressor, &plain).0, expected, "{compression}: {zeros} zeros of 15000");
         }
@@ -73,17 +62,17 @@ fn a_frame_must_shrink_by_a_thirty_second_part() {
 #[test]
 fn a_slow_encoder_is_spared_noise_and_nothing_else() {
     let mut compressor = Compressor::new(Compression::Zstd(19));
-    assert!(compressor.is_hopeless(&noise(128 << 10)));
+    assert!(compressor.is_hopeless(&noise(1, 128 << 10)));
     assert!(!compressor.is_hopeless(&text(128 << 10)));
-    let base64: Vec<u8> = noise(128 << 10).iter().map(|byte| b'0' + byte % 64).collect();
+    let base64: Vec<u8> = noise(1, 128 << 10).iter().map(|byte| b'0' + byte % 64).collect();
     assert!(!compressor.is_hopeless(&base64), "without repetitions, but entropy coding saves a quarter");
-    let mut slanted = noise(128 << 10);
+    let mut slanted = noise(1, 128 << 10);
     slanted.iter_mut().step_by(2).for_each(|byte| *byte &= 0x7f);
     assert!(!compressor.is_hopeless(&slanted), "half of the bytes are ASCII: entropy coding saves 2.4 %");
-    let archives = noise(20 << 10).repeat(2);
+    let archives = noise(1, 20 << 10).repeat(2);
     assert!(!compressor.is_hopeless(&archives), "noise that comes twice");
     assert_eq!(there_and_back(&mut compressor, &archives).0, Codec::Zstd);
-    assert_eq!(there_and_back(&mut compressor, &noise(128 << 10)).0, Codec::Raw);
+    assert_eq!(there_and_back(&mut compressor, &noise(1, 128 << 10)).0, Codec::Raw);
     let zstd = there_and_back(&mut Compressor::new(Compression::Zstd(1)), &base64);
     assert!(zstd.0 == Codec::Zstd && zstd.1 < base64.len() * 4 / 5, "{zstd:?}");
 }

@@ -15,6 +15,7 @@ use bygone_core::error::Result;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::read::Verify;
+pub use bygone_core::noise::noise;
 use bygone_core::repo::InitOptions;
 use bygone_core::repo::LockedRepository;
 use bygone_core::repo::Place;
@@ -89,19 +90,6 @@ pub fn dump(locked: &mut LockedRepository) -> Vec<String> {
 pub fn options() -> BackupOptions {
     let (host, user, program) = ("h".into(), "u".into(), "test".into());
     BackupOptions { time: Time::default(), host, user, paths: vec![], tags: vec![], parent: None, program }
-}
-
-/// Incompressible bytes that depend on `seed`.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    })
-    .take(length)
-    .collect()
 }
 
 pub fn file(writer: &mut Writer<'_>, name: &str, bytes: &[u8]) -> Result<()> {

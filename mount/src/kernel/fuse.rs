@@ -102,19 +102,28 @@ pub struct Mounted {
     ended: Sender<Event>,
 }
 
+/// Where a mount reports what it does.
+pub struct Reports {
+    /// Errors.
+    pub log: Arc<Log>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+}
+
 impl Mounted {
-    /// Serves `tree`, and the content of files unless `refused_readers` refuses it. Reports reads to `hints`, errors to
-    /// the log, everything to the counters, and the end to `ended`. `generation` differs for every catalog, because
+    /// Serves `tree`, and the content of files unless `refused_readers` refuses it. Reports reads to `hints`, errors and
+    /// counts to `reports`, and the end to `ended`. `generation` differs for every catalog, because
     /// each numbers inodes in its own way.
     pub fn new(
         tree: Arc<Tree>,
         pool: Arc<Pool>,
         hints: Hints,
-        (log, stats): (Arc<Log>, Arc<Stats>),
+        reports: Reports,
         refused_readers: RefusedReaders,
         generation: u64,
         ended: Sender<Event>,
     ) -> Mounted {
+        let Reports { log, stats } = reports;
         let (generation, granted) = (Generation(generation), InitFlags::empty());
         Mounted { tree, pool, hints, log, refused_readers, stats, generation, granted, ended }
     }

@@ -38,6 +38,7 @@ use crate::program::helper;
 use crate::program::mountpoint;
 use crate::program::options::Options;
 use crate::program::reading::Reading;
+use crate::program::session::Links;
 use crate::program::session::Session;
 use crate::program::signals;
 use crate::program::wanted::Wanted;
@@ -232,7 +233,8 @@ impl Arguments {
         let shown = self.wanted.shown(now())?;
         let (cache_base, is_far) = (settings.cache_base()?, repository.store().is_far());
         let reading = self.reading.fetching(&cache_base, repository.catalog_dir(), is_far, &log);
-        let mut session = Session::mount(repository, point, options, shown, reading, (log, watch), events)?;
+        let links = Links { log, watch, sender: events.0, events: events.1 };
+        let mut session = Session::mount(repository, point, options, shown, reading, links)?;
         let address = repository.store().address();
         let ready = stats_file.map_or(Ok(()), |path| {
             let failed = Failure::machine("write", path.display().to_string());

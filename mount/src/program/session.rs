@@ -41,6 +41,7 @@ use crate::data::pool::Pool;
 use crate::data::push;
 use crate::kernel::event::Event;
 use crate::kernel::fuse::Mounted;
+use crate::kernel::fuse::Reports;
 use crate::kernel::log::Log;
 use crate::kernel::refused_readers::RefusedReaders;
 use crate::kernel::stats::Stats;
@@ -82,6 +83,18 @@ pub struct Shown {
     pub refused_readers: RefusedReaders,
 }
 
+/// What a session talks to.
+pub struct Links {
+    /// Where trouble is written.
+    pub log: Arc<Log>,
+    /// The watch that the repository was opened with.
+    pub watch: Arc<Watch>,
+    /// Where the session sends its own events.
+    pub sender: Sender<Event>,
+    /// The other end, where the session waits for them.
+    pub events: Receiver<Event>,
+}
+
 /// A mounted repository.
 pub struct Session {
     mount: Mount,
@@ -96,18 +109,16 @@ pub struct Session {
 }
 
 impl Session {
-    /// Mounts `repository` at `point`, which [`mountpoint::check`] returned, and returns at once. The session waits for
-    /// events from `events`, and sends its own to `sender`, the other end. `watch` is the one that the repository was
-    /// opened with.
+    /// Mounts `repository` at `point`, which [`mountpoint::check`] returned, and returns at once.
     pub fn mount(
         repository: &Repository,
         point: &Path,
         options: Options,
         shown: Shown,
         reading: Fetching,
-        (log, watch): (Arc<Log>, Arc<Watch>),
-        (sender, events): (Sender<Event>, Receiver<Event>),
+        links: Links,
     ) -> Result<Session, Failure> {
+        let Links { log, watch, sender, events } = links;
         let layout = shown.shape.layout;
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let Fetching { cache_bytes_max, options: fetch_options } = reading;
@@ -127,7 +138,7 @@ impl Session {
             Arc::clone(&tree),
             Arc::clone(&pool),
             hints,
-            (Arc::clone(&log), Arc::clone(&stats)),
+            Reports { log: Arc::clone(&log), stats: Arc::clone(&stats) },
             shown.refused_readers,
             generation(repository)?,
             sender,

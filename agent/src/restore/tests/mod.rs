@@ -22,6 +22,7 @@ use bygone_core::entry::Owner;
 use bygone_core::entry::Time;
 use bygone_core::entry::Xattr;
 use bygone_core::error::Result;
+use bygone_core::noise::noise;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::InitOptions;
@@ -84,19 +85,6 @@ fn mode(mode: u16) -> Meta {
 
 fn xattr(name: &[u8], value: &[u8]) -> Xattr {
     Xattr { name: name.to_vec(), value: value.to_vec() }
-}
-
-/// Bytes that do not compress and differ by `seed`.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    })
-    .take(length)
-    .collect()
 }
 
 /// The entries of a tree, added in tree order.

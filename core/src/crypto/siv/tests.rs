@@ -4,6 +4,7 @@ use aes_siv::siv::Aes128Siv;
 use aes_siv::siv::Aes256Siv;
 use proptest::prelude::*;
 
+use crate::noise::noise;
 use super::*;
 use crate::hash::sha256;
 use crate::id::hex;
@@ -28,18 +29,6 @@ fn open_together(key: &SealKey, ads: &[Vec<u8>], sealed: &[Vec<u8>]) -> (Vec<Ope
     let messages = ads.iter().zip(&mut bytes).map(|(ad, bytes)| Message { ad, bytes });
     let opened = key.open_all(messages.collect()).into_iter().map(|plain| plain.map(<[u8]>::to_vec)).collect();
     (opened, bytes)
-}
-
-/// Bytes without a pattern.
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..bytes).map(|_| next()).collect()
 }
 
 fn counting(bytes: usize) -> Vec<u8> {

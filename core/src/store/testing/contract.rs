@@ -16,12 +16,13 @@ use std::thread;
 use nix::sys::memfd::MFdFlags;
 use nix::sys::memfd::memfd_create;
 
+use crate::noise::noise;
+use crate::noise::scramble;
 use crate::error::Error;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
-use crate::store::testing::faulty::scramble;
 
 const THREADS: u64 = 8;
 const LARGE_BYTES: usize = 3 << 20;
@@ -50,12 +51,6 @@ pub fn contract(make: impl Fn() -> Arc<dyn Store>) {
 
 fn name(text: &str) -> ObjectName {
     ObjectName::new(text).unwrap()
-}
-
-/// Random-looking bytes, always the same for the same `seed`.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let words = (0..length.div_ceil(8) as u64).flat_map(|at| scramble(seed ^ scramble(at)).to_le_bytes());
-    words.take(length).collect()
 }
 
 fn whole(store: &dyn Store, text: &str) -> Vec<u8> {

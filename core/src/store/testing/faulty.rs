@@ -11,6 +11,7 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 
+use crate::noise::scramble;
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
@@ -340,14 +341,6 @@ fn flip(bytes: &mut [u8], number: u64) {
     if let Some(byte) = usize::try_from(at).ok().and_then(|at| bytes.get_mut(at)) {
         *byte ^= 1 << (drawn & 7);
     }
-}
-
-/// One step of splitmix64: a random-looking number, always the same for the same `seed`.
-pub(super) fn scramble(seed: u64) -> u64 {
-    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
