@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 
-use bygone_core::error::Diagnosis;
+use bygone_core::diagnosis::Diagnosis;
 use bygone_core::error::Error;
 
 /// The end of a command.

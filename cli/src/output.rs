@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
-use bygone_core::error::Diagnosis;
+use bygone_core::diagnosis::Diagnosis;
 use bygone_core::id::hex;
 
 use crate::exit::Exit;

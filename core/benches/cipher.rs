@@ -1,7 +1,7 @@
 //! Prints how fast frames are sealed and opened on one core: one by one by crate aes-siv, and in lanes.
 //!
-//! It is a measurement and not a test: `scripts/bench cipher` runs it. Both ways are measured in turn, and the fastest of
-//! several rounds counts, because other work on the machine can only make a round slower.
+//! It is a measurement and not a test: `scripts/bench cipher` runs it. Both ways are measured in turn, and the fastest
+//! of several rounds counts, because other work on the machine can only make a round slower.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program to look at figures")]
 

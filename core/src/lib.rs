@@ -5,6 +5,7 @@
 //! here touches the user's files, the terminal, the environment or the clock.
 
 // Words.
+pub mod diagnosis;
 pub mod entry;
 pub mod error;
 pub mod id;

@@ -133,7 +133,7 @@ mod tests {
         }
 
         #[test]
-        fn sliding_equals_restarting(bytes in prop::collection::vec(any::<u8>(), 1..1500), window_bytes in 1usize..700) {
+        fn sliding_is_restarting(bytes in prop::collection::vec(any::<u8>(), 1..1500), window_bytes in 1usize..700) {
             let window_bytes = window_bytes.min(bytes.len());
             let mut rolling = Rolling::new(&bytes[..window_bytes]);
             for (start, window) in bytes.windows(window_bytes).enumerate() {

@@ -15,11 +15,11 @@ use common::options;
 use common::place;
 use common::secret;
 
+use bygone_core::diagnosis::Diagnosis;
 use bygone_core::entry::Content;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Name;
-use bygone_core::error::Diagnosis;
 use bygone_core::error::Error;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
@@ -78,7 +78,7 @@ fn what_the_catalog_gets_wrong_is_local_corrupt() {
 }
 
 #[test]
-fn what_the_store_gets_wrong_is_remote_corrupt() {
+fn what_the_store_gets_wrong_is_blamed_on_the_store() {
     let store = Arc::new(MemoryStore::new());
     let (_dir, place) = place(store.clone());
     init(&place);

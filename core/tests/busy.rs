@@ -1,5 +1,4 @@
-//! A check of all data keeps a far store busy, asks for no more than it needs, and finds the same damage as on a near
-//! one.
+//! A check of all data keeps a far store busy, requests no more than necessary, and finds the same as in a near store.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

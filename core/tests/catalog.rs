@@ -1,4 +1,4 @@
-//! The catalog against a model: after any history of volumes, every block is located where the rules say.
+//! The catalog compared with a model: after any history of volumes, every block is located where the rules say.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What should be known: the state of each volume, and the volume and position of each block.
+/// Expected knowledge: the state of each volume, and the volume and position of each block.
 #[derive(Default)]
 struct Model {
     volumes: Vec<(i64, VolumeState)>,

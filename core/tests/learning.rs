@@ -1,4 +1,4 @@
-//! Learning from the store resumes after any interruption, and the newest snapshots come first.
+//! Learning from the store resumes after any interruption and brings the newest snapshots first.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -39,7 +39,7 @@ use bygone_core::watch::Watch;
 use bygone_core::write;
 use bygone_core::write::Writer;
 
-/// Five snapshots, each of which changes one of three directories.
+/// Five snapshots, each changing one of three directories.
 fn history(place: &Place) -> Vec<String> {
     init(place);
     let mut ids = Vec::new();
@@ -114,8 +114,8 @@ fn the_newest_snapshot_is_shown_before_data_volumes_are_read() {
     assert_eq!(learnt.volumes, work.volumes);
     let newest_first: Vec<String> = ids.iter().rev().cloned().collect();
     assert_eq!(shown.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), newest_first);
-    // With one connection, what is read ahead of the first look is bounded by what fits into the window; the trees are
-    // in it before any content.
+    // With one connection, the window limits what is read before the first look; it contains the trees before any
+    // content.
     let calls = watched.calls();
     let first_data = calls.iter().position(|call| call.object.starts_with("data/")).unwrap();
     assert!(calls[..first_data].iter().all(|call| call.object.starts_with("meta/")), "trees come first");

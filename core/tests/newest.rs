@@ -1,5 +1,4 @@
-//! A recovery brings the newest snapshot first. Neither an interruption nor damage to that snapshot keeps the rest from
-//! being recovered.
+//! A recovery brings the newest snapshot ahead of everything, and trouble with that snapshot does not hold up the rest.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -185,7 +184,7 @@ fn a_resumed_recovery_brings_the_newest_only_once() {
     assert!(died_before > 5 && died_after > 1, "it died in many places: {died_before}, {died_after}");
 }
 
-/// What happens to the volume of the newest snapshot's own nodes.
+/// The harm done to the volume of the newest snapshot's own nodes.
 #[derive(Debug, Clone, Copy)]
 enum Harm {
     Gone,

@@ -1,4 +1,4 @@
-//! Key slots: a removal never locks the user out, and a new slot is always found.
+//! Key slots: removing one never locks the repository, and an added one is always found.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -28,13 +28,37 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "core",
         &[
-            "error", "id", "objects", "limits", "lock", "wire", "entry", "snapshot", "watch", "parallel", // words
-            "hash", "split", "compress", "crypto", // transforms
-            "frame", "volume", "tree", "commit", "config", // codecs
-            "spool", "store", "catalog", // places
+            "diagnosis",
+            "error",
+            "id",
+            "objects",
+            "limits",
+            "lock",
+            "wire",
+            "entry",
+            "snapshot",
+            "watch",
+            "parallel", // words
+            "hash",
+            "split",
+            "compress",
+            "crypto", // transforms
+            "frame",
+            "volume",
+            "tree",
+            "commit",
+            "config", // codecs
+            "spool",
+            "store",
+            "catalog", // places
             "repo",    // all of the above, opened
-            "write", "read", // rivers
-            "survey", "recover", "check", "copy", "repair", // upkeep
+            "write",
+            "read", // rivers
+            "survey",
+            "recover",
+            "check",
+            "copy",
+            "repair", // upkeep
         ],
     ),
     (
@@ -147,7 +171,7 @@ fn circle(uses: &BTreeMap<String, BTreeSet<String>>, from: &str) -> Option<Vec<S
                 return Some(way);
             }
             if seen.insert(next.clone()) {
-                ways.push([&way[..], &[next.clone()]].concat());
+                ways.push([&way[..], std::slice::from_ref(next)].concat());
             }
         }
     }

@@ -52,7 +52,11 @@ fn an_import_is_one_item_by_its_whole_path() {
     for source in rust_files() {
         for (at, line) in imports(&source) {
             let is_of_tests = line.trim().ends_with("use super::*;") || line.trim().ends_with("prelude::*;");
-            let several = line.contains('{') || (line.contains('*') && !is_of_tests);
+            // Within a function, the variants of an enum that it matches.
+            let last_type = line.trim().strip_suffix("::*;").and_then(|path| path.rsplit("::").next());
+            let last_type = last_type.and_then(|path| path.split(' ').next_back());
+            let variants = line.starts_with(' ') && last_type.is_some_and(|name| name.starts_with(char::is_uppercase));
+            let several = line.contains('{') || (line.contains('*') && !is_of_tests && !variants);
             // At the top of a file; a module of tests within it is nearer to what it tests.
             let relative = line.starts_with("use super::") && !is_of_tests && source.path.contains("/src/");
             if several || relative {

@@ -43,7 +43,7 @@ enum State {
     /// A thread of the pool is scanning it.
     Running,
     /// Scanned by the pool, with its weight there.
-    Done(Result<Entered, Errno>, usize),
+    Done(Box<Result<Entered, Errno>>, usize),
     /// The walk has it, or a thread died while scanning it.
     Taken,
 }
@@ -179,7 +179,7 @@ impl Pool {
                 State::Done(scanned, weight) => {
                     drop(state);
                     self.release(weight);
-                    return scanned;
+                    return *scanned;
                 }
                 State::Taken => return Err(Errno::EIO),
             }
@@ -205,7 +205,7 @@ impl Pool {
                 entered => {
                     let weight = entered.as_ref().map_or(0, |entered| entered.listing.weight());
                     self.lock().entries += weight;
-                    ahead.end(State::Done(entered, weight));
+                    ahead.end(State::Done(Box::new(entered), weight));
                 }
             }
         }

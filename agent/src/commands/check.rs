@@ -226,7 +226,7 @@ fn value(report: &Report, seconds: f64) -> Value {
 mod tests {
     use super::*;
     use bygone_core::check::Affected;
-    use bygone_core::error::Diagnosis;
+    use bygone_core::diagnosis::Diagnosis;
     use bygone_core::id::SnapshotId;
     use bygone_core::survey::Finding;
 

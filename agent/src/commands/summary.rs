@@ -10,7 +10,7 @@ use bygone_cli::output::insert_bytes;
 use bygone_cli::output::number;
 use bygone_cli::output::size;
 use bygone_cli::time::utc;
-use bygone_core::error::Diagnosis;
+use bygone_core::diagnosis::Diagnosis;
 use bygone_core::recover::Learnt;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::survey::Finding;

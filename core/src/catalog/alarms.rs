@@ -10,7 +10,7 @@ use crate::catalog::Catalog;
 use crate::catalog::CatalogWriter;
 use crate::commit::ChainLoss;
 use crate::commit::Losses;
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Result;
 use crate::id::ClientId;
 use crate::id::VolumeName;

@@ -25,7 +25,7 @@ use rusqlite::OpenFlags;
 use rusqlite::OptionalExtension;
 use rusqlite::config::DbConfig;
 
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
 use crate::hash::IdKeys;

@@ -53,7 +53,7 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE commit_seen ADD COLUMN etag TEXT;
 
     -- What is wrong with the store: of a volume, or of commits of a chain. shown: how the store listed the object when
-    -- the alarm was raised. accepted: 1 once a person has said that it be so.
+    -- the alarm was raised. accepted: 1 once a person has accepted the loss.
     CREATE TABLE alarm (
         object TEXT PRIMARY KEY, diagnosis TEXT NOT NULL, detail TEXT NOT NULL, volume BLOB, client BLOB, first INTEGER,
         last INTEGER, shown TEXT, accepted INTEGER NOT NULL) WITHOUT ROWID;

@@ -18,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::catalog::Subject;
 use crate::catalog::VolumeRow;
 use crate::catalog::VolumeState;
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Result;
 use crate::id::VolumeName;
 use crate::objects::volume_object;

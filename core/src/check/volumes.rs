@@ -10,7 +10,7 @@ use crate::catalog::VolumeState;
 use crate::check::Lost;
 use crate::check::Report;
 use crate::commit::VolumeAdded;
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::counted;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use crate::commit::Commit;
 use crate::copy::Copied;
 use crate::copy::plan::Plan;
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::ClientId;

@@ -268,7 +268,7 @@ mod tests {
         let mut first = claimed(cache.find(AT(0), REACH));
         assert_eq!(first.ordinals(), 0..4, "the beginning of a volume is read on");
         fill(&mut first);
-        assert_eq!(claimed(cache.find(AT(4), None)).ordinals(), 4..5, "nobody wants more");
+        assert_eq!(claimed(cache.find(AT(4), None)).ordinals(), 4..5, "no more was asked for");
         let held = claimed(cache.find(AT(6), None));
         assert_eq!(claimed(cache.find(AT(4), REACH)).ordinals(), 4..6, "up to what another makes");
         drop(held);

@@ -26,7 +26,7 @@ use crate::catalog::LearntVolume;
 use crate::catalog::NewVolume;
 use crate::catalog::VolumeState;
 use crate::commit::VolumeAdded;
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Result;
 use crate::objects::volume_object;
 use crate::repo::LockedRepository;
@@ -66,9 +66,8 @@ pub struct Learnt {
     /// Worth knowing.
     pub notes: Vec<Finding>,
     /// Objects in the store that nothing explains.
-    /// Volumes of an interrupted run of this catalog that turned out to be stored, and are used from now on.
     pub unexplained: Vec<Finding>,
-    /// Volumes of an interrupted run of this catalog that came to be stored, and are used from now on.
+    /// Volumes of an interrupted run of this catalog that turned out to be stored, and are used from now on.
     pub settled: u64,
 }
 

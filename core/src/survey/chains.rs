@@ -14,7 +14,7 @@ use crate::catalog::SeenCommit;
 use crate::catalog::Subject;
 use crate::commit::ChainLoss;
 use crate::commit::Commit;
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
 use crate::hash::sha256;

@@ -19,7 +19,7 @@ use crate::catalog::Subject;
 use crate::catalog::VolumeState;
 use crate::commit::ChainLoss;
 use crate::crypto::random;
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::counted;

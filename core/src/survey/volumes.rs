@@ -10,7 +10,7 @@ use crate::catalog::Alarm;
 use crate::catalog::VolumeMark;
 use crate::catalog::VolumeState;
 use crate::commit::VolumeAdded;
-use crate::error::Diagnosis;
+use crate::diagnosis::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
 use crate::hash::Sha256Stream;

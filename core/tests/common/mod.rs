@@ -91,7 +91,7 @@ pub fn options() -> BackupOptions {
     BackupOptions { time: Time::default(), host, user, paths: vec![], tags: vec![], parent: None, program }
 }
 
-/// Bytes that do not compress and differ by `seed`.
+/// Incompressible bytes that depend on `seed`.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     std::iter::repeat_with(|| {

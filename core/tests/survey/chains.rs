@@ -353,7 +353,7 @@ fn other_machines_announce_again_what_lost_commits_said() {
             accepting.lose_catalog();
             accepting.recover();
         }
-        // Once is enough, and to others it is nothing new.
+        // Once is enough, and other machines learn nothing new from it.
         by.backup(&day(2)).unwrap();
         let last = by.commits().pop().unwrap();
         assert_eq!((last.snapshots_added.len(), last.snapshots_removed.len(), last.volumes_added.len()), (1, 0, 0));

@@ -1,4 +1,4 @@
-//! Stores whose lists cannot be trusted, and stores that give old bytes new marks.
+//! Stores with unreliable lists, and stores that give old bytes new marks.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -30,7 +30,7 @@ type Distort = Box<dyn FnMut(Vec<Listed>) -> Vec<Listed> + Send>;
 struct Distorted {
     inner: Arc<MemoryStore>,
     distort: Mutex<Distort>,
-    /// What lies on a bad place of its disk.
+    /// The object on a bad sector of its disk.
     bad: Mutex<Option<ObjectName>>,
 }
 

@@ -1,6 +1,6 @@
-//! Several machines on one repository, compared with a model: in turn, at once, crashing, with lost and old catalogs.
-//! In any order, every committed snapshot comes back to the last byte on every machine, no alarm is raised, and nothing
-//! is deleted.
+//! Several machines on one repository, compared with a model: one after another, in parallel, crashing, with lost and
+//! old catalogs. In every order, each committed snapshot reads back to the last byte on every machine, no alarm is
+//! raised, and nothing is deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Storage that lies, forgets and loses objects, and several machines on one repository: every fault is noticed and
-//! named, and nothing else is lost.
+//! Stores that lie, forget and lose, and several machines on one repository: what is noticed, what it is called, and
+//! that nothing is lost by it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,4 @@
-//! Volumes that are missing, cut, changed or exchanged are found by the list, marked as lost, stored again, and
-//! reported until accepted.
+//! Volumes that are missing, cut, changed or swapped: found by the list, marked, stored again, reported until accepted.
 
 use std::sync::Arc;
 

@@ -74,7 +74,7 @@ pub fn cause(error: &OperationError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bygone_core::error::Diagnosis;
+    use bygone_core::diagnosis::Diagnosis;
 
     #[test]
     fn damage_and_store_failures_are_io_errors() {

@@ -19,12 +19,9 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use crossbeam_channel::Sender;
 use fuser::Errno;
-use fuser::FileAttr;
 use fuser::FileHandle;
 use fuser::FileType;
 use fuser::Filesystem;
@@ -46,14 +43,15 @@ use fuser::ReplyStatfs;
 use fuser::ReplyXattr;
 use fuser::Request;
 
-use bygone_core::entry::Time;
-
 use crate::data::pool::Pool;
 use crate::data::push::Hints;
 use crate::kernel::errno::belongs_in_log;
 use crate::kernel::errno::cause;
 use crate::kernel::errno::errno;
 use crate::kernel::event::Event;
+use crate::kernel::file_attr::ABSENT;
+use crate::kernel::file_attr::file_attr;
+use crate::kernel::file_attr::file_type;
 use crate::kernel::log::Log;
 use crate::kernel::refused_readers::RefusedReaders;
 use crate::kernel::stats;
@@ -61,9 +59,6 @@ use crate::kernel::stats::Operation;
 use crate::kernel::stats::Stats;
 use crate::tree::Detail;
 use crate::tree::Tree;
-use crate::tree::attr::Attr;
-use crate::tree::attr::READ_BYTES;
-use crate::tree::attr::Type;
 use crate::tree::inode::Inode;
 use crate::tree::operation_error::OperationError;
 
@@ -160,7 +155,7 @@ impl Filesystem for Mounted {
                 self.granted |= wish;
             }
         }
-        // Without access lists, the kernel is spared from requesting that of every file.
+        // Without access lists, the kernel need not request them for every file.
         if self.tree.has_access_lists() && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok() {
             self.tree.enforce_access_lists();
         }
@@ -364,73 +359,9 @@ fn reply_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     }
 }
 
-/// The answer "there is no such name": the number 0.
-const ABSENT: Attr = Attr {
-    number: 0,
-    kind: Type::File,
-    mode: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    size: 0,
-    sectors: 0,
-    mtime: Time { secs: 0, nanos: 0 },
-    ctime: Time { secs: 0, nanos: 0 },
-};
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.number),
-        size: attr.size,
-        blocks: attr.sectors,
-        atime: system_time(attr.mtime),
-        mtime: system_time(attr.mtime),
-        ctime: system_time(attr.ctime),
-        crtime: UNIX_EPOCH,
-        kind: file_type(attr.kind),
-        perm: attr.mode,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: attr.rdev,
-        blksize: READ_BYTES,
-        flags: 0,
-    }
-}
-
-fn file_type(kind: Type) -> FileType {
-    match kind {
-        Type::File => FileType::RegularFile,
-        Type::Directory => FileType::Directory,
-        Type::Symlink => FileType::Symlink,
-        Type::Fifo => FileType::NamedPipe,
-        Type::Socket => FileType::Socket,
-        Type::CharDevice => FileType::CharDevice,
-        Type::BlockDevice => FileType::BlockDevice,
-    }
-}
-
-/// The same time, even before 1970; the beginning of 1970 if the system cannot express it.
-fn system_time(time: Time) -> SystemTime {
-    let whole = Duration::from_secs(time.secs.unsigned_abs());
-    let second = if time.secs < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
-    second.and_then(|second| second.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_before_1970_keep_their_nanoseconds() {
-        let half_past = system_time(Time { secs: -2, nanos: 500_000_000 });
-        assert_eq!(UNIX_EPOCH.duration_since(half_past).unwrap(), Duration::from_millis(1_500));
-        assert_eq!(system_time(Time { secs: 3, nanos: 7 }), UNIX_EPOCH + Duration::new(3, 7));
-        for secs in [i64::MIN, i64::MAX] {
-            system_time(Time { secs, nanos: 999_999_999 });
-        }
-    }
 
     #[test]
     fn small_buffers_are_errors_and_size_zero_asks_for_the_length() {

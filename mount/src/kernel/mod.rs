@@ -2,6 +2,7 @@
 
 pub mod errno;
 pub mod event;
+pub mod file_attr;
 pub mod fuse;
 pub mod log;
 pub mod refused_readers;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use bygone_core::diagnosis::Diagnosis;
 use bygone_core::entry::Name;
-use bygone_core::error::Diagnosis;
 use bygone_core::error::Error;
 use bygone_core::id::NodeId;
 use bygone_core::limits;

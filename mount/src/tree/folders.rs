@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
+use bygone_core::diagnosis::Diagnosis;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Meta;
-use bygone_core::error::Diagnosis;
 use bygone_core::error::Error;
 use bygone_core::id::NodeId;
 use bygone_core::limits;

@@ -23,6 +23,9 @@ use crate::restore::report::Failure;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
 
+/// An entry that was not restored, and why.
+pub(in crate::restore) type Failed = Box<(Job, Failure)>;
+
 /// A file whose parts are written by several workers.
 pub(in crate::restore) struct Big {
     job: Job,
@@ -41,7 +44,7 @@ impl Big {
         view: &View,
         job: Job,
         content: &Content,
-    ) -> Result<(Arc<Big>, Vec<Range<u64>>), Box<(Job, Failure)>> {
+    ) -> Result<(Arc<Big>, Vec<Range<u64>>), Failed> {
         let (draft, map, parts) = match open(shared, view, &job, content) {
             Ok(opened) => opened,
             Err(failure) => return Err(Box::new((job, failure))),
@@ -74,7 +77,7 @@ impl Big {
     }
 
     /// Completes the file, after all writing has ended.
-    fn finish(mut self, shared: &Shared<'_>) -> Result<(), Box<(Job, Failure)>> {
+    fn finish(mut self, shared: &Shared<'_>) -> Result<(), Failed> {
         // Missing parts were dropped because the restore has stopped.
         if self.written.load(Ordering::Acquire) != self.parts {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Sealing held against published vectors, against another implementation, and against damage.
+//! Sealing tested with published vectors, with another implementation, and with damage.
 
 use aes_siv::siv::Aes128Siv;
 use aes_siv::siv::Aes256Siv;

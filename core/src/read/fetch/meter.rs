@@ -153,7 +153,7 @@ mod tests {
         let slow = settle(2.5e6, Duration::from_millis(50));
         assert!(
             slow.unit_bytes(UNIT_BYTES_MAX) <= 2 * PIECE_BYTES,
-            "20 Mbit/s: nobody waits for what he does not want"
+            "20 Mbit/s: requests stay so small that unwanted bytes cost little"
         );
         let middle = settle(12.5e6, Duration::from_millis(50)).unit_bytes(UNIT_BYTES_MAX);
         assert!((2 * PIECE_BYTES..=5 * PIECE_BYTES).contains(&middle), "{middle}");

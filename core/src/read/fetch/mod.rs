@@ -4,7 +4,7 @@
 //! link, so everything is requested once, early, and in as few requests as pay:
 //!
 //! ```text
-//! wanted range -> pieces -> on disk? in memory? on its way? -> queue -> fetch pool -> disk or memory -> whoever waits
+//! wanted range -> pieces -> on disk? in memory? on its way? -> queue -> fetch pool -> disk or memory -> waiters
 //! ```
 //!
 //! - **pieces** of 256 KiB (module `pieces`) are fetched once, however many readers want them (`state`);

@@ -111,7 +111,7 @@ fn a_guess_with_a_waiter_is_not_pushed_out_by_others() {
     let fetch = far.fetch(far.options(None, 0));
     let piece = |number: u64| far.want(0, number * PIECE_BYTES..(number + 1) * PIECE_BYTES);
     far.store.stall("data/");
-    // Whoever reads on is read ahead for: the next pieces are guesses.
+    // A sequential reader gets read-ahead: the next pieces are guesses.
     fetch.bring(&[piece(0), piece(1)], || {});
     for (volume, pieces) in [(7, 256), (8, 252)] {
         let name = ObjectName::new(&format!("data/00/{volume:064x}")).unwrap();
@@ -251,7 +251,7 @@ fn the_allowance_limits_fetching_but_not_cached_reads() {
         let cache = far.options(with_disk.then(|| dir.path()), ROOM).cache;
         let fetch = far.fetch(FetchOptions { cache, ..options });
         let read = |piece: u64| fetch.bytes(&far.want(0, piece * PIECE_BYTES..piece * PIECE_BYTES + 9));
-        // Whoever reads forwards asks for more than he may have; guesses that do not fit are not made.
+        // A sequential reader asks for more than the allowance; guesses that exceed it are not made.
         let arrived = (0..20).take_while(|piece| read(*piece).is_ok()).count() as u64;
         assert!((1..=3).contains(&arrived), "{arrived}");
         let fetched: usize = far.fetched().values().sum();
@@ -332,7 +332,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Read(n, start, length) => {
-                    // What a reader does who authenticates.
+                    // As an authenticating reader does.
                     let range = clamp(n, start, length);
                     let right = &far.objects[n].1[range.start as usize..range.end as usize];
                     let want = far.want(n, range);

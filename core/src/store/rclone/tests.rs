@@ -140,7 +140,7 @@ fn rclone_ends_with_the_store() {
 fn a_list_that_cannot_be_whole_is_an_error() {
     let (scratch, store) = store();
     store.put(&name("data/one"), Source::Bytes(b"x")).unwrap();
-    // Deeper than the system lets anybody open by a path, whoever they are.
+    // Deeper than the system lets any user open by a path.
     let script = "for i in {1..20}; do mkdir \"$1\" && cd \"$1\" || exit 1; done";
     let mut deep = Command::new("bash");
     deep.args(["-c", script, "bash", &"d".repeat(250)]).current_dir(scratch.path().join("store/data"));
