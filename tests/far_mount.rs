@@ -282,7 +282,7 @@ fn an_outage_is_one_line_in_the_log_and_its_end_another() {
         return;
     }
     let far = Far::new(mixed);
-    let mounted = far.mount(&["--read-timeout", "2s"]);
+    let mounted = far.mount(&["--read-timeout", "6s"]);
     far.server.misbehave(Verb::Get, "data/", Fault::Silence, usize::MAX);
     for name in ["long", "medium", "small/00/0", "small/05/5"] {
         assert!(fs::read(mounted.latest(&far.tree.at(name))).is_err());

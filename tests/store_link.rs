@@ -255,7 +255,9 @@ fn a_profile_sets_repository_paths_and_options() {
     assert!(site.at("home/repository/bygone.json").exists(), "the profile is stronger than BYGONE_REPO");
     let listed = by_profile(&["ls", "-R", "latest"]).ok();
     assert!(listed.text().contains("b.txt") && !listed.text().contains("noise"), "{listed}");
-    site.bygone(["--profile", "work", "snapshots"]).ended_with(2).complains_of(&["[profile.work]", "its profiles: home"]);
+    site.bygone(["--profile", "work", "snapshots"])
+        .ended_with(2)
+        .complains_of(&["[profile.work]", "its profiles: home"]);
     site.bygone(["backup"]).ended_with(2).complains_of(&["nothing to back up", "paths"]);
 }
 

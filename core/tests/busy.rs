@@ -12,13 +12,13 @@ use std::time::Duration;
 use common::backup;
 use common::init;
 use common::init_with;
-use common::noise;
 use common::open;
 use common::place;
 
 use bygone_core::check;
 use bygone_core::check::ReadData;
 use bygone_core::check::Report;
+use bygone_core::noise::noise;
 use bygone_core::objects::VolumeKind;
 use bygone_core::objects::volume_object;
 use bygone_core::read::VolumeFile;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-pub use bygone_core::noise::noise;
 use bygone_core::catalog::SnapshotRow;
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
@@ -15,6 +14,7 @@ use bygone_core::entry::Time;
 use bygone_core::entry::Xattr;
 use bygone_core::id::NodeId;
 use bygone_core::id::SnapshotId;
+pub use bygone_core::noise::noise;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::repo::InitOptions;
@@ -186,4 +186,3 @@ fn put_folder(writer: &mut Writer<'_>, name: Option<Name>, nodes: Vec<(String, N
     }
     writer.directory_end(name, meta()).unwrap();
 }
-

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::noise::noise;
 use super::*;
+use crate::noise::noise;
 
 const ALL: [Compression; 5] =
     [Compression::None, Compression::Lz4, Compression::Zstd(1), Compression::Zstd(3), Compression::Zstd(19)];
@@ -152,7 +152,7 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
         (any::<u8>(), 0usize..3000).prop_map(|(byte, count)| vec![byte; count]),
         prop::collection::vec(any::<u8>(), 0..600),
         (prop::collection::vec(any::<u8>(), 1..40), 0usize..90).prop_map(|(word, count)| word.repeat(count)),
-        (0usize..20_000).prop_map(noise),
+        (0usize..20_000).prop_map(|length| noise(1, length)),
     ];
     prop::collection::vec(part, 0..8).prop_map(|parts| parts.concat())
 }

@@ -15,7 +15,6 @@ use bygone_core::error::Result;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::read::Verify;
-pub use bygone_core::noise::noise;
 use bygone_core::repo::InitOptions;
 use bygone_core::repo::LockedRepository;
 use bygone_core::repo::Place;

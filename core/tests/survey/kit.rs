@@ -12,6 +12,7 @@ use bygone_core::check::Report;
 use bygone_core::commit::Commit;
 use bygone_core::entry::Time;
 use bygone_core::error::Result;
+use bygone_core::noise::noise;
 use bygone_core::objects::volume_object;
 use bygone_core::read::Order;
 use bygone_core::recover;
@@ -30,7 +31,6 @@ use bygone_core::watch::Watch;
 use bygone_core::write;
 
 use crate::common;
-use crate::common::noise;
 use crate::common::secret;
 
 /// A file by name and content.

@@ -4,10 +4,10 @@ use aes_siv::siv::Aes128Siv;
 use aes_siv::siv::Aes256Siv;
 use proptest::prelude::*;
 
-use crate::noise::noise;
 use super::*;
 use crate::hash::sha256;
 use crate::id::hex;
+use crate::noise::noise;
 
 /// What crate aes-siv makes of the same.
 fn by_the_crate(key: [u8; 64], ad: &[u8], plain: &[u8]) -> Vec<u8> {

@@ -16,9 +16,9 @@ use std::thread;
 use nix::sys::memfd::MFdFlags;
 use nix::sys::memfd::memfd_create;
 
+use crate::error::Error;
 use crate::noise::noise;
 use crate::noise::scramble;
-use crate::error::Error;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;

@@ -11,10 +11,10 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 
-use crate::noise::scramble;
 use crate::error::Error;
 use crate::error::Result;
 use crate::lock::lock;
+use crate::noise::scramble;
 use crate::store::ByteRange;
 use crate::store::Listed;
 use crate::store::ObjectName;
