@@ -41,7 +41,7 @@ impl fmt::Display for News<'_> {
 /// The function that reports to people.
 type Teller = Box<dyn Fn(News<'_>) + Send>;
 
-/// Who is waiting, and who wants reports.
+/// The trouble that is being waited out, and where reports go.
 #[derive(Default)]
 struct Waiting(Mutex<State>);
 

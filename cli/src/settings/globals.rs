@@ -40,7 +40,7 @@ pub struct Globals {
     pub cache_dir: Option<PathBuf>,
     /// Take settings that are not given here from [profile.NAME] in ~/.config/bygone/config.toml
     ///
-    /// A profile overrides environment variables, and those override the section [defaults] of the same file.
+    /// A profile overrides environment variables, and those override the section `defaults` of the same file.
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
     /// Send at most RATE bytes a second to the store: 500k, 2M, or none for no limit

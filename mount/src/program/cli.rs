@@ -143,13 +143,13 @@ fn run_line(arguments: Vec<OsString>, is_fake: bool) -> u8 {
     let json = arguments.globals.json;
     match arguments.mount(is_fake) {
         Ok(code) => code,
-        Err(trouble) if json => {
-            output::fail(json, trouble.exit(), None, &trouble.to_string());
-            trouble.exit().code()
+        Err(failure) if json => {
+            output::fail(json, failure.exit(), failure.diagnosis(), &failure.to_string());
+            failure.exit().code()
         }
-        Err(trouble) => {
-            complain(&trouble.to_string());
-            trouble.exit().code()
+        Err(failure) => {
+            complain(&failure.to_string());
+            failure.exit().code()
         }
     }
 }
@@ -177,7 +177,7 @@ impl Arguments {
         let point = mountpoint::check(&self.mountpoint, &locations.directories())?;
         // The background process changes its directory, after which a relative path would lead elsewhere.
         let absolute = |path: &Option<PathBuf>| path.as_deref().map(std::path::absolute).transpose();
-        let log = absolute(&self.log).map_err(log_trouble)?;
+        let log = absolute(&self.log).map_err(log_refused)?;
         let here = || Failure::machine("find", "the current directory");
         let announcer = Announcer {
             descriptor,
@@ -216,7 +216,7 @@ impl Arguments {
             (None, Some(_)) => Log::to_file(&repository.catalog_dir().join(LOG_FILE)),
             (None, None) => Ok(Log::to_stderr()),
         };
-        let log = Arc::new(log.map_err(log_trouble)?);
+        let log = Arc::new(log.map_err(log_refused)?);
         // A background process has left the terminal that it was started from.
         let terminal = parent.is_none().then(Terminal::here);
         let reloaded = settings.clone();
@@ -267,7 +267,7 @@ impl Arguments {
     fn say(&self, address: &str, point: &Path) {
         let mut output = Output::new(self.globals.json);
         let point = point.to_string_lossy();
-        let said = if self.globals.json {
+        let outcome = if self.globals.json {
             output.value(&BTreeMap::from([("repository", address), ("mounted", &*point)]))
         } else if self.globals.quiet {
             Ok(())
@@ -275,11 +275,11 @@ impl Arguments {
             output.line(&output::one_line(&format!("mounted {address} at {point}")))
         };
         // The mount works, whether or not its line can be written.
-        let _ = said.and_then(|()| output.flush());
+        let _ = outcome.and_then(|()| output.flush());
     }
 }
 
-fn log_trouble(error: io::Error) -> Failure {
+fn log_refused(error: io::Error) -> Failure {
     Failure::Refused(format!("cannot open the log: {error}: choose another file with --log"))
 }
 
