@@ -11,7 +11,7 @@
 //! A match includes everything below it, so excluding `a/**` leaves out the content of `a` and keeps `a`.
 //!
 //! No path is ever joined. For each pattern with several components, each directory carries the set of positions up to
-//! which the pattern has matched ([`PathState`]); a name moves each position one step further. The cost is a few
+//! which the pattern has matched (`PathState`); a name moves each position one step further. The cost is a few
 //! comparisons a name, however deep the tree.
 
 use std::sync::Arc;
