@@ -25,7 +25,27 @@ impl Source {
         if self.path.ends_with("tests.rs") || self.path.contains("/tests/") {
             return String::new();
         }
-        self.code().split("#[cfg(test)]").next().unwrap_or("").to_string()
+        let code = self.code();
+        let mut lines = code.lines();
+        let mut kept = Vec::new();
+        while let Some(line) = lines.next() {
+            if line.trim() != "#[cfg(test)]" {
+                kept.push(line);
+                continue;
+            }
+            // The item under the attribute: to its semicolon, or to the brace that closes it.
+            let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+            let mut first = true;
+            for line in lines.by_ref() {
+                let is_attribute = line.trim_start().starts_with('#');
+                let is_whole = first && !is_attribute && line.ends_with(';');
+                first &= is_attribute;
+                if is_whole || line == end {
+                    break;
+                }
+            }
+        }
+        kept.join("\n")
     }
 
     /// The words of its identifiers in lower case: `VolumeWriter::seal_frame` is volume, writer, seal, frame.
@@ -86,6 +106,14 @@ pub fn files_below(folder: &str, ending: &str) -> Vec<Source> {
 /// Every Rust file of ours.
 pub fn rust_files() -> Vec<Source> {
     CRATES.iter().flat_map(|folder| files_below(folder, ".rs")).collect()
+}
+
+#[test]
+fn only_the_items_for_tests_are_cut_off() {
+    let text =
+        "use a;\n#[cfg(test)]\nmod tests;\nfn b() {\n    c();\n}\n#[cfg(test)]\nfn d() {\n    e();\n}\nfn f() {}";
+    let source = Source { path: "x.rs".into(), text: text.into() };
+    assert_eq!(source.code_without_tests(), "use a;\nfn b() {\n    c();\n}\nfn f() {}");
 }
 
 /// Panics with all of `wrong`, a line each: whoever breaks a rule wants to see every place at once.

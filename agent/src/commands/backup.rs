@@ -23,6 +23,7 @@ use bygone_cli::exit::Exit;
 use bygone_cli::exit::Failure;
 use bygone_cli::exit::Result;
 use bygone_cli::settings::BackupSettings;
+use bygone_cli::settings::environment;
 use bygone_cli::settings::units::parse_size;
 use bygone_cli::terminal::output;
 use bygone_cli::when::parse_instant;
@@ -193,7 +194,7 @@ fn snapshot(
     let options = BackupOptions {
         time: args.time.unwrap_or(context.now),
         host: host(args, context).to_owned(),
-        user: context.settings.environment.user.clone(),
+        user: environment::user(),
         paths,
         tags: args.tag.clone(),
         parent: parent.as_ref().map(|snapshot| snapshot.id),

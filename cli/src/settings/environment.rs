@@ -7,15 +7,23 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::unistd::User;
 use nix::unistd::getuid;
 
-/// Variables for access to a bucket, in addition to all that begin with `AWS_`.
-const ACCESS_VARIABLES: [&str; 9] = [
-    "ALL_PROXY",
+/// Variables that say how to reach a bucket. None of them is a secret: keys are found by a library when they are wanted.
+const ACCESS_VARIABLES: [&str; 15] = [
+    "AWS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_PROFILE",
+    "AWS_REGION",
     "HOME",
     "HTTPS_PROXY",
     "NO_PROXY",
@@ -26,8 +34,8 @@ const ACCESS_VARIABLES: [&str; 9] = [
     "no_proxy",
 ];
 
-/// The environment, read once.
-#[derive(Debug, Clone, Default)]
+/// The environment, read once. It may hold passphrases, so it has no `Debug`.
+#[derive(Clone, Default)]
 pub struct Environment {
     /// BYGONE_REPO.
     pub repo: Option<OsString>,
@@ -55,14 +63,29 @@ pub struct Environment {
     pub notify_socket: Option<OsString>,
     /// The home directory.
     pub home: Option<PathBuf>,
-    /// Where relative paths begin; `None` if that directory is gone.
-    pub current_directory: Option<PathBuf>,
+    /// Where relative paths begin.
+    pub current_directory: CurrentDirectory,
     /// Name of this machine.
     pub host: String,
-    /// Name of the user, or the number of a user without a name.
-    pub user: String,
     /// Variables for access to a bucket.
     pub access: BTreeMap<String, String>,
+}
+
+/// The current directory, or why it cannot be found: it may have been removed.
+#[derive(Debug, Clone)]
+pub struct CurrentDirectory(pub Result<PathBuf, Errno>);
+
+impl CurrentDirectory {
+    fn of_this_process() -> CurrentDirectory {
+        let errno = |error: io::Error| error.raw_os_error().map_or(Errno::ENOENT, Errno::from_raw);
+        CurrentDirectory(env::current_dir().map_err(errno))
+    }
+}
+
+impl Default for CurrentDirectory {
+    fn default() -> CurrentDirectory {
+        CurrentDirectory(Err(Errno::ENOENT))
+    }
 }
 
 impl Environment {
@@ -85,9 +108,8 @@ impl Environment {
             config_home: get("XDG_CONFIG_HOME"),
             notify_socket: get("NOTIFY_SOCKET"),
             home: get("HOME").map(PathBuf::from).or_else(home),
-            current_directory: env::current_dir().ok(),
+            current_directory: CurrentDirectory::of_this_process(),
             host: host(),
-            user: user(),
             access: env::vars_os().filter_map(access_variable).collect(),
         }
     }
@@ -102,7 +124,7 @@ impl Environment {
 
 fn access_variable((name, value): (OsString, OsString)) -> Option<(String, String)> {
     let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
-    let is_wanted = name.starts_with("AWS_") || ACCESS_VARIABLES.contains(&name.as_str());
+    let is_wanted = ACCESS_VARIABLES.contains(&name.as_str());
     (is_wanted && !value.is_empty()).then_some((name, value))
 }
 
@@ -112,6 +134,8 @@ fn host() -> String {
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
-fn user() -> String {
+/// Name of the user, or the number of a user without a name. It may be asked of a directory server, so only what needs
+/// the name asks.
+pub fn user() -> String {
     User::from_uid(getuid()).ok().flatten().map_or_else(|| getuid().to_string(), |user| user.name)
 }

@@ -27,6 +27,7 @@ use crate::exit::Failure;
 use crate::exit::Result;
 use crate::settings::configuration::Configuration;
 use crate::settings::configuration::Section;
+use crate::settings::environment::CurrentDirectory;
 use crate::settings::environment::Environment;
 use crate::settings::globals::Globals;
 use crate::settings::units::Parallel;
@@ -36,7 +37,7 @@ use crate::settings::units::parse_patience;
 use crate::terminal::passphrase::Sources;
 
 /// The resolved settings.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     repository: Option<Address>,
     catalog_base: Option<PathBuf>,
@@ -152,13 +153,13 @@ impl Settings {
 
     /// The directory where relative paths begin.
     pub fn current_directory(&self) -> Result<&Path> {
-        let gone = || Failure::Usage("the current directory no longer exists: change to another one".to_owned());
-        self.environment.current_directory.as_deref().ok_or_else(gone)
+        let CurrentDirectory(directory) = &self.environment.current_directory;
+        directory.as_deref().map_err(|errno| Failure::machine("find", "the current directory")(*errno))
     }
 
     /// USER@HOST, so that people recognise what was created here.
     pub fn user_at_host(&self) -> String {
-        format!("{}@{}", self.environment.user, self.environment.host)
+        format!("{}@{}", environment::user(), self.environment.host)
     }
 
     /// Reads the configuration again and applies its limits from now on.

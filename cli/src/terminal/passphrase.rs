@@ -53,7 +53,7 @@ pub enum Purpose {
 }
 
 /// The sources that were given for the passphrase, strongest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     /// A file that holds it.
     pub file: Option<PathBuf>,
