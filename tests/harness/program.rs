@@ -36,7 +36,7 @@ pub const PASSPHRASE: &str = "correct horse battery staple";
 pub const SMALL_VOLUMES: [&str; 4] = ["--volume-size", "1MiB", "--block-size", "64KiB"];
 
 /// No program of a test may run longer.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The paths of the programs under test.
 #[derive(Clone)]
