@@ -51,6 +51,7 @@ BLOCK_MAX = NODE_MAX = 1 << 24
 VOLUME_MAX, INDEX_MAX, COMMIT_MAX = 256 << 20, 64 << 20, 64 << 20
 ITEMS_MAX = 1 << 20
 DIRECTORY = 3
+FEATURE_LISTS = ("read", "write", "optional")
 
 Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts")
 Commit = namedtuple("Commit", "hash before added removed volumes retired heads losses volumes_lost")
@@ -357,6 +358,15 @@ def decode_snapshot(wire):
     return Snapshot(id, when, host, user, paths, tags, parent, program, root[0], counts)
 
 
+def check_features(lists):
+    """Checks the names of features (section 5.1). Those that this program may ignore, as it only reads, are ignored."""
+    need(all(isinstance(names, list) for names in lists), "a list of features in bygone.json is none")
+    all_names = [name for names in lists for name in names]
+    is_valid = all(isinstance(name, str) and re.fullmatch("[a-z0-9-]{1,64}", name) for name in all_names)
+    need(is_valid and len(set(all_names)) == len(all_names) <= 64, "the features in bygone.json are not valid")
+    need(all(names == sorted(names) for names in lists), "the features in bygone.json are not in order")
+
+
 class Repository:
     def __init__(self, path, passphrase):
         self.path = Path(path)
@@ -372,14 +382,24 @@ class Repository:
         except (ValueError, TypeError, RecursionError):
             raise Damaged("bygone.json is not a JSON object") from None
         need(config.get("format") == 1, f"bygone.json has format {config.get('format')}, this program reads 1")
+        names = config.get("read")
+        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        need(is_list, "bygone.json lists no features, so it is not whole, or was made before the first release")
+        need(not names, f"the repository was made by a newer bygone: this program does not know {', '.join(names)}")
         names = ["format", "repository", "block_bytes", "frame_bytes", "volume_bytes", "compression"]
-        need(sorted(key for key, _ in pairs) == sorted(names + ["mac"]), "bygone.json has other members than it should")
+        need(
+            sorted(key for key, _ in pairs) == sorted(names + list(FEATURE_LISTS) + ["mac"]),
+            "bygone.json has other members than it should",
+        )
+        check_features([config[name] for name in FEATURE_LISTS])
         need(re.fullmatch("[0-9a-f]{32}", str(config["repository"])), "bygone.json names no repository")
         need(config["frame_bytes"] == FRAME, "bygone.json has another size of frames")
         self.id = bytes.fromhex(config["repository"])
         self.master = self.find_master_key(passphrase)
         config["compression"] = {"zstd": "zstd:3"}.get(config["compression"], config["compression"])
-        message = ";".join(f"{name}={config[name]}" for name in names).encode()
+        parts = [f"{name}={config[name]}" for name in names]
+        parts += [f"{name}={','.join(config[name])}" for name in FEATURE_LISTS]
+        message = ";".join(parts).encode()
         expected = mac(self.derive(b"bygone/1 config mac", 32), message).hex()
         is_ours = hmac.compare_digest(expected.encode(), str(config["mac"]).encode())
         need(is_ours, "bygone.json was changed: its MAC does not fit")

@@ -72,6 +72,10 @@ pub const SNAPSHOT_PATHS_MAX: usize = 4_096;
 pub const PATH_BYTES_MAX: usize = 64 << 10;
 /// Most key slots of a repository that are tried.
 pub const SLOTS_MAX: usize = 64;
+/// Most features of a repository, in all lists together.
+pub const FEATURES_MAX: usize = 64;
+/// Longest name of a feature.
+pub const FEATURE_NAME_BYTES_MAX: usize = 64;
 /// Longest repository description `bygone.json`.
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
 

@@ -98,6 +98,8 @@ impl FirstError {
 /// Puts the marker that announces a backup of this client. It comes before the catalog is synced with the store, and is
 /// deleted when the backup is committed; after a crash it stays until the client's next backup.
 pub fn announce(locked: &LockedRepository) -> Result<()> {
+    // The lock may have been taken for the catalog only.
+    locked.repository().config().check_writable()?;
     let marker = marker_object(locked.client());
     locked.repository().store().put(&marker, Source::Bytes(b"a backup is running\n")).map(|_| ())
 }
@@ -233,6 +235,7 @@ pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Change
 fn commit_once(locked: &mut LockedRepository, time: Time, unannounced: Unannounced, changes: Changes) -> Result<()> {
     let client = locked.client();
     let (repository, catalog) = locked.parts();
+    repository.config().check_writable()?;
     let is_lost = |head: &Head| changes.losses.chains.iter().any(|loss| loss.covers(head.client, head.seq));
     let heads = catalog.read().heads()?;
     let own = heads.iter().find(|head| head.client == client).copied();
