@@ -53,7 +53,7 @@ ITEMS_MAX = 1 << 20
 DIRECTORY = 3
 FEATURE_LISTS = ("read", "write", "optional")
 
-Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts")
+Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts newer")
 Commit = namedtuple("Commit", "hash before added removed volumes retired heads losses volumes_lost")
 Entry = namedtuple("Entry", "name kind mode owner mtime ctime device inode links flags attributes size body")
 Extent = namedtuple("Extent", "id length")  # The id of a hole is None.
@@ -355,7 +355,23 @@ def decode_snapshot(wire):
     root = decode_leaf(root)
     need([(entry.name, entry.kind) for entry in root] == [(b"root", DIRECTORY)], "a snapshot has no root")
     counts = [wire.varint() for _ in range(6)]
-    return Snapshot(id, when, host, user, paths, tags, parent, program, root[0], counts)
+    newer = first_critical(decode_attributes(wire))
+    wire.end()
+    return Snapshot(id, when, host, user, paths, tags, parent, program, root[0], counts, newer)
+
+
+def decode_attributes(wire):
+    """The attributes at the end of a record (section 10.2): tag, critical or not, value."""
+    attributes = wire.list(256, lambda: (wire.varint(), wire.fixed(1), wire.string(1_048_576)))
+    ascending([tag for tag, _, _ in attributes], "attributes of a record")
+    need(all(critical <= 1 for _, critical, _ in attributes), "an attribute is neither critical nor not")
+    need(sum(len(value) for _, _, value in attributes) <= 1_048_576, "the attributes of a record are too long")
+    return attributes
+
+
+def first_critical(attributes):
+    """The first critical attribute that this program does not know. Those of section 10.2 are all informative."""
+    return next((tag for tag, critical, _ in attributes if critical and not 1 <= tag <= 7), None)
 
 
 def check_features(lists):
@@ -466,7 +482,7 @@ class Repository:
         commit = Commit(
             hashlib.sha256(data).digest(),
             before,
-            wire.list(ITEMS_MAX, lambda: decode_snapshot(wire)),
+            wire.list(ITEMS_MAX, lambda: decode_snapshot(Wire(wire.string(COMMIT_MAX)))),
             wire.list(ITEMS_MAX, lambda: wire.raw(16)),
             wire.list(ITEMS_MAX, lambda: (wire.raw(32), wire.fixed(1), wire.varint(), wire.text())),
             wire.list(ITEMS_MAX, lambda: wire.raw(32)),
@@ -485,6 +501,8 @@ class Repository:
         found = found[-1:] if wanted == "latest" else [s for s in found if s.id.hex().startswith(wanted)]
         if len(found) != 1:
             sys.exit(f"{len(found)} snapshots are called {wanted}")
+        if found[0].newer is not None:
+            sys.exit(f"snapshot {found[0].id.hex()} was made by a newer bygone: attribute {found[0].newer} is unknown")
         return found[0]
 
     def open_volumes(self, complain):
@@ -666,7 +684,8 @@ def main():
         for snapshot in sorted(repository.snapshots.values(), key=lambda snapshot: (snapshot.time, snapshot.id)):
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(snapshot.time[0]))
             paths = b" ".join(snapshot.paths).decode(errors="backslashreplace")
-            print(snapshot.id.hex(), when, ascii(snapshot.host), ascii(paths), *map(ascii, snapshot.tags))
+            newer = ["made by a newer bygone"] if snapshot.newer is not None else []
+            print(snapshot.id.hex(), when, ascii(snapshot.host), ascii(paths), *map(ascii, snapshot.tags), *newer)
         return
     # A directory is held open for each level of the tree.
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

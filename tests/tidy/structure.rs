@@ -27,7 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 const FLOORS: &[(&str, &[&str])] = &[
     ("core", &[
-        "diagnosis", "error", "id", "objects", "limits", "lock", "wire", "entry", "snapshot", "watch", "parallel", // words
+        "diagnosis", "error", "id", "objects", "limits", "lock", "wire", "attributes", "entry", "facts", "snapshot", "watch", "parallel", // words
         "hash", "split", "compress", "crypto", // transforms
         "frame", "volume", "tree", "commit", "config", // codecs
         "spool", "store", "catalog", // places
