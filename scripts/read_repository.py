@@ -51,8 +51,9 @@ BLOCK_MAX = NODE_MAX = 1 << 24
 VOLUME_MAX, INDEX_MAX, COMMIT_MAX = 256 << 20, 64 << 20, 64 << 20
 ITEMS_MAX = 1 << 20
 DIRECTORY = 3
+FEATURE_LISTS = ("read", "write", "optional")
 
-Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts")
+Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts newer")
 Commit = namedtuple("Commit", "hash before added removed volumes retired heads losses volumes_lost")
 Entry = namedtuple("Entry", "name kind mode owner mtime ctime device inode links flags attributes size body")
 Extent = namedtuple("Extent", "id length")  # The id of a hole is None.
@@ -354,7 +355,32 @@ def decode_snapshot(wire):
     root = decode_leaf(root)
     need([(entry.name, entry.kind) for entry in root] == [(b"root", DIRECTORY)], "a snapshot has no root")
     counts = [wire.varint() for _ in range(6)]
-    return Snapshot(id, when, host, user, paths, tags, parent, program, root[0], counts)
+    newer = first_critical(decode_attributes(wire))
+    wire.end()
+    return Snapshot(id, when, host, user, paths, tags, parent, program, root[0], counts, newer)
+
+
+def decode_attributes(wire):
+    """The attributes at the end of a record (section 10.2): tag, critical or not, value."""
+    attributes = wire.list(256, lambda: (wire.varint(), wire.fixed(1), wire.string(1_048_576)))
+    ascending([tag for tag, _, _ in attributes], "attributes of a record")
+    need(all(critical <= 1 for _, critical, _ in attributes), "an attribute is neither critical nor not")
+    need(sum(len(value) for _, _, value in attributes) <= 1_048_576, "the attributes of a record are too long")
+    return attributes
+
+
+def first_critical(attributes):
+    """The first critical attribute that this program does not know. Those of section 10.2 are all informative."""
+    return next((tag for tag, critical, _ in attributes if critical and not 1 <= tag <= 7), None)
+
+
+def check_features(lists):
+    """Checks the names of features (section 5.1). Those that this program may ignore, as it only reads, are ignored."""
+    need(all(isinstance(names, list) for names in lists), "a list of features in bygone.json is none")
+    all_names = [name for names in lists for name in names]
+    is_valid = all(isinstance(name, str) and re.fullmatch("[a-z0-9-]{1,64}", name) for name in all_names)
+    need(is_valid and len(set(all_names)) == len(all_names) <= 64, "the features in bygone.json are not valid")
+    need(all(names == sorted(names) for names in lists), "the features in bygone.json are not in order")
 
 
 class Repository:
@@ -372,14 +398,24 @@ class Repository:
         except (ValueError, TypeError, RecursionError):
             raise Damaged("bygone.json is not a JSON object") from None
         need(config.get("format") == 1, f"bygone.json has format {config.get('format')}, this program reads 1")
+        names = config.get("read")
+        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        need(is_list, "bygone.json lists no features, so it is not whole, or was made before the first release")
+        need(not names, f"the repository was made by a newer bygone: this program does not know {', '.join(names)}")
         names = ["format", "repository", "block_bytes", "frame_bytes", "volume_bytes", "compression"]
-        need(sorted(key for key, _ in pairs) == sorted(names + ["mac"]), "bygone.json has other members than it should")
+        need(
+            sorted(key for key, _ in pairs) == sorted(names + list(FEATURE_LISTS) + ["mac"]),
+            "bygone.json has other members than it should",
+        )
+        check_features([config[name] for name in FEATURE_LISTS])
         need(re.fullmatch("[0-9a-f]{32}", str(config["repository"])), "bygone.json names no repository")
         need(config["frame_bytes"] == FRAME, "bygone.json has another size of frames")
         self.id = bytes.fromhex(config["repository"])
         self.master = self.find_master_key(passphrase)
         config["compression"] = {"zstd": "zstd:3"}.get(config["compression"], config["compression"])
-        message = ";".join(f"{name}={config[name]}" for name in names).encode()
+        parts = [f"{name}={config[name]}" for name in names]
+        parts += [f"{name}={','.join(config[name])}" for name in FEATURE_LISTS]
+        message = ";".join(parts).encode()
         expected = mac(self.derive(b"bygone/1 config mac", 32), message).hex()
         is_ours = hmac.compare_digest(expected.encode(), str(config["mac"]).encode())
         need(is_ours, "bygone.json was changed: its MAC does not fit")
@@ -446,7 +482,7 @@ class Repository:
         commit = Commit(
             hashlib.sha256(data).digest(),
             before,
-            wire.list(ITEMS_MAX, lambda: decode_snapshot(wire)),
+            wire.list(ITEMS_MAX, lambda: decode_snapshot(Wire(wire.string(COMMIT_MAX)))),
             wire.list(ITEMS_MAX, lambda: wire.raw(16)),
             wire.list(ITEMS_MAX, lambda: (wire.raw(32), wire.fixed(1), wire.varint(), wire.text())),
             wire.list(ITEMS_MAX, lambda: wire.raw(32)),
@@ -465,6 +501,8 @@ class Repository:
         found = found[-1:] if wanted == "latest" else [s for s in found if s.id.hex().startswith(wanted)]
         if len(found) != 1:
             sys.exit(f"{len(found)} snapshots are called {wanted}")
+        if found[0].newer is not None:
+            sys.exit(f"snapshot {found[0].id.hex()} was made by a newer bygone: attribute {found[0].newer} is unknown")
         return found[0]
 
     def open_volumes(self, complain):
@@ -646,7 +684,8 @@ def main():
         for snapshot in sorted(repository.snapshots.values(), key=lambda snapshot: (snapshot.time, snapshot.id)):
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(snapshot.time[0]))
             paths = b" ".join(snapshot.paths).decode(errors="backslashreplace")
-            print(snapshot.id.hex(), when, ascii(snapshot.host), ascii(paths), *map(ascii, snapshot.tags))
+            newer = ["made by a newer bygone"] if snapshot.newer is not None else []
+            print(snapshot.id.hex(), when, ascii(snapshot.host), ascii(paths), *map(ascii, snapshot.tags), *newer)
         return
     # A directory is held open for each level of the tree.
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -121,8 +121,14 @@ pub fn short_id(snapshot: &Snapshot) -> String {
     snapshot.id.to_hex().chars().take(8).collect()
 }
 
-/// The snapshot that `text` selects.
-pub fn choose(text: &str, mut all: Vec<Snapshot>, now: Time) -> Result<Snapshot> {
+/// The snapshot that `text` selects, which this program can read.
+pub fn choose(text: &str, all: Vec<Snapshot>, now: Time) -> Result<Snapshot> {
+    let chosen = select(text, all, now)?;
+    chosen.check_readable()?;
+    Ok(chosen)
+}
+
+fn select(text: &str, mut all: Vec<Snapshot>, now: Time) -> Result<Snapshot> {
     if all.is_empty() {
         return Err(Error::NotFound { what: "a snapshot".into(), hint: "make one with `bygone backup`" }.into());
     }

@@ -85,6 +85,7 @@ impl Exit {
             | Error::Catalog { .. }
             | Error::Local { .. }
             | Error::TooNew { .. }
+            | Error::Newer { .. }
             | Error::Limit { .. }
             | Error::Defect { .. } => Exit::Failed,
         }
@@ -218,6 +219,7 @@ mod tests {
             (Error::Catalog { path: store(), detail: String::new() }, Exit::Failed),
             (Error::Local { doing: "open", path: store(), source: io() }, Exit::Failed),
             (Error::TooNew { what: store(), found: 2, known: 1 }, Exit::Failed),
+            (Error::Newer { what: store(), needs: "x".into() }, Exit::Failed),
             (Error::Limit { what: "x", found: 2, max: 1 }, Exit::Failed),
             (Error::Invalid { what: store() }, Exit::Usage),
             (Error::defect("x"), Exit::Failed),

@@ -4,6 +4,7 @@
 //! before it and the newest commit it has seen of every other chain, so a store that forgets, replaces or forks commits
 //! contradicts itself. The seal binds a commit to its client and number. docs/FORMAT.md draws the bytes.
 
+use crate::attributes::Attributes;
 use crate::crypto::SealKey;
 use crate::entry::Entry;
 use crate::entry::Kind;
@@ -147,7 +148,7 @@ impl Commit {
         out.string(self.previous.as_ref().map_or(&[], |hash| hash.0.as_slice()));
         encode_time(&mut out, self.time);
         out.varint(self.snapshots_added.len() as u64);
-        self.snapshots_added.iter().for_each(|snapshot| encode_snapshot(&mut out, snapshot));
+        self.snapshots_added.iter().for_each(|snapshot| out.string(&encode_snapshot_record(snapshot)));
         out.varint(self.snapshots_removed.len() as u64);
         self.snapshots_removed.iter().for_each(|id| out.raw(&id.0));
         out.varint(self.volumes_added.len() as u64);
@@ -192,7 +193,9 @@ impl Commit {
         let mut commit = Commit {
             previous,
             time: decode_time(&mut input)?,
-            snapshots_added: items(&mut input, "the number of snapshots", decode_snapshot)?,
+            snapshots_added: items(&mut input, "the number of snapshots", |i| {
+                decode_snapshot_record(i.string(limits::COMMIT_ITEM_BYTES_MAX, "the record of a snapshot")?)
+            })?,
             snapshots_removed: items(&mut input, "the number of snapshots", |i| Ok(SnapshotId(i.array()?)))?,
             volumes_added: items(&mut input, "the number of volumes", decode_volume)?,
             volumes_retired: items(&mut input, "the number of volumes", |i| Ok(VolumeName(i.array()?)))?,
@@ -283,6 +286,7 @@ fn encode_snapshot(out: &mut Encoder, snapshot: &Snapshot) {
     [totals.files, totals.directories, totals.others, totals.bytes, totals.bytes_new, totals.unreadable]
         .into_iter()
         .for_each(|count| out.varint(count));
+    snapshot.attributes.encode(out);
 }
 
 fn decode_snapshot(input: &mut Decoder<'_>) -> Result<Snapshot, DecodeError> {
@@ -312,7 +316,8 @@ fn decode_snapshot(input: &mut Decoder<'_>) -> Result<Snapshot, DecodeError> {
         bytes_new: input.varint()?,
         unreadable: input.varint()?,
     };
-    Ok(Snapshot { id, time, host, user, paths, tags, parent, program, root_meta, root, totals })
+    let attributes = Attributes::decode(input)?;
+    Ok(Snapshot { id, time, host, user, paths, tags, parent, program, root_meta, root, totals, attributes })
 }
 
 /// A snapshot's record on its own, as a commit holds it; the catalog keeps it in this form.

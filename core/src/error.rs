@@ -109,6 +109,14 @@ pub enum Error {
         /// The latest version that this program knows.
         known: u32,
     },
+    /// Made by a later bygone, with something that this one does not know.
+    #[error("{what} was made by a newer bygone: it needs {needs}; get a newer bygone")]
+    Newer {
+        /// The repository, or the part of it that this program cannot use.
+        what: String,
+        /// The name of what is unknown.
+        needs: String,
+    },
     /// Beyond a limit of the format.
     #[error("{what} is {found}, the limit is {max}")]
     Limit {
@@ -179,6 +187,7 @@ impl Error {
                 Error::Local { doing, path: path.clone(), source: cause_again(source) }
             }
             Error::TooNew { what, found, known } => Error::TooNew { what: what.clone(), found: *found, known: *known },
+            Error::Newer { what, needs } => Error::Newer { what: what.clone(), needs: needs.clone() },
             Error::Limit { what, found, max } => Error::Limit { what, found: *found, max: *max },
             Error::Invalid { what } => Error::Invalid { what: what.clone() },
             Error::Defect { what } => Error::defect(what),
@@ -200,6 +209,7 @@ impl Error {
             | Error::NotFound { .. }
             | Error::Catalog { .. }
             | Error::TooNew { .. }
+            | Error::Newer { .. }
             | Error::Limit { .. }
             | Error::Invalid { .. }
             | Error::Defect { .. }

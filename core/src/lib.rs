@@ -5,9 +5,11 @@
 //! here touches the user's files, the terminal, the environment or the clock.
 
 // Words.
+pub mod attributes;
 pub mod diagnosis;
 pub mod entry;
 pub mod error;
+pub mod facts;
 pub mod id;
 pub mod limits;
 pub mod lock;

@@ -60,6 +60,8 @@ pub const NODE_LEVELS_MAX: u8 = 8;
 
 /// Longest commit object.
 pub const COMMIT_BYTES_MAX: u64 = 64 << 20;
+/// Longest record in a commit.
+pub const COMMIT_ITEM_BYTES_MAX: usize = 64 << 20;
 /// Most snapshots, volumes or heads in one commit.
 pub const COMMIT_ITEMS_MAX: usize = 1 << 20;
 /// Most volumes that a new commit announces, so that it stays far below its limits (about 5 MB).
@@ -70,8 +72,20 @@ pub const LABEL_BYTES_MAX: usize = 255;
 pub const SNAPSHOT_PATHS_MAX: usize = 4_096;
 /// Longest path that a backup may be asked for.
 pub const PATH_BYTES_MAX: usize = 64 << 10;
+/// Most attributes of one record.
+pub const ATTRIBUTES_MAX: usize = 256;
+/// Most bytes of the values of all attributes of one record.
+pub const ATTRIBUTES_BYTES_MAX: usize = 1 << 20;
+/// Longest attribute that is written: listing snapshots reads all of them.
+pub const FACT_BYTES_MAX: usize = 64 << 10;
+/// Longest description of a snapshot that is taken.
+pub const DESCRIPTION_BYTES_MAX: usize = 4_096;
 /// Most key slots of a repository that are tried.
 pub const SLOTS_MAX: usize = 64;
+/// Most features of a repository, in all lists together.
+pub const FEATURES_MAX: usize = 64;
+/// Longest name of a feature.
+pub const FEATURE_NAME_BYTES_MAX: usize = 64;
 /// Longest repository description `bygone.json`.
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
 

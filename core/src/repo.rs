@@ -18,6 +18,7 @@ use crate::catalog::Catalog;
 use crate::catalog::CatalogWriter;
 use crate::compress::Compression;
 use crate::config::Config;
+use crate::config::Features;
 use crate::config::UnprovenConfig;
 use crate::crypto::KdfCost;
 use crate::crypto::Keys;
@@ -143,6 +144,7 @@ impl Repository {
             block_bytes: options.block_bytes,
             volume_bytes: options.volume_bytes,
             compression: options.compression,
+            features: Features::default(),
         };
         config.validate()?;
         let master = MasterKey::generate()?;
@@ -186,11 +188,18 @@ impl Repository {
     /// As [`Repository::lock`]. While another process has the lock, `wait` gets the error that says so, and either
     /// returns it or waits a while.
     pub fn lock_waiting(self, wait: impl FnMut(Error) -> Result<()>) -> Result<LockedRepository> {
+        self.config.check_writable()?;
+        self.lock_catalog_waiting(wait)
+    }
+
+    /// As [`Repository::lock_waiting`], but for work that writes to the catalog and not to the store, so a repository
+    /// that this program may only read is not refused.
+    pub fn lock_catalog_waiting(self, wait: impl FnMut(Error) -> Result<()>) -> Result<LockedRepository> {
         let lock = self.take_lock(wait)?;
         self.open_catalog(lock)
     }
 
-    /// As [`Repository::lock_waiting`], but first removes the catalog unread, so that it can be rebuilt from the store
+    /// As [`Repository::lock_catalog_waiting`], but first removes the catalog unread, so that it can be rebuilt from the store
     /// whatever its state.
     pub fn lock_anew(self, wait: impl FnMut(Error) -> Result<()>) -> Result<LockedRepository> {
         let lock = self.take_lock(wait)?;
@@ -280,6 +289,7 @@ impl Repository {
 
     /// Adds a key slot that opens with `secret`.
     pub fn slot_add(&self, secret: &Secret, label: &str, time: Time, kdf: KdfCost) -> Result<SlotId> {
+        self.config.check_writable()?;
         let found = slot_objects(&*self.place.store)?.len();
         if found >= limits::SLOTS_MAX {
             // Opening a repository would ignore one more.
@@ -294,6 +304,7 @@ impl Repository {
 
     /// Removes a key slot, but never the last intact one.
     pub fn slot_remove(&self, id: SlotId) -> Result<()> {
+        self.config.check_writable()?;
         let all = slots(&self.place.store, self.config.repository)?;
         if !all.iter().any(|slot| slot.id() == id) {
             return Err(Error::NotFound { what: format!("key slot {id}"), hint: "list them with `bygone key list`" });

@@ -1,7 +1,12 @@
 //! One committed backup as a value.
 
+use crate::attributes::Attributes;
 use crate::entry::Meta;
 use crate::entry::Time;
+use crate::error::Error;
+use crate::error::Result;
+use crate::facts;
+use crate::facts::Facts;
 use crate::id::NodeId;
 use crate::id::SnapshotId;
 
@@ -47,4 +52,30 @@ pub struct Snapshot {
     pub root: NodeId,
     /// Counts.
     pub totals: Totals,
+    /// Whatever else it says, known to this program or not.
+    pub attributes: Attributes,
+}
+
+impl Snapshot {
+    /// Fails if a newer bygone made it in a way that this program cannot read. Its id, its time and its labels are
+    /// what they seem; its tree must not be touched.
+    pub fn check_readable(&self) -> Result<()> {
+        match self.attributes.unknown_critical(facts::KNOWN) {
+            None => Ok(()),
+            Some(tag) => {
+                let (what, needs) = (format!("snapshot {}", self.id), format!("attribute {tag} of snapshots"));
+                Err(Error::Newer { what, needs })
+            }
+        }
+    }
+
+    /// True if this program can read it.
+    pub fn is_readable(&self) -> bool {
+        self.check_readable().is_ok()
+    }
+
+    /// What it says about its run.
+    pub fn facts(&self) -> Facts {
+        Facts::of(&self.attributes)
+    }
 }

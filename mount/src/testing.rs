@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bygone_core::attributes::Attributes;
 use bygone_core::catalog::SnapshotRow;
 use bygone_core::compress::Compression;
 use bygone_core::crypto::KdfCost;
@@ -70,6 +71,7 @@ pub fn snapshot_row(number: u64, secs: i64, host: &str, tags: &[&str]) -> Snapsh
         root_meta: meta(),
         root: NodeId([0; 32]),
         totals: Totals::default(),
+        attributes: Attributes::default(),
     };
     SnapshotRow { number, snapshot }
 }

@@ -125,7 +125,8 @@ impl Parent {
             paths.sort_unstable();
             paths
         };
-        let own = snapshots.iter().rev().map(|row| &row.snapshot).filter(|snapshot| snapshot.host == host);
+        let own = snapshots.iter().rev().map(|row| &row.snapshot);
+        let own = own.filter(|snapshot| snapshot.host == host && snapshot.is_readable());
         let same = own.clone().find(|snapshot| sorted(&snapshot.paths) == sorted(paths));
         let common = |snapshot: &&Snapshot| snapshot.paths.iter().any(|a| paths.iter().any(|b| overlap(a, b)));
         same.or_else(|| own.clone().find(common))
@@ -207,6 +208,7 @@ impl Earlier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bygone_core::attributes::Attributes;
     use bygone_core::id::SnapshotId;
     use bygone_core::snapshot::Totals;
 
@@ -235,6 +237,7 @@ mod tests {
             root_meta,
             root: NodeId([0; 32]),
             totals: Totals::default(),
+            attributes: Attributes::default(),
         };
         SnapshotRow { number, snapshot }
     }

@@ -94,6 +94,8 @@ pub struct Report {
     pub unreadable: u64,
     /// Files that vanished or changed while they were read.
     pub unsettled: u64,
+    /// Those of them that changed.
+    pub changed: u64,
     /// Counts of entries.
     pub counts: Counts,
 }
@@ -112,6 +114,7 @@ struct Kept {
     omitted: u64,
     unreadable: u64,
     unsettled: u64,
+    changed: u64,
 }
 
 impl Issues {
@@ -119,7 +122,11 @@ impl Issues {
         let mut kept = lock(&self.kept);
         match trouble {
             Trouble::Unreadable(_) => kept.unreadable += 1,
-            Trouble::Vanished | Trouble::Changed => kept.unsettled += 1,
+            Trouble::Vanished => kept.unsettled += 1,
+            Trouble::Changed => {
+                kept.unsettled += 1;
+                kept.changed += 1;
+            }
             Trouble::Note(_) => {}
         }
         kept.path_bytes = kept.path_bytes.saturating_add(path.len());
@@ -152,6 +159,7 @@ impl Issues {
             issues_omitted: kept.omitted,
             unreadable: kept.unreadable,
             unsettled: kept.unsettled,
+            changed: kept.changed,
             counts: Counts { excluded: self.excluded.into_inner(), ..counts },
         }
     }
@@ -168,9 +176,10 @@ mod tests {
             issues.add(i.to_string().into_bytes(), Trouble::Vanished);
         }
         issues.add(vec![b'x'; ISSUE_PATH_BYTES_MAX], Trouble::Unreadable("EIO".into()));
+        issues.add(b"changed".to_vec(), Trouble::Changed);
         let report = issues.into_report(Counts::default());
-        assert_eq!((report.issues.len(), report.issues_omitted), (ISSUES_MAX, 6));
-        assert_eq!((report.unsettled, report.unreadable), (ISSUES_MAX as u64 + 5, 1));
+        assert_eq!((report.issues.len(), report.issues_omitted), (ISSUES_MAX, 7));
+        assert_eq!((report.unsettled, report.changed, report.unreadable), (ISSUES_MAX as u64 + 6, 1, 1));
         assert!(report.issues.is_sorted_by(|a, b| a.path <= b.path));
     }
 

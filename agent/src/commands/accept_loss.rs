@@ -41,8 +41,10 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     if args.which.iter().any(String::is_empty) {
         return Err(Failure::Usage("an empty WHICH would match every alarm: accept all of them with --yes".into()));
     }
-    let mut locked = context.lock(context.open()?)?;
-    if args.which.is_empty() && !args.yes {
+    let is_list = args.which.is_empty() && !args.yes;
+    let repository = context.open()?;
+    let mut locked = if is_list { context.lock_catalog(repository)? } else { context.lock(repository)? };
+    if is_list {
         let learnt = recover::sync_as_found(&mut locked, &context.watch)?;
         let open = survey::alarms_open(&mut locked)?;
         return list(context, &open, &learnt.unexplained);

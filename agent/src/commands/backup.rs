@@ -19,6 +19,7 @@ use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
 use nix::poll::poll;
 
+use bygone_cli::clock;
 use bygone_cli::exit::Exit;
 use bygone_cli::exit::Failure;
 use bygone_cli::exit::Result;
@@ -31,6 +32,9 @@ use bygone_core::catalog::SnapshotRow;
 use bygone_core::entry::Name;
 use bygone_core::entry::Time;
 use bygone_core::error::Error;
+use bygone_core::facts::Facts;
+use bygone_core::facts::FileCounts;
+use bygone_core::facts::RunRules;
 use bygone_core::limits;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
@@ -44,8 +48,10 @@ use bygone_core::survey::Finding;
 use bygone_core::watch::Watch;
 use bygone_core::write;
 use bygone_core::write::BackupOptions;
+use bygone_core::write::Ended;
 
 use crate::backup;
+use crate::backup::Counts;
 use crate::backup::Options;
 use crate::backup::Parent;
 use crate::backup::Report;
@@ -54,6 +60,7 @@ use crate::backup::Rules;
 use crate::commands::Context;
 use crate::commands::alarms;
 use crate::commands::summary::Summary;
+use crate::exclude::BadPattern;
 use crate::exclude::Excludes;
 use crate::exclude::pattern_lines;
 use crate::select::choose;
@@ -74,6 +81,9 @@ pub(super) struct Args {
     /// Add a tag to the snapshot; may be repeated
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
+    /// Describe the snapshot; `snapshots` shows the text with --verbose and --json
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
     /// Host name to record in the snapshot (default: that of this machine)
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
@@ -126,11 +136,11 @@ enum What {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     check_labels(args)?;
-    let what = what(args, context)?;
+    let (what, facts) = what(args, context)?;
     let repository = context.open()?;
     match &what {
         What::Files(roots, options) if args.dry_run => dry_run(args, context, &repository, roots, options),
-        _ => backup(args, context, repository, &what),
+        _ => backup(args, context, repository, &what, facts),
     }
 }
 
@@ -150,7 +160,7 @@ fn dry_run(
     finish(context, &Made { report: report?, snapshot: None, parent, learnt: Learnt::default(), open: Vec::new() })
 }
 
-fn backup(args: &Args, context: &mut Context, repository: Repository, what: &What) -> Result<Exit> {
+fn backup(args: &Args, context: &mut Context, repository: Repository, what: &What, facts: Facts) -> Result<Exit> {
     let mut locked = context.lock(repository)?;
     write::announce(&locked)?;
     // This records damaged volumes as lost, so the new snapshot never refers to them.
@@ -160,7 +170,7 @@ fn backup(args: &Args, context: &mut Context, repository: Repository, what: &Wha
     let learnt = learnt?;
     alarms::show(context, &learnt);
     let progress = context.progress();
-    let made = snapshot(args, context, &mut locked, what);
+    let made = snapshot(args, context, &mut locked, what, facts);
     drop(progress);
     let (report, snapshot, parent) = made?;
     let open = survey::alarms_open(&mut locked)?;
@@ -181,6 +191,7 @@ fn snapshot(
     context: &Context,
     locked: &mut LockedRepository,
     what: &What,
+    facts: Facts,
 ) -> Result<(Report, Snapshot, Option<Snapshot>)> {
     let view = Reader::new(locked.repository(), 0, Order::Any)?.view()?;
     let (paths, parent) = match what {
@@ -208,12 +219,25 @@ fn snapshot(
             What::Files(roots, options) => backup::backup_tree(writer, compared, roots, options, watch)?,
             What::Stdin(name) => backup::backup_stdin(writer, name, &mut Stdin { watch }, now, watch)?,
         };
-        let unreadable = report.unreadable;
-        Ok((report, unreadable))
+        let ended = ended(args, &report, facts);
+        Ok((report, ended))
     });
     // After cancellation, every failure is a consequence of it.
     let (report, snapshot) = made.map_err(|error| if watch.is_cancelled() { Error::Cancelled } else { error })?;
     Ok((report, snapshot, parent))
+}
+
+/// What is known once everything has been read.
+fn ended(args: &Args, report: &Report, facts: Facts) -> Ended {
+    let Counts { files_new, files_changed, files_unchanged, .. } = report.counts;
+    let facts = Facts {
+        // Not after a beginning that was made up.
+        end: args.time.is_none().then(clock::now),
+        files: Some(FileCounts { new: files_new, changed: files_changed, unchanged: files_unchanged }),
+        changed_while_read: Some(report.changed),
+        ..facts
+    };
+    Ended { unreadable: report.unreadable, facts }
 }
 
 /// Standard input that stays cancellable, even if nothing ever arrives.
@@ -282,16 +306,21 @@ fn check_labels(args: &Args) -> Result<()> {
             label.escape_debug().take(20).collect::<String>()
         )));
     }
+    let max = limits::DESCRIPTION_BYTES_MAX;
+    if args.description.as_ref().is_some_and(|text| text.len() > max) {
+        return Err(Failure::Usage(format!("a description has at most {max} bytes")));
+    }
     if args.tag.len() > limits::SNAPSHOT_PATHS_MAX {
         return Err(Failure::Usage(format!("a snapshot has at most {} tags", limits::SNAPSHOT_PATHS_MAX)));
     }
     Ok(())
 }
 
-fn what(args: &Args, context: &Context) -> Result<What> {
+fn what(args: &Args, context: &Context) -> Result<(What, Facts)> {
     if let Some(name) = &args.stdin {
         let refused = |e| Failure::Usage(format!("--stdin {}: {e}", name.to_string_lossy()));
-        return Ok(What::Stdin(Name::new(name.as_bytes()).map_err(refused)?));
+        let facts = Facts { description: args.description.clone(), ..Facts::default() };
+        return Ok((What::Stdin(Name::new(name.as_bytes()).map_err(refused)?), facts));
     }
     let setting = &context.settings.backup;
     let paths = if args.paths.is_empty() { &setting.paths } else { &args.paths };
@@ -299,9 +328,11 @@ fn what(args: &Args, context: &Context) -> Result<What> {
         let text = "nothing to back up: name a PATH, or set `paths` in the configuration file (see --profile)";
         return Err(Failure::Usage(text.to_owned()));
     }
+    let patterns = patterns(args, setting)?;
+    let bad = |bad: BadPattern| Error::Invalid { what: bad.to_string() };
     let options = Options {
         rules: Rules {
-            excludes: excludes(args, setting)?,
+            excludes: Excludes::new(patterns.iter().map(Vec::as_slice)).map_err(bad)?,
             caches: args.exclude_caches || setting.exclude_caches,
             if_present: args.exclude_if_present.iter().map(|name| name.clone().into_vec()).collect(),
             larger_than: args.exclude_larger_than,
@@ -312,16 +343,38 @@ fn what(args: &Args, context: &Context) -> Result<What> {
         ignore_inode: args.ignore_inode,
         own_directories: context.settings.locations()?.directories(),
     };
-    Ok(What::Files(Roots::new(context.settings.current_directory()?, paths)?, Box::new(options)))
+    let facts = Facts {
+        sources: Some(paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect()),
+        excludes: Some(patterns),
+        rules: Some(run_rules(&options)),
+        description: args.description.clone(),
+        ..Facts::default()
+    };
+    Ok((What::Files(Roots::new(context.settings.current_directory()?, paths)?, Box::new(options)), facts))
+}
+
+/// The rules without the patterns, for the snapshot to say.
+fn run_rules(options: &Options) -> RunRules {
+    let Options { rules, force, ignore_ctime, ignore_inode, own_directories: _ } = options;
+    let Rules { excludes: _, caches, if_present, larger_than, one_file_system } = rules;
+    RunRules {
+        caches: *caches,
+        one_file_system: *one_file_system,
+        force: *force,
+        ignore_ctime: *ignore_ctime,
+        ignore_inode: *ignore_inode,
+        if_present: if_present.clone(),
+        larger_than: *larger_than,
+    }
 }
 
 /// The patterns of the configuration and of the command line, which adds to those that always apply.
-fn excludes(args: &Args, setting: &BackupSettings) -> Result<Excludes> {
+fn patterns(args: &Args, setting: &BackupSettings) -> Result<Vec<Vec<u8>>> {
     let mut patterns: Vec<Vec<u8>> = setting.exclude.iter().map(|pattern| pattern.clone().into_bytes()).collect();
     patterns.extend(args.exclude.iter().map(|pattern| pattern.clone().into_vec()));
     for path in setting.exclude_file.iter().chain(&args.exclude_file) {
         let text = fs::read(path).map_err(Failure::machine("read the exclude file", path.display()))?;
         patterns.extend(pattern_lines(&text).map(<[u8]>::to_vec));
     }
-    Excludes::new(patterns.iter().map(Vec::as_slice)).map_err(|bad| Error::Invalid { what: bad.to_string() }.into())
+    Ok(patterns)
 }

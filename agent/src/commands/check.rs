@@ -137,7 +137,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
 
 /// Checks, and changes nothing in the store.
 fn look(args: &Args, context: &mut Context) -> Result<Report> {
-    let mut locked = context.lock(context.open()?)?;
+    let mut locked = context.lock_catalog(context.open()?)?;
     let progress = context.progress();
     match recover::sync_as_found(&mut locked, &context.watch) {
         // The check itself finds it again, with more detail.

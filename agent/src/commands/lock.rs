@@ -19,6 +19,11 @@ impl Context {
         Ok(repository.lock_waiting(self.patience())?)
     }
 
+    /// As [`Context::lock`], but for a command that writes to the catalog and not to the store.
+    pub(super) fn lock_catalog(&self, repository: Repository) -> Result<LockedRepository> {
+        Ok(repository.lock_catalog_waiting(self.patience())?)
+    }
+
     /// Takes the lock and discards the catalog.
     pub(super) fn lock_anew(&self, repository: Repository) -> Result<LockedRepository> {
         Ok(repository.lock_anew(self.patience())?)

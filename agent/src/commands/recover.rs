@@ -64,7 +64,7 @@ impl Estimate {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let repository = context.open()?;
-    let mut locked = if args.force { context.lock_anew(repository)? } else { context.lock(repository)? };
+    let mut locked = if args.force { context.lock_anew(repository)? } else { context.lock_catalog(repository)? };
     let progress = context.progress();
     let learnt = learn(context, &mut locked);
     drop(progress);

@@ -15,6 +15,8 @@ use bygone_cli::terminal::output::number;
 use bygone_cli::terminal::output::size;
 use bygone_cli::time::utc;
 use bygone_core::entry::printable;
+use bygone_core::facts::Facts;
+use bygone_core::facts::RunRules;
 use bygone_core::id::hex;
 use bygone_core::snapshot::Snapshot;
 
@@ -49,7 +51,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
         context.output.value(&wanted.iter().map(value).collect::<Vec<_>>())?;
         return Ok(Exit::Complete);
     }
-    for line in table(&wanted).lines() {
+    for line in table(&wanted, context.settings.verbose).lines() {
         context.output.line(&line)?;
     }
     Ok(Exit::Complete)
@@ -74,9 +76,9 @@ pub(super) fn is_below(path: &[u8], folder: &[u8]) -> bool {
     trim(path).strip_prefix(trim(folder)).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-fn table(snapshots: &[Snapshot]) -> Table {
+fn table(snapshots: &[Snapshot], has_descriptions: bool) -> Table {
     let left = Align::Left;
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("ID", left),
         ("TIME", left),
         ("HOST", left),
@@ -84,10 +86,17 @@ fn table(snapshots: &[Snapshot]) -> Table {
         ("PATHS", left),
         ("FILES", Align::Right),
         ("SIZE", Align::Right),
-    ]);
+    ];
+    if has_descriptions {
+        columns.push(("DESCRIPTION", left));
+    }
+    let mut table = Table::new(&columns);
     for snapshot in snapshots {
-        let paths: Vec<String> = snapshot.paths.iter().map(|path| printable(path)).collect();
-        table.row(vec![
+        let mut paths: Vec<String> = snapshot.paths.iter().map(|path| printable(path)).collect();
+        if !snapshot.is_readable() {
+            paths.push("(made by a newer bygone)".to_owned());
+        }
+        let mut row = vec![
             short_id(snapshot),
             utc(snapshot.time),
             printable(snapshot.host.as_bytes()),
@@ -95,7 +104,11 @@ fn table(snapshots: &[Snapshot]) -> Table {
             paths.join(" "),
             number(snapshot.totals.files),
             size(snapshot.totals.bytes),
-        ]);
+        ];
+        if has_descriptions {
+            row.push(printable(snapshot.facts().description.unwrap_or_default().as_bytes()));
+        }
+        table.row(row);
     }
     table
 }
@@ -123,19 +136,50 @@ fn value(snapshot: &Snapshot) -> Value {
     add("bytes", json!(totals.bytes));
     add("bytes_new", json!(totals.bytes_new));
     add("unreadable", json!(totals.unreadable));
+    let Facts { sources, excludes, rules, end, files, changed_while_read, description } = snapshot.facts();
+    add("description", json!(description));
+    add("end", json!(end.map(utc)));
+    add("files_new", json!(files.map(|files| files.new)));
+    add("files_changed", json!(files.map(|files| files.changed)));
+    add("files_unchanged", json!(files.map(|files| files.unchanged)));
+    add("changed_while_read", json!(changed_while_read));
+    add("sources", json!(sources.as_deref().map(texts)));
+    add("excludes", json!(excludes.as_deref().map(texts)));
+    add("rules", json!(rules.as_ref().map(rules_value)));
+    if let Err(newer) = snapshot.check_readable() {
+        add("unusable", json!(newer.to_string()));
+    }
     Value::Object(object)
+}
+
+/// Bytes as text: what is not UTF-8 is shown as elsewhere in the output.
+fn texts(all: &[Vec<u8>]) -> Vec<String> {
+    all.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+}
+
+fn rules_value(rules: &RunRules) -> Value {
+    json!({
+        "exclude_caches": rules.caches,
+        "one_file_system": rules.one_file_system,
+        "force": rules.force,
+        "ignore_ctime": rules.ignore_ctime,
+        "ignore_inode": rules.ignore_inode,
+        "exclude_if_present": texts(&rules.if_present),
+        "exclude_larger_than": rules.larger_than,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::commands::testing::snapshot;
+    use bygone_core::attributes::Attribute;
 
     #[test]
     fn a_row_has_all_columns_and_no_control_characters() {
         let mut one = snapshot([0xab; 16], 0, "h\x1b", &["/home", "/etc"]);
         one.paths.push(b"/\xff".to_vec());
-        let lines = table(&[one]).lines();
+        let lines = table(&[one], false).lines();
         assert_eq!(lines[1], "abababab  1970-01-01T00:00:00Z  h\\x1b  daily  /home /etc /\\xff  1,234  5.0 MiB");
     }
 
@@ -149,6 +193,22 @@ mod tests {
         assert!(object.get("paths_hex").is_none(), "text is exact");
         one.paths = vec![b"/\xff".to_vec()];
         assert_eq!(value(&one)["paths_hex"], json!(["2fff"]));
+    }
+
+    #[test]
+    fn what_a_newer_bygone_says_is_shown_as_far_as_it_is_known() {
+        let mut one = snapshot([0xab; 16], 0, "h", &["/a"]);
+        let facts =
+            Facts { description: Some("before\x1b".into()), sources: Some(vec![b"a".to_vec()]), ..Facts::default() };
+        one.attributes = facts.attributes();
+        assert!(table(&[one.clone()], true).lines()[1].ends_with("5.0 MiB  before\\x1b"));
+        let object = value(&one);
+        assert_eq!((&object["sources"], &object["rules"]), (&json!(["a"]), &Value::Null));
+        assert!(object.get("unusable").is_none());
+        one.attributes.set(Attribute { tag: 77, is_critical: true, value: vec![] });
+        assert!(table(&[one.clone()], false).lines()[1].contains("/a (made by a newer bygone)"));
+        let text = "was made by a newer bygone: it needs attribute 77 of snapshots; get a newer bygone";
+        assert!(value(&one)["unusable"].as_str().is_some_and(|unusable| unusable.ends_with(text)));
     }
 
     #[test]

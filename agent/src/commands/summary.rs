@@ -169,7 +169,7 @@ mod tests {
             Issue { path: b"/a\xff".to_vec(), trouble: Trouble::Unreadable("Permission denied".into()) },
             Issue { path: b"/b".to_vec(), trouble: Trouble::Changed },
         ];
-        Report { issues, issues_omitted: 0, unreadable: 1, unsettled: 1, counts }
+        Report { issues, issues_omitted: 0, unreadable: 1, unsettled: 1, changed: 1, counts }
     }
 
     #[test]

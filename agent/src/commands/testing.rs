@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bygone_core::attributes::Attributes;
 use bygone_core::entry::Content;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
@@ -52,5 +53,6 @@ pub(crate) fn snapshot(id: [u8; 16], secs: i64, host: &str, paths: &[&str]) -> S
         root_meta: meta(0o755, 0),
         root: NodeId([0; 32]),
         totals: Totals { files: 1_234, bytes: 5 << 20, ..Totals::default() },
+        attributes: Attributes::default(),
     }
 }

@@ -128,6 +128,7 @@ impl From<Error> for Failure {
             | Error::Disagree { .. }
             | Error::NotFound { .. }
             | Error::TooNew { .. }
+            | Error::Newer { .. }
             | Error::Limit { .. } => Failure::Damage(error),
             Error::NoRepository { .. }
             | Error::Exists { .. }

@@ -137,7 +137,9 @@ pub fn check(locked: &mut LockedRepository, read_data: ReadData, watch: &Watch) 
     let read: HashSet<i64> = wanted.iter().map(|volume| volume.id).collect();
     collect_lost(locked, &read, &mut lost)?;
     let snapshots: Vec<Snapshot> = locked.catalog().read().snapshots()?.into_iter().map(|row| row.snapshot).collect();
-    report.snapshots = snapshots.len() as u64;
+    report.snapshots = snapshots.iter().filter(|snapshot| snapshot.is_readable()).count() as u64;
+    let newer = snapshots.iter().filter_map(|snapshot| snapshot.check_readable().err());
+    report.notes.extend(newer.map(|error| format!("not checked: {error}")));
     let mut affected = Vec::new();
     let mut count = 0;
     trees::walk(locked.catalog().read(), &snapshots, &lost, false, watch, &mut |one| {

@@ -46,7 +46,9 @@ pub(super) fn walk(
     let mut walker = Walker { catalog, lost, only_these, clean: HashSet::new() };
     for snapshot in snapshots {
         watch.check()?;
-        walker.snapshot(snapshot, watch, tell)?;
+        if snapshot.is_readable() {
+            walker.snapshot(snapshot, watch, tell)?;
+        }
     }
     Ok(())
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::attributes::Attribute;
 use crate::crypto::Keys;
 use crate::crypto::MasterKey;
 use crate::entry::Meta;
@@ -34,6 +37,7 @@ fn sample() -> Commit {
         root_meta,
         root: NodeId([8; 32]),
         totals: Totals { files: 1, directories: 2, others: 3, bytes: 4, bytes_new: 5, unreadable: 6 },
+        attributes: Attributes::default(),
     };
     let volume = |etag: Option<&str>| VolumeAdded {
         name: VolumeName([4; 32]),
@@ -106,4 +110,45 @@ fn accepted_losses_are_a_commit_kind_of_their_own() {
     }
     assert!(Commit::decode(&[&[KIND_LOSSES], &plain[1..], &[0, 0]].concat()).is_err());
     assert_eq!(Commit::decode(&[&[2], &plain[1..]].concat()), Err(DecodeError::Invalid("the kind of commit")));
+}
+
+fn any_attributes() -> impl Strategy<Value = Attributes> {
+    let one = (any::<u64>(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..40));
+    prop::collection::vec(one, 0..9).prop_map(|all| {
+        let mut attributes = Attributes::default();
+        all.into_iter().for_each(|(tag, is_critical, value)| attributes.set(Attribute { tag, is_critical, value }));
+        attributes
+    })
+}
+
+proptest! {
+    #[test]
+    fn attributes_of_a_snapshot_survive_whatever_they_say(attributes in any_attributes()) {
+        let (client, mut commit) = (ClientId([1; 16]), sample());
+        commit.snapshots_added[0].attributes = attributes;
+        commit.snapshots_added.push(sample().snapshots_added.remove(0));
+        let object = commit.seal(&keys().commit(client, 4), client, 4).unwrap();
+        let opened = Commit::open(&object, &keys().commit(client, 4), client, 4).unwrap();
+        prop_assert_eq!(&opened, &commit);
+        let record = encode_snapshot_record(&opened.snapshots_added[0]);
+        prop_assert_eq!(encode_snapshot_record(&decode_snapshot_record(&record).unwrap()), record);
+    }
+}
+
+#[test]
+fn a_critical_attribute_concerns_its_snapshot_alone() {
+    let mut commit = sample();
+    commit.snapshots_added.push(sample().snapshots_added.remove(0));
+    commit.snapshots_added[0].attributes.set(Attribute { tag: 77, is_critical: true, value: vec![1] });
+    let opened = Commit::decode(&commit.encode()).unwrap();
+    let text = opened.snapshots_added[0].check_readable().unwrap_err().to_string();
+    assert!(text.ends_with("made by a newer bygone: it needs attribute 77 of snapshots; get a newer bygone"), "{text}");
+    assert!(opened.snapshots_added[1].is_readable());
+}
+
+#[test]
+fn a_record_ends_with_its_attributes() {
+    let record = encode_snapshot_record(&sample().snapshots_added[0]);
+    assert_eq!(decode_snapshot_record(&[record.as_slice(), &[0]].concat()), Err(DecodeError::Trailing));
+    assert_eq!(decode_snapshot_record(&record[..record.len() - 1]), Err(DecodeError::Short));
 }

@@ -81,6 +81,8 @@ pub fn copy(repository: &Repository, to: &dyn Store, options: CopyOptions, watch
     if from.address() == to.address() {
         return Err(Error::Invalid { what: format!("{} is the repository itself: name another place", to.address()) });
     }
+    // This program might not know all objects that such a repository needs.
+    repository.config().check_writable()?;
     check_target(repository, to)?;
     let plan = Plan::new(repository, to, options)?;
     let mut copied = plan.outlook();
@@ -120,7 +122,7 @@ fn check_target(repository: &Repository, to: &dyn Store) -> Result<()> {
             if unproven.repository() != repository.config().repository {
                 return other(format!("another repository at {}", to.address()));
             }
-            return unproven.prove(repository.keys()).map(|_| ());
+            return unproven.prove(repository.keys())?.check_writable();
         }
         Err(error) if error.is_absent() => {}
         Err(error) => return Err(error),

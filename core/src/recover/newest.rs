@@ -47,7 +47,8 @@ pub(super) fn show(
     watch: &Watch,
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<bool> {
-    let Some((snapshot, number)) = plan.snapshots.first() else { return Ok(false) };
+    let mut readable = plan.snapshots.iter().filter(|(snapshot, _)| snapshot.is_readable());
+    let Some((snapshot, number)) = readable.next() else { return Ok(false) };
     let trees = plan.volumes.iter().take(plan.trees_end).map(|(volume, _)| volume);
     let trees: Vec<&VolumeAdded> = trees.filter(|volume| volume.kind == VolumeKind::Meta).collect();
     let bytes: u64 = trees.iter().map(|volume| volume.bytes).sum();

@@ -29,7 +29,9 @@ pub(super) fn look(
     }
     let mut search = Search { catalog, rebuilds, wanted, read_file, seen: HashSet::new() };
     for row in catalog.snapshots()?.into_iter().rev() {
-        search.directory(row.snapshot.root, watch)?;
+        if row.snapshot.is_readable() {
+            search.directory(row.snapshot.root, watch)?;
+        }
     }
     Ok(())
 }

@@ -67,11 +67,14 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
                               this on a machine that has a catalog of the repository";
                 return Err(Error::corrupt(CONFIG_NAME, detail));
             };
+            let config = Config::decode(&object)?.prove(&keys)?;
+            config.check_writable()?;
             replace_object(&place.store, &config_object(), Source::Bytes(&object))?;
             repaired.restored.push((CONFIG_NAME.into(), from));
-            Config::decode(&object)?.prove(&keys)?
+            config
         }
     };
+    config.check_writable()?;
     for other in there.iter().filter(|slot| slot.info(&keys).is_ok()) {
         let name = slot_object(other.id());
         let ours = here.iter().find(|slot| slot.id() == other.id());
@@ -120,7 +123,7 @@ fn repository_of(
     for store in [Some(store), second].into_iter().flatten() {
         match object(store, &config_object())?.map(|bytes| Config::decode(&bytes)) {
             Some(Ok(config)) => return Ok(Some(config.repository())),
-            Some(Err(newer @ Error::TooNew { .. })) => return Err(newer),
+            Some(Err(newer @ (Error::TooNew { .. } | Error::Newer { .. }))) => return Err(newer),
             Some(Err(_)) | None => {}
         }
     }
@@ -147,7 +150,7 @@ fn config_bytes(store: &dyn Store, keys: &Keys) -> Result<Option<Vec<u8>>> {
     match Config::decode(&bytes).and_then(|config| config.prove(keys)) {
         Ok(_) => Ok(Some(bytes)),
         // An older program must not replace what a newer one has written.
-        Err(newer @ Error::TooNew { .. }) => Err(newer),
+        Err(newer @ (Error::TooNew { .. } | Error::Newer { .. })) => Err(newer),
         Err(_) => Ok(None),
     }
 }

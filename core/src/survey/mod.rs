@@ -253,7 +253,8 @@ fn chain_of_its_own(locked: &mut LockedRepository, is_announced: bool) -> Result
     let old = marker_object(locked.client());
     let client = ClientId(random()?);
     locked.client_renew(client)?;
-    if is_announced {
+    // A repository that this program may only read keeps its markers.
+    if is_announced && locked.repository().config().check_writable().is_ok() {
         announce(locked)?;
         locked.repository().store().delete(&old)?;
     }

@@ -41,6 +41,7 @@ use crate::diagnosis::Diagnosis;
 use crate::entry::Time;
 use crate::error::Error;
 use crate::error::Result;
+use crate::facts::Facts;
 use crate::hash::sha256;
 use crate::id::ClientId;
 use crate::id::CommitHash;
@@ -81,6 +82,21 @@ pub struct BackupOptions {
     pub program: String,
 }
 
+/// What a backup is known to be at its end.
+#[derive(Debug, Clone, Default)]
+pub struct Ended {
+    /// Entries that could not be read.
+    pub unreadable: u64,
+    /// What the snapshot says about the run.
+    pub facts: Facts,
+}
+
+impl From<u64> for Ended {
+    fn from(unreadable: u64) -> Ended {
+        Ended { unreadable, facts: Facts::default() }
+    }
+}
+
 /// The first error of any stage, which the caller gets; later errors are its consequences.
 #[derive(Default)]
 struct FirstError(Mutex<Option<Error>>);
@@ -98,6 +114,8 @@ impl FirstError {
 /// Puts the marker that announces a backup of this client. It comes before the catalog is synced with the store, and is
 /// deleted when the backup is committed; after a crash it stays until the client's next backup.
 pub fn announce(locked: &LockedRepository) -> Result<()> {
+    // The lock may have been taken for the catalog only.
+    locked.repository().config().check_writable()?;
     let marker = marker_object(locked.client());
     locked.repository().store().put(&marker, Source::Bytes(b"a backup is running\n")).map(|_| ())
 }
@@ -105,18 +123,19 @@ pub fn announce(locked: &LockedRepository) -> Result<()> {
 /// Makes a snapshot of the tree that `body` passes to the writer. If `body` fails, nothing is committed; volumes stored
 /// by then are found and reused by the next backup.
 ///
-/// `body` also returns the number of entries that could not be read, which the snapshot records.
-pub fn backup<T>(
+/// `body` also returns what the snapshot records of it: at least the number of entries that could not be read.
+pub fn backup<T, E: Into<Ended>>(
     locked: &mut LockedRepository,
     options: BackupOptions,
     watch: &Watch,
-    body: impl FnOnce(&mut Writer<'_>) -> Result<(T, u64)>,
+    body: impl FnOnce(&mut Writer<'_>) -> Result<(T, E)>,
 ) -> Result<(T, Snapshot)> {
     settle(locked)?;
-    let (result, unreadable, tree) = run_stages(locked, watch, |mut writer| {
-        let (result, unreadable) = body(&mut writer)?;
-        Ok((result, unreadable, writer.finish()?))
+    let (result, ended, tree) = run_stages(locked, watch, |mut writer| {
+        let (result, ended) = body(&mut writer)?;
+        Ok((result, ended.into(), writer.finish()?))
     })?;
+    let Ended { unreadable, facts } = ended;
     let snapshot = Snapshot {
         id: SnapshotId(random()?),
         time: options.time,
@@ -129,6 +148,7 @@ pub fn backup<T>(
         root_meta: tree.root_meta,
         root: tree.root,
         totals: crate::snapshot::Totals { unreadable, ..tree.totals },
+        attributes: facts.attributes(),
     };
     commit_changes(locked, options.time, Changes { snapshots_added: vec![snapshot.clone()], ..Changes::default() })?;
     locked.repository().store().delete(&marker_object(locked.client()))?;
@@ -233,6 +253,7 @@ pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Change
 fn commit_once(locked: &mut LockedRepository, time: Time, unannounced: Unannounced, changes: Changes) -> Result<()> {
     let client = locked.client();
     let (repository, catalog) = locked.parts();
+    repository.config().check_writable()?;
     let is_lost = |head: &Head| changes.losses.chains.iter().any(|loss| loss.covers(head.client, head.seq));
     let heads = catalog.read().heads()?;
     let own = heads.iter().find(|head| head.client == client).copied();

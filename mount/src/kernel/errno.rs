@@ -38,6 +38,7 @@ fn repository_errno(error: &Error) -> Errno {
         | Error::Local { .. }
         | Error::NoRepository { .. }
         | Error::TooNew { .. }
+        | Error::Newer { .. }
         | Error::Limit { .. }
         | Error::WrongKey { .. }
         | Error::Exists { .. }

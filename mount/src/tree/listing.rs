@@ -77,6 +77,8 @@ impl Listing {
     /// Arranges those of `rows` (oldest first) that `shape` shows, known since `changed`. Names and predecessors are
     /// worked out before the filter, from all rows.
     pub fn new(rows: Vec<SnapshotRow>, shape: &Shape, changed: Time) -> Result<Listing> {
+        // A newer bygone made the others in a way that this one cannot read.
+        let rows: Vec<SnapshotRow> = rows.into_iter().filter(|row| row.snapshot.is_readable()).collect();
         let mut listing = Listing {
             changed,
             layout: shape.layout,
