@@ -282,16 +282,20 @@ fn an_outage_is_one_line_in_the_log_and_its_end_another() {
         return;
     }
     let far = Far::new(mixed);
-    let mounted = far.mount(&["--read-timeout", "6s"]);
+    let mounted = far.mount(&["--read-timeout", "2s"]);
     far.server.misbehave(Verb::Get, "data/", Fault::Silence, usize::MAX);
     for name in ["long", "medium", "small/00/0", "small/05/5"] {
         assert!(fs::read(mounted.latest(&far.tree.at(name))).is_err());
     }
+    let log = mounted.complaint();
+    assert_eq!(log.matches("the store failed to").count(), 1, "{log}");
+    assert_eq!(log.matches("the store answers again").count(), 0, "{log}");
     far.server.behave();
     wait_until("the store is used again", || fs::read(mounted.latest(&far.tree.at("long"))).is_ok());
     read_all_at_last(&mounted, far.tree.top());
+    // On a busy machine a read may wait too long once more, which is an outage of its own.
     let log = mounted.complaint();
-    assert_eq!(log.matches("the store failed to").count(), 1, "{log}");
-    assert_eq!(log.matches("the store answers again").count(), 1, "{log}");
+    let outages = log.matches("the store failed to").count();
+    assert!(outages >= 1 && log.matches("the store answers again").count() == outages, "{log}");
     mounted.unmount();
 }
