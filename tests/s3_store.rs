@@ -1,17 +1,8 @@
 //! The S3 store against a faulty server: what it must refuse, what it must retry, and what it must never do.
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
-
-use nix::sys::socket::AddressFamily;
-use nix::sys::socket::SockFlag;
-use nix::sys::socket::SockType;
-use nix::sys::socket::SockaddrIn;
-use nix::sys::socket::bind;
-use nix::sys::socket::getsockname;
-use nix::sys::socket::socket;
 
 use bygone_core::error::Error;
 use bygone_core::store::ByteRange;
@@ -212,14 +203,11 @@ fn errors_with_a_remedy_name_it() {
 
 #[test]
 fn errors_name_the_host_that_could_not_be_reached() {
-    // Bound and not listening: connections are refused, and no other server can take the port.
-    let held = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
-    bind(held.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-    let port = getsockname::<SockaddrIn>(held.as_raw_fd()).unwrap().port();
     let server = FakeS3::start();
     let address = server.store("prefix");
     let running = address.split_once("endpoint=").unwrap().1.split('&').next().unwrap();
-    let endpoint = &format!("http://127.0.0.1:{port}");
+    // No server is ever given this port, so no other test's server can answer there.
+    let endpoint = "http://127.0.0.1:1";
     let store = open_with(address.replace(running, endpoint), &Arc::new(Watch::new()));
     let message = store.list("").unwrap_err().to_string();
     assert!(message.contains(&format!("no connection to {endpoint}: ")), "{message}");
