@@ -1,8 +1,9 @@
 //! The repository of bygone: its format, its cryptography, the stores that hold it, the catalog that describes it, and
 //! the two rivers that carry data in and out.
 //!
-//! The modules are floors, lowest first; a module uses only floors below its own (`tests/tidy.rs` enforces it). Nothing
-//! here touches the user's files, the terminal, the environment or the clock.
+//! The modules are floors, lowest first; a module uses only floors below its own (`tests/tidy/structure.rs` enforces
+//! it). Nothing here touches the terminal, the environment or the date; docs/ARCHITECTURE.md names the few modules that
+//! read a clock which only runs forwards, and the one that reads the user's files through a function of its caller.
 
 // Words.
 pub mod attributes;

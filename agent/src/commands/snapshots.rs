@@ -124,10 +124,6 @@ fn value(snapshot: &Snapshot) -> Value {
     add("host", json!(snapshot.host));
     add("user", json!(snapshot.user));
     add("tags", json!(snapshot.tags));
-    add("paths", snapshot.paths.iter().map(|path| String::from_utf8_lossy(path)).collect());
-    if snapshot.paths.iter().any(|path| std::str::from_utf8(path).is_err()) {
-        add("paths_hex", snapshot.paths.iter().map(|path| hex(path)).collect());
-    }
     add("parent", json!(snapshot.parent.map(|id| id.to_hex())));
     add("program", json!(snapshot.program));
     add("files", json!(totals.files));
@@ -143,30 +139,37 @@ fn value(snapshot: &Snapshot) -> Value {
     add("files_changed", json!(files.map(|files| files.changed)));
     add("files_unchanged", json!(files.map(|files| files.unchanged)));
     add("changed_while_read", json!(changed_while_read));
-    add("sources", json!(sources.as_deref().map(texts)));
-    add("excludes", json!(excludes.as_deref().map(texts)));
     add("rules", json!(rules.as_ref().map(rules_value)));
     if let Err(newer) = snapshot.check_readable() {
         add("unusable", json!(newer.to_string()));
     }
+    insert_texts(&mut object, "paths", Some(&snapshot.paths));
+    insert_texts(&mut object, "sources", sources.as_deref());
+    insert_texts(&mut object, "excludes", excludes.as_deref());
     Value::Object(object)
 }
 
-/// Bytes as text: what is not UTF-8 is shown as elsewhere in the output.
-fn texts(all: &[Vec<u8>]) -> Vec<String> {
-    all.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+/// Adds a list of raw bytes: as texts under `key` and, if one of them is not UTF-8, all of them exactly under `key` +
+/// `_hex`.
+fn insert_texts(object: &mut Map<String, Value>, key: &str, all: Option<&[Vec<u8>]>) {
+    let texts = all.map(|all| all.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect::<Vec<_>>());
+    object.insert(key.to_owned(), json!(texts));
+    if let Some(all) = all.filter(|all| all.iter().any(|bytes| std::str::from_utf8(bytes).is_err())) {
+        object.insert(format!("{key}_hex"), all.iter().map(|bytes| hex(bytes)).collect());
+    }
 }
 
 fn rules_value(rules: &RunRules) -> Value {
-    json!({
-        "exclude_caches": rules.caches,
-        "one_file_system": rules.one_file_system,
-        "force": rules.force,
-        "ignore_ctime": rules.ignore_ctime,
-        "ignore_inode": rules.ignore_inode,
-        "exclude_if_present": texts(&rules.if_present),
-        "exclude_larger_than": rules.larger_than,
-    })
+    let mut object = Map::new();
+    let mut add = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    add("exclude_caches", json!(rules.caches));
+    add("one_file_system", json!(rules.one_file_system));
+    add("force", json!(rules.force));
+    add("ignore_ctime", json!(rules.ignore_ctime));
+    add("ignore_inode", json!(rules.ignore_inode));
+    add("exclude_larger_than", json!(rules.larger_than));
+    insert_texts(&mut object, "exclude_if_present", Some(&rules.if_present));
+    Value::Object(object)
 }
 
 #[cfg(test)]
@@ -193,6 +196,10 @@ mod tests {
         assert!(object.get("paths_hex").is_none(), "text is exact");
         one.paths = vec![b"/\xff".to_vec()];
         assert_eq!(value(&one)["paths_hex"], json!(["2fff"]));
+        let facts = Facts { sources: Some(vec![b"a".to_vec(), b"\xff".to_vec()]), ..Facts::default() };
+        one.attributes = facts.attributes();
+        assert_eq!(value(&one)["sources_hex"], json!(["61", "ff"]));
+        assert!(value(&one).get("excludes_hex").is_none());
     }
 
     #[test]
