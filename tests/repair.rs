@@ -160,10 +160,38 @@ fn commits_and_the_description_come_back_from_the_catalog() {
             assert_same_store(&patient.sound, &patient.site.store(), &case);
         }
     }
-    // A machine without a catalog cannot repair these, and says so.
+    // A machine without a catalog cannot put back a commit, and says so.
+    fs::remove_dir_all(patient.site.catalogs()).unwrap();
+    let lost = patient.objects("commits/").first().unwrap().clone();
+    patient.damage(&lost, None);
+    patient.site.bygone(["check", "--repair"]).ended_with(13).complains_of(&[&lost, "--from"]);
+}
+
+#[test]
+fn a_description_that_nothing_has_is_made_anew() {
+    let patient = Patient::new(&programs(), &["--block-size", "128KiB"]);
+    for (what, damage) in damages_of("bygone.json") {
+        patient.heal();
+        fs::remove_dir_all(patient.site.catalogs()).unwrap();
+        patient.damage("bygone.json", *damage);
+        let ran = patient.site.bygone(["check", "--repair"]).ok();
+        assert!(ran.text().contains("repaired: bygone.json: made anew"), "{what}: {ran}");
+        assert_eq!(patient.restore(), [] as [String; 0], "{what}");
+        // Files are cut where they were cut before, so nothing is stored twice.
+        let made: serde_json::Value = serde_json::from_slice(&patient.site.store()["bygone.json"]).unwrap();
+        assert_eq!(made["block_bytes"], 128 << 10, "{what}");
+        patient.tree.file("random/1", Patient::random(1));
+        let again = patient.site.bygone(["backup", "--json", patient.tree.top().to_str().unwrap()]).ok().json();
+        assert_eq!(again["new_bytes"], 0, "{what}: {again}");
+    }
+    // A wrong passphrase makes nothing.
+    patient.heal();
     fs::remove_dir_all(patient.site.catalogs()).unwrap();
     patient.damage("bygone.json", None);
-    patient.site.bygone(["check", "--repair"]).ended_with(14).complains_of(&["bygone.json", "--from"]);
+    let mut wrong = patient.site.bygone_command(["check", "--repair"]);
+    wrong.env("BYGONE_PASSPHRASE", "another");
+    patient.site.run(wrong).ended_with(12);
+    assert!(!patient.site.store().contains_key("bygone.json"));
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub const LIST_ITEMS_MAX: usize = 1_024;
 /// Most entries in one directory node; larger directories are split.
 pub const NODE_ENTRIES_MAX: usize = 1_024;
 /// A directory of up to this many entries is one node.
-pub const NODE_ENTRIES_WHOLE: usize = 256;
+pub const NODE_ENTRIES_WHOLE: usize = 24;
 /// Longest encoded tree node.
 pub const NODE_BYTES_MAX: usize = 16 << 20;
 /// Most levels of nodes above the leaves of one directory or block list.

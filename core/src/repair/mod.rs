@@ -10,6 +10,7 @@
 //! A damaged object must be deleted before it can be put again, because nothing is ever overwritten. That is the only
 //! deletion here. It happens only when the verified replacement is at hand, and only because a repair was asked for.
 
+mod description;
 mod files;
 mod objects;
 mod rebuild;

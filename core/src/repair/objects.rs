@@ -1,4 +1,6 @@
 //! Putting back the small objects: the description, the key slots, the commits.
+//!
+//! A description that no store and no catalog has a copy of is made anew.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,6 +26,7 @@ use crate::objects::commit_object;
 use crate::objects::config_object;
 use crate::objects::slot_object;
 use crate::repair::Repaired;
+use crate::repair::description;
 use crate::repair::replace_object;
 use crate::repo::LockedRepository;
 use crate::repo::Place;
@@ -37,7 +40,7 @@ use crate::store::Store;
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
 /// Opens a repository that may lack `bygone.json` or its key slots, and puts back those that a second store or this
-/// machine's catalog still has.
+/// machine's catalog still has. A description that nothing has is made anew.
 pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired: &mut Repaired) -> Result<Repository> {
     let store = place.store.as_ref();
     let slots_here = slots(store)?;
@@ -62,10 +65,12 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
                 Some(object) => Some((object, "copied from the second store")),
                 None => kept()?.map(|object| (object, "rewritten from the catalog")),
             };
-            let Some((object, from)) = found else {
-                let detail = "it is lost, and neither this machine nor a second store has a copy: use --from, or run \
-                              this on a machine that has a catalog of the repository";
-                return Err(Error::corrupt(CONFIG_NAME, detail));
+            let (object, from) = match found {
+                Some(found) => found,
+                None => {
+                    let config = description::from_volumes(&place.store, &keys, id)?;
+                    (config.encode(&keys)?, "made anew: the key slots name the repository, its volumes the block size")
+                }
             };
             let config = Config::decode(&object)?.prove(&keys)?;
             config.check_writable()?;

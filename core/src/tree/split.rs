@@ -1,9 +1,11 @@
-//! Cutting a large directory into leaves.
+//! Cutting a directory into leaves.
 //!
-//! A directory of up to 256 entries (and 1 MiB of encoded bytes) is one leaf. A larger one is cut after every entry
-//! whose name has a SHA-256 that begins with a zero byte, except that no leaf has fewer than 64 entries, and none has
-//! more than 1,024 entries or 1 MiB beyond its last entry. The cuts depend only on nearby names, so a change touches
-//! one or two leaves. Branches are cut in the same way by the ids of their children.
+//! A directory of up to 24 entries (and 1 MiB of encoded bytes) is one leaf. A larger one is cut after one entry in
+//! eight, chosen by the SHA-256 of its name, except that no leaf has fewer than 6 entries, and none has more than 1,024
+//! entries or 1 MiB beyond its last entry. Branches are cut in the same way, by the last names of their children.
+//!
+//! The cuts depend on nearby names alone. So a file that changes costs one leaf of about 13 entries and a few branches
+//! of as many children, and never moves a cut.
 
 use crate::entry::Content;
 use crate::entry::Entry;
@@ -16,9 +18,11 @@ use crate::tree::branch::Branch;
 use crate::tree::branch::Child;
 use crate::tree::leaf::encode_leaf;
 
-const LEAF_ENTRIES_MIN: usize = 64;
+const LEAF_ENTRIES_MIN: usize = 6;
 const LEAF_BYTES_TARGET: usize = 1 << 20;
-const BRANCH_CHILDREN_MIN: usize = 16;
+const BRANCH_CHILDREN_MIN: usize = 6;
+/// One name in so many ends its node.
+const NAMES_EACH_CUT: u8 = 8;
 
 /// Takes the entries of one directory in byte order of their names and makes its nodes.
 #[derive(Debug, Default)]
@@ -77,8 +81,7 @@ impl DirectoryBuilder {
     }
 
     fn cuts_after_last(&self) -> bool {
-        let is_marked = self.last.as_ref().is_some_and(|name| sha256(name.as_bytes()).first() == Some(&0));
-        self.pending.len() >= LEAF_ENTRIES_MIN && is_marked
+        self.pending.len() >= LEAF_ENTRIES_MIN && self.last.as_ref().is_some_and(|name| is_marked(name, 0))
             || self.pending.len() >= limits::NODE_ENTRIES_MAX
             || self.pending_bytes > LEAF_BYTES_TARGET
     }
@@ -107,16 +110,22 @@ fn raise<E>(
     let mut group: Vec<Child> = Vec::new();
     let mut left = children.len();
     for child in children {
-        let is_marked = child.id.0.first().is_some_and(|byte| byte & 0x7f == 0);
+        let may_end = is_marked(&child.last, level);
         group.push(child);
         left -= 1;
-        let is_full = group.len() >= BRANCH_CHILDREN_MIN && is_marked || group.len() >= limits::NODE_ENTRIES_MAX;
+        let is_full = group.len() >= BRANCH_CHILDREN_MIN && may_end || group.len() >= limits::NODE_ENTRIES_MAX;
         if let Some(last) = group.last().map(|child| child.last.clone()).filter(|_| is_full || left == 0) {
             let branch = Branch { level, children: std::mem::take(&mut group) };
             parents.push(Child { last, entries: branch.entries(), id: put(branch.encode())? });
         }
     }
     Ok(parents)
+}
+
+/// True if a node of this level (0: a leaf) may end after this name. Each level looks at a byte of its own, because all
+/// children of a branch end with a name that is marked for the level below.
+fn is_marked(name: &Name, level: u8) -> bool {
+    sha256(name.as_bytes()).get(usize::from(level)).is_some_and(|byte| byte % NAMES_EACH_CUT == 0)
 }
 
 /// About how many bytes an entry takes in its leaf.
@@ -157,6 +166,10 @@ mod tests {
     }
 
     fn build(names: impl IntoIterator<Item = String>) -> (NodeId, BTreeMap<NodeId, Vec<u8>>) {
+        build_of(names.into_iter().map(|name| entry(&name)))
+    }
+
+    fn build_of(entries: impl IntoIterator<Item = Entry>) -> (NodeId, BTreeMap<NodeId, Vec<u8>>) {
         let mut nodes = BTreeMap::new();
         let mut put = |bytes: Vec<u8>| {
             let id = NodeId(sha256(&bytes));
@@ -164,8 +177,8 @@ mod tests {
             Ok::<_, Infallible>(id)
         };
         let mut builder = DirectoryBuilder::new();
-        for name in names {
-            builder.push(entry(&name), &mut put).unwrap();
+        for entry in entries {
+            builder.push(entry, &mut put).unwrap();
         }
         let root = builder.finish(&mut put).unwrap();
         (root, nodes)
@@ -190,7 +203,7 @@ mod tests {
 
     #[test]
     fn directories_of_any_size_read_back() {
-        for count in [0usize, 1, 256, 257, 5_000, 100_000] {
+        for count in [0usize, 1, 24, 25, 257, 5_000, 100_000] {
             let all: Vec<String> = (0..count).map(|n| format!("{n:08}")).collect();
             let (root, nodes) = build(all.clone());
             assert_eq!(names(root, &nodes), all.iter().map(|n| n.as_bytes().to_vec()).collect::<Vec<_>>());
@@ -205,6 +218,22 @@ mod tests {
         more.insert(25_000, "00024999x".into());
         let (_, after) = build(more);
         let new = after.keys().filter(|id| !before.contains_key(id)).count();
-        assert!(new <= 6, "{new} of {} nodes are new", after.len());
+        assert!(new <= 8, "{new} of {} nodes are new", after.len());
+    }
+
+    #[test]
+    fn an_entry_that_changes_costs_one_short_node_of_each_level() {
+        let all: Vec<String> = (0..2_000).map(|n| format!("{n:08}")).collect();
+        let (_, before) = build(all.clone());
+        for changed in [0, 777, 1_000, 1_999] {
+            let change = |mut entry: Entry| {
+                entry.meta.inode += u64::from(entry.name.as_bytes() == all[changed].as_bytes());
+                entry
+            };
+            let (_, after) = build_of(all.iter().map(|name| change(entry(name))));
+            let new: Vec<_> = after.iter().filter(|(id, _)| !before.contains_key(*id)).map(|(_, body)| body).collect();
+            assert_eq!((new.len(), after.len()), (3, before.len()), "a leaf and two levels of branches");
+            assert!(new.iter().map(|body| body.len()).sum::<usize>() < 4_000, "entry {changed}");
+        }
     }
 }
