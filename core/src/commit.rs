@@ -43,6 +43,8 @@ pub struct VolumeAdded {
     pub kind: VolumeKind,
     /// Length of the object.
     pub bytes: u64,
+    /// How many bytes at its end hold what a catalog learns from it, 0 if unknown. Only a hint.
+    pub learn_bytes: u64,
     /// What the store called this version of the object, if it said anything.
     pub etag: Option<String>,
 }
@@ -156,6 +158,7 @@ impl Commit {
             out.raw(&volume.name.0);
             out.u8(volume.kind.code());
             out.varint(volume.bytes);
+            out.varint(volume.learn_bytes);
             out.string(volume.etag.as_deref().unwrap_or("").as_bytes());
         }
         out.varint(self.volumes_retired.len() as u64);
@@ -256,9 +259,9 @@ fn label(input: &mut Decoder<'_>) -> Result<String, DecodeError> {
 fn decode_volume(input: &mut Decoder<'_>) -> Result<VolumeAdded, DecodeError> {
     let name = VolumeName(input.array()?);
     let kind = VolumeKind::from_code(input.u8()?).ok_or(DecodeError::Invalid("the kind of a volume"))?;
-    let bytes = input.varint()?;
+    let (bytes, learn_bytes) = (input.varint()?, input.varint()?);
     let etag = Some(label(input)?).filter(|etag| !etag.is_empty());
-    Ok(VolumeAdded { name, kind, bytes, etag })
+    Ok(VolumeAdded { name, kind, bytes, learn_bytes, etag })
 }
 
 fn decode_loss(input: &mut Decoder<'_>) -> Result<ChainLoss, DecodeError> {

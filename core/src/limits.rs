@@ -25,8 +25,10 @@ pub const VOLUME_BYTES_CLOSE_MAX: u64 = 224 << 20;
 pub const VOLUME_BYTES_MAX: u64 = 256 << 20;
 /// No volume has more frames than this.
 pub const VOLUME_FRAMES_MAX: u32 = 1 << 16;
-/// No volume lists more blocks than this.
-pub const VOLUME_BLOCKS_MAX: u32 = 1 << 20;
+/// No volume lists more blocks and nodes than this.
+pub const VOLUME_ITEMS_MAX: u32 = 1 << 20;
+/// No volume has more sections than this.
+pub const VOLUME_SECTIONS_MAX: usize = 8;
 /// No sealed index is longer than this.
 pub const INDEX_BYTES_MAX: u32 = 64 << 20;
 

@@ -122,5 +122,5 @@ fn an_index_that_is_longer_than_a_run_is_read_by_itself() {
     file.pass(|bytes| raw.extend_from_slice(bytes), |_, bytes| blocks += usize::from(bytes.is_some())).unwrap();
     let object = volume_object(row.kind, row.name);
     assert!(raw == memory.objects()[&object].to_vec());
-    assert_eq!(blocks, file.index().blocks.len());
+    assert_eq!(blocks, file.index().items_count());
 }

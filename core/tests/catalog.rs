@@ -13,6 +13,7 @@ use bygone_core::compress::Codec;
 use bygone_core::crypto::Keys;
 use bygone_core::crypto::MasterKey;
 use bygone_core::error::Error;
+use bygone_core::id::BlockId;
 use bygone_core::id::ClientId;
 use bygone_core::id::RepositoryId;
 use bygone_core::id::VolumeName;
@@ -54,9 +55,9 @@ impl Model {
 }
 
 fn index(blocks: &[u8]) -> Index {
-    let info = |n: &u8| BlockInfo { id: [*n; 32], length: u32::from(*n) + 1, checksum: None };
+    let info = |n: &u8| BlockInfo { id: BlockId([*n; 32]), length: u32::from(*n) + 1, checksum: None };
     let frames = vec![FrameInfo { codec: Codec::Raw, stored_bytes: 100 }];
-    Index { frames, blocks: blocks.iter().map(info).collect() }
+    Index { frames, blocks: blocks.iter().map(info).collect(), nodes: Vec::new() }
 }
 
 fn keys() -> Keys {
@@ -75,8 +76,15 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
             Step::Add(blocks, is_stored) => {
                 let index = index(blocks);
                 let name = VolumeName([number; 32]);
-                let new =
-                    NewVolume { name, kind: VolumeKind::Data, bytes: 9, salt: [3; 32], index: &index, nodes: &[] };
+                let new = NewVolume {
+                    name,
+                    kind: VolumeKind::Data,
+                    bytes: 9,
+                    learn_bytes: 0,
+                    salt: [3; 32],
+                    index: &index,
+                    nodes: &[],
+                };
                 let state = if *is_stored { VolumeState::Stored } else { VolumeState::Intended };
                 let id = catalog.volume_add(&new, state).unwrap();
                 let mut position = 0;
@@ -150,7 +158,8 @@ fn a_row_that_changes_by_itself_is_found() {
     let mut catalog = CatalogWriter::open(&path, keys.ids(), RepositoryId([1; 16]), ClientId([2; 16])).unwrap();
     let index = index(&[5, 6]);
     let name = VolumeName([1; 32]);
-    let new = NewVolume { name, kind: VolumeKind::Data, bytes: 9, salt: [3; 32], index: &index, nodes: &[] };
+    let new =
+        NewVolume { name, kind: VolumeKind::Data, bytes: 9, learn_bytes: 0, salt: [3; 32], index: &index, nodes: &[] };
     catalog.volume_add(&new, VolumeState::Stored).unwrap();
     catalog.checkpoint().unwrap();
     drop(catalog);

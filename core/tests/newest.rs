@@ -300,7 +300,7 @@ proptest! {
             file.pass(|bytes| raw.extend_from_slice(bytes), |info, bytes| all.push((*info, bytes.map(<[u8]>::to_vec))))
                 .unwrap();
             prop_assert!(raw == memory.objects()[&object].to_vec(), "every byte once, in order");
-            prop_assert_eq!(all.len(), file.index().blocks.len());
+            prop_assert_eq!(all.len(), file.index().items_count());
             let numbers: Vec<usize> = (0..all.len()).filter(|number| wanted[number % 40]).collect();
             watched.forget_calls();
             let mut some = Vec::new();

@@ -7,7 +7,8 @@ use crate::catalog::Catalog;
 use crate::catalog::VolumeState;
 use crate::error::Result;
 use crate::hash::IdKeys;
-use crate::volume::BlockInfo;
+use crate::volume::Index;
+use crate::volume::Item;
 
 /// Where a block lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,15 +82,10 @@ pub(super) fn insert_blocks(
     conn: &rusqlite::Connection,
     ids: &IdKeys,
     volume: i64,
-    blocks: &[BlockInfo],
+    index: &Index,
 ) -> rusqlite::Result<()> {
-    let mut position = 0;
-    let mut rows = Vec::with_capacity(blocks.len());
-    for block in blocks {
-        rows.push((block, Location { volume, position, length: block.length }));
-        position += u64::from(block.length);
-    }
-    rows.sort_unstable_by_key(|(block, _)| block.id);
+    let mut items: Vec<Item> = index.items().collect();
+    items.sort_unstable_by_key(|item| item.id);
     // A block that is stored twice keeps its first place unless that place is lost. The first place is in the volume
     // with the lower number, in whatever order volumes are learnt.
     let mut insert = conn.prepare_cached(
@@ -99,10 +95,9 @@ pub(super) fn insert_blocks(
          WHERE (SELECT state FROM volume WHERE id = block.volume) NOT IN (0, 1)
              OR excluded.volume < block.volume AND (SELECT state FROM volume WHERE id = excluded.volume) IN (0, 1)",
     )?;
-    for (block, at) in rows {
-        let check = row_check(ids, &block.id, &at, block.checksum);
-        let checksum = block.checksum.map(u64::cast_signed);
-        insert.execute((&block.id, volume, at.position.cast_signed(), at.length, checksum, &check))?;
+    for Item { id, position, length, checksum, .. } in items {
+        let check = row_check(ids, &id, &Location { volume, position, length }, checksum);
+        insert.execute((&id, volume, position.cast_signed(), length, checksum.map(u64::cast_signed), &check))?;
     }
     Ok(())
 }

@@ -91,6 +91,13 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE snapshot ADD COLUMN announced INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE snapshot_removed ADD COLUMN announced INTEGER NOT NULL DEFAULT 1;
 ",
+    "
+    -- nodes_at: where the nodes begin in the plaintext of a volume; blocks lie before. learn_bytes: how many bytes at its
+    -- end hold what a catalog learns from it, 0 if unknown.
+    ALTER TABLE volume ADD COLUMN nodes_at INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE volume ADD COLUMN learn_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE volume SET nodes_at = plain_bytes WHERE kind = 0;
+",
 ];
 
 /// Version of the schema that this program writes.

@@ -77,11 +77,13 @@ pub struct NewVolume<'a> {
     pub kind: VolumeKind,
     /// Length of the object.
     pub bytes: u64,
+    /// How many bytes at its end hold what a catalog learns from it, 0 if unknown.
+    pub learn_bytes: u64,
     /// From which its key is derived.
     pub salt: Salt,
-    /// Its frames and blocks.
+    /// Its frames, blocks and nodes.
     pub index: &'a Index,
-    /// The tree nodes of a meta volume, with their bytes, in any order.
+    /// Its nodes with their bytes, in any order.
     pub nodes: &'a [(NodeId, Vec<u8>)],
 }
 
@@ -117,6 +119,10 @@ pub struct VolumeRow {
     pub salt: Salt,
     /// Length of its plaintext.
     pub plain_bytes: u64,
+    /// Where the nodes begin in its plaintext; the blocks lie before.
+    pub nodes_at: u64,
+    /// How many bytes at its end hold what a catalog learns from it, 0 if unknown.
+    pub learn_bytes: u64,
     /// Its frames with the offset of each in the object.
     pub frames: Vec<(u64, FrameInfo)>,
     /// True once a commit has named it.
@@ -142,7 +148,8 @@ pub struct VolumeMark {
     pub is_learnt: bool,
 }
 
-const VOLUME_COLUMNS: &str = "id, name, kind, state, bytes, etag, salt, plain_bytes, frames, announced";
+const VOLUME_COLUMNS: &str =
+    "id, name, kind, state, bytes, etag, salt, plain_bytes, frames, announced, nodes_at, learn_bytes";
 
 impl Catalog {
     /// The volume with this row number.
@@ -310,8 +317,8 @@ fn insert_volume(
     };
     let frames: Vec<u8> = volume.index.frames.iter().flat_map(pack_frame).collect();
     conn.prepare_cached(
-        "INSERT INTO volume (id, name, kind, state, bytes, salt, plain_bytes, frames)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO volume (id, name, kind, state, bytes, salt, plain_bytes, frames, nodes_at, learn_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute((
         row,
@@ -322,9 +329,11 @@ fn insert_volume(
         &volume.salt,
         volume.index.plain_bytes().cast_signed(),
         &frames,
+        volume.index.nodes_at().cast_signed(),
+        volume.learn_bytes.cast_signed(),
     ))?;
     let row = conn.last_insert_rowid();
-    insert_blocks(conn, ids, row, &volume.index.blocks)?;
+    insert_blocks(conn, ids, row, volume.index)?;
     super::nodes::insert_nodes(conn, ids, volume.nodes)?;
     Ok(row)
 }
@@ -341,7 +350,8 @@ fn rewrite_volume(
     // Its rows are placed anew, so that its old rows and rows of other volumes are treated alike.
     conn.prepare_cached("DELETE FROM block WHERE volume = ?1")?.execute([row])?;
     conn.prepare_cached(
-        "UPDATE volume SET state = ?2, bytes = ?3, salt = ?4, plain_bytes = ?5, frames = ?6 WHERE id = ?1",
+        "UPDATE volume SET state = ?2, bytes = ?3, salt = ?4, plain_bytes = ?5, frames = ?6, nodes_at = ?7,
+             learn_bytes = ?8 WHERE id = ?1",
     )?
     .execute((
         row,
@@ -350,8 +360,10 @@ fn rewrite_volume(
         &volume.salt,
         volume.index.plain_bytes().cast_signed(),
         &frames,
+        volume.index.nodes_at().cast_signed(),
+        volume.learn_bytes.cast_signed(),
     ))?;
-    insert_blocks(conn, ids, row, &volume.index.blocks)?;
+    insert_blocks(conn, ids, row, volume.index)?;
     super::nodes::insert_nodes(conn, ids, volume.nodes)?;
     Ok(row)
 }
@@ -391,5 +403,7 @@ fn volume_row(row: &Row<'_>) -> rusqlite::Result<VolumeRow> {
         plain_bytes: row.get::<_, i64>(7)?.cast_unsigned(),
         frames: unpack_frames(&row.get::<_, Vec<u8>>(8)?).ok_or_else(|| bad_column(8))?,
         is_announced: row.get(9)?,
+        nodes_at: row.get::<_, i64>(10)?.cast_unsigned(),
+        learn_bytes: row.get::<_, i64>(11)?.cast_unsigned(),
     })
 }

@@ -15,7 +15,6 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::error::counted;
 use crate::hash::Sha256Stream;
-use crate::objects::VolumeKind;
 use crate::objects::volume_object;
 use crate::parallel::side_by_side;
 use crate::read::VolumeFile;
@@ -89,9 +88,9 @@ pub(super) fn read_all(
         match (volume.state, state) {
             // Some of its blocks may have been assigned to another volume since.
             (VolumeState::Lost, VolumeState::Stored) => {
-                let VolumeRow { name, kind, bytes, etag, .. } = volume.clone();
+                let VolumeRow { name, kind, bytes, learn_bytes, etag, .. } = volume.clone();
                 let (repository, catalog) = locked.parts();
-                relearn(repository, catalog, &VolumeAdded { name, kind, bytes, etag })?;
+                relearn(repository, catalog, &VolumeAdded { name, kind, bytes, learn_bytes, etag })?;
             }
             (VolumeState::Stored, VolumeState::Lost) => locked.catalog().volume_state(volume.id, state)?,
             _ => {}
@@ -127,13 +126,9 @@ fn read_one(repository: &Repository, row: &VolumeRow, watch: &Watch) -> Result<R
             hash.update(bytes);
             watch.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         },
-        |block, bytes| {
-            let is_right = bytes.is_some_and(|bytes| match row.kind {
-                VolumeKind::Data => ids.block(bytes).0 == block.id,
-                VolumeKind::Meta => ids.node(bytes).0 == block.id,
-            });
-            if !is_right {
-                lost.push(block.id);
+        |item, bytes| {
+            if !bytes.is_some_and(|bytes| item.is(ids, bytes)) {
+                lost.push(item.id);
             }
         },
     );
@@ -148,7 +143,7 @@ fn read_one(repository: &Repository, row: &VolumeRow, watch: &Watch) -> Result<R
         read.trouble = Some(format!(
             "{} of {} do not open",
             lost.len(),
-            counted(file.index().blocks.len() as u64, "block", "blocks")
+            counted(file.index().items_count() as u64, "block", "blocks")
         ));
     } else if !is_learnt && !has_its_name {
         read.trouble = Some(CHANGED.into());
@@ -163,7 +158,7 @@ fn read_one(repository: &Repository, row: &VolumeRow, watch: &Watch) -> Result<R
 fn open(repository: &Repository, row: &VolumeRow) -> Result<VolumeFile> {
     let (store, keys) = (repository.store(), repository.keys());
     if store.is_far() && row.bytes <= AT_ONCE_BYTES_MAX {
-        return VolumeFile::fetch(store, keys, row.kind, row.name, row.bytes);
+        return VolumeFile::fetch(store, keys, row.kind, row.name, row.bytes, row.bytes);
     }
     VolumeFile::open(store, keys, row.kind, row.name, row.bytes)
 }

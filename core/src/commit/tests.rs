@@ -43,6 +43,7 @@ fn sample() -> Commit {
         name: VolumeName([4; 32]),
         kind: VolumeKind::Meta,
         bytes: 77,
+        learn_bytes: 70,
         etag: etag.map(String::from),
     };
     Commit {

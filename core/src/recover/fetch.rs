@@ -1,6 +1,7 @@
 //! Reading many volumes in parallel, and passing them on in the requested order.
 //!
-//! Each connection of the store reads one volume at a time: the tail of a data volume, all of a meta volume. A volume
+//! Each connection of the store reads one volume at a time, usually by one request: as much of its end as the commit
+//! says that is needed, which is the index of a data volume, and nearly all of a volume that holds only nodes. A volume
 //! that has been read waits for its turn. So readers stay within a window of volumes and bytes, and memory does not
 //! depend on the total.
 
@@ -36,7 +37,7 @@ const AHEAD_VOLUMES_MAX: usize = 128;
 const NODES_BYTES_MAX: usize = 4 << 20;
 /// Most connections, whatever the store recommends.
 pub(super) const CONNECTIONS_MAX: usize = 32;
-/// A meta volume of up to this size is fetched by one request.
+/// Most bytes that are fetched of one volume by one request.
 const AT_ONCE_BYTES_MAX: u64 = 32 << 20;
 /// About how much is read of a data volume.
 pub(super) const TAIL_BYTES: u64 = 64 << 10;
@@ -45,6 +46,8 @@ pub(super) const TAIL_BYTES: u64 = 64 << 10;
 pub(super) struct Contents {
     pub salt: Salt,
     pub index: Index,
+    /// How many bytes at its end hold all of this.
+    pub learn_bytes: u64,
     /// The nodes of a meta volume in the order of the volume, which numbers the file versions; without nodes that were
     /// passed on before.
     pub nodes: Nodes,
@@ -68,9 +71,10 @@ pub(super) enum Arrived {
 
 /// About how many bytes reading a volume takes.
 pub(super) fn bytes_to_read(volume: &VolumeAdded) -> u64 {
-    match volume.kind {
-        VolumeKind::Meta => volume.bytes,
-        VolumeKind::Data => volume.bytes.min(TAIL_BYTES),
+    match (volume.learn_bytes, volume.kind) {
+        (0, VolumeKind::Meta) => volume.bytes,
+        (0, VolumeKind::Data) => volume.bytes.min(TAIL_BYTES),
+        (bytes, _) => volume.bytes.min(bytes),
     }
 }
 
@@ -234,31 +238,28 @@ fn read_by_parts(repository: &Repository, volume: &VolumeAdded, give: &mut dyn F
 
 fn contents(repository: &Repository, volume: &VolumeAdded, give: &mut dyn FnMut(Nodes)) -> Result<Contents> {
     let (store, keys) = (repository.store(), repository.keys());
-    let is_fetched_at_once = volume.kind == VolumeKind::Meta && volume.bytes <= AT_ONCE_BYTES_MAX;
-    let file = if is_fetched_at_once {
-        VolumeFile::fetch(store, keys, volume.kind, volume.name, volume.bytes)?
-    } else {
-        VolumeFile::open(store, keys, volume.kind, volume.name, volume.bytes)?
+    // What the commit says may be wrong: then it only takes more requests.
+    let file = match bytes_to_read(volume) {
+        bytes if bytes <= AT_ONCE_BYTES_MAX => {
+            VolumeFile::fetch(store, keys, volume.kind, volume.name, volume.bytes, bytes)?
+        }
+        _ => VolumeFile::open(store, keys, volume.kind, volume.name, volume.bytes)?,
     };
     let mut nodes = Nodes::new();
     let mut nodes_bytes = 0;
-    if volume.kind == VolumeKind::Meta {
-        let ids = keys.ids();
-        file.pass(
-            |_| {},
-            |block, bytes| {
-                // A node that does not open or does not match its id is left out; `check` will miss it.
-                if let Some(bytes) = bytes.filter(|bytes| ids.node(bytes).0 == block.id) {
-                    nodes.push((NodeId(block.id), bytes.to_vec()));
-                    nodes_bytes += bytes.len();
-                    if nodes_bytes >= NODES_BYTES_MAX {
-                        give(std::mem::take(&mut nodes));
-                        nodes_bytes = 0;
-                    }
-                }
-            },
-        )?;
-    }
+    let ids = keys.ids();
+    file.nodes(|node, bytes| {
+        // A node that does not open or does not match its id is left out; `check` will miss it.
+        if let Some(bytes) = bytes.filter(|bytes| node.is(ids, bytes)) {
+            nodes.push((NodeId(node.id), bytes.to_vec()));
+            nodes_bytes += bytes.len();
+            if nodes_bytes >= NODES_BYTES_MAX {
+                give(std::mem::take(&mut nodes));
+                nodes_bytes = 0;
+            }
+        }
+    })?;
+    let learn_bytes = file.learn_bytes();
     let (index, salt) = file.into_index();
-    Ok(Contents { salt, index, nodes })
+    Ok(Contents { salt, index, learn_bytes, nodes })
 }

@@ -109,9 +109,9 @@ pub fn plan(locked: &mut LockedRepository) -> Result<Plan> {
 
 /// Reads a volume that was put back, and records it as stored.
 pub(crate) fn relearn(repository: &Repository, catalog: &mut CatalogWriter, added: &VolumeAdded) -> Result<()> {
-    let Contents { salt, index, nodes } = fetch::read(repository, added)?;
-    let volume =
-        NewVolume { name: added.name, kind: added.kind, bytes: added.bytes, salt, index: &index, nodes: &nodes };
+    let Contents { salt, index, learn_bytes, nodes } = fetch::read(repository, added)?;
+    let VolumeAdded { name, kind, bytes, .. } = *added;
+    let volume = NewVolume { name, kind, bytes, learn_bytes, salt, index: &index, nodes: &nodes };
     let state = VolumeState::Stored;
     catalog.volumes_learn(&[LearntVolume { volume, state, etag: added.etag.as_deref(), row: None }])
 }

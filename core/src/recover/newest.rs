@@ -76,7 +76,7 @@ fn is_unavailable(error: &Error) -> bool {
 /// Where nodes lie.
 struct Places {
     volumes: Vec<VolumeFile>,
-    /// Volume, and number of the node in it.
+    /// Volume, and number of the node among its items.
     nodes: HashMap<NodeId, (usize, usize)>,
 }
 
@@ -96,8 +96,8 @@ impl Places {
             };
             count(watch, file.tail_bytes());
             let volume = places.volumes.len();
-            let ids = file.index().blocks.iter().enumerate();
-            places.nodes.extend(ids.map(|(number, node)| (NodeId(node.id), (volume, number))));
+            let nodes = file.index().nodes.iter().zip(file.index().blocks.len()..);
+            places.nodes.extend(nodes.map(|(node, number)| (node.id, (volume, number))));
             places.volumes.push(file);
             Ok(places.nodes.len() <= NODES_MAX)
         })
@@ -112,13 +112,20 @@ impl Places {
             numbers.sort_unstable();
             let mut bytes = 0;
             let ends = numbers.split_inclusive(|number| {
-                bytes += file.index().blocks.get(*number).map_or(0, |node| u64::from(node.length));
+                bytes += node_bytes(file, *number);
                 bytes >= PART_BYTES && std::mem::take(&mut bytes) > 0
             });
             parts.extend(ends.map(|part| Part { file, bytes: file.some_bytes(part), numbers: part.to_vec() }));
         }
         parts
     }
+}
+
+/// The length of a node, which has this number among the items of its volume.
+fn node_bytes(file: &VolumeFile, number: usize) -> u64 {
+    let index = file.index();
+    let node = number.checked_sub(index.blocks.len()).and_then(|number| index.nodes.get(number));
+    node.map_or(0, |node| u64::from(node.length))
 }
 
 /// Nodes of one volume, to be read by one thread.
@@ -185,7 +192,7 @@ impl Bringing<'_> {
             self.watch.check()?;
             let mut nodes = Vec::with_capacity(part.numbers.len());
             part.file.some(&part.numbers, |node, bytes| {
-                if ids.node(bytes).0 == node.id {
+                if node.is(ids, bytes) {
                     nodes.push((NodeId(node.id), bytes.to_vec()));
                 }
             })?;

@@ -95,7 +95,8 @@ impl Plan {
         known.extend(announced.map(|volume| volume.name));
         let unknown = plan.look.listing.volumes().filter(|(_, name, _)| !known.contains(name));
         let orphans = unknown.map(|(kind, name, shown)| {
-            (VolumeAdded { name, kind, bytes: shown.bytes, etag: shown.etag.clone() }, None)
+            let (bytes, etag) = (shown.bytes, shown.etag.clone());
+            (VolumeAdded { name, kind, bytes, learn_bytes: 0, etag }, None)
         });
         plan.volumes.extend(orphans.collect::<Vec<_>>());
         plan.sort();

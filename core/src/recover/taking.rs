@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::catalog::CatalogWriter;
 use crate::catalog::LearntVolume;
 use crate::catalog::NewVolume;
+use crate::catalog::VolumeMark;
 use crate::catalog::VolumeState;
 use crate::commit::VolumeAdded;
 use crate::error::Result;
@@ -113,12 +114,12 @@ impl<'a> Taking<'a> {
         if taken.is_empty() {
             return Ok(());
         }
-        let nothing = Contents { salt: [0; 32], index: Index::default(), nodes: Vec::new() };
+        let nothing = Contents { salt: [0; 32], index: Index::default(), learn_bytes: 0, nodes: Vec::new() };
         let learnt = taken.iter().map(|(added, row, contents)| {
             let state = if contents.is_some() { VolumeState::Stored } else { VolumeState::Lost };
-            let Contents { salt, index, nodes } = contents.as_ref().unwrap_or(&nothing);
+            let Contents { salt, index, learn_bytes, nodes } = contents.as_ref().unwrap_or(&nothing);
             let VolumeAdded { name, kind, bytes, .. } = **added;
-            let volume = NewVolume { name, kind, bytes, salt: *salt, index, nodes };
+            let volume = NewVolume { name, kind, bytes, learn_bytes: *learn_bytes, salt: *salt, index, nodes };
             let etag = added.etag.as_deref().filter(|_| contents.is_some());
             LearntVolume { volume, state, etag, row: *row }
         });
@@ -156,7 +157,8 @@ impl<'a> Taking<'a> {
         let Some(mark) = marks.into_iter().find(|mark| mark.name == name) else { return Ok(()) };
         let detail = format!("in its place lies {}", volume_object(in_place.kind, in_place.name));
         self.learnt.damaged.push((volume_object(mark.kind, name).to_string(), detail));
-        let added = VolumeAdded { name, kind: mark.kind, bytes: mark.bytes, etag: mark.etag };
+        let VolumeMark { kind, bytes, etag, .. } = mark;
+        let added = VolumeAdded { name, kind, bytes, learn_bytes: 0, etag };
         self.write(catalog, vec![(&added, None, None)])
     }
 

@@ -24,8 +24,8 @@ pub(super) fn look(
     watch: &Watch,
 ) -> Result<()> {
     let mut wanted = Wanted::new();
-    for (place, rebuild) in rebuilds.iter().enumerate().filter(|(_, rebuild)| rebuild.is_data()) {
-        wanted.extend(rebuild.missing().map(|(number, id)| (id, (place, number))));
+    for (place, rebuild) in rebuilds.iter().enumerate() {
+        wanted.extend(rebuild.missing_blocks().map(|(number, id)| (id, (place, number))));
     }
     let mut search = Search { catalog, rebuilds, wanted, read_file, seen: HashSet::new() };
     for row in catalog.snapshots()?.into_iter().rev() {

@@ -31,7 +31,6 @@ use crate::entry::Time;
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::VolumeName;
-use crate::objects::VolumeKind;
 use crate::objects::volume_object;
 use crate::recover::relearn;
 use crate::repo::LockedRepository;
@@ -39,6 +38,7 @@ use crate::repo::Repository;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
+use crate::volume::ItemKind;
 use crate::watch::Watch;
 use crate::write;
 
@@ -162,7 +162,8 @@ fn replace(locked: &mut LockedRepository, row: &VolumeRow, source: Source<'_>) -
     let (repository, catalog) = locked.parts();
     let object = volume_object(row.kind, row.name);
     let etag = replace_object(repository.store(), &object, source)?;
-    let added = VolumeAdded { name: row.name, kind: row.kind, bytes: row.bytes, etag };
+    let VolumeRow { name, kind, bytes, learn_bytes, .. } = *row;
+    let added = VolumeAdded { name, kind, bytes, learn_bytes, etag };
     relearn(repository, catalog, &added)?;
     catalog.alarm_end(object.as_str())?;
     Ok(())
@@ -207,8 +208,8 @@ fn store_again(
                 stored.0 += 1;
                 stored.1 += bytes.len() as u64;
                 match kind {
-                    VolumeKind::Data => writer.store_lost_block(cutter.block(bytes))?,
-                    VolumeKind::Meta => writer.store_lost_node(bytes)?,
+                    ItemKind::Block => writer.store_lost_block(cutter.block(bytes))?,
+                    ItemKind::Node => writer.store_lost_node(bytes)?,
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use crate::catalog::Catalog;
+use crate::catalog::Location;
 use crate::catalog::VolumeRow;
 use crate::compress::Compressor;
 use crate::compress::Decompressor;
@@ -21,7 +22,6 @@ use crate::hash::Sha256Stream;
 use crate::id::BlockId;
 use crate::id::NodeId;
 use crate::limits;
-use crate::objects::VolumeKind;
 use crate::objects::volume_object;
 use crate::read::Order;
 use crate::read::Reader;
@@ -35,10 +35,11 @@ use crate::repo::Repository;
 use crate::spool;
 use crate::store::ByteRange;
 use crate::volume;
-use crate::volume::BlockInfo;
 use crate::volume::FrameInfo;
 use crate::volume::HEADER_BYTES;
 use crate::volume::Index;
+use crate::volume::Item;
+use crate::volume::ItemKind;
 use crate::volume::Salt;
 use crate::volume::frame_plain_bytes;
 
@@ -62,10 +63,9 @@ impl Run {
     }
 }
 
-/// A block of the volume.
+/// A block or node of the volume.
 struct Piece {
-    info: BlockInfo,
-    position: u64,
+    item: Item,
     is_found: bool,
 }
 
@@ -75,7 +75,7 @@ struct Layout {
     frames: Vec<FrameInfo>,
     plain_bytes: u64,
     pieces: Vec<Piece>,
-    /// True if all its blocks are listed.
+    /// True if all its blocks and nodes are listed.
     is_complete: bool,
 }
 
@@ -141,9 +141,11 @@ impl Layout {
         let mut is_complete = true;
         for block in blocks {
             is_complete &= block.location.position == end;
-            end = block.location.position + u64::from(block.location.length);
-            let info = BlockInfo { id: block.id, length: block.location.length, checksum: block.checksum };
-            pieces.push(Piece { info, position: block.location.position, is_found: false });
+            let Location { position, length, .. } = block.location;
+            let kind = if position < row.nodes_at { ItemKind::Block } else { ItemKind::Node };
+            let item = Item { kind, id: block.id, length, checksum: block.checksum, position };
+            end = item.end();
+            pieces.push(Piece { item, is_found: false });
         }
         is_complete &= end == row.plain_bytes;
         let frames = row.frames.iter().map(|(_, frame)| *frame).collect();
@@ -151,13 +153,7 @@ impl Layout {
     }
 
     fn of_index(salt: Salt, index: &Index) -> Layout {
-        let mut position = 0;
-        let pieces = index.blocks.iter().map(|info| {
-            let piece = Piece { info: *info, position, is_found: false };
-            position += u64::from(info.length);
-            piece
-        });
-        let pieces = pieces.collect();
+        let pieces = index.items().map(|item| Piece { item, is_found: false }).collect();
         Layout { salt, frames: index.frames.clone(), plain_bytes: index.plain_bytes(), pieces, is_complete: true }
     }
 
@@ -253,12 +249,12 @@ impl Rebuild {
     fn find_in_frames(&mut self) -> Result<()> {
         for number in 0..self.layout.pieces.len() {
             let Some(piece) = self.layout.pieces.get(number) else { continue };
-            let end = piece.position + u64::from(piece.info.length);
-            let range: Range<u64> = piece.position / FRAME_BYTES..end.div_ceil(FRAME_BYTES);
+            let item = piece.item;
+            let range: Range<u64> = item.position / FRAME_BYTES..item.end().div_ceil(FRAME_BYTES);
             let is_open = |ordinal: u64| self.sealed.get(ordinal as usize).copied().unwrap_or(false);
             if range.into_iter().all(is_open) {
-                let mut bytes = vec![0; piece.info.length as usize];
-                self.plain.read_exact_at(&mut bytes, piece.position).map_err(failed)?;
+                let mut bytes = vec![0; item.length as usize];
+                self.plain.read_exact_at(&mut bytes, item.position).map_err(failed)?;
                 self.offer(number, &bytes)?;
             }
         }
@@ -269,26 +265,26 @@ impl Rebuild {
     fn find_in_repository(&mut self, repository: &Repository, catalog: &Catalog) -> Result<()> {
         let mut reader = None;
         for number in 0..self.layout.pieces.len() {
-            let Some(info) = self.layout.pieces.get(number).filter(|piece| !piece.is_found).map(|piece| piece.info)
+            let Some(item) = self.layout.pieces.get(number).filter(|piece| !piece.is_found).map(|piece| piece.item)
             else {
                 continue;
             };
-            let bytes = match self.row.kind {
-                VolumeKind::Meta => match catalog.node(NodeId(info.id)) {
+            let bytes = match item.kind {
+                ItemKind::Node => match catalog.node(NodeId(item.id)) {
                     Ok(row) => row.map(|row| row.body),
                     Err(Error::Disagree { .. }) => None,
                     Err(error) => return Err(error),
                 },
-                VolumeKind::Data => {
+                ItemKind::Block => {
                     let is_elsewhere =
-                        catalog.locate(&info.id)?.is_some_and(|(location, _)| location.volume != self.row.id);
+                        catalog.locate(&item.id)?.is_some_and(|(location, _)| location.volume != self.row.id);
                     if !is_elsewhere {
                         continue;
                     }
                     if reader.is_none() {
                         reader = Some(Reader::new(repository, 0, Order::Any)?);
                     }
-                    reader.as_ref().and_then(|reader| read_block(reader, &info).ok())
+                    reader.as_ref().and_then(|reader| read_block(reader, &item).ok())
                 }
             };
             if let Some(bytes) = bytes {
@@ -299,27 +295,19 @@ impl Rebuild {
     }
 
     /// The blocks that are still missing: number and id.
-    pub fn missing(&self) -> impl Iterator<Item = (usize, [u8; 32])> {
-        let missing = self.layout.pieces.iter().enumerate().filter(|(_, piece)| !piece.is_found);
-        missing.map(|(number, piece)| (number, piece.info.id))
+    pub fn missing_blocks(&self) -> impl Iterator<Item = (usize, [u8; 32])> {
+        let is_missing = |piece: &Piece| !piece.is_found && piece.item.kind == ItemKind::Block;
+        let missing = self.layout.pieces.iter().enumerate().filter(move |(_, piece)| is_missing(piece));
+        missing.map(|(number, piece)| (number, piece.item.id))
     }
 
-    /// True if the volume holds content of files.
-    pub fn is_data(&self) -> bool {
-        self.row.kind == VolumeKind::Data
-    }
-
-    /// Takes `bytes` for a block, if they match its id.
+    /// Takes `bytes` for a block or node, if they match its id.
     pub fn offer(&mut self, number: usize, bytes: &[u8]) -> Result<bool> {
         let Some(piece) = self.layout.pieces.get_mut(number) else { return Ok(false) };
-        let id = match self.row.kind {
-            VolumeKind::Data => self.ids.block(bytes).0,
-            VolumeKind::Meta => self.ids.node(bytes).0,
-        };
-        if id != piece.info.id || bytes.len() != piece.info.length as usize {
+        if bytes.len() != piece.item.length as usize || !piece.item.is(&self.ids, bytes) {
             return Ok(false);
         }
-        self.plain.write_all_at(bytes, piece.position).map_err(failed)?;
+        self.plain.write_all_at(bytes, piece.item.position).map_err(failed)?;
         piece.is_found = true;
         Ok(true)
     }
@@ -358,13 +346,10 @@ impl Rebuild {
             let offset = self.layout.frame_offset(ordinal as usize);
             self.object.write_all_at(&sealed, offset).map_err(failed)?;
         }
-        let block_bytes = match self.row.kind {
-            VolumeKind::Data => repository.config().block_bytes,
-            VolumeKind::Meta => 0,
-        };
-        let blocks = self.layout.pieces.iter().map(|piece| piece.info).collect();
-        let index = Index { frames: self.layout.frames.clone(), blocks };
-        let tail = volume::seal_tail(&key, self.row.kind, &self.layout.salt, block_bytes, &index);
+        let block_bytes = repository.config().block_bytes;
+        let items = self.layout.pieces.iter().map(|piece| piece.item);
+        let index = Index::of(self.layout.frames.clone(), items);
+        let tail = volume::seal_tail(&key, self.row.kind, &self.layout.salt, block_bytes, &index).bytes;
         let offset = self.layout.frame_offset(self.layout.frames.len());
         self.object.write_all_at(&tail, offset).map_err(failed)?;
         Ok(offset + tail.len() as u64 == self.row.bytes && self.has_its_name()?)
@@ -391,10 +376,10 @@ fn is_that_of(row: &VolumeRow, file: &VolumeFile) -> bool {
 }
 
 /// A block of file content, from wherever the catalog locates it.
-fn read_block(reader: &Reader, info: &BlockInfo) -> Result<Vec<u8>> {
-    let content = Content::Extents(vec![Extent::Block { id: BlockId(info.id), length: info.length }]);
+fn read_block(reader: &Reader, block: &Item) -> Result<Vec<u8>> {
+    let content = Content::Extents(vec![Extent::Block { id: BlockId(block.id), length: block.length }]);
     let map = reader.view()?.file(&content)?;
-    reader.read(&map, 0, info.length as usize, Verify::Blocks)
+    reader.read(&map, 0, block.length as usize, Verify::Blocks)
 }
 
 impl Part {
@@ -417,19 +402,19 @@ impl Part {
     pub fn reason(&self) -> String {
         let missing = self.pieces.iter().filter(|piece| !piece.is_found);
         let (count, bytes) =
-            missing.fold((0u64, 0u64), |(count, bytes), piece| (count + 1, bytes + u64::from(piece.info.length)));
+            missing.fold((0u64, 0u64), |(count, bytes), piece| (count + 1, bytes + u64::from(piece.item.length)));
         let (all, bytes) = (counted(self.pieces.len() as u64, "block", "blocks"), counted(bytes, "byte", "bytes"));
         format!("{count} of {all} ({bytes}) could not be found: `bygone affected` names what needs them")
     }
 
-    /// The next block that was found.
-    pub fn next_found(&mut self) -> Result<Option<(VolumeKind, Vec<u8>)>> {
+    /// The next block or node that was found.
+    pub fn next_found(&mut self) -> Result<Option<(ItemKind, Vec<u8>)>> {
         while let Some(piece) = self.pieces.get(self.next) {
             self.next += 1;
             if piece.is_found {
-                let mut bytes = vec![0; piece.info.length as usize];
-                self.plain.read_exact_at(&mut bytes, piece.position).map_err(failed)?;
-                return Ok(Some((self.row.kind, bytes)));
+                let mut bytes = vec![0; piece.item.length as usize];
+                self.plain.read_exact_at(&mut bytes, piece.item.position).map_err(failed)?;
+                return Ok(Some((piece.item.kind, bytes)));
             }
         }
         Ok(None)

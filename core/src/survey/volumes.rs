@@ -25,8 +25,8 @@ use crate::survey::Listing;
 use crate::survey::News;
 use crate::survey::Shown;
 use crate::survey::volume_alarm;
-use crate::volume::TRAILER_BYTES;
-use crate::volume::parse_trailer_salt;
+use crate::volume::HEADER_BYTES;
+use crate::volume::parse_header;
 use crate::watch::Watch;
 
 /// Most bytes that one run reads for a closer look.
@@ -106,7 +106,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// It has another size. If it is another volume, its trailer says which.
+    /// It has another size. If it is another volume, its header says which.
     fn resized(&mut self, locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown) -> Result<()> {
         let sizes = format!("its length is {} instead of {} bytes", shown.bytes, mark.bytes);
         let other = match self.probes_left.checked_sub(1) {
@@ -159,8 +159,8 @@ impl Comparison<'_> {
             // opened.
             let has_all = mark.is_learnt && mark.state == VolumeState::Stored;
             if !has_all {
-                let Shown { bytes, etag } = shown.clone();
-                self.back.push((mark.id, VolumeAdded { name: mark.name, kind: mark.kind, bytes, etag }));
+                let (VolumeMark { name, kind, .. }, Shown { bytes, etag }) = (mark, shown.clone());
+                self.back.push((mark.id, VolumeAdded { name: *name, kind: *kind, bytes, learn_bytes: 0, etag }));
                 return Ok(());
             }
             locked.catalog().volume_stored(mark.id, shown.etag.as_deref().or(mark.etag.as_deref()))?;
@@ -226,18 +226,20 @@ pub fn hash_of_volume(repository: &Repository, kind: VolumeKind, name: VolumeNam
     Ok(VolumeName(hash.finish()))
 }
 
-/// The volume that lies in the place of another, if its trailer identifies it.
+/// The volume that lies in the place of another, if its header identifies it.
 fn other_volume(locked: &mut LockedRepository, mark: &VolumeMark, shown: &Shown) -> Result<Option<VolumeName>> {
-    let Some(offset) = shown.bytes.checked_sub(TRAILER_BYTES) else { return Ok(None) };
+    if shown.bytes < HEADER_BYTES {
+        return Ok(None);
+    }
     let name = volume_object(mark.kind, mark.name);
-    let range = ByteRange::Part { offset, bytes: TRAILER_BYTES };
+    let range = ByteRange::Part { offset: 0, bytes: HEADER_BYTES };
     // It is lost in either case, so trouble with this look must not hide the finding.
-    let trailer = match locked.repository().store().get(&name, range) {
-        Ok(trailer) => trailer,
+    let header = match locked.repository().store().get(&name, range) {
+        Ok(header) => header,
         Err(Error::Store { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let Ok(salt) = parse_trailer_salt(&trailer) else { return Ok(None) };
+    let Ok(salt) = parse_header(&header) else { return Ok(None) };
     Ok(locked.catalog().read().volume_of_salt(&salt)?.filter(|other| *other != mark.name))
 }
 

@@ -4,6 +4,8 @@
 //! A volume must be closed before it exceeds its size, but its frames are still being compressed when the next one is
 //! cut. So each volume keeps an upper bound of its final size: a frame counts with its plaintext size when it is cut,
 //! and the packer gives back what compression saves. The bound is never below the truth.
+//!
+//! Nodes lie behind all blocks of their volume, so a volume takes no block after its first node.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -29,12 +31,13 @@ use crate::limits;
 use crate::objects::VolumeKind;
 use crate::volume::BlockInfo;
 use crate::volume::FrameInfo;
-use crate::volume::HEADER_BYTES;
+use crate::volume::OVERHEAD_BYTES;
 use crate::volume::Salt;
-use crate::volume::TRAILER_BYTES;
 
-/// About how much a block takes in the index.
-const BLOCK_INDEX_BYTES: u64 = 44;
+/// About how much a block or node takes in both copies of the index.
+const ITEM_INDEX_BYTES: u64 = 2 * 44;
+/// How much a frame takes there.
+const FRAME_INDEX_BYTES: u64 = 2 * 4;
 
 /// Frames that a sealer seals together: as many as the cipher has lanes.
 const SEALED_TOGETHER_MAX: usize = 8;
@@ -70,11 +73,11 @@ pub(super) struct SealedFrame {
 pub(super) enum Order {
     /// The next frame of a volume will arrive on this channel.
     Frame(Arc<OpenVolume>, Receiver<SealedFrame>),
-    /// A volume is complete: its blocks, and for a meta volume the nodes themselves.
+    /// A volume is complete: its blocks, and the nodes that follow them.
     End(Arc<OpenVolume>, Vec<BlockInfo>, Vec<(NodeId, Vec<u8>)>),
 }
 
-/// Lays blocks of one kind end to end.
+/// Lays blocks and nodes end to end in volumes of one kind.
 pub(super) struct Framer {
     kind: VolumeKind,
     keys: Keys,
@@ -103,10 +106,34 @@ impl Framer {
     }
 
     /// Adds a block. True if it ends its volume, so that the next block goes into a new one.
-    pub fn add(&mut self, info: BlockInfo, mut bytes: &[u8]) -> Result<bool> {
-        let volume = self.volume()?;
-        volume.bytes_bound.fetch_add(BLOCK_INDEX_BYTES, Ordering::Relaxed);
+    pub fn add(&mut self, info: BlockInfo, bytes: &[u8]) -> Result<bool> {
+        if !self.nodes.is_empty() {
+            return Err(Error::defect("a block follows the nodes of its volume"));
+        }
         self.blocks.push(info);
+        self.lay(bytes)
+    }
+
+    /// Adds a tree node. True if it ends its volume. Nodes travel in memory with their volume, so a volume takes only a
+    /// limited number.
+    pub fn add_node(&mut self, id: NodeId, body: Vec<u8>) -> Result<bool> {
+        if self.kind == VolumeKind::Data {
+            return Err(Error::defect("a node in a data volume"));
+        }
+        self.nodes_bytes += body.len();
+        self.nodes.push((id, body.clone()));
+        let is_full = self.lay(&body)?;
+        if !is_full && self.nodes_bytes >= NODES_BYTES_MAX {
+            self.end()?;
+            return Ok(true);
+        }
+        Ok(is_full)
+    }
+
+    /// Lays bytes behind those before. True if they end their volume.
+    fn lay(&mut self, mut bytes: &[u8]) -> Result<bool> {
+        let volume = self.volume()?;
+        volume.bytes_bound.fetch_add(ITEM_INDEX_BYTES, Ordering::Relaxed);
         while !bytes.is_empty() {
             let room = limits::FRAME_BYTES as usize - self.plain.len();
             let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
@@ -117,27 +144,12 @@ impl Framer {
             }
         }
         // Closed while the next block certainly still fits.
-        let next = u64::from(limits::FRAME_BYTES) * 2 + (256 << 10) + TRAILER_BYTES;
+        let next = u64::from(limits::FRAME_BYTES) * 2 + (256 << 10) + ITEM_INDEX_BYTES;
         let is_full = volume.bytes_bound.load(Ordering::Relaxed) + next > self.volume_bytes_max
             || self.frames + 1 + limits::BLOCK_BYTES_MAX / limits::FRAME_BYTES >= limits::VOLUME_FRAMES_MAX
-            || self.blocks.len() >= limits::VOLUME_BLOCKS_MAX as usize;
+            || self.blocks.len() + self.nodes.len() >= limits::VOLUME_ITEMS_MAX as usize;
         if is_full {
             self.end()?;
-        }
-        Ok(is_full)
-    }
-
-    /// Adds a tree node. True if it ends its volume. Nodes travel in memory with their volume, so a volume takes only a
-    /// limited number.
-    pub fn add_node(&mut self, id: NodeId, body: Vec<u8>) -> Result<bool> {
-        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-        let info = BlockInfo { id: id.0, length, checksum: None };
-        self.nodes_bytes += body.len();
-        self.nodes.push((id, body.clone()));
-        let is_full = self.add(info, &body)?;
-        if !is_full && self.nodes_bytes >= NODES_BYTES_MAX {
-            self.end()?;
-            return Ok(true);
         }
         Ok(is_full)
     }
@@ -161,7 +173,7 @@ impl Framer {
         }
         let salt = random()?;
         let key = self.keys.volume(&salt);
-        let bytes_bound = AtomicU64::new(HEADER_BYTES + TRAILER_BYTES);
+        let bytes_bound = AtomicU64::new(OVERHEAD_BYTES);
         let volume = Arc::new(OpenVolume { salt, kind: self.kind, key, bytes_bound });
         self.volume = Some(Arc::clone(&volume));
         Ok(volume)
@@ -169,7 +181,8 @@ impl Framer {
 
     fn cut(&mut self, volume: &Arc<OpenVolume>) -> Result<()> {
         let plain = std::mem::replace(&mut self.plain, Vec::with_capacity(limits::FRAME_BYTES as usize));
-        volume.bytes_bound.fetch_add(plain.len() as u64 + u64::from(SEAL_BYTES), Ordering::Relaxed);
+        let sealed_bytes = plain.len() as u64 + u64::from(SEAL_BYTES);
+        volume.bytes_bound.fetch_add(sealed_bytes + FRAME_INDEX_BYTES, Ordering::Relaxed);
         let (reply, sealed) = bounded(1);
         let job = SealJob { volume: Arc::clone(volume), ordinal: self.frames, plain, reply };
         self.frames += 1;

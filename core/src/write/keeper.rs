@@ -53,6 +53,7 @@ pub(super) fn keep(
             name: volume.name,
             kind: volume.kind,
             bytes: volume.bytes,
+            learn_bytes: volume.learn_bytes,
             salt: volume.salt,
             index: &volume.index,
             nodes: &volume.nodes,

@@ -261,6 +261,7 @@ fn commit_once(locked: &mut LockedRepository, time: Time, unannounced: Unannounc
         name: volume.name,
         kind: volume.kind,
         bytes: volume.bytes,
+        learn_bytes: volume.learn_bytes,
         etag: volume.etag,
     });
     let commit = Commit {

@@ -26,6 +26,7 @@ use crate::spool;
 use crate::volume;
 use crate::volume::BlockInfo;
 use crate::volume::Index;
+use crate::volume::NodeInfo;
 use crate::volume::Salt;
 use crate::write::framer::OpenVolume;
 use crate::write::framer::Order;
@@ -36,6 +37,7 @@ pub(super) struct PackedVolume {
     pub name: VolumeName,
     pub kind: VolumeKind,
     pub bytes: u64,
+    pub learn_bytes: u64,
     pub salt: Salt,
     pub index: Index,
     pub nodes: Vec<(NodeId, Vec<u8>)>,
@@ -86,8 +88,13 @@ impl Spool {
         dir: &Path,
     ) -> Result<PackedVolume> {
         self.index.blocks = blocks;
+        let node_info = |(id, bytes): &(NodeId, Vec<u8>)| {
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            NodeInfo { id: *id, length }
+        };
+        self.index.nodes = nodes.iter().map(node_info).collect();
         let tail = volume::seal_tail(&volume.key, volume.kind, &volume.salt, block_bytes, &self.index);
-        self.write(&tail, dir)?;
+        self.write(&tail.bytes, dir)?;
         if self.bytes > limits::VOLUME_BYTES_MAX {
             return Err(Error::Limit {
                 what: "the size of a volume",
@@ -96,8 +103,8 @@ impl Spool {
             });
         }
         let Spool { file: spool, hash, bytes, index } = self;
-        let name = VolumeName(hash.finish());
-        Ok(PackedVolume { name, kind: volume.kind, bytes, salt: volume.salt, index, nodes, spool })
+        let (name, learn_bytes) = (VolumeName(hash.finish()), tail.learn_bytes);
+        Ok(PackedVolume { name, kind: volume.kind, bytes, learn_bytes, salt: volume.salt, index, nodes, spool })
     }
 }
 
@@ -113,12 +120,7 @@ pub(super) fn pack(repository: &Repository, order: &Receiver<Order>, volumes: &S
             }
             Order::End(volume, blocks, nodes) => {
                 let Some(spool) = spools.remove(&volume.salt) else { continue };
-                // Only blocks of file content can be full-size.
-                let block_bytes = match volume.kind {
-                    VolumeKind::Data => repository.config().block_bytes,
-                    VolumeKind::Meta => 0,
-                };
-                let packed = spool.close(&volume, block_bytes, blocks, nodes, dir)?;
+                let packed = spool.close(&volume, repository.config().block_bytes, blocks, nodes, dir)?;
                 volumes.send(packed).map_err(|_| Error::Cancelled)?;
             }
         }

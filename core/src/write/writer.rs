@@ -317,7 +317,7 @@ impl<'a> Writer<'a> {
         self.totals.bytes_new += u64::from(length);
         self.watch.bytes_new.fetch_add(u64::from(length), Ordering::Relaxed);
         self.claims.open(VolumeKind::Data).insert(block.id.0);
-        let info = BlockInfo { id: block.id.0, length, checksum: block.checksum };
+        let info = BlockInfo { id: block.id, length, checksum: block.checksum };
         if self.data.add(info, &block.bytes)? {
             self.claims.volume_ended(VolumeKind::Data);
         }

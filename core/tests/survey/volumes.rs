@@ -266,7 +266,15 @@ fn more_volumes_than_one_commit_takes_are_announced_by_several() {
     let stored: Vec<LearntVolume> = (0..count as u64)
         .map(|number| {
             let name = VolumeName(bygone_core::hash::sha256(&number.to_le_bytes()));
-            let volume = NewVolume { name, kind: VolumeKind::Data, bytes: 1, salt: [0; 32], index: &index, nodes: &[] };
+            let volume = NewVolume {
+                name,
+                kind: VolumeKind::Data,
+                bytes: 1,
+                learn_bytes: 0,
+                salt: [0; 32],
+                index: &index,
+                nodes: &[],
+            };
             LearntVolume { volume, state: VolumeState::Stored, etag: None, row: None }
         })
         .collect();

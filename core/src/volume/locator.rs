@@ -1,0 +1,212 @@
+//! The locator of a volume: the list of its sections, sealed, always of the same length.
+//!
+//! It ends the object, and a copy lies between the two copies of the index. Nothing in clear says where the copy is,
+//! because that would tell the storage how long the index is. So a reader whose last locator is damaged searches: it
+//! tries the seal at every place, from the end backwards. A seal opens only in its own place, because the place is part
+//! of what is sealed.
+//!
+//! A section of an unknown kind is skipped: a later format may add some, for example parity.
+
+use std::ops::Range;
+use std::ops::RangeInclusive;
+
+use crate::crypto::Message;
+use crate::crypto::SealKey;
+use crate::frame::SEAL_BYTES;
+use crate::limits;
+use crate::objects::VolumeKind;
+use crate::volume::HEADER_BYTES;
+use crate::volume::Salt;
+use crate::volume::header;
+use crate::wire::DecodeError;
+use crate::wire::Decoder;
+use crate::wire::Encoder;
+
+/// Length of a sealed locator.
+pub const LOCATOR_BYTES: u64 = PLAIN_BYTES as u64 + SEAL_BYTES as u64;
+/// Length of what ends the object: the second copy of the header and the last locator.
+pub const TRAILER_BYTES: u64 = HEADER_BYTES + LOCATOR_BYTES;
+
+/// Length of the plaintext, whatever it lists.
+const PLAIN_BYTES: usize = 112;
+/// Places that are tried together: as many as the cipher processes at once.
+const TRIED_TOGETHER: usize = 16;
+
+/// The frames; the first section, and the only one of its kind.
+const FRAMES: u64 = 1;
+/// A copy of the index; one or two.
+const INDEX: u64 = 2;
+/// A copy of the locator.
+const COPY: u64 = 3;
+/// Bytes that mean nothing.
+const GAP: u64 = 4;
+
+/// Bytes of a sealed index.
+const INDEX_BYTES: RangeInclusive<u64> = SEAL_BYTES as u64 + 1..=limits::INDEX_BYTES_MAX as u64;
+
+/// Where the parts of a volume lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locator {
+    /// Bytes of all frames, which begin after the first header.
+    pub frames_bytes: u64,
+    /// Where the copies of the index lie, in order: one or two.
+    pub indexes: Vec<Range<u64>>,
+}
+
+/// What follows the frames, in bytes.
+pub(super) struct Layout {
+    pub frames_bytes: u64,
+    pub index_bytes: u64,
+    pub gap_bytes: u64,
+}
+
+impl Layout {
+    /// The plaintext of the locator.
+    fn encode(&self) -> Vec<u8> {
+        let Layout { frames_bytes, index_bytes, gap_bytes } = *self;
+        let sections = [
+            (FRAMES, frames_bytes),
+            (INDEX, index_bytes),
+            (COPY, LOCATOR_BYTES),
+            (GAP, gap_bytes),
+            (INDEX, index_bytes),
+        ];
+        encode(&sections)
+    }
+
+    /// Where the second copy of the index begins.
+    pub fn second_index_offset(&self) -> u64 {
+        HEADER_BYTES + self.frames_bytes + self.index_bytes + LOCATOR_BYTES + self.gap_bytes
+    }
+
+    /// Length of the whole object.
+    pub fn object_bytes(&self) -> u64 {
+        self.second_index_offset() + self.index_bytes + TRAILER_BYTES
+    }
+
+    /// The sealed locator for the place `offset`.
+    pub fn seal(&self, key: &SealKey, kind: VolumeKind, header: &[u8], offset: u64) -> Vec<u8> {
+        key.seal(&associated_data(kind, header, self.object_bytes(), offset), &self.encode())
+    }
+}
+
+pub(super) fn encode(sections: &[(u64, u64)]) -> Vec<u8> {
+    let mut out = Encoder::new();
+    out.varint(sections.len() as u64);
+    for (kind, bytes) in sections {
+        out.varint(*kind);
+        out.varint(*bytes);
+    }
+    let mut plain = out.finish();
+    plain.resize(PLAIN_BYTES, 0);
+    plain
+}
+
+impl Locator {
+    /// Opens the locator that ends an object of `object_bytes` bytes, given its last [`LOCATOR_BYTES`]. `None` if its
+    /// seal is broken or its content is impossible.
+    pub fn open(key: &SealKey, kind: VolumeKind, salt: &Salt, object_bytes: u64, sealed: &[u8]) -> Option<Locator> {
+        let offset = object_bytes.checked_sub(LOCATOR_BYTES)?;
+        let plain = key.open(&associated_data(kind, &header(salt), object_bytes, offset), sealed).ok()?;
+        Locator::decode(&plain, object_bytes).ok()
+    }
+
+    /// Looks for a locator in `window`, the bytes of the object from `offset` on: the last one, if there are several.
+    pub fn find(
+        key: &SealKey,
+        kind: VolumeKind,
+        salt: &Salt,
+        object_bytes: u64,
+        offset: u64,
+        window: &[u8],
+    ) -> Option<Locator> {
+        let header = header(salt);
+        let places: Vec<(u64, &[u8])> = (offset..).zip(window.windows(LOCATOR_BYTES as usize)).collect();
+        places.rchunks(TRIED_TOGETHER).find_map(|places| {
+            let ad = |(place, _): &(u64, _)| associated_data(kind, &header, object_bytes, *place);
+            let ads: Vec<Vec<u8>> = places.iter().map(ad).collect();
+            let mut copies: Vec<Vec<u8>> = places.iter().map(|(_, sealed)| sealed.to_vec()).collect();
+            let messages = copies.iter_mut().zip(&ads).map(|(bytes, ad)| Message { ad, bytes });
+            let opened = key.open_all(messages.collect());
+            opened.into_iter().rev().flatten().find_map(|plain| Locator::decode(plain, object_bytes).ok())
+        })
+    }
+
+    fn decode(plain: &[u8], object_bytes: u64) -> Result<Locator, DecodeError> {
+        let impossible = DecodeError::Invalid("the list of sections");
+        let mut input = Decoder::new(plain);
+        let mut locator = Locator { frames_bytes: 0, indexes: Vec::new() };
+        let mut offset = HEADER_BYTES;
+        for number in 0..input.count(limits::VOLUME_SECTIONS_MAX, "the number of sections")? {
+            let (kind, bytes) = (input.varint()?, input.varint()?);
+            let end = offset.checked_add(bytes).ok_or(impossible)?;
+            if (kind == FRAMES) != (number == 0) {
+                return Err(impossible);
+            }
+            match kind {
+                FRAMES => locator.frames_bytes = bytes,
+                INDEX if !INDEX_BYTES.contains(&bytes) => return Err(impossible),
+                INDEX => locator.indexes.push(offset..end),
+                COPY if bytes != LOCATOR_BYTES => return Err(impossible),
+                _ => {}
+            }
+            offset = end;
+        }
+        if input.raw(input.remaining())?.iter().any(|byte| *byte != 0) {
+            return Err(DecodeError::Trailing);
+        }
+        let is_possible =
+            Some(offset) == object_bytes.checked_sub(TRAILER_BYTES) && (1..=2).contains(&locator.indexes.len());
+        if is_possible { Ok(locator) } else { Err(impossible) }
+    }
+}
+
+fn associated_data(kind: VolumeKind, header: &[u8], object_bytes: u64, offset: u64) -> Vec<u8> {
+    let (object_bytes, offset) = (object_bytes.to_le_bytes(), offset.to_le_bytes());
+    [b"bygone/1 locator".as_slice(), &[kind.code()], header, &object_bytes, &offset].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBJECT: u64 = 10_000;
+    /// Bytes of all sections.
+    const END: u64 = OBJECT - TRAILER_BYTES - HEADER_BYTES;
+
+    fn decode(sections: &[(u64, u64)]) -> Option<Locator> {
+        Locator::decode(&encode(sections), OBJECT).ok()
+    }
+
+    #[test]
+    fn sections_of_unknown_kinds_are_skipped() {
+        let locator = decode(&[(FRAMES, 100), (99, 50), (INDEX, 30), (1 << 40, 0), (GAP, END - 180)]).unwrap();
+        assert_eq!(locator, Locator { frames_bytes: 100, indexes: vec![198..228] });
+    }
+
+    #[test]
+    fn impossible_lists_of_sections_are_refused() {
+        assert!(decode(&[(FRAMES, 100), (INDEX, END - 100)]).is_some());
+        for sections in [
+            &[][..],
+            &[(INDEX, END)],
+            &[(FRAMES, END)],
+            &[(INDEX, 100), (FRAMES, END - 100)],
+            &[(FRAMES, 100), (FRAMES, 100), (INDEX, END - 200)],
+            &[(FRAMES, 100), (INDEX, END - 101)],
+            &[(FRAMES, 100), (INDEX, END - 99)],
+            &[(FRAMES, u64::MAX), (INDEX, END)],
+            &[(FRAMES, 100), (INDEX, 20), (INDEX, 20), (INDEX, END - 140)],
+            &[(FRAMES, 100), (INDEX, 16), (GAP, END - 116)],
+            &[(FRAMES, 100), (INDEX, 20), (COPY, 10), (GAP, END - 130)],
+            &[(FRAMES, 1), (GAP, 1), (GAP, 1), (GAP, 1), (GAP, 1), (GAP, 1), (GAP, 1), (GAP, 1), (INDEX, END - 8)],
+        ] {
+            assert_eq!(decode(sections), None, "{sections:?}");
+        }
+        let mut plain = encode(&[(FRAMES, 100), (INDEX, END - 100)]);
+        *plain.last_mut().unwrap() = 1;
+        assert_eq!(Locator::decode(&plain, OBJECT), Err(DecodeError::Trailing));
+        let is_refused = |object_bytes| Locator::decode(&encode(&[(FRAMES, 0), (INDEX, 17)]), object_bytes).is_err();
+        assert!(is_refused(7) && is_refused(64 + TRAILER_BYTES) && !is_refused(65 + TRAILER_BYTES));
+    }
+}

@@ -1,0 +1,103 @@
+//! A volume: the one kind of large object in a store. docs/FORMAT.md draws its bytes.
+//!
+//! ```text
+//! header | frames back to back | index | locator | gap | index again | header again | locator again
+//! ```
+//!
+//! Damage costs what it hits: the index, the locator and the header stand twice, with a gap between them that no single
+//! stretch of 4 KiB reaches across. So one ranged read of the tail usually gives all that is needed to know a volume,
+//! and a damaged tail costs nothing but a search for the copies. No length, name or count stands in clear, and the
+//! padding, which is part of the gap, looks like everything else.
+
+mod header;
+mod index;
+mod locator;
+
+use crate::crypto::SealKey;
+use crate::frame::SEAL_BYTES;
+use crate::limits;
+use crate::objects::VolumeKind;
+
+pub use header::HEADER_BYTES;
+pub use header::Salt;
+pub use header::header;
+pub use header::parse_header;
+pub use index::BlockInfo;
+pub use index::FrameInfo;
+pub use index::Index;
+pub use index::Item;
+pub use index::ItemKind;
+pub use index::NodeInfo;
+pub use index::open_index;
+pub use locator::LOCATOR_BYTES;
+pub use locator::Locator;
+pub use locator::TRAILER_BYTES;
+
+use index::IndexSeal;
+use locator::Layout;
+
+/// Bytes that lie at least between the two copies of whatever stands twice: more than one damaged stretch hits.
+const GAP_BYTES_MIN: u64 = 4 << 10;
+
+/// Bytes of an object besides frames and index entries, before padding.
+pub const OVERHEAD_BYTES: u64 =
+    HEADER_BYTES + LOCATOR_BYTES + GAP_BYTES_MIN + TRAILER_BYTES + 2 * (SEAL_BYTES as u64 + INDEX_COUNTS_BYTES);
+
+/// The counts and the size in an index, at most.
+const INDEX_COUNTS_BYTES: u64 = 16;
+
+/// Everything that follows the frames of a volume.
+pub struct Tail {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// How many bytes at the end of the object hold what a catalog learns from the volume: the second index and the
+    /// trailer, and the frames of the nodes if there are any.
+    pub learn_bytes: u64,
+}
+
+/// Plaintext bytes of frame `ordinal` of a volume with `plain_bytes` in all: 128 KiB, less for the last one, 0 beyond.
+pub fn frame_plain_bytes(plain_bytes: u64, ordinal: u32) -> u32 {
+    let start = u64::from(ordinal) * u64::from(limits::FRAME_BYTES);
+    let left = plain_bytes.saturating_sub(start);
+    u32::try_from(left).unwrap_or(u32::MAX).min(limits::FRAME_BYTES)
+}
+
+/// Everything that follows the frames: index, locator, gap, index, header, locator.
+pub fn seal_tail(key: &SealKey, kind: VolumeKind, salt: &Salt, block_bytes: u32, index: &Index) -> Tail {
+    let header = header(salt);
+    let seal = IndexSeal::new(key, kind, &header, index, block_bytes);
+    let mut layout = Layout { frames_bytes: index.frames_bytes(), index_bytes: seal.bytes(), gap_bytes: GAP_BYTES_MIN };
+    let unpadded = layout.object_bytes();
+    layout.gap_bytes += padded_bytes(unpadded) - unpadded;
+    let object_bytes = layout.object_bytes();
+    let index_offset = HEADER_BYTES + layout.frames_bytes;
+    let second_offset = layout.second_index_offset();
+
+    let mut bytes = seal.seal(index_offset);
+    bytes.extend(layout.seal(key, kind, &header, index_offset + layout.index_bytes));
+    bytes.extend(seal_gap(key, kind, &header, layout.gap_bytes));
+    bytes.extend(seal.seal(second_offset));
+    bytes.extend_from_slice(&header);
+    bytes.extend(layout.seal(key, kind, &header, object_bytes - LOCATOR_BYTES));
+
+    Tail { bytes, learn_bytes: object_bytes - index.learn_from(second_offset) }
+}
+
+/// Sealed zeros: the storage cannot tell them from an index.
+fn seal_gap(key: &SealKey, kind: VolumeKind, header: &[u8], bytes: u64) -> Vec<u8> {
+    let plain_bytes = usize::try_from(bytes.saturating_sub(u64::from(SEAL_BYTES))).unwrap_or(0);
+    key.seal(&[b"bygone/1 gap".as_slice(), &[kind.code()], header].concat(), &vec![0; plain_bytes])
+}
+
+/// `bytes` rounded up as PADME does (Nikitin et al., PETS 2019: the length's floating-point form keeps only as many
+/// mantissa bits as its exponent has). Steps are at least 4 KiB, because the size of a small volume tells little, and
+/// at most 256 KiB, so that a full volume wastes no more than 0.4 %.
+fn padded_bytes(bytes: u64) -> u64 {
+    let exponent = u64::from(bytes.max(2).ilog2());
+    let mantissa_bits = u64::from(exponent.max(1).ilog2()) + 1;
+    let step = (1u64 << exponent.saturating_sub(mantissa_bits)).clamp(4 << 10, 256 << 10);
+    bytes.next_multiple_of(step)
+}
+
+#[cfg(test)]
+mod tests;
