@@ -57,7 +57,7 @@ impl Model {
 fn index(blocks: &[u8]) -> Index {
     let info = |n: &u8| BlockInfo { id: BlockId([*n; 32]), length: u32::from(*n) + 1, checksum: None };
     let frames = vec![FrameInfo { codec: Codec::Raw, stored_bytes: 100 }];
-    Index { frames, blocks: blocks.iter().map(info).collect(), nodes: Vec::new() }
+    Index { frames, blocks: blocks.iter().map(info).collect(), ..Index::default() }
 }
 
 fn keys() -> Keys {

@@ -30,6 +30,7 @@ use bygone_core::store::testing::faulty::FaultyStore;
 use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::volume;
 use bygone_core::volume::BlockInfo;
+use bygone_core::volume::FirstIndex;
 use bygone_core::volume::FrameInfo;
 use bygone_core::volume::HEADER_BYTES;
 use bygone_core::volume::Index;
@@ -60,7 +61,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn new(kind: VolumeKind, blocks: &[usize], nodes: &[usize]) -> Sample {
+    fn new(kind: VolumeKind, blocks: &[usize], nodes: &[usize], first_index: FirstIndex) -> Sample {
         let keys = Keys::derive(&MasterKey::from_bytes([7; 32]), RepositoryId([1; 16]));
         let (ids, salt) = (keys.ids(), [9; 32]);
         let key = keys.volume(&salt);
@@ -76,7 +77,7 @@ impl Sample {
             index.nodes.push(NodeInfo { id: ids.node(&bytes), length: *length as u32 });
             plain.extend(bytes);
         }
-        let (mut object, mut frames) = (volume::header(&salt), Vec::new());
+        let mut frames = Vec::new();
         for (ordinal, plain) in (0..).zip(plain.chunks(FRAME_BYTES as usize)) {
             let mut sealed = [&[0; SEAL_BYTES as usize], plain].concat();
             frame::seal_all(
@@ -85,19 +86,26 @@ impl Sample {
                 vec![Unsealed { ordinal, plain_bytes: plain.len() as u32, bytes: &mut sealed }],
             );
             index.frames.push(FrameInfo { codec: Codec::Raw, stored_bytes: sealed.len() as u32 });
-            frames.push(object.len() as u64..(object.len() + sealed.len()) as u64);
-            object.extend(sealed);
+            frames.push(sealed);
         }
-        let tail = volume::seal_tail(&key, kind, &salt, BLOCK_BYTES, &index);
-        object.extend(&tail.bytes);
+        let ends = volume::seal_ends(&key, kind, &salt, BLOCK_BYTES, &mut index, first_index);
+        let object = [ends.head.as_slice(), &frames.concat(), &ends.tail].concat();
         let bytes = object.len() as u64;
+        let mut frame_end = index.frames_at;
+        let frames: Vec<Range<u64>> = frames
+            .iter()
+            .map(|frame| {
+                frame_end += frame.len() as u64;
+                frame_end - frame.len() as u64..frame_end
+            })
+            .collect();
         let locator =
             Locator::open(&key, kind, &salt, bytes, &object[object.len() - LOCATOR_BYTES as usize..]).unwrap();
         let [first, second] = locator.indexes.as_slice() else { panic!("two copies of the index") };
         let mut borders = vec![0, HEADER_BYTES, first.start, first.end, first.end + LOCATOR_BYTES];
         borders.extend([second.start, second.end, bytes - LOCATOR_BYTES, bytes]);
         borders.extend(frames.iter().map(|frame| frame.end));
-        let (name, learn_bytes) = (VolumeName(sha256(&object)), tail.learn_bytes);
+        let (name, learn_bytes) = (VolumeName(sha256(&object)), ends.learn_bytes);
         Sample { keys, kind, name, object, index, frames, borders, learn_bytes }
     }
 
@@ -160,6 +168,7 @@ impl Sample {
         let bytes = self.object.len() as u64;
         let frames_end = self.frames.last().map_or(HEADER_BYTES, |frame| frame.end);
         let mut starts: BTreeSet<u64> = (0..frames_end).step_by(7_919).collect();
+        starts.extend((0..self.index.frames_at).step_by(487));
         starts.extend((frames_end.saturating_sub(STRETCH)..bytes).step_by(487));
         // Each border is the first byte that is hit, the last one, and the one next to it.
         for border in &self.borders {
@@ -175,33 +184,41 @@ impl Sample {
 
 #[test]
 fn damage_to_a_data_volume_costs_what_it_hits() {
-    Sample::new(VolumeKind::Data, &LENGTHS, &[]).survives_everywhere();
+    Sample::new(VolumeKind::Data, &LENGTHS, &[], FirstIndex::AfterFrames).survives_everywhere();
 }
 
 #[test]
 fn damage_to_a_meta_volume_costs_what_it_hits() {
-    Sample::new(VolumeKind::Meta, &[], &LENGTHS).survives_everywhere();
+    Sample::new(VolumeKind::Meta, &[], &LENGTHS, FirstIndex::AfterFrames).survives_everywhere();
 }
 
 #[test]
 fn damage_to_a_mixed_volume_costs_what_it_hits() {
-    Sample::new(VolumeKind::Meta, &LENGTHS, &LENGTHS).survives_everywhere();
+    Sample::new(VolumeKind::Meta, &LENGTHS, &LENGTHS, FirstIndex::AfterFrames).survives_everywhere();
+}
+
+#[test]
+fn damage_to_a_volume_with_its_index_first_costs_what_it_hits() {
+    Sample::new(VolumeKind::Meta, &LENGTHS, &LENGTHS, FirstIndex::BeforeFrames).survives_everywhere();
 }
 
 #[test]
 fn damage_to_a_tiny_volume_costs_what_it_hits() {
-    let sample = Sample::new(VolumeKind::Meta, &[], &[40]);
-    for start in (0..sample.object.len() as u64).step_by(61) {
-        sample.survives(start, sample.object.len() as u64);
+    for first_index in [FirstIndex::AfterFrames, FirstIndex::BeforeFrames] {
+        let sample = Sample::new(VolumeKind::Meta, &[], &[40], first_index);
+        for start in (0..sample.object.len() as u64).step_by(61) {
+            sample.survives(start, sample.object.len() as u64);
+        }
     }
 }
 
 #[test]
 fn an_intact_volume_is_learnt_by_one_request() {
     let samples = [
-        Sample::new(VolumeKind::Data, &LENGTHS, &[]),
-        Sample::new(VolumeKind::Meta, &[], &LENGTHS),
-        Sample::new(VolumeKind::Meta, &LENGTHS, &LENGTHS),
+        Sample::new(VolumeKind::Data, &LENGTHS, &[], FirstIndex::AfterFrames),
+        Sample::new(VolumeKind::Meta, &[], &LENGTHS, FirstIndex::AfterFrames),
+        Sample::new(VolumeKind::Meta, &LENGTHS, &LENGTHS, FirstIndex::AfterFrames),
+        Sample::new(VolumeKind::Meta, &LENGTHS, &LENGTHS, FirstIndex::BeforeFrames),
     ];
     for sample in samples {
         let memory = MemoryStore::new();

@@ -92,8 +92,10 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE snapshot_removed ADD COLUMN announced INTEGER NOT NULL DEFAULT 1;
 ",
     "
-    -- nodes_at: where the nodes begin in the plaintext of a volume; blocks lie before. learn_bytes: how many bytes at its
+    -- frames_at: where the frames begin in the object of a volume. nodes_at: where the nodes begin in its plaintext;
+    -- blocks lie before. learn_bytes: how many bytes at its
     -- end hold what a catalog learns from it, 0 if unknown.
+    ALTER TABLE volume ADD COLUMN frames_at INTEGER NOT NULL DEFAULT 48;
     ALTER TABLE volume ADD COLUMN nodes_at INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE volume ADD COLUMN learn_bytes INTEGER NOT NULL DEFAULT 0;
     UPDATE volume SET nodes_at = plain_bytes WHERE kind = 0;

@@ -15,7 +15,6 @@ use crate::id::NodeId;
 use crate::id::VolumeName;
 use crate::objects::VolumeKind;
 use crate::volume::FrameInfo;
-use crate::volume::HEADER_BYTES;
 use crate::volume::Index;
 use crate::volume::Salt;
 
@@ -149,7 +148,7 @@ pub struct VolumeMark {
 }
 
 const VOLUME_COLUMNS: &str =
-    "id, name, kind, state, bytes, etag, salt, plain_bytes, frames, announced, nodes_at, learn_bytes";
+    "id, name, kind, state, bytes, etag, salt, plain_bytes, frames, announced, nodes_at, learn_bytes, frames_at";
 
 impl Catalog {
     /// The volume with this row number.
@@ -317,8 +316,8 @@ fn insert_volume(
     };
     let frames: Vec<u8> = volume.index.frames.iter().flat_map(pack_frame).collect();
     conn.prepare_cached(
-        "INSERT INTO volume (id, name, kind, state, bytes, salt, plain_bytes, frames, nodes_at, learn_bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO volume (id, name, kind, state, bytes, salt, plain_bytes, frames, nodes_at, learn_bytes, frames_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute((
         row,
@@ -331,6 +330,7 @@ fn insert_volume(
         &frames,
         volume.index.nodes_at().cast_signed(),
         volume.learn_bytes.cast_signed(),
+        volume.index.frames_at.cast_signed(),
     ))?;
     let row = conn.last_insert_rowid();
     insert_blocks(conn, ids, row, volume.index)?;
@@ -351,7 +351,7 @@ fn rewrite_volume(
     conn.prepare_cached("DELETE FROM block WHERE volume = ?1")?.execute([row])?;
     conn.prepare_cached(
         "UPDATE volume SET state = ?2, bytes = ?3, salt = ?4, plain_bytes = ?5, frames = ?6, nodes_at = ?7,
-             learn_bytes = ?8 WHERE id = ?1",
+             learn_bytes = ?8, frames_at = ?9 WHERE id = ?1",
     )?
     .execute((
         row,
@@ -362,6 +362,7 @@ fn rewrite_volume(
         &frames,
         volume.index.nodes_at().cast_signed(),
         volume.learn_bytes.cast_signed(),
+        volume.index.frames_at.cast_signed(),
     ))?;
     insert_blocks(conn, ids, row, volume.index)?;
     super::nodes::insert_nodes(conn, ids, volume.nodes)?;
@@ -372,8 +373,8 @@ fn pack_frame(frame: &FrameInfo) -> [u8; 4] {
     (u32::from(frame.codec.to_u8()) << 28 | frame.stored_bytes).to_le_bytes()
 }
 
-fn unpack_frames(bytes: &[u8]) -> Option<Vec<(u64, FrameInfo)>> {
-    let mut offset = HEADER_BYTES;
+fn unpack_frames(bytes: &[u8], frames_at: u64) -> Option<Vec<(u64, FrameInfo)>> {
+    let mut offset = frames_at;
     bytes
         .chunks(4)
         .map(|packed| {
@@ -381,7 +382,7 @@ fn unpack_frames(bytes: &[u8]) -> Option<Vec<(u64, FrameInfo)>> {
             let codec = Codec::from_u8(u8::try_from(packed >> 28).ok()?)?;
             let frame = FrameInfo { codec, stored_bytes: packed & 0x0fff_ffff };
             let at = offset;
-            offset += u64::from(frame.stored_bytes);
+            offset = offset.saturating_add(u64::from(frame.stored_bytes));
             Some((at, frame))
         })
         .collect()
@@ -392,6 +393,7 @@ fn bad_column(column: usize) -> rusqlite::Error {
 }
 
 fn volume_row(row: &Row<'_>) -> rusqlite::Result<VolumeRow> {
+    let frames_at = row.get::<_, i64>(12)?.cast_unsigned();
     Ok(VolumeRow {
         id: row.get(0)?,
         name: VolumeName(row.get(1)?),
@@ -401,7 +403,7 @@ fn volume_row(row: &Row<'_>) -> rusqlite::Result<VolumeRow> {
         etag: row.get(5)?,
         salt: row.get(6)?,
         plain_bytes: row.get::<_, i64>(7)?.cast_unsigned(),
-        frames: unpack_frames(&row.get::<_, Vec<u8>>(8)?).ok_or_else(|| bad_column(8))?,
+        frames: unpack_frames(&row.get::<_, Vec<u8>>(8)?, frames_at).ok_or_else(|| bad_column(8))?,
         is_announced: row.get(9)?,
         nodes_at: row.get::<_, i64>(10)?.cast_unsigned(),
         learn_bytes: row.get::<_, i64>(11)?.cast_unsigned(),

@@ -35,6 +35,8 @@ use crate::repo::Repository;
 use crate::spool;
 use crate::store::ByteRange;
 use crate::volume;
+use crate::volume::Ends;
+use crate::volume::FirstIndex;
 use crate::volume::FrameInfo;
 use crate::volume::HEADER_BYTES;
 use crate::volume::Index;
@@ -72,6 +74,8 @@ struct Piece {
 /// How the volume was made, as far as known.
 struct Layout {
     salt: Salt,
+    /// Where the frames begin in the object.
+    frames_at: u64,
     frames: Vec<FrameInfo>,
     plain_bytes: u64,
     pieces: Vec<Piece>,
@@ -148,19 +152,21 @@ impl Layout {
             pieces.push(Piece { item, is_found: false });
         }
         is_complete &= end == row.plain_bytes;
+        let frames_at = row.frames.first().map_or(HEADER_BYTES, |(offset, _)| *offset);
         let frames = row.frames.iter().map(|(_, frame)| *frame).collect();
-        Ok(Some(Layout { salt: row.salt, frames, plain_bytes: row.plain_bytes, pieces, is_complete }))
+        Ok(Some(Layout { salt: row.salt, frames_at, frames, plain_bytes: row.plain_bytes, pieces, is_complete }))
     }
 
     fn of_index(salt: Salt, index: &Index) -> Layout {
         let pieces = index.items().map(|item| Piece { item, is_found: false }).collect();
-        Layout { salt, frames: index.frames.clone(), plain_bytes: index.plain_bytes(), pieces, is_complete: true }
+        let (frames_at, frames, plain_bytes) = (index.frames_at, index.frames.clone(), index.plain_bytes());
+        Layout { salt, frames_at, frames, plain_bytes, pieces, is_complete: true }
     }
 
     /// The offset of a frame in the object.
     fn frame_offset(&self, ordinal: usize) -> u64 {
         let before = self.frames.iter().take(ordinal).map(|frame| u64::from(frame.stored_bytes));
-        HEADER_BYTES + before.sum::<u64>()
+        self.frames_at + before.sum::<u64>()
     }
 }
 
@@ -207,7 +213,7 @@ impl Rebuild {
         let object = volume_object(self.row.kind, self.row.name);
         let mut decompressor = Decompressor::new();
         let mut fetched = Run { start: 0, bytes: Vec::new() };
-        let mut offset = HEADER_BYTES;
+        let mut offset = self.layout.frames_at;
         for (ordinal, info) in (0u32..).zip(self.layout.frames.clone()) {
             let bytes = u64::from(info.stored_bytes);
             let end = offset + bytes;
@@ -328,8 +334,6 @@ impl Rebuild {
     fn seal(&mut self, repository: &Repository) -> Result<bool> {
         let key = repository.keys().volume(&self.layout.salt);
         let mut compressor = Compressor::new(repository.config().compression);
-        let header = volume::header(&self.layout.salt);
-        self.object.write_all_at(&header, 0).map_err(failed)?;
         for (ordinal, info) in (0u32..).zip(self.layout.frames.clone()) {
             if self.sealed.get(ordinal as usize).copied().unwrap_or(false) {
                 continue;
@@ -348,9 +352,16 @@ impl Rebuild {
         }
         let block_bytes = repository.config().block_bytes;
         let items = self.layout.pieces.iter().map(|piece| piece.item);
-        let index = Index::of(self.layout.frames.clone(), items);
-        let tail = volume::seal_tail(&key, self.row.kind, &self.layout.salt, block_bytes, &index).bytes;
+        let frames_at = self.layout.frames_at;
+        let mut index = Index::of(frames_at, self.layout.frames.clone(), items);
+        let (salt, first_index) = (&self.layout.salt, FirstIndex::given_by(frames_at));
+        let Ends { head, tail, .. } =
+            volume::seal_ends(&key, self.row.kind, salt, block_bytes, &mut index, first_index);
+        if index.frames_at != frames_at {
+            return Ok(false);
+        }
         let offset = self.layout.frame_offset(self.layout.frames.len());
+        self.object.write_all_at(&head, 0).map_err(failed)?;
         self.object.write_all_at(&tail, offset).map_err(failed)?;
         Ok(offset + tail.len() as u64 == self.row.bytes && self.has_its_name()?)
     }

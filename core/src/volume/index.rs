@@ -89,8 +89,10 @@ impl Item {
 }
 
 /// What a volume contains.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
+    /// Where the frames begin in the object; the locator says it, not the index.
+    pub frames_at: u64,
     /// All frames in order.
     pub frames: Vec<FrameInfo>,
     /// All blocks in order.
@@ -99,10 +101,16 @@ pub struct Index {
     pub nodes: Vec<NodeInfo>,
 }
 
+impl Default for Index {
+    fn default() -> Index {
+        Index { frames_at: HEADER_BYTES, frames: Vec::new(), blocks: Vec::new(), nodes: Vec::new() }
+    }
+}
+
 impl Index {
     /// The index of a volume with these frames and items, the nodes last.
-    pub fn of(frames: Vec<FrameInfo>, items: impl Iterator<Item = Item>) -> Index {
-        let mut index = Index { frames, ..Index::default() };
+    pub fn of(frames_at: u64, frames: Vec<FrameInfo>, items: impl Iterator<Item = Item>) -> Index {
+        let mut index = Index { frames_at, frames, ..Index::default() };
         for Item { kind, id, length, checksum, .. } in items {
             match kind {
                 ItemKind::Block => index.blocks.push(BlockInfo { id: BlockId(id), length, checksum }),
@@ -159,7 +167,7 @@ impl Index {
 
     /// Where the frame of this number begins in the object; the end of all frames if there is none.
     pub fn frame_offset(&self, number: usize) -> u64 {
-        HEADER_BYTES + stored_bytes(self.frames.get(..number).unwrap_or(&self.frames))
+        self.frames_at + stored_bytes(self.frames.get(..number).unwrap_or(&self.frames))
     }
 
     /// From where on the object holds what a catalog learns from it, given where the last copy of the index begins.

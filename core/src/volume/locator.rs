@@ -32,7 +32,7 @@ const PLAIN_BYTES: usize = 112;
 /// Places that are tried together: as many as the cipher processes at once.
 const TRIED_TOGETHER: usize = 16;
 
-/// The frames; the first section, and the only one of its kind.
+/// The frames; the only section of its kind.
 const FRAMES: u64 = 1;
 /// A copy of the index; one or two.
 const INDEX: u64 = 2;
@@ -47,14 +47,31 @@ const INDEX_BYTES: RangeInclusive<u64> = SEAL_BYTES as u64 + 1..=limits::INDEX_B
 /// Where the parts of a volume lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Locator {
-    /// Bytes of all frames, which begin after the first header.
-    pub frames_bytes: u64,
+    /// Where the frames lie.
+    pub frames: Range<u64>,
     /// Where the copies of the index lie, in order: one or two.
     pub indexes: Vec<Range<u64>>,
 }
 
-/// What follows the frames, in bytes.
+/// Where the first copy of the index lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstIndex {
+    /// Before the frames, which then keep the two copies apart: for a volume whose frames can wait for its index.
+    BeforeFrames,
+    /// Between the frames and a gap that keeps the two copies apart.
+    AfterFrames,
+}
+
+impl FirstIndex {
+    /// Where it lies in a volume whose frames begin at `frames_at`.
+    pub fn given_by(frames_at: u64) -> FirstIndex {
+        if frames_at > HEADER_BYTES { FirstIndex::BeforeFrames } else { FirstIndex::AfterFrames }
+    }
+}
+
+/// The lengths of all sections, and their order.
 pub(super) struct Layout {
+    pub first_index: FirstIndex,
     pub frames_bytes: u64,
     pub index_bytes: u64,
     pub gap_bytes: u64,
@@ -63,15 +80,29 @@ pub(super) struct Layout {
 impl Layout {
     /// The plaintext of the locator.
     fn encode(&self) -> Vec<u8> {
-        let Layout { frames_bytes, index_bytes, gap_bytes } = *self;
-        let sections = [
-            (FRAMES, frames_bytes),
-            (INDEX, index_bytes),
-            (COPY, LOCATOR_BYTES),
-            (GAP, gap_bytes),
-            (INDEX, index_bytes),
-        ];
-        encode(&sections)
+        let Layout { first_index, frames_bytes, index_bytes, gap_bytes } = *self;
+        let (frames, index, copy) = ((FRAMES, frames_bytes), (INDEX, index_bytes), (COPY, LOCATOR_BYTES));
+        let first = match first_index {
+            FirstIndex::BeforeFrames => [index, copy, frames],
+            FirstIndex::AfterFrames => [frames, index, copy],
+        };
+        encode(&[first.as_slice(), &[(GAP, gap_bytes), index]].concat())
+    }
+
+    /// Where the frames begin.
+    pub fn frames_at(&self) -> u64 {
+        match self.first_index {
+            FirstIndex::BeforeFrames => HEADER_BYTES + self.index_bytes + LOCATOR_BYTES,
+            FirstIndex::AfterFrames => HEADER_BYTES,
+        }
+    }
+
+    /// Where the first copy of the index begins.
+    pub fn first_index_offset(&self) -> u64 {
+        match self.first_index {
+            FirstIndex::BeforeFrames => HEADER_BYTES,
+            FirstIndex::AfterFrames => HEADER_BYTES + self.frames_bytes,
+        }
     }
 
     /// Where the second copy of the index begins.
@@ -135,18 +166,16 @@ impl Locator {
     fn decode(plain: &[u8], object_bytes: u64) -> Result<Locator, DecodeError> {
         let impossible = DecodeError::Invalid("the list of sections");
         let mut input = Decoder::new(plain);
-        let mut locator = Locator { frames_bytes: 0, indexes: Vec::new() };
+        let (mut frames, mut indexes) = (None, Vec::new());
         let mut offset = HEADER_BYTES;
-        for number in 0..input.count(limits::VOLUME_SECTIONS_MAX, "the number of sections")? {
+        for _ in 0..input.count(limits::VOLUME_SECTIONS_MAX, "the number of sections")? {
             let (kind, bytes) = (input.varint()?, input.varint()?);
             let end = offset.checked_add(bytes).ok_or(impossible)?;
-            if (kind == FRAMES) != (number == 0) {
-                return Err(impossible);
-            }
             match kind {
-                FRAMES => locator.frames_bytes = bytes,
+                FRAMES if frames.is_some() => return Err(impossible),
+                FRAMES => frames = Some(offset..end),
                 INDEX if !INDEX_BYTES.contains(&bytes) => return Err(impossible),
-                INDEX => locator.indexes.push(offset..end),
+                INDEX => indexes.push(offset..end),
                 COPY if bytes != LOCATOR_BYTES => return Err(impossible),
                 _ => {}
             }
@@ -155,9 +184,11 @@ impl Locator {
         if input.raw(input.remaining())?.iter().any(|byte| *byte != 0) {
             return Err(DecodeError::Trailing);
         }
-        let is_possible =
-            Some(offset) == object_bytes.checked_sub(TRAILER_BYTES) && (1..=2).contains(&locator.indexes.len());
-        if is_possible { Ok(locator) } else { Err(impossible) }
+        let is_possible = Some(offset) == object_bytes.checked_sub(TRAILER_BYTES) && (1..=2).contains(&indexes.len());
+        match frames.filter(|_| is_possible) {
+            Some(frames) => Ok(Locator { frames, indexes }),
+            None => Err(impossible),
+        }
     }
 }
 
@@ -181,7 +212,9 @@ mod tests {
     #[test]
     fn sections_of_unknown_kinds_are_skipped() {
         let locator = decode(&[(FRAMES, 100), (99, 50), (INDEX, 30), (1 << 40, 0), (GAP, END - 180)]).unwrap();
-        assert_eq!(locator, Locator { frames_bytes: 100, indexes: vec![198..228] });
+        assert_eq!(locator, Locator { frames: 48..148, indexes: vec![198..228] });
+        let locator = decode(&[(99, 50), (INDEX, 30), (FRAMES, 100), (INDEX, END - 180)]).unwrap();
+        assert_eq!(locator, Locator { frames: 128..228, indexes: vec![98..128, 228..48 + END] });
     }
 
     #[test]
@@ -191,7 +224,6 @@ mod tests {
             &[][..],
             &[(INDEX, END)],
             &[(FRAMES, END)],
-            &[(INDEX, 100), (FRAMES, END - 100)],
             &[(FRAMES, 100), (FRAMES, 100), (INDEX, END - 200)],
             &[(FRAMES, 100), (INDEX, END - 101)],
             &[(FRAMES, 100), (INDEX, END - 99)],

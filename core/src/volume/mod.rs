@@ -4,6 +4,9 @@
 //! header | frames back to back | index | locator | gap | index again | header again | locator again
 //! ```
 //!
+//! A small volume, whose frames can wait for its index, has index and locator before the frames, so the frames are most
+//! of its gap.
+//!
 //! Damage costs what it hits: the index, the locator and the header stand twice, with a gap between them that no single
 //! stretch of 4 KiB reaches across. So one ranged read of the tail usually gives all that is needed to know a volume,
 //! and a damaged tail costs nothing but a search for the copies. No length, name or count stands in clear, and the
@@ -29,6 +32,7 @@ pub use index::Item;
 pub use index::ItemKind;
 pub use index::NodeInfo;
 pub use index::open_index;
+pub use locator::FirstIndex;
 pub use locator::LOCATOR_BYTES;
 pub use locator::Locator;
 pub use locator::TRAILER_BYTES;
@@ -36,7 +40,8 @@ pub use locator::TRAILER_BYTES;
 use index::IndexSeal;
 use locator::Layout;
 
-/// Bytes that lie at least between the two copies of whatever stands twice: more than one damaged stretch hits.
+/// Bytes that lie at least between the two copies of whatever stands twice, so that one damaged stretch of as many
+/// bytes never hits both.
 const GAP_BYTES_MIN: u64 = 4 << 10;
 
 /// Bytes of an object besides frames and index entries, before padding.
@@ -46,10 +51,12 @@ pub const OVERHEAD_BYTES: u64 =
 /// The counts and the size in an index, at most.
 const INDEX_COUNTS_BYTES: u64 = 16;
 
-/// Everything that follows the frames of a volume.
-pub struct Tail {
-    /// The bytes.
-    pub bytes: Vec<u8>,
+/// Everything of a volume but its frames.
+pub struct Ends {
+    /// What lies before the frames.
+    pub head: Vec<u8>,
+    /// What lies behind them.
+    pub tail: Vec<u8>,
     /// How many bytes at the end of the object hold what a catalog learns from the volume: the second index and the
     /// trailer, and the frames of the nodes if there are any.
     pub learn_bytes: u64,
@@ -62,40 +69,59 @@ pub fn frame_plain_bytes(plain_bytes: u64, ordinal: u32) -> u32 {
     u32::try_from(left).unwrap_or(u32::MAX).min(limits::FRAME_BYTES)
 }
 
-/// Everything that follows the frames: index, locator, gap, index, header, locator.
-pub fn seal_tail(key: &SealKey, kind: VolumeKind, salt: &Salt, block_bytes: u32, index: &Index) -> Tail {
+/// Seals everything but the frames, and sets where they begin.
+pub fn seal_ends(
+    key: &SealKey,
+    kind: VolumeKind,
+    salt: &Salt,
+    block_bytes: u32,
+    index: &mut Index,
+    first_index: FirstIndex,
+) -> Ends {
     let header = header(salt);
     let seal = IndexSeal::new(key, kind, &header, index, block_bytes);
-    let mut layout = Layout { frames_bytes: index.frames_bytes(), index_bytes: seal.bytes(), gap_bytes: GAP_BYTES_MIN };
+    let frames_bytes = index.frames_bytes();
+    let gap_bytes = match first_index {
+        FirstIndex::BeforeFrames => GAP_BYTES_MIN.saturating_sub(frames_bytes),
+        FirstIndex::AfterFrames => GAP_BYTES_MIN,
+    };
+    let mut layout = Layout { first_index, frames_bytes, index_bytes: seal.bytes(), gap_bytes };
     let unpadded = layout.object_bytes();
     layout.gap_bytes += padded_bytes(unpadded) - unpadded;
+    index.frames_at = layout.frames_at();
+    let (first, second) = (layout.first_index_offset(), layout.second_index_offset());
     let object_bytes = layout.object_bytes();
-    let index_offset = HEADER_BYTES + layout.frames_bytes;
-    let second_offset = layout.second_index_offset();
 
-    let mut bytes = seal.seal(index_offset);
-    bytes.extend(layout.seal(key, kind, &header, index_offset + layout.index_bytes));
-    bytes.extend(seal_gap(key, kind, &header, layout.gap_bytes));
-    bytes.extend(seal.seal(second_offset));
-    bytes.extend_from_slice(&header);
-    bytes.extend(layout.seal(key, kind, &header, object_bytes - LOCATOR_BYTES));
+    let mut copy = seal.seal(first);
+    copy.extend(layout.seal(key, kind, &header, first + layout.index_bytes));
+    let (mut head, mut tail) = (header.clone(), Vec::new());
+    match first_index {
+        FirstIndex::BeforeFrames => head.extend(copy),
+        FirstIndex::AfterFrames => tail.extend(copy),
+    }
+    tail.extend(seal_gap(key, kind, &header, layout.gap_bytes));
+    tail.extend(seal.seal(second));
+    tail.extend_from_slice(&header);
+    tail.extend(layout.seal(key, kind, &header, object_bytes - LOCATOR_BYTES));
 
-    Tail { bytes, learn_bytes: object_bytes - index.learn_from(second_offset) }
+    Ends { head, tail, learn_bytes: object_bytes - index.learn_from(second) }
 }
 
-/// Sealed zeros: the storage cannot tell them from an index.
+/// Sealed zeros, cut to length: the storage cannot tell them from an index.
 fn seal_gap(key: &SealKey, kind: VolumeKind, header: &[u8], bytes: u64) -> Vec<u8> {
-    let plain_bytes = usize::try_from(bytes.saturating_sub(u64::from(SEAL_BYTES))).unwrap_or(0);
-    key.seal(&[b"bygone/1 gap".as_slice(), &[kind.code()], header].concat(), &vec![0; plain_bytes])
+    let bytes = usize::try_from(bytes).unwrap_or(0);
+    let mut gap = key.seal(&[b"bygone/1 gap".as_slice(), &[kind.code()], header].concat(), &vec![0; bytes.max(1)]);
+    gap.truncate(bytes);
+    gap
 }
 
 /// `bytes` rounded up as PADME does (Nikitin et al., PETS 2019: the length's floating-point form keeps only as many
-/// mantissa bits as its exponent has). Steps are at least 4 KiB, because the size of a small volume tells little, and
-/// at most 256 KiB, so that a full volume wastes no more than 0.4 %.
+/// mantissa bits as its exponent has). Steps are at least 512 bytes, because the size of a small volume tells little,
+/// and at most 256 KiB, so that a full volume wastes no more than 0.4 %.
 fn padded_bytes(bytes: u64) -> u64 {
     let exponent = u64::from(bytes.max(2).ilog2());
     let mantissa_bits = u64::from(exponent.max(1).ilog2()) + 1;
-    let step = (1u64 << exponent.saturating_sub(mantissa_bits)).clamp(4 << 10, 256 << 10);
+    let step = (1u64 << exponent.saturating_sub(mantissa_bits)).clamp(512, 256 << 10);
     bytes.next_multiple_of(step)
 }
 

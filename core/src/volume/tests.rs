@@ -24,19 +24,21 @@ fn index(blocks: &[u32], nodes: &[u32]) -> Index {
         BlockInfo { id: BlockId([n; 32]), length, checksum }
     });
     let nodes = lengths(nodes).into_iter().map(|(length, n)| NodeInfo { id: NodeId([n; 32]), length });
-    let mut index = Index { frames: Vec::new(), blocks: blocks.collect(), nodes: nodes.collect() };
+    let mut index = Index { blocks: blocks.collect(), nodes: nodes.collect(), ..Index::default() };
     let frames = 0..index.plain_bytes().div_ceil(u64::from(limits::FRAME_BYTES));
     index.frames = frames.map(|n| FrameInfo { codec: Codec::Lz4, stored_bytes: 1_000 + n as u32 }).collect();
     index
 }
 
 /// An object with this index, whose frames are nonsense.
-fn object_of(kind: VolumeKind, index: &Index) -> (Vec<u8>, Tail) {
-    let tail = seal_tail(&key(), kind, &SALT, 1 << 20, index);
-    let mut object = header(&SALT);
-    object.resize(object.len() + index.frames_bytes() as usize, 0x5a);
-    object.extend_from_slice(&tail.bytes);
-    (object, tail)
+fn object_of(kind: VolumeKind, index: &Index) -> (Vec<u8>, Ends) {
+    object_with(kind, &mut index.clone(), FirstIndex::AfterFrames)
+}
+
+fn object_with(kind: VolumeKind, index: &mut Index, first_index: FirstIndex) -> (Vec<u8>, Ends) {
+    let ends = seal_ends(&key(), kind, &SALT, 1 << 20, index, first_index);
+    let frames = vec![0x5a; index.frames_bytes() as usize];
+    ([ends.head.as_slice(), &frames, &ends.tail].concat(), ends)
 }
 
 fn last_locator(kind: VolumeKind, object: &[u8]) -> Option<Locator> {
@@ -53,6 +55,24 @@ fn open_copies(kind: VolumeKind, object: &[u8], locator: &Locator) -> Vec<Result
 
 proptest! {
     #[test]
+    fn sections_may_lie_in_another_order(
+        blocks in prop::collection::vec(1u32..300_000, 0..9),
+        nodes in prop::collection::vec(1u32..3_000, 0..60),
+    ) {
+        let mut index = index(&blocks, &nodes);
+        let (object, ends) = object_with(VolumeKind::Meta, &mut index, FirstIndex::BeforeFrames);
+        let locator = last_locator(VolumeKind::Meta, &object).unwrap();
+        prop_assert_eq!(ends.head.len() as u64, index.frames_at);
+        prop_assert_eq!(locator.frames.clone(), index.frames_at..index.frames_at + index.frames_bytes());
+        let between = locator.indexes[1].start - locator.indexes[0].end - LOCATOR_BYTES;
+        prop_assert!(between >= STRETCH as u64, "{} bytes between the copies", between);
+        for copy in open_copies(VolumeKind::Meta, &object, &locator) {
+            prop_assert_eq!(Index { frames_at: index.frames_at, ..copy.unwrap() }, index.clone());
+        }
+        prop_assert_eq!(FirstIndex::given_by(index.frames_at), FirstIndex::BeforeFrames);
+    }
+
+    #[test]
     fn both_copies_of_an_index_give_it_back(
         blocks in prop::collection::vec(1u32..3_000_000, 0..60),
         nodes in prop::collection::vec(1u32..3_000_000, 0..60),
@@ -60,7 +80,7 @@ proptest! {
         let index = index(&blocks, &nodes);
         let (object, tail) = object_of(VolumeKind::Meta, &index);
         let locator = last_locator(VolumeKind::Meta, &object).unwrap();
-        prop_assert_eq!(locator.frames_bytes, index.frames_bytes());
+        prop_assert_eq!(locator.frames.clone(), HEADER_BYTES..HEADER_BYTES + index.frames_bytes());
         prop_assert_eq!(open_copies(VolumeKind::Meta, &object, &locator), [Ok(index.clone()), Ok(index.clone())]);
         let learn_from = object.len() as u64 - tail.learn_bytes;
         let first = index.items().find(|item| item.kind == ItemKind::Node).map(|node| node.position >> 17);
@@ -94,7 +114,7 @@ fn no_bit_of_a_tail_can_change_unnoticed() {
     let (object, tail) = object_of(VolumeKind::Data, &index);
     let locator = last_locator(VolumeKind::Data, &object).unwrap();
     let end = object.len() as u64 - TRAILER_BYTES;
-    for position in object.len() - tail.bytes.len()..object.len() {
+    for position in object.len() - tail.tail.len()..object.len() {
         let mut flipped = object.clone();
         flipped[position] ^= 1 << (position % 8);
         let at = position as u64;
@@ -108,10 +128,16 @@ fn no_bit_of_a_tail_can_change_unnoticed() {
 
 #[test]
 fn no_stretch_of_4_kib_hits_both_copies() {
-    let (object, _) = object_of(VolumeKind::Data, &index(&[40], &[]));
+    for first_index in [FirstIndex::AfterFrames, FirstIndex::BeforeFrames] {
+        let (object, _) = object_with(VolumeKind::Data, &mut index(&[40], &[]), first_index);
+        no_stretch_hits_both_copies(&object);
+    }
+}
+
+fn no_stretch_hits_both_copies(object: &[u8]) {
     for start in 0..object.len() {
         let hit = start..(start + STRETCH).min(object.len());
-        let mut damaged = object.clone();
+        let mut damaged = object.to_vec();
         damaged[hit.clone()].fill(0xff);
         let at = damaged.len() - TRAILER_BYTES as usize;
         let headers = [0, at].map(|at| parse_header(&damaged[at..at + HEADER_BYTES as usize]));
@@ -136,7 +162,7 @@ fn a_search_finds_the_copy_of_the_locator_alone() {
         Locator::find(&key(), kind, &SALT, object.len() as u64, from as u64, &object[from..to])
     };
     let copy =
-        HEADER_BYTES as usize + last.frames_bytes as usize + (last.indexes[0].end - last.indexes[0].start) as usize;
+        last.frames.end as usize + (last.indexes[0].end - last.indexes[0].start) as usize;
     let end = copy + LOCATOR_BYTES as usize;
     assert_eq!(find(VolumeKind::Meta, 0, object.len() - TRAILER_BYTES as usize), Some(last.clone()));
     assert_eq!(find(VolumeKind::Meta, copy, end), Some(last.clone()));
@@ -168,7 +194,7 @@ fn a_data_volume_has_no_nodes() {
 #[test]
 fn sizes_are_padded_in_steps() {
     let (object, _) = object_of(VolumeKind::Data, &index(&[40], &[]));
-    assert_eq!(object.len() % 4096, 0);
+    assert_eq!(object.len() % 512, 0);
     assert_eq!(padded_bytes(64 << 20), 64 << 20);
     assert_eq!(padded_bytes((64 << 20) - 1), 64 << 20);
     assert!(padded_bytes(50_000_001) - 50_000_001 < 256 << 10);

@@ -30,6 +30,7 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::objects::VolumeKind;
 use crate::volume::BlockInfo;
+use crate::volume::FirstIndex;
 use crate::volume::FrameInfo;
 use crate::volume::OVERHEAD_BYTES;
 use crate::volume::Salt;
@@ -49,6 +50,7 @@ const NODES_BYTES_MAX: usize = 16 << 20;
 pub(super) struct OpenVolume {
     pub salt: Salt,
     pub kind: VolumeKind,
+    pub first_index: FirstIndex,
     pub key: SealKey,
     /// Never less than the final length of the object.
     pub bytes_bound: AtomicU64,
@@ -80,6 +82,7 @@ pub(super) enum Order {
 /// Lays blocks and nodes end to end in volumes of one kind.
 pub(super) struct Framer {
     kind: VolumeKind,
+    first_index: FirstIndex,
     keys: Keys,
     volume_bytes_max: u64,
     jobs: Sender<SealJob>,
@@ -102,7 +105,14 @@ impl Framer {
     ) -> Framer {
         let keys = keys.clone();
         let (volume, frames, plain, blocks, nodes) = (None, 0, Vec::new(), Vec::new(), Vec::new());
-        Framer { kind, keys, volume_bytes_max, jobs, order, volume, frames, plain, blocks, nodes, nodes_bytes: 0 }
+        let first_index = FirstIndex::AfterFrames;
+        let nodes_bytes = 0;
+        Framer { kind, first_index, keys, volume_bytes_max, jobs, order, volume, frames, plain, blocks, nodes, nodes_bytes }
+    }
+
+    /// From now on volumes are so small that their frames can wait in memory for the index.
+    pub fn only_small_volumes(&mut self) {
+        self.first_index = FirstIndex::BeforeFrames;
     }
 
     /// Adds a block. True if it ends its volume, so that the next block goes into a new one.
@@ -174,7 +184,8 @@ impl Framer {
         let salt = random()?;
         let key = self.keys.volume(&salt);
         let bytes_bound = AtomicU64::new(OVERHEAD_BYTES);
-        let volume = Arc::new(OpenVolume { salt, kind: self.kind, key, bytes_bound });
+        let first_index = self.first_index;
+        let volume = Arc::new(OpenVolume { salt, kind: self.kind, first_index, key, bytes_bound });
         self.volume = Some(Arc::clone(&volume));
         Ok(volume)
     }

@@ -18,6 +18,7 @@
 
 mod cutter;
 mod framer;
+mod held;
 mod keeper;
 mod packer;
 mod settle;

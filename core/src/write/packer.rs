@@ -1,7 +1,7 @@
 //! The packer: lays sealed frames end to end in a spool file, hashes them on the way, and closes volumes.
 //!
 //! A volume is spooled to disk and not held in memory, because many may wait for a slow link. The spool has no name, so
-//! a crash leaves nothing of it.
+//! a crash leaves nothing of it. Only the frames of a small volume wait in memory, for the index that lies before them.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,6 +25,7 @@ use crate::repo::Repository;
 use crate::spool;
 use crate::volume;
 use crate::volume::BlockInfo;
+use crate::volume::FirstIndex;
 use crate::volume::Index;
 use crate::volume::NodeInfo;
 use crate::volume::Salt;
@@ -47,16 +48,21 @@ pub(super) struct PackedVolume {
 /// The packer's side of a volume that is being filled.
 struct Spool {
     file: File,
+    /// Frames that wait for the index; `None` if they are written as they arrive.
+    held: Option<Vec<u8>>,
     hash: Sha256Stream,
     bytes: u64,
     index: Index,
 }
 
 impl Spool {
-    fn create(dir: &Path, salt: &Salt) -> Result<Spool> {
+    fn create(dir: &Path, volume: &OpenVolume) -> Result<Spool> {
         let file = spool::create(dir)?;
-        let mut spool = Spool { file, hash: Sha256Stream::new(), bytes: 0, index: Index::default() };
-        spool.write(&volume::header(salt), dir)?;
+        let mut spool = Spool { file, held: None, hash: Sha256Stream::new(), bytes: 0, index: Index::default() };
+        match volume.first_index {
+            FirstIndex::BeforeFrames => spool.held = Some(Vec::new()),
+            FirstIndex::AfterFrames => spool.write(&volume::header(&volume.salt), dir)?,
+        }
         Ok(spool)
     }
 
@@ -72,7 +78,10 @@ impl Spool {
     }
 
     fn append(&mut self, volume: &OpenVolume, frame: &SealedFrame, dir: &Path) -> Result<()> {
-        self.write(&frame.bytes, dir)?;
+        match &mut self.held {
+            Some(held) => held.extend_from_slice(&frame.bytes),
+            None => self.write(&frame.bytes, dir)?,
+        }
         self.index.frames.push(frame.info);
         let saved = (frame.plain_bytes + SEAL_BYTES).saturating_sub(frame.info.stored_bytes);
         volume.bytes_bound.fetch_sub(u64::from(saved), Ordering::Relaxed);
@@ -93,8 +102,13 @@ impl Spool {
             NodeInfo { id: *id, length }
         };
         self.index.nodes = nodes.iter().map(node_info).collect();
-        let tail = volume::seal_tail(&volume.key, volume.kind, &volume.salt, block_bytes, &self.index);
-        self.write(&tail.bytes, dir)?;
+        let OpenVolume { key, kind, salt, first_index, .. } = volume;
+        let ends = volume::seal_ends(key, *kind, salt, block_bytes, &mut self.index, *first_index);
+        if let Some(held) = self.held.take() {
+            self.write(&ends.head, dir)?;
+            self.write(&held, dir)?;
+        }
+        self.write(&ends.tail, dir)?;
         if self.bytes > limits::VOLUME_BYTES_MAX {
             return Err(Error::Limit {
                 what: "the size of a volume",
@@ -102,8 +116,8 @@ impl Spool {
                 max: limits::VOLUME_BYTES_MAX,
             });
         }
-        let Spool { file: spool, hash, bytes, index } = self;
-        let (name, learn_bytes) = (VolumeName(hash.finish()), tail.learn_bytes);
+        let Spool { file: spool, hash, bytes, index, .. } = self;
+        let (name, learn_bytes) = (VolumeName(hash.finish()), ends.learn_bytes);
         Ok(PackedVolume { name, kind: volume.kind, bytes, learn_bytes, salt: volume.salt, index, nodes, spool })
     }
 }
@@ -132,6 +146,6 @@ fn spool_of<'a>(spools: &'a mut HashMap<Salt, Spool>, volume: &Arc<OpenVolume>, 
     use std::collections::hash_map::Entry;
     match spools.entry(volume.salt) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
-        Entry::Vacant(entry) => Ok(entry.insert(Spool::create(dir, &volume.salt)?)),
+        Entry::Vacant(entry) => Ok(entry.insert(Spool::create(dir, volume)?)),
     }
 }

@@ -39,6 +39,7 @@ use crate::write::cutter::Piece;
 use crate::write::framer::Framer;
 use crate::write::framer::Order;
 use crate::write::framer::SealJob;
+use crate::write::held::Held;
 use crate::write::keeper::Intended;
 
 /// The entrances to the pipeline.
@@ -102,6 +103,9 @@ pub struct Writer<'a> {
     /// True if blocks of earlier snapshots may be gone, so that even unchanged files are checked.
     is_damaged: bool,
     claims: Claims<'a>,
+    /// What was stored so far, while it is little.
+    held: Option<Held>,
+    volume_bytes: u64,
     data: Framer,
     meta: Framer,
     directories: Vec<DirectoryBuilder>,
@@ -137,6 +141,8 @@ impl<'a> Writer<'a> {
             catalog,
             is_damaged,
             claims,
+            held: Some(Held::default()),
+            volume_bytes: config.volume_bytes,
             data: Framer::new(VolumeKind::Data, keys, config.volume_bytes, jobs.clone(), order.clone()),
             meta: Framer::new(VolumeKind::Meta, keys, config.volume_bytes, jobs, order),
             directories: Vec::new(),
@@ -279,16 +285,54 @@ impl<'a> Writer<'a> {
 
     /// Ends the volumes.
     pub(super) fn end(mut self) -> Result<()> {
-        self.data.end()?;
-        self.meta.end()
+        self.end_volumes()
     }
 
     /// Ends the volumes and returns the tree.
     pub(super) fn finish(mut self) -> Result<Tree> {
         let (root, root_meta) = self.root.take().ok_or_else(|| Error::defect("the root was not ended"))?;
-        self.data.end()?;
-        self.meta.end()?;
+        self.end_volumes()?;
         Ok(Tree { root, root_meta, totals: self.totals })
+    }
+
+    /// Ends the volumes. A run that has stored little makes only one.
+    fn end_volumes(&mut self) -> Result<()> {
+        if let Some(Held { blocks, nodes, .. }) = self.held.take() {
+            let framer = if nodes.is_empty() { &mut self.data } else { &mut self.meta };
+            framer.only_small_volumes();
+            for (info, bytes) in &blocks {
+                framer.add(*info, bytes)?;
+            }
+            for (id, bytes) in nodes {
+                framer.add_node(id, bytes)?;
+            }
+        }
+        self.data.end()?;
+        self.meta.end()
+    }
+
+    /// Passes on what was held back, if there is too much of it for one small volume.
+    fn release(&mut self) -> Result<()> {
+        let volume_bytes = self.volume_bytes;
+        let Some(Held { blocks, nodes, .. }) = self.held.take_if(|held| held.is_too_much(volume_bytes)) else {
+            return Ok(());
+        };
+        blocks.into_iter().try_for_each(|(info, bytes)| self.frame_block(info, &bytes))?;
+        nodes.into_iter().try_for_each(|(id, bytes)| self.frame_node(id, bytes))
+    }
+
+    fn frame_block(&mut self, info: BlockInfo, bytes: &[u8]) -> Result<()> {
+        if self.data.add(info, bytes)? {
+            self.claims.volume_ended(VolumeKind::Data);
+        }
+        Ok(())
+    }
+
+    fn frame_node(&mut self, id: NodeId, bytes: Vec<u8>) -> Result<()> {
+        if self.meta.add_node(id, bytes)? {
+            self.claims.volume_ended(VolumeKind::Meta);
+        }
+        Ok(())
     }
 
     fn push(&mut self, entry: Entry) -> Result<()> {
@@ -318,10 +362,13 @@ impl<'a> Writer<'a> {
         self.watch.bytes_new.fetch_add(u64::from(length), Ordering::Relaxed);
         self.claims.open(VolumeKind::Data).insert(block.id.0);
         let info = BlockInfo { id: block.id, length, checksum: block.checksum };
-        if self.data.add(info, &block.bytes)? {
-            self.claims.volume_ended(VolumeKind::Data);
+        match &mut self.held {
+            Some(held) => {
+                held.block(info, block.bytes);
+                self.release()
+            }
+            None => self.frame_block(info, &block.bytes),
         }
-        Ok(())
     }
 
     fn store_node(&mut self, bytes: Vec<u8>) -> Result<NodeId> {
@@ -334,8 +381,12 @@ impl<'a> Writer<'a> {
             // A node that no reader accepts must not be written.
             Node::decode(&bytes).map_err(|e| Error::defect(format!("a tree node would not be readable: {e}")))?;
             self.claims.open(VolumeKind::Meta).insert(id.0);
-            if self.meta.add_node(id, bytes)? {
-                self.claims.volume_ended(VolumeKind::Meta);
+            match &mut self.held {
+                Some(held) => {
+                    held.node(id, bytes);
+                    self.release()?;
+                }
+                None => self.frame_node(id, bytes)?,
             }
         }
         Ok(id)

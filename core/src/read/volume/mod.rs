@@ -22,7 +22,6 @@ use crate::objects::VolumeKind;
 use crate::objects::volume_object;
 use crate::store::Store;
 use crate::volume::FrameInfo;
-use crate::volume::HEADER_BYTES;
 use crate::volume::Index;
 use crate::volume::Item;
 use crate::volume::Salt;
@@ -200,7 +199,7 @@ impl VolumeFile {
     pub fn pass(&self, mut raw: impl FnMut(&[u8]), mut item: impl FnMut(&Item, Option<&[u8]>)) -> Result<()> {
         let mut opening = Opening::new(self, 0, 0);
         let object_bytes = self.source.bytes;
-        let (mut read, mut offset) = (0, HEADER_BYTES);
+        let (mut read, mut offset) = (0, self.index.frames_at);
         while read < object_bytes {
             let run = run_of(opening.left(), self.run_bytes);
             let frames_end = offset + stored_bytes(run);

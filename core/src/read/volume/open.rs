@@ -78,7 +78,8 @@ fn with_locator(source: &Source, kind: VolumeKind, salt: Salt, key: SealKey, loc
     for range in locator.indexes.iter().rev() {
         let sealed = source.part(range.start, range.end - range.start)?;
         let found = match open_index(&key, kind, &salt, range.start, &sealed) {
-            Ok(index) if index.frames_bytes() == locator.frames_bytes => {
+            Ok(index) if index.frames_bytes() == locator.frames.end - locator.frames.start => {
+                let index = Index { frames_at: locator.frames.start, ..index };
                 return Ok(Opened { salt, key, index, index_offset });
             }
             Ok(_) => "its index: its frames are not as long as its locator says".into(),
