@@ -47,6 +47,8 @@ except ImportError:
     zstandard = None
 
 FRAME = 131_072
+HEADER, LOCATOR = 48, 128
+TRAILER = HEADER + LOCATOR
 BLOCK_MAX = NODE_MAX = 1 << 24
 VOLUME_MAX, INDEX_MAX, COMMIT_MAX = 256 << 20, 64 << 20, 64 << 20
 ITEMS_MAX = 1 << 20
@@ -208,47 +210,89 @@ def decompress(codec, data, length):
 class Volume:
     """One volume (section 7): its index, and its frames when they are wanted."""
 
-    def __init__(self, path, kind, derive):
-        self.path, self.kind = path, u(kind, 1)
-        size = path.stat().st_size
-        need(128 < size <= VOLUME_MAX, "its length is impossible")
+    def __init__(self, path, kind, derive, complain):
+        self.path, self.kind, self.derive = path, u(kind, 1), derive
+        self.size = path.stat().st_size
+        need(HEADER + TRAILER < self.size <= VOLUME_MAX, "its length is impossible")
         self.file = path.open("rb")
         digest = hashlib.sha256()
         while piece := self.file.read(1 << 20):
             digest.update(piece)
-        need(digest.hexdigest() == path.name and path.parent.name == path.name[:2], "its name is not its SHA-256")
-        header, trailer = self.read(0, 48), self.read(size - 80, 80)
-        need(header[:8] == b"BYGNVOLU", "it has no header")
-        need(header[8] <= 1, "it is of a later version")
-        need(header[8:16] == b"\1\1\1\0" + u(0, 4) and header == trailer[:48], "its header is not valid")
-        self.key = derive(b"bygone/1 volume" + header[16:], 64)
-        associated_data = b"bygone/1 locator" + self.kind + header + u(size, 8)
-        locator = Wire(open_sealed(self.key, associated_data, trailer[48:], "its locator"))
-        offset, length = locator.fixed(8), locator.fixed(8)
-        locator.end()
-        need(offset + length + 80 == size and length <= INDEX_MAX, "its locator is not valid")
-        associated_data = b"bygone/1 index" + self.kind + header + u(offset, 8)
-        self.read_index(Wire(open_sealed(self.key, associated_data, self.read(offset, length), "its index")))
-        need(self.offsets[-1] == offset, "its index lies elsewhere")
+        if digest.hexdigest() != path.name or path.parent.name != path.name[:2]:
+            complain(f"volume {path}: its name is not its SHA-256; what opens of it is used")
+        frames_length, indexes = self.find_locator()
+        self.read_any_index(indexes)
+        need(self.offsets[-1] == HEADER + frames_length, "its frames are not as long as its locator says")
 
     def read(self, offset, length):
         self.file.seek(offset)
         return self.file.read(length)
 
+    def find_locator(self):
+        """Section 7.5: either header serves; if the last locator does not open, its copy is searched for."""
+        headers = [self.read(self.size - TRAILER, HEADER), self.read(0, HEADER)]
+        newer = [header for header in headers if header[:8] == b"BYGNVOLU" and header[8] > 1]
+        headers = [header for header in headers if header[:16] == b"BYGNVOLU\1\1\1\0" + u(0, 4)]
+        need(headers or not newer, "it is of a later version")
+        need(headers, "both of its headers are damaged")
+        last = self.size - LOCATOR
+        lowest = max(HEADER, self.size - TRAILER - INDEX_MAX - (1 << 20) - LOCATOR)
+        copies = range(self.size - TRAILER - LOCATOR, lowest - 1, -1)
+        for places in ((last,), copies):
+            for header in dict.fromkeys(headers):
+                key = self.derive(b"bygone/1 volume" + header[16:], 64)
+                for offset in places:
+                    associated_data = b"bygone/1 locator" + self.kind + header + u(self.size, 8) + u(offset, 8)
+                    try:
+                        plain = open_sealed(key, associated_data, self.read(offset, LOCATOR), "its locator")
+                    except Damaged:
+                        continue
+                    self.header, self.key = header, key
+                    return self.decode_locator(Wire(plain))
+        raise Damaged("both of its locators are damaged")
+
+    def decode_locator(self, wire):
+        """The length of the frames, and place and length of each copy of the index (section 7.4)."""
+        sections, at, indexes = wire.list(8, lambda: (wire.varint(), wire.varint())), HEADER, []
+        need(not any(wire.data[wire.at :]), "the rest of its locator is not zero")
+        need([kind == 1 for kind, _ in sections] == [True] + [False] * (len(sections) - 1), "it has no frames, or twice")
+        for kind, length in sections:
+            if kind == 2:
+                need(16 < length <= INDEX_MAX, "the length of its index is not valid")
+                indexes.append((at, length))
+            need(kind != 3 or length == LOCATOR, "the length of its locator is not valid")
+            at += length
+        need(at == self.size - TRAILER, "its sections do not fill it")
+        need(1 <= len(indexes) <= 2, "it has no index, or too many")
+        return sections[0][1], indexes
+
+    def read_any_index(self, indexes):
+        for number, (offset, length) in enumerate(reversed(indexes)):
+            associated_data = b"bygone/1 index" + self.kind + self.header + u(offset, 8)
+            try:
+                plain = open_sealed(self.key, associated_data, self.read(offset, length), "its index")
+                return self.read_index(Wire(plain))
+            except Damaged:
+                if number + 1 == len(indexes):
+                    raise
+
     def read_index(self, wire):
         full = wire.varint(2**32 - 1)
         self.frames = wire.list(65_536, lambda: (wire.fixed(1), wire.varint(FRAME + 16)))
-        need(all(codec <= 2 and stored >= 16 for codec, stored in self.frames), "a frame in its index is not valid")
-        self.offsets = list(itertools.accumulate((stored for _, stored in self.frames), initial=48))
-        self.blocks, position = [], 0
-        for _ in range(wire.count(ITEMS_MAX)):
-            id, length = wire.raw(32), wire.varint(BLOCK_MAX)
-            need(length > 0, "a block in its index is empty")
-            self.blocks.append((id, Location(self, position, length, wire.fixed(8) if length == full else None)))
-            position += length
-        need(not any(wire.data[wire.at :]), "the padding of its index is not zero")
-        need(len(self.frames) == -(-position // FRAME), "its frames do not fit its blocks")
-        self.plain_length = position
+        need(all(codec <= 2 and stored > 16 for codec, stored in self.frames), "a frame in its index is not valid")
+        self.offsets = list(itertools.accumulate((stored for _, stored in self.frames), initial=HEADER))
+        self.plain_length = 0
+        self.blocks = wire.list(ITEMS_MAX, lambda: self.decode_item(wire, full))
+        self.nodes = wire.list(ITEMS_MAX - len(self.blocks), lambda: self.decode_item(wire, None))
+        wire.end()
+        need(self.kind == u(1, 1) or not self.nodes, "a data volume has nodes")
+        need(len(self.frames) == -(-self.plain_length // FRAME), "its frames do not fit its blocks and nodes")
+
+    def decode_item(self, wire, full):
+        id, length = wire.raw(32), wire.varint(BLOCK_MAX)
+        need(length > 0, "a block or node in its index is empty")
+        position, self.plain_length = self.plain_length, self.plain_length + length
+        return id, Location(self, position, length, wire.fixed(8) if length == full else None)
 
     @functools.lru_cache(maxsize=64)  # Of all volumes together, 8 MiB.
     def frame(self, ordinal):
@@ -484,7 +528,7 @@ class Repository:
             before,
             wire.list(ITEMS_MAX, lambda: decode_snapshot(Wire(wire.string(COMMIT_MAX)))),
             wire.list(ITEMS_MAX, lambda: wire.raw(16)),
-            wire.list(ITEMS_MAX, lambda: (wire.raw(32), wire.fixed(1), wire.varint(), wire.text())),
+            wire.list(ITEMS_MAX, lambda: (wire.raw(32), wire.fixed(1), wire.varint(), wire.varint(), wire.text())),
             wire.list(ITEMS_MAX, lambda: wire.raw(32)),
             wire.list(ITEMS_MAX, lambda: (wire.raw(16), wire.varint(), wire.raw(32))),
             wire.list(ITEMS_MAX, lambda: (wire.raw(16), wire.varint(), wire.varint())) if kind == 1 else [],
@@ -493,7 +537,7 @@ class Repository:
         wire.end()
         need(kind == 0 or commit.losses or commit.volumes_lost, f"commit {path} is of a kind that it need not be")
         need(all(1 <= a <= b for _, a, b in commit.losses), f"commit {path} accepts a loss of nothing")
-        need(all(kind <= 1 for _, kind, _, _ in commit.volumes), f"commit {path} has a volume of no kind")
+        need(all(kind <= 1 for _, kind, *_ in commit.volumes), f"commit {path} has a volume of no kind")
         return commit
 
     def snapshot(self, wanted):
@@ -508,16 +552,19 @@ class Repository:
     def open_volumes(self, complain):
         """Reads the indexes of all volumes (step 4 of section 12)."""
         self.nodes, self.blocks = {}, {}
-        for kind, folder, found in ((0, "data", self.blocks), (1, "meta", self.nodes)):
+        for kind, folder in enumerate(("data", "meta")):
             for path in self.objects(folder + "/[0-9a-f]{2}/[0-9a-f]{64}", 3):
                 try:
-                    found.update(Volume(path, kind, self.derive).blocks)
+                    volume = Volume(path, kind, self.derive, complain)
                 except (Damaged, OSError) as error:
                     complain(f"volume {path}: {error}")
+                    continue
+                self.blocks.update(volume.blocks)
+                self.nodes.update(volume.nodes)
         self.id_keys = {"block": self.derive(b"bygone/1 block id", 32), "node": self.derive(b"bygone/1 node id", 32)}
         retired = {name for commit in self.commits.values() for name in commit.retired}
         accepted = {name for commit in self.commits.values() for name in commit.volumes_lost}
-        for name, kind, length, _ in (volume for commit in self.commits.values() for volume in commit.volumes):
+        for name, kind, length, *_ in (volume for commit in self.commits.values() for volume in commit.volumes):
             path = self.path / ("data", "meta")[kind] / name.hex()[:2] / name.hex()
             if name not in retired | accepted and not (path.exists() and path.stat().st_size == length):
                 complain(f"volume {path}: it is missing, or not {length} bytes long as it should be")
