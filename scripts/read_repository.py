@@ -50,12 +50,12 @@ FRAME = 131_072
 BLOCK_MAX = NODE_MAX = 1 << 24
 VOLUME_MAX, INDEX_MAX, COMMIT_MAX = 256 << 20, 64 << 20, 64 << 20
 ITEMS_MAX = 1 << 20
-DIRECTORY = 3
+DIRECTORY, UNREADABLE = 3, 9
 FEATURE_LISTS = ("read", "write", "optional")
 
 Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts newer")
 Commit = namedtuple("Commit", "hash before added removed volumes retired heads losses volumes_lost")
-Entry = namedtuple("Entry", "name kind mode owner mtime ctime device inode links flags attributes size body")
+Entry = namedtuple("Entry", "name kind mode owner mtime ctime birth device inode links flags attributes size body more")
 Extent = namedtuple("Extent", "id length")  # The id of a hole is None.
 Location = namedtuple("Location", "volume position length checksum")
 
@@ -292,7 +292,9 @@ def decode_leaf(wire):
     devices = wire.list(1_024, wire.varint)
     entries = []
     for _ in range(wire.count(1_024)):
-        entries.append(decode_entry(wire, owners, devices, entries[-1].inode if entries else 0))
+        record = Wire(wire.string(NODE_MAX))
+        entries.append(decode_entry(record, owners, devices, entries[-1].inode if entries else 0))
+        record.end()
     wire.end()
     ascending(owners, "owners")
     ascending(devices, "devices")
@@ -305,12 +307,12 @@ def decode_leaf(wire):
 def decode_entry(wire, owners, devices, inode_before):
     name, bits = decode_name(wire), wire.fixed(1)
     kind = bits & 15
-    need(kind <= 8 and not bits & 0x80, "the kind of an entry is unknown")
     mode = wire.varint(0o7777)
     owner = owners[wire.varint(len(owners) - 1)]
     mtime = wire.time()
-    ctime = wire.time()
-    ctime = ((ctime[0] + mtime[0] + 2**63) % 2**64 - 2**63, ctime[1])
+    later = lambda time, before: ((time[0] + before[0] + 2**63) % 2**64 - 2**63, time[1])
+    ctime = later(wire.time(), mtime)
+    birth = later(wire.time(), ctime) if bits & 0x80 else None
     device = devices[wire.varint(len(devices) - 1)]
     inode = (inode_before + wire.signed()) % 2**64
     links = wire.varint(2**32 - 1) if bits & 0x10 else 1
@@ -322,7 +324,21 @@ def decode_entry(wire, owners, devices, inode_before):
     need(all(attribute and b"\0" not in attribute for attribute, _ in attributes), "an attribute has no valid name")
     body, size = decode_body(wire, kind)
     need(size < 2**63, "a file is too long")
-    return Entry(name, kind, mode, owner, mtime, ctime, device, inode, links, flags, tuple(attributes), size, body)
+    more = decode_attributes(wire) if wire.at < len(wire.data) else None
+    need(more != [], "an entry has an empty list of attributes")
+    attributes, more = tuple(attributes), more or []
+    return Entry(name, kind, mode, owner, mtime, ctime, birth, device, inode, links, flags, attributes, size, body, more)
+
+
+def why_withheld(entry):
+    """Why an entry cannot be restored (section 9.2), or None."""
+    critical = next((tag for tag, critical, _ in entry.more if critical and tag != 1), None)
+    if entry.kind > UNREADABLE or critical is not None:
+        what = f"its kind {entry.kind}" if critical is None else f"its attribute {critical}"
+        return f"it was made by a newer bygone: {what} is unknown"
+    if entry.kind == UNREADABLE:
+        return f"it could not be read when it was backed up: {os.strerror(entry.body[0])}"
+    return None
 
 
 def decode_body(wire, kind):
@@ -343,6 +359,12 @@ def decode_body(wire, kind):
         target = wire.string(4_095)
         need(target and b"\0" not in target, "the target of a link is not valid")
         return target, len(target)
+    if kind == UNREADABLE:
+        errno, was = wire.varint(2**32 - 1), wire.fixed(1)
+        need(was in (0, 3, 4, 5, 6, 7, 8, 15), "the type of an unreadable entry is not valid")
+        return (errno, was), wire.varint()
+    if kind > UNREADABLE:
+        return wire.raw(len(wire.data) - wire.at), 0
     return (wire.varint() if kind >= 7 else None), 0
 
 
@@ -356,6 +378,8 @@ def decode_snapshot(wire):
     need([(entry.name, entry.kind) for entry in root] == [(b"root", DIRECTORY)], "a snapshot has no root")
     counts = [wire.varint() for _ in range(6)]
     newer = first_critical(decode_attributes(wire))
+    if newer is None:
+        newer = next((tag for tag, critical, _ in root[0].more if critical and tag != 1), None)
     wire.end()
     return Snapshot(id, when, host, user, paths, tags, parent, program, root[0], counts, newer)
 
@@ -371,7 +395,7 @@ def decode_attributes(wire):
 
 def first_critical(attributes):
     """The first critical attribute that this program does not know. Those of section 10.2 are all informative."""
-    return next((tag for tag, critical, _ in attributes if critical and not 1 <= tag <= 7), None)
+    return next((tag for tag, critical, _ in attributes if critical and not 1 <= tag <= 11), None)
 
 
 def check_features(lists):
@@ -603,9 +627,12 @@ class Restore:
                 self.guarded(child_path, lambda: self.entry(child, fd, child_path))
 
         self.guarded(path, content)
+        if any(tag == 1 for tag, _, _ in entry.more):
+            self.complain(f"{b'/' + path!r}: it may lack entries: its listing broke off when it was backed up")
         self.metadata(entry, fd)
 
     def entry(self, entry, fd, path):
+        need(why_withheld(entry) is None, why_withheld(entry))
         same = (entry.device, entry.inode, entry.kind, entry.body)
         if entry.links > 1 and same in self.linked and entry.kind != DIRECTORY:
             os.link(self.linked[same], entry.name, src_dir_fd=self.root, dst_dir_fd=fd, follow_symlinks=False)
