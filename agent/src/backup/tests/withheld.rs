@@ -47,7 +47,7 @@ fn what_the_parent_could_not_read_is_read_however_old_it_is() {
 }
 
 #[test]
-fn a_record_that_is_not_understood_is_kept_until_its_file_changes() {
+fn a_record_not_understood_is_kept_until_its_file_changes() {
     let mut fixture = Fixture::with(&[("known", "abc"), ("unknown", "x")]);
     fixture.run();
     let later = |entry: &mut Entry| match entry.name.as_bytes() {
