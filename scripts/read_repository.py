@@ -52,12 +52,12 @@ TRAILER = HEADER + LOCATOR
 BLOCK_MAX = NODE_MAX = 1 << 24
 VOLUME_MAX, INDEX_MAX, COMMIT_MAX = 256 << 20, 64 << 20, 64 << 20
 ITEMS_MAX = 1 << 20
-DIRECTORY = 3
+DIRECTORY, UNREADABLE = 3, 9
 FEATURE_LISTS = ("read", "write", "optional")
 
 Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts newer")
 Commit = namedtuple("Commit", "hash before added removed volumes retired heads losses volumes_lost")
-Entry = namedtuple("Entry", "name kind mode owner mtime ctime device inode links flags attributes size body")
+Entry = namedtuple("Entry", "name kind mode owner mtime ctime birth device inode links flags attributes size body more")
 Extent = namedtuple("Extent", "id length")  # The id of a hole is None.
 Location = namedtuple("Location", "volume position length checksum")
 
@@ -220,9 +220,9 @@ class Volume:
             digest.update(piece)
         if digest.hexdigest() != path.name or path.parent.name != path.name[:2]:
             complain(f"volume {path}: its name is not its SHA-256; what opens of it is used")
-        frames_length, indexes = self.find_locator()
+        (self.frames_at, frames_length), indexes = self.find_locator()
         self.read_any_index(indexes)
-        need(self.offsets[-1] == HEADER + frames_length, "its frames are not as long as its locator says")
+        need(self.offsets[-1] == self.frames_at + frames_length, "its frames are not as long as its locator says")
 
     def read(self, offset, length):
         self.file.seek(offset)
@@ -252,11 +252,13 @@ class Volume:
         raise Damaged("both of its locators are damaged")
 
     def decode_locator(self, wire):
-        """The length of the frames, and place and length of each copy of the index (section 7.4)."""
+        """Place and length of the frames, and of each copy of the index (section 7.4)."""
         sections, at, indexes = wire.list(8, lambda: (wire.varint(), wire.varint())), HEADER, []
         need(not any(wire.data[wire.at :]), "the rest of its locator is not zero")
-        need([kind == 1 for kind, _ in sections] == [True] + [False] * (len(sections) - 1), "it has no frames, or twice")
+        need([kind for kind, _ in sections].count(1) == 1, "it has no frames, or twice")
         for kind, length in sections:
+            if kind == 1:
+                frames = at, length
             if kind == 2:
                 need(16 < length <= INDEX_MAX, "the length of its index is not valid")
                 indexes.append((at, length))
@@ -264,7 +266,7 @@ class Volume:
             at += length
         need(at == self.size - TRAILER, "its sections do not fill it")
         need(1 <= len(indexes) <= 2, "it has no index, or too many")
-        return sections[0][1], indexes
+        return frames, indexes
 
     def read_any_index(self, indexes):
         for number, (offset, length) in enumerate(reversed(indexes)):
@@ -280,7 +282,7 @@ class Volume:
         full = wire.varint(2**32 - 1)
         self.frames = wire.list(65_536, lambda: (wire.fixed(1), wire.varint(FRAME + 16)))
         need(all(codec <= 2 and stored > 16 for codec, stored in self.frames), "a frame in its index is not valid")
-        self.offsets = list(itertools.accumulate((stored for _, stored in self.frames), initial=HEADER))
+        self.offsets = list(itertools.accumulate((stored for _, stored in self.frames), initial=self.frames_at))
         self.plain_length = 0
         self.blocks = wire.list(ITEMS_MAX, lambda: self.decode_item(wire, full))
         self.nodes = wire.list(ITEMS_MAX - len(self.blocks), lambda: self.decode_item(wire, None))
@@ -336,7 +338,9 @@ def decode_leaf(wire):
     devices = wire.list(1_024, wire.varint)
     entries = []
     for _ in range(wire.count(1_024)):
-        entries.append(decode_entry(wire, owners, devices, entries[-1].inode if entries else 0))
+        record = Wire(wire.string(NODE_MAX))
+        entries.append(decode_entry(record, owners, devices, entries[-1].inode if entries else 0))
+        record.end()
     wire.end()
     ascending(owners, "owners")
     ascending(devices, "devices")
@@ -346,15 +350,21 @@ def decode_leaf(wire):
     return entries
 
 
+def decode_distance(wire, other):
+    """A time, given by its distance from another one."""
+    seconds, nanoseconds = (wire.signed() + other[0] + 2**63) % 2**64 - 2**63, wire.signed() + other[1]
+    need(0 <= nanoseconds <= 999_999_999, "a time has no valid nanoseconds")
+    return seconds, nanoseconds
+
+
 def decode_entry(wire, owners, devices, inode_before):
     name, bits = decode_name(wire), wire.fixed(1)
     kind = bits & 15
-    need(kind <= 8 and not bits & 0x80, "the kind of an entry is unknown")
     mode = wire.varint(0o7777)
     owner = owners[wire.varint(len(owners) - 1)]
     mtime = wire.time()
-    ctime = wire.time()
-    ctime = ((ctime[0] + mtime[0] + 2**63) % 2**64 - 2**63, ctime[1])
+    ctime = decode_distance(wire, mtime)
+    birth = decode_distance(wire, ctime) if bits & 0x80 else None
     device = devices[wire.varint(len(devices) - 1)]
     inode = (inode_before + wire.signed()) % 2**64
     links = wire.varint(2**32 - 1) if bits & 0x10 else 1
@@ -366,7 +376,21 @@ def decode_entry(wire, owners, devices, inode_before):
     need(all(attribute and b"\0" not in attribute for attribute, _ in attributes), "an attribute has no valid name")
     body, size = decode_body(wire, kind)
     need(size < 2**63, "a file is too long")
-    return Entry(name, kind, mode, owner, mtime, ctime, device, inode, links, flags, tuple(attributes), size, body)
+    more = decode_attributes(wire) if wire.at < len(wire.data) else None
+    need(more != [], "an entry has an empty list of attributes")
+    attributes, more = tuple(attributes), more or []
+    return Entry(name, kind, mode, owner, mtime, ctime, birth, device, inode, links, flags, attributes, size, body, more)
+
+
+def why_withheld(entry):
+    """Why an entry cannot be restored (section 9.2), or None."""
+    critical = next((tag for tag, critical, _ in entry.more if critical and tag != 1), None)
+    if entry.kind > UNREADABLE or critical is not None:
+        what = f"its kind {entry.kind}" if critical is None else f"its attribute {critical}"
+        return f"it was made by a newer bygone: {what} is unknown"
+    if entry.kind == UNREADABLE:
+        return f"it could not be read when it was backed up: {os.strerror(entry.body[0])}"
+    return None
 
 
 def decode_body(wire, kind):
@@ -387,6 +411,12 @@ def decode_body(wire, kind):
         target = wire.string(4_095)
         need(target and b"\0" not in target, "the target of a link is not valid")
         return target, len(target)
+    if kind == UNREADABLE:
+        errno, was = wire.varint(2**32 - 1), wire.fixed(1)
+        need(was in (0, 3, 4, 5, 6, 7, 8, 15), "the type of an unreadable entry is not valid")
+        return (errno, was), wire.varint()
+    if kind > UNREADABLE:
+        return wire.raw(len(wire.data) - wire.at), 0
     return (wire.varint() if kind >= 7 else None), 0
 
 
@@ -400,6 +430,8 @@ def decode_snapshot(wire):
     need([(entry.name, entry.kind) for entry in root] == [(b"root", DIRECTORY)], "a snapshot has no root")
     counts = [wire.varint() for _ in range(6)]
     newer = first_critical(decode_attributes(wire))
+    if newer is None:
+        newer = next((tag for tag, critical, _ in root[0].more if critical and tag != 1), None)
     wire.end()
     return Snapshot(id, when, host, user, paths, tags, parent, program, root[0], counts, newer)
 
@@ -415,7 +447,7 @@ def decode_attributes(wire):
 
 def first_critical(attributes):
     """The first critical attribute that this program does not know. Those of section 10.2 are all informative."""
-    return next((tag for tag, critical, _ in attributes if critical and not 1 <= tag <= 7), None)
+    return next((tag for tag, critical, _ in attributes if critical and not 1 <= tag <= 11), None)
 
 
 def check_features(lists):
@@ -650,9 +682,12 @@ class Restore:
                 self.guarded(child_path, lambda: self.entry(child, fd, child_path))
 
         self.guarded(path, content)
+        if any(tag == 1 for tag, _, _ in entry.more):
+            self.complain(f"{b'/' + path!r}: it may lack entries: its listing broke off when it was backed up")
         self.metadata(entry, fd)
 
     def entry(self, entry, fd, path):
+        need(why_withheld(entry) is None, why_withheld(entry))
         same = (entry.device, entry.inode, entry.kind, entry.body)
         if entry.links > 1 and same in self.linked and entry.kind != DIRECTORY:
             os.link(self.linked[same], entry.name, src_dir_fd=self.root, dst_dir_fd=fd, follow_symlinks=False)

@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::UNIX_EPOCH;
 
 use bygone_tests::compare;
 use bygone_tests::program::Site;
@@ -154,10 +155,36 @@ fn what_cannot_be_read_is_reported_and_the_rest_is_kept() {
     command.uid(65_534).gid(65_534);
     site.run(command).ended_with(3).complains_of(&["removed", "secret"]);
     assert_eq!(snapshot_ids(&site).len(), 1, "a snapshot of the rest was made");
-    site.restore("latest", &site.at("target"));
-    let target = restored(&site.at("target"), tree.top());
+    let target = site.at("target");
+    let restore = ["restore", "latest", "--target", target.to_str().unwrap()];
+    site.bygone(restore).ended_with(3).complains_of(&["removed", "secret", "Permission denied"]);
+    let target = restored(&target, tree.top());
     assert!(fs::read(target.join("unchanged")).unwrap() == fs::read(tree.at("unchanged")).unwrap());
     assert!(!target.join("removed").exists(), "a file that could not be read is missing, not empty");
+}
+
+#[test]
+fn the_birth_time_is_kept_and_listed() {
+    let site = new_site();
+    let tree = Tree::new(&site.at("source"));
+    let file = tree.file("file", "x");
+    site.backup(tree.top());
+    let listed = || {
+        let what = format!("latest:{}", file.display());
+        site.bygone(["--json", "ls", &what]).ok().json()[0].clone()
+    };
+    let first = listed();
+    // Some file systems do not keep it.
+    let Ok(created) = fs::metadata(&file).unwrap().created() else {
+        assert!(first["btime"].is_null());
+        return;
+    };
+    let nanos = created.duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
+    assert!(first["btime"].as_str().unwrap().ends_with(&format!(".{nanos:09}Z")), "{first}");
+    fs::write(&file, "y").unwrap();
+    site.backup(tree.top());
+    let second = listed();
+    assert_eq!((&second["btime"], second["mtime"] == first["mtime"]), (&first["btime"], false));
 }
 
 #[test]

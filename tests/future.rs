@@ -2,18 +2,31 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
+use bygone_cli::clock;
 use bygone_core::attributes::Attribute;
 use bygone_core::config::Config;
 use bygone_core::config::Features;
+use bygone_core::entry::Entry;
+use bygone_core::entry::Kind;
+use bygone_core::error::Error;
+use bygone_core::id::NodeId;
 use bygone_core::id::SnapshotId;
+use bygone_core::read::Order;
+use bygone_core::read::Reader;
+use bygone_core::read::View;
 use bygone_core::repo::Place;
 use bygone_core::repo::Repository;
 use bygone_core::repo::Secret;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::store::local::LocalStore;
+use bygone_core::watch::Watch;
 use bygone_core::write;
+use bygone_core::write::BackupOptions;
 use bygone_core::write::Changes;
+use bygone_core::write::Writer;
 use bygone_tests::compare;
 use bygone_tests::program::PASSPHRASE;
 use bygone_tests::program::Site;
@@ -178,4 +191,163 @@ fn an_unknown_critical_attribute_costs_only_its_snapshot() {
     let mounted = site.mount("mnt", &[]);
     assert_eq!(fs::read_dir(mounted.point().join("snapshots")).unwrap().count(), 2);
     assert_eq!(fs::read(mounted.latest(tree.top()).join("directory/file")).unwrap(), b"content");
+}
+
+/// A repository with a snapshot of a tree, and a second one that is the same except for what `alter` makes of the entries
+/// of the tree.
+fn with_entries(alter: impl Fn(Entry) -> Entry) -> (Site, Tree) {
+    let site = new_site();
+    let tree = Tree::new(&site.at("source"));
+    tree.file("altered", "content");
+    tree.file("folder/inside", "more");
+    tree.file("plain", "plain");
+    site.backup(tree.top());
+    let mut locked = open(&site).lock().unwrap();
+    let view = Reader::new(locked.repository(), 0, Order::Any).unwrap().view().unwrap();
+    let first = view.snapshots().unwrap().remove(0).snapshot;
+    // The times of the files become credible.
+    sleep(Duration::from_millis(100));
+    let options = BackupOptions {
+        time: clock::now(),
+        host: first.host.clone(),
+        user: first.user.clone(),
+        paths: first.paths.clone(),
+        tags: Vec::new(),
+        parent: Some(first.id),
+        program: "bygone 99".into(),
+    };
+    write::backup(&mut locked, options, &Watch::new(), |writer| {
+        writer.directory_begin()?;
+        rewrite(writer, &view, first.root, &alter)?;
+        writer.directory_end(None, first.root_meta.clone())?;
+        Ok(((), 0))
+    })
+    .unwrap();
+    (site, tree)
+}
+
+/// Writes the directory `node` once more.
+fn rewrite(writer: &mut Writer<'_>, view: &View, node: NodeId, alter: &impl Fn(Entry) -> Entry) -> Result<(), Error> {
+    for item in view.directory(node)?.from(view, 0, usize::MAX)? {
+        let entry = alter(Entry::clone(&item.entry));
+        match entry.directory() {
+            Some(below) if entry.attributes.is_empty() => {
+                writer.directory_begin()?;
+                rewrite(writer, view, below, alter)?;
+                writer.directory_end(Some(entry.name), entry.meta)?;
+            }
+            _ => drop(writer.unchanged(&entry)?),
+        }
+    }
+    Ok(())
+}
+
+/// An entry with an attribute of a later bygone, if it has this name.
+fn with_later_attribute(entry: Entry, name: &[u8], is_critical: bool) -> Entry {
+    let mut entry = entry;
+    if entry.name.as_bytes() == name {
+        entry.attributes.set(Attribute { tag: 1 << 40, is_critical, value: b"from the future".to_vec() });
+    }
+    entry
+}
+
+/// An entry of a kind of a later bygone, if it is the altered file.
+fn of_later_kind(entry: Entry) -> Entry {
+    if entry.name.as_bytes() == b"altered" {
+        return Entry { kind: Kind::Newer { code: 12, body: b"from the future".to_vec() }, ..entry };
+    }
+    entry
+}
+
+/// The entry of the source's `path` in the newest snapshot.
+fn newest_entry(site: &Site, tree: &Tree, path: &str) -> Entry {
+    let view = Reader::new(&open(site), 0, Order::Any).unwrap().view().unwrap();
+    let mut node = view.snapshots().unwrap().pop().unwrap().snapshot.root;
+    let full = tree.at(path);
+    let mut names = full.iter().skip(1).peekable();
+    while let Some(name) = names.next() {
+        let found = view.directory(node).unwrap().find(&view, name.as_encoded_bytes()).unwrap().unwrap();
+        match names.peek() {
+            Some(_) => node = found.entry.directory().unwrap(),
+            None => return Entry::clone(&found.entry),
+        }
+    }
+    panic!("the root has no entry");
+}
+
+#[test]
+fn an_unknown_attribute_of_an_entry_is_carried_on() {
+    let (site, tree) = with_entries(|entry| {
+        let entry = with_later_attribute(entry, b"altered", false);
+        with_later_attribute(entry, b"folder", false)
+    });
+    let before = ["altered", "folder"].map(|name| newest_entry(&site, &tree, name));
+    assert!(before.iter().all(|entry| !entry.attributes.is_empty() && entry.withheld().is_none()));
+    site.backup(tree.top());
+    assert_eq!(["altered", "folder"].map(|name| newest_entry(&site, &tree, name)), before);
+    let target = site.at("target");
+    site.restore("latest", &target);
+    compare::assert_same(tree.top(), &restored(&target, tree.top()));
+    tree.file("altered", "changed content");
+    tree.file("folder/another", "more");
+    site.backup(tree.top());
+    for name in ["altered", "folder"] {
+        assert!(newest_entry(&site, &tree, name).attributes.is_empty(), "{name} does not say the same any more");
+    }
+}
+
+/// Holds all commands against a snapshot whose file `altered` is withheld, because of `needs`.
+fn costs_only_its_entry(site: &Site, tree: &Tree, needs: &str) {
+    let what = format!("latest:{}", tree.at("altered").display());
+    let before = newest_entry(site, tree, "altered");
+    site.bygone(["cat", &what]).ended_with(1).complains_of(&["made by a newer bygone", needs]);
+    let shown = site.bygone(["ls", "-l", &what]).ok();
+    assert!(shown.text().contains(&format!("it needs a newer bygone, which knows {needs}")), "{shown}");
+    assert_eq!(site.bygone(["ls", "--json", &what]).ok().json()[0]["kind"], "newer");
+    site.bygone(["check", "--read-data"]).ok();
+    site.bygone(["recover", "--force"]).ok();
+    let target = site.at("target");
+    let restore = ["restore", "latest", "--target", target.to_str().unwrap()];
+    site.bygone(restore).ended_with(3).complains_of(&["altered", "newer bygone", needs]);
+    let found = restored(&target, tree.top());
+    assert!(!found.join("altered").exists());
+    assert_eq!(fs::read(found.join("plain")).unwrap(), b"plain");
+    assert_eq!(fs::read(found.join("folder/inside")).unwrap(), b"more");
+    let mounted = site.mount("mnt", &[]);
+    let latest = mounted.latest(tree.top());
+    assert_eq!(fs::read_dir(&latest).unwrap().count(), 3);
+    assert!(fs::read(latest.join("altered")).is_err() && mounted.complaint().contains(needs));
+    assert_eq!(fs::read(latest.join("plain")).unwrap(), b"plain");
+    drop(mounted);
+    site.backup(tree.top());
+    assert_eq!(newest_entry(site, tree, "altered"), before, "it is carried on as it is");
+    tree.file("altered", "changed");
+    site.backup(tree.top());
+    assert!(newest_entry(site, tree, "altered").is_file());
+}
+
+#[test]
+fn an_unknown_critical_attribute_costs_only_its_entry() {
+    let (site, tree) = with_entries(|entry| with_later_attribute(entry, b"altered", true));
+    costs_only_its_entry(&site, &tree, "attribute 1099511627776 of entries");
+}
+
+#[test]
+fn an_unknown_kind_costs_only_its_entry() {
+    let (site, tree) = with_entries(of_later_kind);
+    costs_only_its_entry(&site, &tree, "entries of kind 12");
+}
+
+#[test]
+fn a_directory_that_is_not_understood_is_read_anew() {
+    let (site, tree) = with_entries(|entry| with_later_attribute(entry, b"folder", true));
+    let what = format!("latest:{}", tree.at("folder/inside").display());
+    let needs = ["made by a newer bygone", "attribute 1099511627776 of entries"];
+    site.bygone(["cat", &what]).ended_with(1).complains_of(&needs);
+    let mounted = site.mount("mnt", &[]);
+    assert!(fs::read_dir(mounted.latest(&tree.at("folder"))).unwrap().next().unwrap().is_err());
+    drop(mounted);
+    site.bygone(["check", "--read-data"]).ok();
+    site.backup(tree.top());
+    assert_eq!(site.bygone(["cat", &what]).ok().out, b"more");
 }

@@ -38,3 +38,4 @@ mod site;
 mod store_link;
 mod stored_again;
 mod tidy;
+mod unreadable;

@@ -13,6 +13,7 @@ use bygone_cli::exit::Result;
 use bygone_cli::terminal::output::count;
 use bygone_cli::time::utc;
 use bygone_cli::when::parse_moment;
+use bygone_core::diagnosis::Diagnosis;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
@@ -68,16 +69,23 @@ impl Selector {
     /// What is at the path in this snapshot.
     pub fn find(&self, view: &View, snapshot: &Snapshot) -> Result<Found> {
         let Some((last, above)) = self.path.split_last() else {
-            let (node, meta) = (snapshot.root, snapshot.root_meta.clone());
-            return Ok(Found::Directory { node, meta: Box::new(meta) });
+            let (node, meta) = (snapshot.root, Box::new(snapshot.root_meta.clone()));
+            let may_lack_entries = snapshot.root_entry().is_some_and(|root| root.may_lack_entries());
+            return Ok(Found::Directory { node, meta, may_lack_entries });
         };
         let mut node = snapshot.root;
         for name in above {
-            node = entry(view, node, name)?.and_then(|entry| entry.directory()).ok_or_else(|| self.absent(snapshot))?;
+            let above = entry(view, node, name)?.ok_or_else(|| self.absent(snapshot))?;
+            // Nobody knows what is below a directory that could not be read.
+            check_given(&above, || printable(&self.path_bytes()))?;
+            node = above.directory().ok_or_else(|| self.absent(snapshot))?;
         }
         let entry = entry(view, node, last)?.ok_or_else(|| self.absent(snapshot))?;
         Ok(match entry.directory() {
-            Some(node) => Found::Directory { node, meta: Box::new(entry.meta.clone()) },
+            Some(node) => {
+                let may_lack_entries = entry.may_lack_entries();
+                Found::Directory { node, meta: Box::new(entry.meta.clone()), may_lack_entries }
+            }
             None => Found::Entry(entry),
         })
     }
@@ -98,6 +106,8 @@ pub enum Found {
         node: NodeId,
         /// Its metadata.
         meta: Box<Meta>,
+        /// Its listing broke off when it was backed up.
+        may_lack_entries: bool,
     },
     /// Anything else.
     Entry(Arc<Entry>),
@@ -105,6 +115,22 @@ pub enum Found {
 
 fn entry(view: &View, node: NodeId, name: &Name) -> Result<Option<Arc<Entry>>> {
     Ok(view.directory(node)?.find(view, name.as_bytes())?.map(|item| item.entry))
+}
+
+/// Fails if the snapshot has this entry without its content; `path` names it, or something below it.
+pub fn check_given(entry: &Entry, path: impl FnOnce() -> String) -> Result<()> {
+    match entry.withheld() {
+        None => Ok(()),
+        Some(withheld) => Err(match withheld.needs() {
+            Some(needs) => Error::Newer { what: path(), needs },
+            None => Error::disagree(
+                Diagnosis::SourceUnreadable,
+                path(),
+                format!("{withheld}; an earlier snapshot may have it"),
+            ),
+        }
+        .into()),
+    }
 }
 
 /// The names of a path. `.` and repeated slashes are ignored. `..` is refused, because on a disk with symbolic links it

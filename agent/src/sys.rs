@@ -3,6 +3,8 @@
 //! Each function makes one call with its buffer, and leaves all decisions to its caller. All of them report failure as an
 //! [`Errno`], never by a panic.
 
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 
@@ -15,6 +17,30 @@ pub fn directory_entries(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize,
     #[allow(unsafe_code)]
     let got = unsafe { libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) };
     Errno::result(got).map(|got| usize::try_from(got).unwrap_or(0))
+}
+
+/// The state of `name` in `directory`, or of `directory` itself with an empty name and `AT_EMPTY_PATH`.
+pub fn statx(directory: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> Result<libc::statx, Errno> {
+    let mut state = MaybeUninit::<libc::statx>::zeroed();
+    let wanted = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+    // SAFETY: the kernel reads `name`, which ends with a NUL by its type, and writes one `struct statx` into `state`.
+    #[allow(unsafe_code)]
+    let done = unsafe { libc::statx(directory.as_raw_fd(), name.as_ptr(), flags, wanted, state.as_mut_ptr()) };
+    // SAFETY: all fields are integers, so zeros are as valid as what the kernel has written over them.
+    #[allow(unsafe_code)]
+    Errno::result(done).map(|_| unsafe { state.assume_init() })
+}
+
+/// The offset of the local time zone from UTC at a time in seconds since 1970, in seconds, positive in the east.
+pub fn zone_offset(secs: i64) -> Option<i64> {
+    let mut local = MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: the C library reads the time and writes one `struct tm` into `local`; both live through the call.
+    #[allow(unsafe_code)]
+    let done = unsafe { libc::localtime_r(&raw const secs, local.as_mut_ptr()) };
+    // SAFETY: its fields are integers and a pointer that is not followed, so zeros are as valid as what was written.
+    #[allow(unsafe_code)]
+    let local = unsafe { local.assume_init() };
+    (!done.is_null()).then_some(local.tm_gmtoff)
 }
 
 /// Appends up to `most` bytes of the file from `offset` to `bytes`; returns 0 at the end of the file.

@@ -19,7 +19,8 @@ pub enum Exit {
     Failed,
     /// The command line is invalid.
     Usage,
-    /// A snapshot was made, but some sources could not be read.
+    /// A snapshot was made, but some sources could not be read; or everything of a snapshot was given but what its
+    /// backup could not read.
     Unreadable,
     /// There is no repository at that place.
     NoRepository,

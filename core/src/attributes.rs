@@ -10,7 +10,7 @@ use crate::wire::Decoder;
 use crate::wire::Encoder;
 
 /// One attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Attribute {
     /// What it says.
     pub tag: u64,
@@ -21,7 +21,7 @@ pub struct Attribute {
 }
 
 /// The attributes of a record, ascending by tag.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Attributes(Vec<Attribute>);
 
 impl Attributes {
@@ -30,6 +30,26 @@ impl Attributes {
         self.0.retain(|other| other.tag != attribute.tag);
         let place = self.0.partition_point(|other| other.tag < attribute.tag);
         self.0.insert(place, attribute);
+    }
+
+    /// Adds all attributes of another record, in the place of those with the same tags.
+    pub fn add(&mut self, others: Attributes) {
+        others.0.into_iter().for_each(|attribute| self.set(attribute));
+    }
+
+    /// The attributes that are none of those `known`.
+    pub fn unknown(&self, known: &[u64]) -> Attributes {
+        Attributes(self.0.iter().filter(|attribute| !known.contains(&attribute.tag)).cloned().collect())
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Bytes of all values together.
+    pub fn value_bytes(&self) -> usize {
+        self.0.iter().map(|attribute| attribute.value.len()).sum()
     }
 
     /// The value of an attribute.

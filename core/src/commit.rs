@@ -8,10 +8,10 @@ use crate::attributes::Attributes;
 use crate::crypto::SealKey;
 use crate::entry::Entry;
 use crate::entry::Kind;
-use crate::entry::Name;
 use crate::entry::Time;
 use crate::id::ClientId;
 use crate::id::CommitHash;
+use crate::id::NodeId;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
 use crate::limits;
@@ -32,7 +32,8 @@ const HEADER_BYTES: usize = 16;
 const KIND_CHANGES: u8 = 0;
 /// The same, and losses that a person has accepted.
 const KIND_LOSSES: u8 = 1;
-const ROOT_NAME: &[u8] = b"root";
+/// The number of the kind of a directory.
+const ROOT_KIND: u8 = 3;
 
 /// A volume as a commit announces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,10 +282,7 @@ fn encode_snapshot(out: &mut Encoder, snapshot: &Snapshot) {
     out.string(snapshot.parent.as_ref().map_or(&[], |id| id.0.as_slice()));
     out.string(snapshot.program.as_bytes());
     // The root directory has metadata like any other, so it is written as a leaf of one entry.
-    if let Ok(name) = Name::new(ROOT_NAME) {
-        let root = Entry { name, meta: snapshot.root_meta.clone(), kind: Kind::Directory(snapshot.root) };
-        out.string(&encode_leaf(&[root]));
-    }
+    out.string(&encode_leaf(snapshot.root_entry().as_slice()));
     let totals = &snapshot.totals;
     [totals.files, totals.directories, totals.others, totals.bytes, totals.bytes_new, totals.unreadable]
         .into_iter()
@@ -307,10 +305,17 @@ fn decode_snapshot(input: &mut Decoder<'_>) -> Result<Snapshot, DecodeError> {
     };
     let program = label(input)?;
     let leaf = decode_leaf(input.string(limits::NODE_BYTES_MAX, "the root")?)?;
-    let [Entry { kind: Kind::Directory(root), meta: root_meta, .. }] = leaf.as_slice() else {
+    let [Entry { kind, meta: root_meta, attributes: root_attributes, .. }] = leaf.as_slice() else {
         return Err(DecodeError::Invalid("the root"));
     };
-    let (root, root_meta) = (*root, root_meta.clone());
+    let root = match kind {
+        Kind::Directory(root) => Some(*root),
+        // A critical attribute withholds the tree, which costs this snapshot and not the commit.
+        Kind::Newer { code: ROOT_KIND, body } => <[u8; 32]>::try_from(body.as_slice()).ok().map(NodeId),
+        _ => None,
+    };
+    let root = root.ok_or(DecodeError::Invalid("the root"))?;
+    let (root_meta, root_attributes) = (root_meta.clone(), root_attributes.clone());
     let totals = Totals {
         files: input.varint()?,
         directories: input.varint()?,
@@ -320,7 +325,21 @@ fn decode_snapshot(input: &mut Decoder<'_>) -> Result<Snapshot, DecodeError> {
         unreadable: input.varint()?,
     };
     let attributes = Attributes::decode(input)?;
-    Ok(Snapshot { id, time, host, user, paths, tags, parent, program, root_meta, root, totals, attributes })
+    Ok(Snapshot {
+        id,
+        time,
+        host,
+        user,
+        paths,
+        tags,
+        parent,
+        program,
+        root_meta,
+        root,
+        root_attributes,
+        totals,
+        attributes,
+    })
 }
 
 /// A snapshot's record on its own, as a commit holds it; the catalog keeps it in this form.

@@ -18,9 +18,14 @@ const END: u64 = 4;
 const FILES: u64 = 5;
 const CHANGED_WHILE_READ: u64 = 6;
 const DESCRIPTION: u64 = 7;
+const PROTECTED: u64 = 8;
+const ZONE_OFFSET: u64 = 9;
+const EXIT: u64 = 10;
+const GONE: u64 = 11;
 
 /// The attributes of snapshots that this program knows.
-pub(crate) const KNOWN: &[u64] = &[SOURCES, EXCLUDES, RULES, END, FILES, CHANGED_WHILE_READ, DESCRIPTION];
+pub(crate) const KNOWN: &[u64] =
+    &[SOURCES, EXCLUDES, RULES, END, FILES, CHANGED_WHILE_READ, DESCRIPTION, PROTECTED, ZONE_OFFSET, EXIT, GONE];
 
 /// Rules of a run besides its patterns.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,6 +74,14 @@ pub struct Facts {
     pub changed_while_read: Option<u64>,
     /// A text by the user.
     pub description: Option<String>,
+    /// True if it must not be removed without more ado.
+    pub is_protected: bool,
+    /// The offset of the machine's time zone from UTC when the backup began, in seconds, positive in the east.
+    pub zone_offset: Option<i64>,
+    /// The exit code of the run.
+    pub exit: Option<u8>,
+    /// Entries of the parent snapshot that this one lacks, although it covers their place.
+    pub gone: Option<u64>,
 }
 
 impl Facts {
@@ -106,6 +119,18 @@ impl Facts {
         if let Some(description) = &self.description {
             add(DESCRIPTION, &|out| out.raw(description.as_bytes()));
         }
+        if self.is_protected {
+            add(PROTECTED, &|_| {});
+        }
+        if let Some(offset) = self.zone_offset {
+            add(ZONE_OFFSET, &|out| out.signed(offset));
+        }
+        if let Some(exit) = self.exit {
+            add(EXIT, &|out| out.u8(exit));
+        }
+        if let Some(count) = self.gone {
+            add(GONE, &|out| out.varint(count));
+        }
         attributes
     }
 
@@ -127,6 +152,10 @@ impl Facts {
                 let bytes = input.raw(input.remaining())?.to_vec();
                 String::from_utf8(bytes).map_err(|_| DecodeError::Invalid("a description"))
             }),
+            is_protected: value(attributes, PROTECTED, |_| Ok(())).is_some(),
+            zone_offset: value(attributes, ZONE_OFFSET, |input| input.signed()),
+            exit: value(attributes, EXIT, |input| input.u8()),
+            gone: value(attributes, GONE, |input| input.varint()),
         }
     }
 }
@@ -197,6 +226,10 @@ mod tests {
             files: Some(FileCounts { new: 1, changed: 2, unchanged: 300 }),
             changed_while_read: Some(7),
             description: Some("before the move".into()),
+            is_protected: true,
+            zone_offset: Some(-12_600),
+            exit: Some(3),
+            gone: Some(1_000),
         }
     }
 
@@ -213,10 +246,10 @@ mod tests {
     #[test]
     fn a_fact_that_is_broken_or_too_long_is_absent() {
         let mut attributes = sample().attributes();
-        for (tag, value) in [(RULES, vec![0x20, 0, 0]), (END, vec![0]), (FILES, vec![1, 2, 3, 4])] {
+        for (tag, value) in [(RULES, vec![0x20, 0, 0]), (END, vec![0]), (FILES, vec![1, 2, 3, 4]), (EXIT, vec![3, 0])] {
             attributes.set(Attribute { tag, is_critical: false, value });
         }
-        let wanted = Facts { rules: None, end: None, files: None, ..sample() };
+        let wanted = Facts { rules: None, end: None, files: None, exit: None, ..sample() };
         assert_eq!(Facts::of(&attributes), wanted);
         let long = Facts { excludes: Some(vec![vec![b'x'; limits::FACT_BYTES_MAX]]), ..sample() };
         assert_eq!(Facts::of(&long.attributes()), Facts { excludes: None, ..sample() });

@@ -1,7 +1,11 @@
 //! One committed backup as a value.
 
 use crate::attributes::Attributes;
+use crate::entry::Entry;
+use crate::entry::KNOWN as KNOWN_OF_ENTRIES;
+use crate::entry::Kind;
 use crate::entry::Meta;
+use crate::entry::Name;
 use crate::entry::Time;
 use crate::error::Error;
 use crate::error::Result;
@@ -9,6 +13,9 @@ use crate::facts;
 use crate::facts::Facts;
 use crate::id::NodeId;
 use crate::id::SnapshotId;
+
+/// The name of the root directory's entry; nobody looks at it.
+const ROOT_NAME: &[u8] = b"root";
 
 /// Counts of a backup, kept with its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,7 +30,7 @@ pub struct Totals {
     pub bytes: u64,
     /// Bytes that were new to the repository, before compression.
     pub bytes_new: u64,
-    /// Entries that could not be read and are missing.
+    /// Entries that could not be read.
     pub unreadable: u64,
 }
 
@@ -50,6 +57,8 @@ pub struct Snapshot {
     pub root_meta: Meta,
     /// The root directory.
     pub root: NodeId,
+    /// Whatever else the entry of the root directory says.
+    pub root_attributes: Attributes,
     /// Counts.
     pub totals: Totals,
     /// Whatever else it says, known to this program or not.
@@ -60,18 +69,26 @@ impl Snapshot {
     /// Fails if a newer bygone made it in a way that this program cannot read. Its id, its time and its labels are
     /// what they seem; its tree must not be touched.
     pub fn check_readable(&self) -> Result<()> {
-        match self.attributes.unknown_critical(facts::KNOWN) {
+        let of_snapshot =
+            self.attributes.unknown_critical(facts::KNOWN).map(|tag| format!("attribute {tag} of snapshots"));
+        let of_root = || self.root_attributes.unknown_critical(KNOWN_OF_ENTRIES);
+        let needs = of_snapshot.or_else(|| of_root().map(|tag| format!("attribute {tag} of entries")));
+        match needs {
             None => Ok(()),
-            Some(tag) => {
-                let (what, needs) = (format!("snapshot {}", self.id), format!("attribute {tag} of snapshots"));
-                Err(Error::Newer { what, needs })
-            }
+            Some(needs) => Err(Error::Newer { what: format!("snapshot {}", self.id), needs }),
         }
     }
 
     /// True if this program can read it.
     pub fn is_readable(&self) -> bool {
         self.check_readable().is_ok()
+    }
+
+    /// The entry of the root directory, which its record holds.
+    pub fn root_entry(&self) -> Option<Entry> {
+        let name = Name::new(ROOT_NAME).ok()?;
+        let root = Entry::new(name, self.root_meta.clone(), Kind::Directory(self.root));
+        Some(Entry { attributes: self.root_attributes.clone(), ..root })
     }
 
     /// What it says about its run.

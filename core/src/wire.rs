@@ -85,6 +85,23 @@ impl Encoder {
         self.varint(bytes.len() as u64);
         self.raw(bytes);
     }
+
+    /// What `write` appends, as a byte string.
+    pub fn record(&mut self, write: impl FnOnce(&mut Encoder)) {
+        let start = self.bytes.len();
+        // Most records are short, so there is room for their length, and they stay where they are.
+        self.bytes.push(0);
+        write(self);
+        let length = (self.bytes.len() - start - 1) as u64;
+        match self.bytes.get_mut(start) {
+            Some(first) if length < 0x80 => *first = length.to_le_bytes()[0],
+            _ => {
+                let mut prefix = Encoder::new();
+                prefix.varint(length);
+                self.bytes.splice(start..=start, prefix.bytes);
+            }
+        }
+    }
 }
 
 /// Takes fields from the front of a slice.
@@ -201,6 +218,13 @@ mod tests {
             prop_assert_eq!(input.u64(), Ok(a));
             prop_assert_eq!(input.string(300, "text"), Ok(text.as_slice()));
             prop_assert_eq!(input.end(), Ok(()));
+            let mut record = Encoder::new();
+            record.u8(c);
+            record.record(|out| out.raw(&text));
+            let mut whole = Encoder::new();
+            whole.u8(c);
+            whole.string(&text);
+            prop_assert_eq!(record.finish(), whole.finish());
         }
 
         #[test]

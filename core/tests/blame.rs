@@ -95,7 +95,7 @@ fn damage_in_the_store_is_not_blamed_on_the_catalog() {
 #[test]
 fn a_broken_rule_of_the_writer_is_a_defect() {
     let name = |text: &[u8]| Name::new(text).unwrap();
-    let empty = |text: &[u8]| Entry { name: name(text), meta: meta(0), kind: Kind::File(Content::Inline(Vec::new())) };
+    let empty = |text: &[u8]| Entry::new(name(text), meta(0), Kind::File(Content::Inline(Vec::new())));
     type Body = fn(&mut Writer<'_>, &dyn Fn(&[u8]) -> Entry) -> bygone_core::error::Result<()>;
     let rules: [(&str, Body); 4] = [
         ("not begun", |writer, _| writer.directory_end(None, meta(0))),

@@ -140,7 +140,7 @@ fn a_long_volume_of_trees_is_taken_in_by_parts() {
                 let noise: String =
                     noise(folder * 1_000 + file, 120).iter().map(|byte| format!("{byte:02x}")).collect();
                 let name = Name::new(format!("{file:04}{noise}").as_bytes()).unwrap();
-                writer.add(Entry { name, meta: meta(0), kind: Kind::Socket })?;
+                writer.add(Entry::new(name, meta(0), Kind::Socket))?;
             }
             writer.directory_end(Some(Name::new(format!("{folder:03}").as_bytes()).unwrap()), meta(0))?;
         }

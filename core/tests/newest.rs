@@ -60,7 +60,7 @@ fn backup(place: &Place, round: i64, versions: &[u64]) -> String {
             for entry in 0..ENTRIES {
                 let noise = noise(directory as u64 * 1_000_000 + version * 1_000 + entry, 100);
                 let noise: String = noise.iter().map(|byte| format!("{byte:02x}")).collect();
-                writer.add(Entry { name: name(format!("{entry:03}{noise}")), meta: meta(0), kind: Kind::Socket })?;
+                writer.add(Entry::new(name(format!("{entry:03}{noise}")), meta(0), Kind::Socket))?;
             }
             writer.directory_end(Some(name(format!("{directory:03}"))), meta(0))?;
         }

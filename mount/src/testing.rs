@@ -43,6 +43,7 @@ pub fn meta() -> Meta {
         owner: Arc::new(Owner::default()),
         mtime: Time::default(),
         ctime: Time::default(),
+        birth: None,
         size: 0,
         nlink: 1,
         device: 0,
@@ -54,7 +55,7 @@ pub fn meta() -> Meta {
 
 /// An entry.
 pub fn entry(name: &[u8], kind: Kind) -> Entry {
-    Entry { name: Name::new(name).unwrap(), meta: meta(), kind }
+    Entry::new(Name::new(name).unwrap(), meta(), kind)
 }
 
 /// A snapshot whose id is its number in every byte.
@@ -70,6 +71,7 @@ pub fn snapshot_row(number: u64, secs: i64, host: &str, tags: &[&str]) -> Snapsh
         program: "test".to_owned(),
         root_meta: meta(),
         root: NodeId([0; 32]),
+        root_attributes: Attributes::default(),
         totals: Totals::default(),
         attributes: Attributes::default(),
     };
@@ -174,7 +176,7 @@ fn put_folder(writer: &mut Writer<'_>, name: Option<Name>, nodes: Vec<(String, N
             Node::Folder(nodes) => put_folder(writer, Some(name), nodes),
             Node::Link(target) => {
                 meta.size = target.len() as u64;
-                writer.add(Entry { name, meta, kind: Kind::Symlink(target.as_bytes().to_vec()) }).unwrap();
+                writer.add(Entry::new(name, meta, Kind::Symlink(target.as_bytes().to_vec()))).unwrap();
             }
             Node::File(bytes) => {
                 let cutter = writer.cutter();

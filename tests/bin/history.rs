@@ -175,8 +175,7 @@ impl History {
         if self.stored[file as usize] == Some(self.versions[file as usize]) {
             let id = self.ids.as_ref().unwrap().block(&content);
             let content = Content::Extents(vec![Extent::Block { id, length: FILE_BYTES as u32 }]);
-            let entry =
-                Entry { name: name(file), meta: meta(file, version, FILE_BYTES as u64), kind: Kind::File(content) };
+            let entry = Entry::new(name(file), meta(file, version, FILE_BYTES as u64), Kind::File(content));
             assert!(writer.unchanged(&entry)?);
             return Ok(());
         }
@@ -199,6 +198,7 @@ fn meta(inode: u64, version: u64, size: u64) -> Meta {
         owner: Arc::default(),
         mtime: time,
         ctime: time,
+        birth: None,
         size,
         nlink: 1,
         device: 1,

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod compare;
+pub mod failing;
 pub mod fake_s3;
 pub mod image;
 pub mod patient;

@@ -16,19 +16,21 @@ use std::sync::MutexGuard;
 
 use nix::errno::Errno;
 
+use bygone_core::entry::FileType;
+use bygone_core::entry::Name;
 use bygone_core::lock::lock;
 use bygone_core::lock::wait;
 
 use crate::backup::folder::Folder;
 use crate::backup::roots::Way;
 use crate::backup::scan::Child;
+use crate::backup::scan::Extent;
 use crate::backup::scan::Listing;
 use crate::backup::scan::Request;
 use crate::backup::scan::Scanned;
 use crate::backup::scan::Scope;
 use crate::backup::scan::scan;
 use crate::backup::scan::scan_root;
-use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 
 /// A directory that was found and that the walk will need.
@@ -69,9 +71,19 @@ impl Entered {
     pub(super) fn next(&mut self, scope: &Scope<'_>, pool: &Pool) -> Option<(Child, Option<Arc<Ahead>>)> {
         let child = self.listing.next(scope, &self.folder)?;
         self.offer(pool);
-        let is_directory = child.stat.file_type() == FileType::Directory;
+        let is_directory = child.stat.is_ok_and(|stat| stat.file_type() == FileType::Directory);
         let ahead = if is_directory { self.aheads.pop_front() } else { None };
         Some((child, ahead))
+    }
+
+    /// How much of the directory the listing gives.
+    pub(super) fn extent(&self) -> Extent {
+        self.listing.extent()
+    }
+
+    /// True if the patterns leave out this name of the directory.
+    pub(super) fn leaves_out(&self, scope: &Scope<'_>, name: &Name) -> bool {
+        self.listing.leaves_out(scope, name)
     }
 
     /// Offers the directories that the listing has described so far.

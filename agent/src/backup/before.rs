@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use bygone_core::catalog::SnapshotRow;
 use bygone_core::entry::Entry;
+use bygone_core::entry::FileType;
 use bygone_core::entry::Kind;
-use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
 use bygone_core::entry::Time;
+use bygone_core::entry::Withheld;
 use bygone_core::error::Result;
 use bygone_core::id::NodeId;
 use bygone_core::limits;
@@ -21,7 +22,6 @@ use bygone_core::read::Directory;
 use bygone_core::read::View;
 use bygone_core::snapshot::Snapshot;
 
-use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 
 /// Entries of a parent's directory fetched at once.
@@ -57,12 +57,25 @@ impl Compare {
     /// For anything but a directory.
     pub(super) fn judge(&self, entry: &Entry, stat: &Stat) -> Verdict {
         let meta = &entry.meta;
-        let same_kind = file_type(entry) == stat.file_type();
-        let same_size = stat.file_type() != FileType::File || meta.size == stat.size;
+        let same_kind = match entry.withheld() {
+            // What could not be read is read anew, however little it has changed.
+            Some(Withheld::Unreadable(_)) => false,
+            // An unknown kind says nothing about its type.
+            Some(Withheld::NewerKind(_)) => stat.file_type() != FileType::Directory,
+            Some(Withheld::NewerAttribute(_)) | None => entry.file_type() == Some(stat.file_type()),
+        };
+        let knows_size = stat.file_type() == FileType::File && entry.file_type() == Some(FileType::File);
+        let same_size = !knows_size || meta.size == stat.size;
         let same_inode = self.ignore_inode || meta.inode == stat.inode;
         let same_ctime = meta.ctime == stat.ctime;
         let settled = self.settled(if self.ignore_ctime { meta.mtime } else { meta.ctime });
         if !(same_kind && same_size && same_inode && settled && meta.mtime == stat.mtime) {
+            return Verdict::Changed;
+        }
+        if matches!(entry.kind, Kind::Newer { .. })
+            && (meta.device, meta.inode, meta.ctime) != (stat.device, stat.inode, stat.ctime)
+        {
+            // A record that this program does not understand is kept as it is or not at all.
             return Verdict::Changed;
         }
         match (same_ctime, self.ignore_ctime) {
@@ -75,9 +88,12 @@ impl Compare {
         }
     }
 
-    /// True if a directory still has the attributes and flags of `meta`.
-    pub(super) fn keeps_attributes(&self, meta: &Meta, stat: &Stat) -> bool {
-        (meta.inode, meta.ctime) == (stat.inode, stat.ctime) && self.settled(meta.ctime)
+    /// True if a directory still has the attributes and flags of `entry`.
+    pub(super) fn keeps_attributes(&self, entry: &Entry, stat: &Stat) -> bool {
+        let meta = &entry.meta;
+        // What could not be read did not show its attributes.
+        let is_known = entry.directory().is_some();
+        is_known && (meta.inode, meta.ctime) == (stat.inode, stat.ctime) && self.settled(meta.ctime)
     }
 
     fn settled(&self, time: Time) -> bool {
@@ -87,29 +103,18 @@ impl Compare {
     }
 }
 
-fn file_type(entry: &Entry) -> FileType {
-    match entry.kind {
-        Kind::File(_) => FileType::File,
-        Kind::Directory(_) => FileType::Directory,
-        Kind::Symlink(_) => FileType::Symlink,
-        Kind::Fifo => FileType::Fifo,
-        Kind::Socket => FileType::Socket,
-        Kind::CharDevice { .. } => FileType::CharDevice,
-        Kind::BlockDevice { .. } => FileType::BlockDevice,
-    }
-}
-
 /// The snapshot with which a backup is compared.
 pub struct Parent {
     pub(super) past: Past,
-    pub(super) root: Option<NodeId>,
+    pub(super) root: Option<Arc<Entry>>,
     pub(super) began: Time,
 }
 
 impl Parent {
     /// `snapshot` as `view` shows it.
     pub fn new(view: View, snapshot: &Snapshot) -> Parent {
-        Parent { past: Past::Catalog(Box::new(view)), root: Some(snapshot.root), began: snapshot.time }
+        let root = snapshot.root_entry().map(Arc::new);
+        Parent { past: Past::Catalog(Box::new(view)), root, began: snapshot.time }
     }
 
     /// No snapshot: everything is new.
@@ -161,6 +166,21 @@ pub(super) struct Earlier {
 }
 
 impl Past {
+    /// The number of entries that `entry` stands for: itself, and everything below it as far as it is known.
+    pub(super) fn count(&self, entry: &Entry) -> u64 {
+        let mut count = 1;
+        let mut stack: Vec<NodeId> = entry.directory().into_iter().collect();
+        while let Some(node) = stack.pop() {
+            // The count is informative, so damage of the parent, which `check` reports, is no reason to stop.
+            let Ok(mut below) = self.directory(Some(node)) else { continue };
+            while let Ok(Some(entry)) = below.absent_before(self, None) {
+                count += 1;
+                stack.extend(entry.directory());
+            }
+        }
+        count
+    }
+
     /// The directory `node`, or an empty one.
     pub(super) fn directory(&self, node: Option<NodeId>) -> Result<Earlier> {
         let nothing = Earlier { entries: VecDeque::new(), rest: None };
@@ -175,18 +195,17 @@ impl Past {
 }
 
 impl Earlier {
-    /// The entry `name`; names must be asked for in their order.
+    /// The next entry that was not asked for and comes before `name`, or before the end.
+    pub(super) fn absent_before(&mut self, past: &Past, name: Option<&Name>) -> Result<Option<Arc<Entry>>> {
+        let comes_before = |entry: &&Arc<Entry>| name.is_none_or(|name| entry.name < *name);
+        let is_there = self.first(past)?.filter(comes_before).is_some();
+        Ok(if is_there { self.entries.pop_front() } else { None })
+    }
+
+    /// The entry `name`. Names must be asked for in their order, each after all entries before it have been taken.
     pub(super) fn find(&mut self, past: &Past, name: &Name) -> Result<Option<Arc<Entry>>> {
-        while let Some(entry) = self.first(past)? {
-            if entry.name > *name {
-                break;
-            }
-            let entry = self.entries.pop_front();
-            if entry.as_ref().is_some_and(|entry| entry.name == *name) {
-                return Ok(entry);
-            }
-        }
-        Ok(None)
+        let is_next = self.first(past)?.is_some_and(|entry| entry.name == *name);
+        Ok(if is_next { self.entries.pop_front() } else { None })
     }
 
     fn first(&mut self, past: &Past) -> Result<Option<&Arc<Entry>>> {
@@ -209,6 +228,7 @@ impl Earlier {
 mod tests {
     use super::*;
     use bygone_core::attributes::Attributes;
+    use bygone_core::entry::Meta;
     use bygone_core::id::SnapshotId;
     use bygone_core::snapshot::Totals;
 
@@ -218,6 +238,7 @@ mod tests {
             owner: Arc::default(),
             mtime: Time::default(),
             ctime: Time::default(),
+            birth: None,
             size: 0,
             nlink: 1,
             device: 0,
@@ -236,6 +257,7 @@ mod tests {
             program: String::new(),
             root_meta,
             root: NodeId([0; 32]),
+            root_attributes: Attributes::default(),
             totals: Totals::default(),
             attributes: Attributes::default(),
         };

@@ -1,6 +1,7 @@
 //! The end of the walk: the thread that owns the writer delivers everything in tree order.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -10,8 +11,7 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
 
 use bygone_core::entry::Entry;
-use bygone_core::entry::Kind;
-use bygone_core::entry::Name;
+use bygone_core::entry::FileType;
 use bygone_core::error::Error;
 use bygone_core::error::Result;
 use bygone_core::watch::Watch;
@@ -26,6 +26,7 @@ use crate::backup::read::FileReader;
 use crate::backup::read::Task;
 use crate::backup::report::Counts;
 use crate::backup::sink::Sink;
+use crate::backup::stat::Stat;
 
 /// How often to check for cancellation while waiting for the next piece of work.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -91,13 +92,13 @@ impl Delivery<'_, '_, '_> {
     fn step(&mut self, step: Step, answers: &mut Answers<'_>) -> Result<()> {
         match step {
             Step::Begin => return self.sink.directory_begin(),
-            Step::End(name, meta) => {
+            Step::End(end) => {
                 self.counts.directories += 1;
-                self.sink.directory_end(name, *meta)?;
+                self.sink.directory_end(*end)?;
             }
             Step::Same(entry, folder) => self.same(entry, folder)?,
             Step::Add(entry) => {
-                self.counts.others += 1;
+                self.counts.others += u64::from(entry.withheld().is_none());
                 self.sink.add(*entry)?;
             }
             Step::Read(known) => while !self.event(answers.next()?, known)? {},
@@ -128,7 +129,14 @@ impl Delivery<'_, '_, '_> {
                 self.forget();
                 return Ok(false);
             }
-            Event::Lost => self.forget(),
+            Event::Lost => {
+                self.counts.gone += u64::from(known);
+                self.forget();
+            }
+            Event::Unreadable(entry) => {
+                self.forget();
+                self.sink.add(*entry)?;
+            }
             Event::File(name, meta) => {
                 self.counts.bytes_read += meta.size;
                 self.read_one(known, meta.size);
@@ -156,7 +164,7 @@ impl Delivery<'_, '_, '_> {
     }
 
     fn same(&mut self, entry: Arc<Entry>, folder: Arc<Folder>) -> Result<()> {
-        let file_bytes = matches!(entry.kind, Kind::File(_)).then_some(entry.meta.size);
+        let file_bytes = (entry.file_type() == Some(FileType::File)).then_some(entry.meta.size);
         match (self.sink.unchanged(&entry)?, file_bytes) {
             (true, Some(bytes)) => {
                 self.counts.files_unchanged += 1;
@@ -164,7 +172,9 @@ impl Delivery<'_, '_, '_> {
                 count(&self.watch.bytes, bytes);
                 Ok(())
             }
-            (false, Some(_)) => self.read_again(&entry.name, folder),
+            (false, Some(_)) => self.read_again(&entry, folder),
+            // Whether its content is still stored, only a newer bygone knows.
+            (false, None) if entry.withheld().is_some() => self.read_again(&entry, folder),
             (kept, None) => {
                 self.counts.others += 1;
                 if kept { Ok(()) } else { self.sink.add(Entry::clone(&entry)) }
@@ -173,17 +183,20 @@ impl Delivery<'_, '_, '_> {
     }
 
     /// Reads an unchanged file of which a block is lost. This is rare, so it happens here and now.
-    fn read_again(&mut self, name: &Name, folder: Arc<Folder>) -> Result<()> {
+    fn read_again(&mut self, entry: &Entry, folder: Arc<Folder>) -> Result<()> {
         let Some(reader) = self.reader.clone() else { return Ok(()) };
-        let fd = match folder.fd() {
-            Ok(fd) => fd,
+        let name = &entry.name;
+        let found = folder.fd().and_then(|fd| Stat::of_child(fd.as_fd(), name.as_bytes()).map(|stat| (fd, stat)));
+        let (fd, stat) = match found {
+            Ok(found) => found,
             Err(errno) => {
-                reader.describe.issues.lost(&folder, name.as_bytes(), errno);
-                return Ok(());
+                let unreadable = reader.describe.unreadable(&folder, name, errno, None, Some(entry));
+                let event = unreadable.map_or(Event::Lost, |entry| Event::Unreadable(Box::new(entry)));
+                return self.event(event, true).map(|_| ());
             }
         };
         let mut failed = None;
-        let task = Task { folder, fd, name: name.clone() };
+        let task = Task { folder, fd, name: name.clone(), stat };
         let closed = reader.read(&task, &mut |event| {
             let done = self.watch.check().and_then(|()| self.event(event, true));
             done.map(|_| ()).map_err(|error| {

@@ -26,6 +26,7 @@ use bygone_cli::xattrs::XattrsOf;
 use bygone_cli::xattrs::xattr_names;
 use bygone_cli::xattrs::xattr_value;
 use bygone_core::entry::Entry;
+use bygone_core::entry::FileType;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
@@ -38,7 +39,6 @@ use crate::backup::folder::Folder;
 use crate::backup::folder::open_quietly;
 use crate::backup::report::Issues;
 use crate::backup::report::Trouble;
-use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 use crate::sys;
 
@@ -107,6 +107,26 @@ impl Describer<'_> {
         self.meta(stat, 0, 0, Vec::new())
     }
 
+    /// Reports that `name` cannot be read. Returns an entry that says so, unless `name` is gone. `stat` and `known`, its
+    /// entry in the parent snapshot, say what is known of it.
+    pub(super) fn unreadable(
+        &self,
+        folder: &Folder,
+        name: &Name,
+        errno: Errno,
+        stat: Option<&Stat>,
+        known: Option<&Entry>,
+    ) -> Option<Entry> {
+        self.issues.lost(folder, name.as_bytes(), errno);
+        if errno == Errno::ENOENT {
+            return None;
+        }
+        let was = stat.map(Stat::file_type).or_else(|| known.and_then(Entry::file_type));
+        let meta = stat.map(|stat| self.bare(stat)).or_else(|| known.map(|known| known.meta.clone()));
+        let errno = (errno as i32).cast_unsigned();
+        Some(Entry::new(name.clone(), meta.unwrap_or_else(Meta::unknown), Kind::Unreadable { errno, was }))
+    }
+
     /// An entry without content: anything but a file or a directory.
     pub(super) fn other(&self, folder: &Folder, fd: &OwnedFd, name: &Name, stat: &Stat) -> Result<Entry, Errno> {
         let mut size = 0;
@@ -127,7 +147,7 @@ impl Describer<'_> {
             FileType::Directory => return Err(Errno::EISDIR),
         };
         let xattrs = self.xattrs_by_path(folder, fd, name);
-        Ok(Entry { name: name.clone(), meta: self.meta(stat, size, 0, xattrs), kind })
+        Ok(Entry::new(name.clone(), self.meta(stat, size, 0, xattrs), kind))
     }
 
     /// A link or a device has no descriptor that can be asked for attributes, so this uses a path. It is short, because
@@ -156,6 +176,7 @@ impl Describer<'_> {
             owner: self.owners.get(stat.uid, stat.gid),
             mtime: stat.mtime,
             ctime: stat.ctime,
+            birth: stat.birth,
             size: if stat.file_type() == FileType::File { stat.size } else { target_bytes },
             nlink: stat.nlink,
             device: stat.device,

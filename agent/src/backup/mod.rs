@@ -189,6 +189,7 @@ fn run(
         let walked = walk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (delivered, walked) {
             (Ok(_), Err(Stop::Failed(error))) => Err(error),
+            (Ok(counts), Ok(gone)) => Ok(Counts { gone: counts.gone + gone, ..counts }),
             (delivered, _) => delivered,
         }
     })?;

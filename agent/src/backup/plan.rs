@@ -17,11 +17,13 @@ use crossbeam_channel::Sender;
 use crossbeam_channel::bounded;
 use nix::errno::Errno;
 
+use bygone_core::attributes::Attributes;
 use bygone_core::entry::Entry;
+use bygone_core::entry::FileType;
+use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
 use bygone_core::error::Error;
-use bygone_core::id::NodeId;
 
 use crate::backup::ahead::Ahead;
 use crate::backup::ahead::Entered;
@@ -38,8 +40,8 @@ use crate::backup::read::Task;
 use crate::backup::report::Trouble;
 use crate::backup::roots::Way;
 use crate::backup::scan::Child;
+use crate::backup::scan::Extent;
 use crate::backup::scan::Scope;
-use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 
 /// Most steps of a batch.
@@ -53,16 +55,26 @@ const JOB_BYTES: u64 = 1 << 20;
 pub(super) enum Step {
     /// A directory begins.
     Begin,
-    /// The innermost directory ends; the root has no name.
-    End(Option<Name>, Box<Meta>),
+    /// The innermost directory ends.
+    End(Box<End>),
     /// An entry that is unchanged since the parent snapshot; it is read from the folder if the repository has lost it.
     Same(Arc<Entry>, Arc<Folder>),
-    /// An entry without content.
+    /// An entry without content, or one that says that it could not be read.
     Add(Box<Entry>),
     /// The next file of the batch's job; true if the parent has an entry of this name.
     Read(bool),
     /// In a dry run: a file that would be read.
     Skipped(bool, u64),
+}
+
+/// What is known of a directory at its end.
+pub(super) struct End {
+    /// The root has none.
+    pub(super) name: Option<Name>,
+    pub(super) meta: Meta,
+    pub(super) attributes: Attributes,
+    /// Its entry in the parent snapshot, if that says something that this program does not know.
+    pub(super) known: Option<Arc<Entry>>,
 }
 
 /// A run of steps.
@@ -118,19 +130,26 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Walks everything that `way` leads to; `root` is the root of the parent snapshot.
-    pub(super) fn run(self, way: &Way, root: Option<NodeId>) -> Result<(), Stop> {
+    /// Walks everything that `way` leads to; `root` is the root of the parent snapshot. Returns the number of entries of
+    /// the parent that are gone.
+    pub(super) fn run(self, way: &Way, root: Option<Arc<Entry>>) -> Result<u64, Stop> {
         let entered = self.pool.root(self.scope, way).map_err(|errno| Error::Local {
             doing: "open",
             path: "/".into(),
             source: errno.into(),
         })?;
         let mut frames = Vec::new();
-        let mut filling =
-            Filling { queues: &self.queues, steps: Vec::new(), tasks: Vec::new(), task_bytes: 0, task_folders: 0 };
-        let earlier = self.past.directory(root)?;
+        let mut filling = Filling {
+            queues: &self.queues,
+            steps: Vec::new(),
+            tasks: Vec::new(),
+            task_bytes: 0,
+            task_folders: 0,
+            gone: 0,
+        };
+        let earlier = self.past.directory(root.as_ref().and_then(|root| root.directory()))?;
         filling.step(Step::Begin)?;
-        frames.push(Frame { name: None, entered, entry: None, earlier });
+        frames.push(Frame { name: None, entered, entry: root, earlier });
         while let Some(frame) = frames.last_mut() {
             match frame.entered.next(self.scope, self.pool) {
                 Some((child, ahead)) => {
@@ -145,7 +164,8 @@ impl Walk<'_> {
                 None => self.leave(&mut frames, &mut filling)?,
             }
         }
-        filling.flush()
+        filling.flush()?;
+        Ok(filling.gone)
     }
 
     /// Decides about one name; a directory is returned to be walked.
@@ -156,30 +176,76 @@ impl Walk<'_> {
         ahead: Option<Arc<Ahead>>,
         filling: &mut Filling<'_>,
     ) -> Result<Option<Frame>, Stop> {
-        let entry = frame.earlier.find(&self.past, &child.name)?;
+        let Child { name, stat } = child;
+        while let Some(absent) = frame.earlier.absent_before(&self.past, Some(&name))? {
+            self.absent(&frame.entered, &absent, filling)?;
+        }
+        let entry = frame.earlier.find(&self.past, &name)?;
         let folder = &frame.entered.folder;
+        let stat = match stat {
+            Ok(stat) => stat,
+            Err(errno) => {
+                self.unreadable(folder, &name, errno, None, entry.as_deref(), filling)?;
+                return Ok(None);
+            }
+        };
         let Some(ahead) = ahead else {
-            self.leaf(folder, &child.name, &child.stat, entry, filling)?;
+            self.leaf(folder, &name, &stat, entry, filling)?;
             return Ok(None);
         };
         match self.pool.take(&ahead, self.scope) {
             Ok(entered) => {
                 let earlier = self.past.directory(entry.as_ref().and_then(|entry| entry.directory()))?;
-                return Ok(Some(Frame { name: Some(child.name), entered, entry, earlier }));
+                return Ok(Some(Frame { name: Some(name), entered, entry, earlier }));
             }
             // It is no longer a directory: see what it is now.
             Err(errno @ (Errno::ENOTDIR | Errno::ELOOP)) => {
-                let now = folder.fd().and_then(|fd| Stat::of_child(fd.as_fd(), child.name.as_bytes()));
-                match now {
+                match folder.fd().and_then(|fd| Stat::of_child(fd.as_fd(), name.as_bytes())) {
                     Ok(stat) if stat.file_type() != FileType::Directory => {
-                        self.leaf(folder, &child.name, &stat, entry, filling)?;
+                        self.leaf(folder, &name, &stat, entry, filling)?;
                     }
-                    _ => self.scope.issues.lost(folder, child.name.as_bytes(), errno),
+                    Ok(stat) => self.unreadable(folder, &name, errno, Some(&stat), entry.as_deref(), filling)?,
+                    Err(errno) => self.unreadable(folder, &name, errno, Some(&stat), entry.as_deref(), filling)?,
                 }
             }
-            Err(errno) => self.scope.issues.lost(folder, child.name.as_bytes(), errno),
+            Err(errno) => self.unreadable(folder, &name, errno, Some(&stat), entry.as_deref(), filling)?,
         }
         Ok(None)
+    }
+
+    /// Handles an entry of the parent that its directory does not list any more.
+    fn absent(&self, entered: &Entered, entry: &Entry, filling: &mut Filling<'_>) -> Result<(), Stop> {
+        match entered.extent() {
+            Extent::Part => Ok(()),
+            // Nobody knows whether it is still there. The directory as a whole has been reported.
+            Extent::Broken(errno) if !entered.leaves_out(self.scope, &entry.name) => {
+                let kind = Kind::Unreadable { errno: (errno as i32).cast_unsigned(), was: entry.file_type() };
+                filling.step(Step::Add(Box::new(Entry::new(entry.name.clone(), entry.meta.clone(), kind))))
+            }
+            Extent::Whole | Extent::Broken(_) => {
+                filling.gone += self.past.count(entry);
+                Ok(())
+            }
+        }
+    }
+
+    /// Handles a name that cannot be read, or has gone since it was listed.
+    fn unreadable(
+        &self,
+        folder: &Folder,
+        name: &Name,
+        errno: Errno,
+        stat: Option<&Stat>,
+        known: Option<&Entry>,
+        filling: &mut Filling<'_>,
+    ) -> Result<(), Stop> {
+        match self.describe.unreadable(folder, name, errno, stat, known) {
+            Some(entry) => filling.step(Step::Add(Box::new(entry))),
+            None => {
+                filling.gone += known.map_or(0, |known| self.past.count(known));
+                Ok(())
+            }
+        }
     }
 
     /// Anything but a directory.
@@ -196,16 +262,17 @@ impl Walk<'_> {
         {
             return filling.step(Step::Same(same, folder.clone()));
         }
+        if let Some(before) = entry.as_ref().filter(|before| before.directory().is_some()) {
+            // The name has stayed; what was below it is gone.
+            filling.gone += self.past.count(before) - 1;
+        }
         let done = folder.fd().and_then(|fd| match stat.file_type() {
-            FileType::File => Ok(filling.file(folder, fd, name, stat.size, entry.is_some())),
+            FileType::File => Ok(filling.file(folder, fd, name, stat, entry.is_some())),
             _ => self.describe.other(folder, &fd, name, stat).map(|entry| filling.step(Step::Add(Box::new(entry)))),
         });
         match done {
             Ok(pushed) => pushed,
-            Err(errno) => {
-                self.scope.issues.lost(folder, name.as_bytes(), errno);
-                Ok(())
-            }
+            Err(errno) => self.unreadable(folder, name, errno, Some(stat), entry.as_deref(), filling),
         }
     }
 
@@ -216,21 +283,24 @@ impl Walk<'_> {
             Verdict::Same => Some(entry.clone()),
             Verdict::Renumbered => {
                 let meta = Meta { device: stat.device, inode: stat.inode, ..entry.meta.clone() };
-                Some(Arc::new(Entry { name: entry.name.clone(), meta, kind: entry.kind.clone() }))
+                Some(Arc::new(Entry { meta, ..Entry::clone(entry) }))
             }
             Verdict::SameContent => {
                 let fd = folder.fd().ok()?;
                 let meta = self.describe.closed(folder, &fd, &entry.name, stat)?;
-                Some(Arc::new(Entry { name: entry.name.clone(), meta, kind: entry.kind.clone() }))
+                Some(Arc::new(Entry { meta, ..Entry::clone(entry) }))
             }
         }
     }
 
     /// Ends the innermost directory.
     fn leave(&self, frames: &mut Vec<Frame>, filling: &mut Filling<'_>) -> Result<(), Stop> {
-        let Some(frame) = frames.pop() else { return Ok(()) };
+        let Some(mut frame) = frames.pop() else { return Ok(()) };
+        while let Some(absent) = frame.earlier.absent_before(&self.past, None)? {
+            self.absent(&frame.entered, &absent, filling)?;
+        }
         let Entered { folder, stat, .. } = &frame.entered;
-        let known = frame.entry.as_ref().filter(|entry| self.compare.keeps_attributes(&entry.meta, stat));
+        let known = frame.entry.as_ref().filter(|entry| self.compare.keeps_attributes(entry, stat));
         let meta = match (known, folder.fd()) {
             (Some(entry), _) => self.describe.refreshed(stat, &entry.meta),
             (None, Ok(fd)) => self.describe.opened(fd.as_fd(), stat, folder, b""),
@@ -245,7 +315,12 @@ impl Walk<'_> {
             let _ = parent.entered.folder.hold(folder);
         }
         folder.close();
-        filling.step(Step::End(frame.name, Box::new(meta)))
+        let attributes = match frame.entered.extent() {
+            Extent::Broken(errno) => Entry::broken_listing((errno as i32).cast_unsigned()),
+            Extent::Whole | Extent::Part => Attributes::default(),
+        };
+        let known = frame.entry.filter(|entry| !entry.unknown_attributes().is_empty());
+        filling.step(Step::End(Box::new(End { name: frame.name, meta, attributes, known })))
     }
 }
 
@@ -256,6 +331,8 @@ struct Filling<'a> {
     tasks: Vec<Task>,
     task_bytes: u64,
     task_folders: usize,
+    /// Entries of the parent that are gone.
+    gone: u64,
 }
 
 impl Filling<'_> {
@@ -269,17 +346,17 @@ impl Filling<'_> {
         folder: &Arc<Folder>,
         fd: Arc<OwnedFd>,
         name: &Name,
-        size: u64,
+        stat: &Stat,
         known: bool,
     ) -> Result<(), Stop> {
         if self.queues.jobs.is_none() {
-            return self.step(Step::Skipped(known, size));
+            return self.step(Step::Skipped(known, stat.size));
         }
         if self.tasks.last().is_none_or(|last| !Arc::ptr_eq(&last.folder, folder)) {
             self.task_folders += 1;
         }
-        self.tasks.push(Task { folder: folder.clone(), fd, name: name.clone() });
-        self.task_bytes = self.task_bytes.saturating_add(size);
+        self.tasks.push(Task { folder: folder.clone(), fd, name: name.clone(), stat: *stat });
+        self.task_bytes = self.task_bytes.saturating_add(stat.size);
         let full = self.tasks.len() >= JOB_FILES
             || self.task_bytes >= JOB_BYTES
             || self.task_folders >= self.queues.folders_max;

@@ -3,8 +3,8 @@
 //! A file is opened without following links and without blocking. Only the open file counts, because the one that the
 //! scan saw may have been replaced since, even by a pipe, which is never read from. Metadata is taken before the
 //! content and compared after it. A file that changed in between is read once more; if it changed again, the second
-//! reading is kept and reported. The size in the metadata is always the number of bytes delivered. A file that fails
-//! midway is left out: no byte is ever made up.
+//! reading is kept and reported. The size in the metadata is always the number of bytes delivered. Of a file that fails
+//! midway, the snapshot says only that it could not be read: no byte is ever made up.
 //!
 //! Several threads read at once, each a [`Job`] of consecutive files. Every job answers through its own bounded
 //! channel, so the answers can be taken in order and memory is bounded.
@@ -22,6 +22,7 @@ use nix::unistd::Whence;
 use nix::unistd::lseek;
 
 use bygone_core::entry::Entry;
+use bygone_core::entry::FileType;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
 use bygone_core::write::Cutter;
@@ -31,7 +32,6 @@ use crate::backup::folder::Folder;
 use crate::backup::folder::open_quietly;
 use crate::backup::metadata::Describer;
 use crate::backup::report::Trouble;
-use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 
 /// Content that a job gathers before it answers.
@@ -47,6 +47,8 @@ pub(super) struct Task {
     /// Descriptor of the folder.
     pub(super) fd: Arc<OwnedFd>,
     pub(super) name: Name,
+    /// What was there when the directory was listed.
+    pub(super) stat: Stat,
 }
 
 /// Consecutive files, and where to answer.
@@ -65,7 +67,9 @@ pub(super) enum Event {
     File(Name, Box<Meta>),
     /// The file has become this entry.
     Other(Box<Entry>),
-    /// Forget the pieces of this file: it is left out. The issue has been reported.
+    /// Forget the pieces of this file: it cannot be read, as this entry says. The issue has been reported.
+    Unreadable(Box<Entry>),
+    /// Forget the pieces of this file: it is gone. The issue has been reported.
     Lost,
 }
 
@@ -152,7 +156,7 @@ impl FileReader<'_> {
         match self.content(task, file, stat, emit) {
             Ok(()) => Ok(()),
             Err(Broken::Closed) => Err(Closed),
-            Err(Broken::Errno(errno)) => self.lose(task, errno, emit),
+            Err(Broken::Errno(errno)) => self.lose(task, errno, &stat, emit),
         }
     }
 
@@ -228,20 +232,22 @@ impl FileReader<'_> {
     /// Handles a file of the listing that cannot be opened or is no longer a file.
     fn replaced(&self, task: &Task, errno: Errno, emit: &mut Emit<'_>) -> Result<(), Closed> {
         let name = &task.name;
-        let now = Stat::of_child(task.fd.as_fd(), name.as_bytes());
-        let entry = now.and_then(|stat| match stat.file_type() {
-            FileType::File | FileType::Directory => Err(errno),
-            _ => self.describe.other(&task.folder, &task.fd, name, &stat),
-        });
-        match entry {
+        let stat = match Stat::of_child(task.fd.as_fd(), name.as_bytes()) {
+            Ok(stat) => stat,
+            Err(errno) => return self.lose(task, errno, &task.stat, emit),
+        };
+        if matches!(stat.file_type(), FileType::File | FileType::Directory) {
+            return self.lose(task, errno, &stat, emit);
+        }
+        match self.describe.other(&task.folder, &task.fd, name, &stat) {
             Ok(entry) => emit(Event::Other(Box::new(entry))),
-            Err(errno) => self.lose(task, errno, emit),
+            Err(errno) => self.lose(task, errno, &stat, emit),
         }
     }
 
-    fn lose(&self, task: &Task, errno: Errno, emit: &mut Emit<'_>) -> Result<(), Closed> {
-        self.describe.issues.lost(&task.folder, task.name.as_bytes(), errno);
-        emit(Event::Lost)
+    fn lose(&self, task: &Task, errno: Errno, stat: &Stat, emit: &mut Emit<'_>) -> Result<(), Closed> {
+        let entry = self.describe.unreadable(&task.folder, &task.name, errno, Some(stat), None);
+        emit(entry.map_or(Event::Lost, |entry| Event::Unreadable(Box::new(entry))))
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Issue {
 /// What happened to a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// It exists but could not be read, so the snapshot lacks it.
+    /// It exists but could not be read, wholly or in part; the snapshot says so in its place.
     Unreadable(String),
     /// It was removed after its directory had been listed.
     Vanished,
@@ -68,6 +68,8 @@ pub struct Counts {
     pub directories: u64,
     /// Symbolic links, devices, pipes and sockets.
     pub others: u64,
+    /// Entries of the parent snapshot that this one lacks, although it covers their place.
+    pub gone: u64,
     /// Paths left out by the user's rules, not counting what is below them.
     pub excluded: u64,
     /// Bytes of all files.
@@ -90,7 +92,7 @@ pub struct Report {
     pub issues: Vec<Issue>,
     /// Number of issues that are not listed.
     pub issues_omitted: u64,
-    /// Paths that exist but are missing from the snapshot; if not 0, the exit code is 3.
+    /// Paths that exist and could not be read; if not 0, the exit code is 3.
     pub unreadable: u64,
     /// Files that vanished or changed while they were read.
     pub unsettled: u64,

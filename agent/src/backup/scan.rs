@@ -15,6 +15,7 @@ use nix::fcntl::OFlag;
 use nix::sys::statfs;
 use nix::sys::statfs::FsType;
 
+use bygone_core::entry::FileType;
 use bygone_core::entry::Name;
 
 use crate::backup::folder::Folder;
@@ -23,7 +24,6 @@ use crate::backup::folder::open_quietly;
 use crate::backup::report::Issues;
 use crate::backup::report::Trouble;
 use crate::backup::roots::Way;
-use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 use crate::exclude::Excludes;
 use crate::exclude::PathState;
@@ -79,15 +79,27 @@ pub(super) struct Scanned {
     pub(super) listing: Listing,
 }
 
-/// One name of a directory.
+/// One name of a directory, and what is there or why that cannot be told.
 pub(super) struct Child {
     pub(super) name: Name,
-    pub(super) stat: Stat,
+    pub(super) stat: Result<Stat, Errno>,
+}
+
+/// How much of a directory a listing gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Everything that the rules admit.
+    Whole,
+    /// What came before this error.
+    Broken(Errno),
+    /// Less on purpose: only what leads to requested paths, or nothing.
+    Part,
 }
 
 /// The names of a directory in byte order, described slice by slice.
 pub(super) struct Listing {
     patterns: PathState,
+    extent: Extent,
     /// The names that are not yet described, end to end, and the span of each.
     names: Vec<u8>,
     spans: std::vec::IntoIter<(usize, usize)>,
@@ -103,13 +115,13 @@ pub(super) fn scan(scope: &Scope<'_>, request: &Request, parent_fd: &OwnedFd) ->
     let follow = if leads { Follow::Yes } else { Follow::No };
     let (folder, stat) = Folder::open(&request.parent, parent_fd, request.name.as_bytes(), follow)?;
     let inner = request.way.is_none() && folder.device() != request.parent.device();
-    Ok(listed(scope, folder, stat, &request.patterns, request.way.as_deref(), inner))
+    listed(scope, folder, stat, &request.patterns, request.way.as_deref(), inner)
 }
 
 /// Scans the root of the file system.
 pub(super) fn scan_root(scope: &Scope<'_>, way: &Way) -> Result<Scanned, Errno> {
     let (folder, stat) = Folder::root()?;
-    Ok(listed(scope, folder, stat, &scope.rules.excludes.root(), Some(way), false))
+    listed(scope, folder, stat, &scope.rules.excludes.root(), Some(way), false)
 }
 
 /// `inner` is true if another file system begins here, within a requested path.
@@ -120,7 +132,7 @@ fn listed(
     patterns: &PathState,
     way: Option<&Way>,
     inner: bool,
-) -> Scanned {
+) -> Result<Scanned, Errno> {
     let mut listing = Listing::empty(patterns.clone());
     match way {
         Some(way) if !way.asked => listing.lead(scope, &folder, way),
@@ -130,11 +142,11 @@ fn listed(
             scope.issues.add(folder.path(b""), Trouble::Note(note.into()));
         }
         _ => {
-            listing.read(scope, &folder);
+            listing.read(scope, &folder)?;
             listing.fill(scope, &folder);
         }
     }
-    Scanned { folder, stat, listing }
+    Ok(Scanned { folder, stat, listing })
 }
 
 impl Scope<'_> {
@@ -169,6 +181,7 @@ impl Listing {
     fn empty(patterns: PathState) -> Listing {
         Listing {
             patterns,
+            extent: Extent::Part,
             names: Vec::new(),
             spans: Vec::new().into_iter(),
             children: VecDeque::new(),
@@ -190,15 +203,30 @@ impl Listing {
         std::mem::take(&mut self.found)
     }
 
+    /// How much of the directory it gives.
+    pub(super) fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// True if the patterns leave out this name.
+    pub(super) fn leaves_out(&self, scope: &Scope<'_>, name: &Name) -> bool {
+        scope.rules.excludes.excludes(&self.patterns, name.as_bytes())
+    }
+
     /// The memory of the listing, in entries.
     pub(super) fn weight(&self) -> usize {
         self.children.len() + self.names.len() / 64
     }
 
-    /// Reads all names.
-    fn read(&mut self, scope: &Scope<'_>, folder: &Folder) {
+    /// Reads all names, or those that come before an error. It is an error if there are none.
+    fn read(&mut self, scope: &Scope<'_>, folder: &Folder) -> Result<(), Errno> {
         let mut spans = Vec::new();
+        self.extent = Extent::Whole;
         if let Err(errno) = folder.fd().and_then(|fd| self.read_names(&fd, &mut spans)) {
+            if spans.is_empty() {
+                return Err(errno);
+            }
+            self.extent = Extent::Broken(errno);
             let why = format!("its listing broke off: {}", errno.desc());
             scope.issues.add(folder.path(b""), Trouble::Unreadable(why));
         }
@@ -207,6 +235,8 @@ impl Listing {
         let all = spans.len();
         if let Some(tag) = spans.iter().find(|span| scope.is_tag(folder, name(span))).copied() {
             spans = vec![tag];
+            // Whatever else is there is left out.
+            self.extent = Extent::Whole;
         }
         let excludes = &scope.rules.excludes;
         if !excludes.is_empty() {
@@ -217,6 +247,7 @@ impl Listing {
         // A name may be listed twice if it is renamed during the listing.
         spans.dedup_by(|a, b| name(a) == name(b));
         self.spans = spans.into_iter();
+        Ok(())
     }
 
     fn read_names(&mut self, fd: &OwnedFd, spans: &mut Vec<(usize, usize)>) -> Result<(), Errno> {
@@ -246,11 +277,12 @@ impl Listing {
             let stat = fd.as_ref().map_err(|errno| *errno).and_then(|fd| Stat::of_child(fd.as_fd(), name));
             match (Name::new(name), stat) {
                 (Ok(name), Ok(stat)) => self.push(scope, folder, name, stat, None),
+                (Ok(name), Err(errno)) => self.children.push_back(Child { name, stat: Err(errno) }),
                 (Err(_), Ok(_)) => {
                     let why = "its name is longer than 255 bytes".to_string();
                     scope.issues.add(folder.path(name), Trouble::Unreadable(why));
                 }
-                (_, Err(errno)) => scope.issues.lost(folder, name, errno),
+                (Err(_), Err(errno)) => scope.issues.lost(folder, name, errno),
             }
         }
         if self.spans.len() == 0 {
@@ -268,7 +300,7 @@ impl Listing {
             });
             match stat {
                 Ok(stat) => self.push(scope, folder, name.clone(), stat, Some(way.clone())),
-                Err(errno) => scope.issues.lost(folder, name.as_bytes(), errno),
+                Err(errno) => self.children.push_back(Child { name: name.clone(), stat: Err(errno) }),
             }
         }
     }
@@ -279,7 +311,7 @@ impl Listing {
                 let patterns = scope.rules.excludes.descend(&self.patterns, name.as_bytes());
                 self.found.push(Request { parent: folder.clone(), name: name.clone(), patterns, way });
             }
-            self.children.push_back(Child { name, stat });
+            self.children.push_back(Child { name, stat: Ok(stat) });
         }
     }
 }

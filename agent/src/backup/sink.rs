@@ -9,6 +9,8 @@ use bygone_core::error::Result;
 use bygone_core::write::Piece;
 use bygone_core::write::Writer;
 
+use crate::backup::plan::End;
+
 /// Takes a tree in its order.
 pub enum Sink<'s, 'w> {
     /// Into a repository.
@@ -30,12 +32,14 @@ impl Sink<'_, '_> {
         }
     }
 
-    pub(super) fn directory_end(&mut self, name: Option<Name>, meta: Meta) -> Result<()> {
+    pub(super) fn directory_end(&mut self, end: End) -> Result<()> {
         match self {
-            Sink::Writer(writer) => writer.directory_end(name, meta),
+            Sink::Writer(writer) => {
+                writer.directory_end_saying(end.name, end.meta, end.attributes, end.known.as_deref())
+            }
             Sink::Count => Ok(()),
             #[cfg(test)]
-            Sink::Record(recorder) => recorder.directory_end(name, meta),
+            Sink::Record(recorder) => recorder.directory_end(end),
         }
     }
 

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::unistd::getegid;
 use nix::unistd::geteuid;
 
+use bygone_core::attributes::Attributes;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
 use bygone_core::entry::Time;
@@ -21,6 +22,7 @@ use crate::backup::deliver::count;
 use crate::backup::folder::Folder;
 use crate::backup::metadata::Describer;
 use crate::backup::metadata::Owners;
+use crate::backup::plan::End;
 use crate::backup::report::Counts;
 use crate::backup::report::Issues;
 use crate::backup::report::Report;
@@ -69,11 +71,9 @@ pub(super) fn store(
         sink.file_piece(Piece::Block(cutter.block(bytes)))?;
     }
     let owner = owners.get(geteuid().as_raw(), getegid().as_raw());
-    let (mtime, ctime) = (now, now);
-    let xattrs = Vec::new();
-    let meta = Meta { mode: MODE, owner, mtime, ctime, size, nlink: 1, device: 0, inode: 0, flags: 0, xattrs };
+    let meta = Meta { mode: MODE, owner, mtime: now, ctime: now, size, ..Meta::unknown() };
     sink.file_end(name.clone(), meta)?;
-    sink.directory_end(None, root)?;
+    sink.directory_end(End { name: None, meta: root, attributes: Attributes::default(), known: None })?;
     count(&watch.entries, 2);
     count(&watch.files_new, 1);
     Ok(issues.into_report(Counts { files_new: 1, directories: 1, bytes: size, bytes_read: size, ..Counts::default() }))

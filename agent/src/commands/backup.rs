@@ -64,6 +64,7 @@ use crate::exclude::BadPattern;
 use crate::exclude::Excludes;
 use crate::exclude::pattern_lines;
 use crate::select::choose;
+use crate::sys;
 
 /// How often a silent standard input is interrupted to check for cancellation.
 const PATIENCE_MS: u16 = 200;
@@ -212,6 +213,7 @@ fn snapshot(
         program: concat!("bygone ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
     let now = options.time;
+    let has_alarms = !survey::alarms_open(locked)?.is_empty();
     let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
     let watch = &context.watch;
     let made = write::backup(locked, options, watch, |writer| {
@@ -219,7 +221,8 @@ fn snapshot(
             What::Files(roots, options) => backup::backup_tree(writer, compared, roots, options, watch)?,
             What::Stdin(name) => backup::backup_stdin(writer, name, &mut Stdin { watch }, now, watch)?,
         };
-        let ended = ended(args, &report, facts);
+        let facts = Facts { zone_offset: sys::zone_offset(now.secs), ..facts };
+        let ended = ended(args, &report, facts, has_alarms, parent.is_some());
         Ok((report, ended))
     });
     // After cancellation, every failure is a consequence of it.
@@ -228,13 +231,16 @@ fn snapshot(
 }
 
 /// What is known once everything has been read.
-fn ended(args: &Args, report: &Report, facts: Facts) -> Ended {
-    let Counts { files_new, files_changed, files_unchanged, .. } = report.counts;
+fn ended(args: &Args, report: &Report, facts: Facts, has_alarms: bool, is_compared: bool) -> Ended {
+    let Counts { files_new, files_changed, files_unchanged, gone, .. } = report.counts;
     let facts = Facts {
         // Not after a beginning that was made up.
         end: args.time.is_none().then(clock::now),
         files: Some(FileCounts { new: files_new, changed: files_changed, unchanged: files_unchanged }),
         changed_while_read: Some(report.changed),
+        exit: Some(exit(report, has_alarms).code()),
+        // A run that trusts nothing of its parent has compared nothing with it.
+        gone: (is_compared && !args.force).then_some(gone),
         ..facts
     };
     Ended { unreadable: report.unreadable, facts }
@@ -288,12 +294,16 @@ fn finish(context: &mut Context, made: &Made) -> Result<Exit> {
         summary.issues(context.settings.quiet).iter().for_each(|issue| output::message(issue));
         alarms::remind(context, open);
     }
-    Ok(match (open.is_empty(), report.unreadable) {
+    Ok(exit(report, !open.is_empty()))
+}
+
+fn exit(report: &Report, has_alarms: bool) -> Exit {
+    match (has_alarms, report.unreadable) {
         // An unreliable store concerns all snapshots, an unreadable file only this one.
-        (false, _) => Exit::Disagree,
-        (true, 1..) => Exit::Unreadable,
-        (true, 0) => Exit::Complete,
-    })
+        (true, _) => Exit::Disagree,
+        (false, 1..) => Exit::Unreadable,
+        (false, 0) => Exit::Complete,
+    }
 }
 
 /// Refuses labels that the format would refuse at the end, before anything is read.

@@ -15,6 +15,7 @@ use crate::commands::Context;
 use crate::commands::READ_CACHE_BYTES;
 use crate::select::Found;
 use crate::select::Selector;
+use crate::select::check_given;
 
 /// Bytes read at once: a multiple of every block size up to this, so blocks are read and verified as a whole.
 const PIECE_BYTES: usize = 8 << 20;
@@ -41,6 +42,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
             return Err(Failure::Usage(format!("{path} is a directory: list it with `bygone ls`")));
         }
     };
+    check_given(&entry, what)?;
     let Kind::File(content) = &entry.kind else {
         return Err(Failure::Usage(format!("{} is not a regular file: see `bygone ls -l`", what())));
     };

@@ -17,8 +17,10 @@ use bygone_cli::terminal::output::insert_bytes;
 use bygone_cli::time::utc;
 use bygone_cli::time::utc_exact;
 use bygone_core::entry::Entry;
+use bygone_core::entry::FileType;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
+use bygone_core::entry::Withheld;
 use bygone_core::entry::printable;
 use bygone_core::id::NodeId;
 use bygone_core::read::Order;
@@ -150,6 +152,9 @@ impl Look {
             line.extend(b" -> ");
             line.extend(show(target));
         }
+        if let (true, Some(note)) = (self.long, note(entry)) {
+            line.extend(format!(" ({note})").into_bytes());
+        }
         line
     }
 }
@@ -164,20 +169,21 @@ fn long(entry: &Entry) -> String {
         None => meta.size.to_string(),
     };
     let acl = if meta.xattrs.iter().any(|xattr| xattr.name == ACL_NAME) { "+" } else { " " };
-    let (mode, time) = (permissions(&entry.kind, meta.mode), utc(meta.mtime));
+    let (mode, time) = (permissions(entry.file_type(), meta.mode), utc(meta.mtime));
     format!("{mode}{acl} {:>3} {user:<8} {group:<8} {size:>10} {time} ", meta.nlink)
 }
 
 /// Type and permissions in the form of `ls -l`.
-fn permissions(kind: &Kind, mode: u16) -> String {
-    let letter = match kind {
-        Kind::File(_) => '-',
-        Kind::Directory(_) => 'd',
-        Kind::Symlink(_) => 'l',
-        Kind::Fifo => 'p',
-        Kind::Socket => 's',
-        Kind::CharDevice { .. } => 'c',
-        Kind::BlockDevice { .. } => 'b',
+fn permissions(file_type: Option<FileType>, mode: u16) -> String {
+    let letter = match file_type {
+        Some(FileType::File) => '-',
+        Some(FileType::Directory) => 'd',
+        Some(FileType::Symlink) => 'l',
+        Some(FileType::Fifo) => 'p',
+        Some(FileType::Socket) => 's',
+        Some(FileType::CharDevice) => 'c',
+        Some(FileType::BlockDevice) => 'b',
+        None => '?',
     };
     let mut text = String::from(letter);
     for (shift, special, letters) in [(6, 0o4000, ('s', 'S')), (3, 0o2000, ('s', 'S')), (0, 0o1000, ('t', 'T'))] {
@@ -201,25 +207,42 @@ fn rdev(kind: &Kind) -> Option<u64> {
     }
 }
 
-fn word(kind: &Kind) -> &'static str {
-    match kind {
-        Kind::File(_) => "file",
-        Kind::Directory(_) => "directory",
-        Kind::Symlink(_) => "symlink",
-        Kind::Fifo => "fifo",
-        Kind::Socket => "socket",
-        Kind::CharDevice { .. } => "char-device",
-        Kind::BlockDevice { .. } => "block-device",
+/// What people should know about an entry besides its metadata.
+fn note(entry: &Entry) -> Option<String> {
+    match entry.withheld() {
+        Some(withheld) => Some(withheld.to_string()),
+        None => entry.may_lack_entries().then(|| "it may lack entries: its listing broke off".to_owned()),
+    }
+}
+
+fn word(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::File => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symlink",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+        FileType::CharDevice => "char-device",
+        FileType::BlockDevice => "block-device",
+    }
+}
+
+/// The kind of an entry. One that was not read is of a kind of its own, so that no program takes it for what it was.
+fn kind_word(entry: &Entry) -> &'static str {
+    match entry.withheld() {
+        None => entry.file_type().map_or("unknown", word),
+        Some(Withheld::Unreadable(_)) => "unreadable",
+        Some(Withheld::NewerKind(_) | Withheld::NewerAttribute(_)) => "newer",
     }
 }
 
 /// An entry in JSON.
 fn value(path: &[u8], entry: &Entry) -> Value {
-    let Meta { mode, owner, mtime, ctime, size, nlink, device, inode, xattrs, .. } = &entry.meta;
+    let Meta { mode, owner, mtime, ctime, birth, size, nlink, device, inode, xattrs, flags: _ } = &entry.meta;
     let mut object = Map::new();
     insert_bytes(&mut object, "path", path);
     let fixed = json!({
-        "kind": word(&entry.kind),
+        "kind": kind_word(entry),
         "mode": format!("{mode:04o}"),
         "uid": owner.uid,
         "gid": owner.gid,
@@ -228,6 +251,7 @@ fn value(path: &[u8], entry: &Entry) -> Value {
         "size": size,
         "mtime": utc_exact(*mtime),
         "ctime": utc_exact(*ctime),
+        "btime": birth.map(utc_exact),
         "nlink": nlink,
         "device": device,
         "inode": inode,
@@ -235,6 +259,15 @@ fn value(path: &[u8], entry: &Entry) -> Value {
     });
     if let Value::Object(fixed) = fixed {
         object.extend(fixed);
+    }
+    if entry.withheld().is_some() {
+        object.insert("was".to_owned(), json!(entry.file_type().map(word)));
+    }
+    if let Some(Withheld::Unreadable(errno)) = entry.withheld() {
+        object.insert("errno".to_owned(), json!(errno));
+    }
+    if let Some(note) = note(entry) {
+        object.insert("note".to_owned(), json!(note));
     }
     if let Kind::Symlink(target) = &entry.kind {
         insert_bytes(&mut object, "target", target);
@@ -260,7 +293,6 @@ mod tests {
 
     #[test]
     fn permissions_look_as_in_ls() {
-        let file = Kind::File(Content::Inline(Vec::new()));
         for (mode, text) in [
             (0o644, "-rw-r--r--"),
             (0o7777, "-rwsrwsrwt"),
@@ -268,9 +300,10 @@ mod tests {
             (0o4755, "-rwsr-xr-x"),
             (0, "----------"),
         ] {
-            assert_eq!(permissions(&file, mode), text);
+            assert_eq!(permissions(Some(FileType::File), mode), text);
         }
-        assert_eq!(permissions(&Kind::Directory(NodeId([0; 32])), 0o755), "drwxr-xr-x");
+        assert_eq!(permissions(Some(FileType::Directory), 0o755), "drwxr-xr-x");
+        assert_eq!(permissions(None, 0), "?---------");
     }
 
     #[test]
@@ -291,6 +324,28 @@ mod tests {
         let mut file = entry("f", Kind::File(Content::Inline(b"abc".to_vec())));
         file.meta.xattrs = vec![Xattr { name: ACL_NAME.to_vec(), value: Vec::new() }];
         assert_eq!(line(look, &file), "-rw-r--r--+   1 0        0                 3 1970-01-01T00:00:00Z f");
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_marked_and_of_a_kind_of_its_own() {
+        let look = Look { long: true, whole_paths: false, raw: false };
+        let lost = entry("d", Kind::Unreadable { errno: 13, was: Some(FileType::Directory) });
+        let shown = line(look, &lost);
+        assert!(
+            shown.starts_with("drw-r--r-- ")
+                && shown.ends_with(" d (it could not be read when it was backed up: Permission denied (os error 13))"),
+            "{shown}"
+        );
+        let object = value(b"/d", &lost);
+        assert_eq!(
+            (&object["kind"], &object["was"], &object["errno"]),
+            (&json!("unreadable"), &json!("directory"), &json!(13))
+        );
+        let newer = value(b"/n", &entry("n", Kind::Newer { code: 12, body: vec![] }));
+        assert_eq!((&newer["kind"], &newer["was"]), (&json!("newer"), &Value::Null));
+        assert!(newer["note"].as_str().unwrap().contains("newer bygone, which knows entries of kind 12"));
+        assert_eq!(entry("f", Kind::Fifo).withheld(), None);
+        assert!(value(b"/f", &entry("f", Kind::Fifo)).get("was").is_none());
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::restore;
 use crate::restore::Issue;
 use crate::restore::Options;
 use crate::restore::Overwrite;
+use crate::restore::Reason;
 use crate::restore::Report;
 use crate::restore::Selection;
 use crate::restore::Step;
@@ -171,10 +172,11 @@ fn word(step: Step) -> &'static str {
 }
 
 fn exit(report: &Report) -> Exit {
-    match (report.damaged, report.issues_total) {
-        (1.., _) => Exit::Damaged,
-        (0, 1..) => Exit::Failed,
-        (0, 0) => Exit::Complete,
+    match (report.damaged, report.issues_total - report.withheld, report.withheld) {
+        (1.., ..) => Exit::Damaged,
+        (0, 1.., _) => Exit::Failed,
+        (0, 0, 1..) => Exit::Unreadable,
+        (0, 0, 0) => Exit::Complete,
     }
 }
 
@@ -198,9 +200,15 @@ fn finish(args: &Args, context: &mut Context, snapshot: &Snapshot, report: &Repo
     if omitted > 0 {
         output::message(&format!("and {}, not listed", count(omitted, "more issue", "more issues")));
     }
-    if report.issues_total > 0 {
-        let entries = count(report.issues_total, "entry differs", "entries differ");
+    let differing = report.issues_total - report.withheld;
+    if differing > 0 {
+        let entries = count(differing, "entry differs", "entries differ");
         output::message(&format!("{entries} from the snapshot"));
+    }
+    if report.withheld > 0 {
+        let entries =
+            count(report.withheld, "entry was not restored, or not wholly", "entries were not restored, or not wholly");
+        output::message(&format!("{entries}: the snapshot does not have their content, and nothing there was deleted"));
     }
     report.warnings().iter().for_each(|warning| context.warn(warning));
     Ok(())
@@ -233,7 +241,12 @@ fn value(args: &Args, snapshot: &Snapshot, report: &Report, seconds: f64) -> Val
     let issue = |issue: &Issue| {
         let mut object = Map::new();
         insert_bytes(&mut object, "path", &issue.path);
-        object.insert("kind".to_owned(), json!(if issue.damage { "damage" } else { "target" }));
+        let kind = match issue.reason {
+            Reason::Target => "target",
+            Reason::Damage => "damage",
+            Reason::Snapshot => "snapshot",
+        };
+        object.insert("kind".to_owned(), json!(kind));
         object.insert("message".to_owned(), json!(issue.text));
         Value::Object(object)
     };
@@ -250,6 +263,7 @@ fn value(args: &Args, snapshot: &Snapshot, report: &Report, seconds: f64) -> Val
         "deleted": report.deleted,
         "verified": report.verified,
         "damaged": report.damaged,
+        "withheld": report.withheld,
         "owners_refused": report.owners_refused,
         "xattrs_refused": report.xattrs_refused,
         "flags_refused": report.flags_refused,
@@ -265,9 +279,10 @@ mod tests {
 
     #[test]
     fn damage_outranks_failures_of_the_target() {
-        let report = |damaged, issues_total| Report { damaged, issues_total, ..Report::default() };
-        assert_eq!(exit(&report(0, 0)), Exit::Complete);
-        assert_eq!(exit(&report(0, 2)), Exit::Failed);
-        assert_eq!(exit(&report(1, 2)), Exit::Damaged);
+        let report = |damaged, withheld, issues_total| Report { damaged, withheld, issues_total, ..Report::default() };
+        assert_eq!(exit(&report(0, 0, 0)), Exit::Complete);
+        assert_eq!(exit(&report(0, 2, 2)), Exit::Unreadable);
+        assert_eq!(exit(&report(0, 1, 2)), Exit::Failed);
+        assert_eq!(exit(&report(1, 1, 2)), Exit::Damaged);
     }
 }

@@ -132,13 +132,29 @@ fn value(snapshot: &Snapshot) -> Value {
     add("bytes", json!(totals.bytes));
     add("bytes_new", json!(totals.bytes_new));
     add("unreadable", json!(totals.unreadable));
-    let Facts { sources, excludes, rules, end, files, changed_while_read, description } = snapshot.facts();
+    let Facts {
+        sources,
+        excludes,
+        rules,
+        end,
+        files,
+        changed_while_read,
+        description,
+        is_protected,
+        zone_offset,
+        exit,
+        gone,
+    } = snapshot.facts();
     add("description", json!(description));
     add("end", json!(end.map(utc)));
     add("files_new", json!(files.map(|files| files.new)));
     add("files_changed", json!(files.map(|files| files.changed)));
     add("files_unchanged", json!(files.map(|files| files.unchanged)));
     add("changed_while_read", json!(changed_while_read));
+    add("gone", json!(gone));
+    add("zone_offset", json!(zone_offset));
+    add("exit", json!(exit));
+    add("protected", json!(is_protected));
     add("rules", json!(rules.as_ref().map(rules_value)));
     if let Err(newer) = snapshot.check_readable() {
         add("unusable", json!(newer.to_string()));
@@ -212,6 +228,12 @@ mod tests {
         let object = value(&one);
         assert_eq!((&object["sources"], &object["rules"]), (&json!(["a"]), &Value::Null));
         assert!(object.get("unusable").is_none());
+        assert_eq!(
+            (&object["protected"], &object["exit"], &object["gone"]),
+            (&json!(false), &Value::Null, &Value::Null)
+        );
+        one.attributes.set(Attribute { tag: 8, is_critical: true, value: vec![] });
+        assert_eq!((&value(&one)["protected"], one.is_readable()), (&json!(true), true));
         one.attributes.set(Attribute { tag: 77, is_critical: true, value: vec![] });
         assert!(table(&[one.clone()], false).lines()[1].contains("/a (made by a newer bygone)"));
         let text = "was made by a newer bygone: it needs attribute 77 of snapshots; get a newer bygone";

@@ -75,7 +75,11 @@ impl Summary<'_> {
             0 => String::new(),
             excluded => format!(", {} left out", count(excluded, "path", "paths")),
         };
-        lines.push(format!("files: {new} new, {changed} changed, {unchanged} unchanged{compared}{excluded}"));
+        let gone = match (self.parent, counts.gone) {
+            (None, _) => String::new(),
+            (Some(_), gone) => format!(", {} gone", number(gone)),
+        };
+        lines.push(format!("files: {new} new, {changed} changed, {unchanged} unchanged{gone}{compared}{excluded}"));
         let took = duration(self.seconds);
         lines.push(match self.snapshot {
             Some(snapshot) => {
@@ -87,7 +91,7 @@ impl Summary<'_> {
         lines
     }
 
-    /// Issues with single paths; with `quiet` only those that are missing from the snapshot.
+    /// Issues with single paths; with `quiet` only those of what could not be read.
     pub(super) fn issues(&self, quiet: bool) -> Vec<String> {
         let is_loss = |issue: &&Issue| matches!(issue.trouble, Trouble::Unreadable(_));
         let shown = self.report.issues.iter().filter(|issue| !quiet || is_loss(issue));
@@ -99,8 +103,8 @@ impl Summary<'_> {
         if self.report.unreadable > 0 {
             lines.push(count(
                 self.report.unreadable,
-                "path could not be read and is not in the snapshot",
-                "paths could not be read and are not in the snapshot",
+                "path could not be read: the snapshot says so and lacks its content",
+                "paths could not be read: the snapshot says so and lacks their content",
             ));
         }
         lines
@@ -117,6 +121,7 @@ impl Summary<'_> {
             "files_new": counts.files_new,
             "files_changed": counts.files_changed,
             "files_unchanged": counts.files_unchanged,
+            "gone": counts.gone,
             "directories": counts.directories,
             "others": counts.others,
             "excluded": counts.excluded,
@@ -163,8 +168,14 @@ mod tests {
     use crate::commands::testing::snapshot;
 
     fn report() -> Report {
-        let counts =
-            Counts { files_new: 1_200, files_unchanged: 34, directories: 5, bytes: 5 << 20, ..Counts::default() };
+        let counts = Counts {
+            files_new: 1_200,
+            files_unchanged: 34,
+            directories: 5,
+            bytes: 5 << 20,
+            gone: 6,
+            ..Counts::default()
+        };
         let issues = vec![
             Issue { path: b"/a\xff".to_vec(), trouble: Trouble::Unreadable("Permission denied".into()) },
             Issue { path: b"/b".to_vec(), trouble: Trouble::Changed },
@@ -189,12 +200,12 @@ mod tests {
             summary.lines(),
             [
                 "snapshot abababab: 1,234 files, 5 directories, 0 others, 5.0 MiB",
-                "files: 1,200 new, 0 changed, 34 unchanged since 01010101 of 1970-01-01T00:01:00Z",
+                "files: 1,200 new, 0 changed, 34 unchanged, 6 gone since 01010101 of 1970-01-01T00:01:00Z",
                 "0 B of new content, 1.0 MiB stored, in 1.5 s",
             ]
         );
         let issues = ["cannot read /a\\xff: Permission denied", "note: /b changed while it was read"];
-        let end = "1 path could not be read and is not in the snapshot";
+        let end = "1 path could not be read: the snapshot says so and lacks its content";
         assert_eq!(summary.issues(false), [issues[0], issues[1], end]);
         assert_eq!(summary.issues(true), [issues[0], end], "quiet still shows what is lost");
     }

@@ -21,6 +21,7 @@ pub(crate) fn meta(mode: u16, size: u64) -> Meta {
         owner: Arc::default(),
         mtime: Time { secs: 0, nanos: 7 },
         ctime: Time::default(),
+        birth: None,
         size,
         nlink: 1,
         device: 0,
@@ -36,7 +37,7 @@ pub(crate) fn entry(name: &str, kind: Kind) -> Entry {
         Kind::File(Content::Inline(bytes)) | Kind::Symlink(bytes) => bytes.len() as u64,
         _ => 0,
     };
-    Entry { name: Name::new(name.as_bytes()).unwrap(), meta: meta(0o644, size), kind }
+    Entry::new(Name::new(name.as_bytes()).unwrap(), meta(0o644, size), kind)
 }
 
 /// A snapshot with this id, made at this second.
@@ -52,6 +53,7 @@ pub(crate) fn snapshot(id: [u8; 16], secs: i64, host: &str, paths: &[&str]) -> S
         program: "bygone 0".into(),
         root_meta: meta(0o755, 0),
         root: NodeId([0; 32]),
+        root_attributes: Attributes::default(),
         totals: Totals { files: 1_234, bytes: 5 << 20, ..Totals::default() },
         attributes: Attributes::default(),
     }

@@ -39,6 +39,7 @@ use crate::restore::job::Verdict;
 use crate::restore::links::Link;
 use crate::restore::meta;
 use crate::restore::report::Failure;
+use crate::restore::report::Reason;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
 use crate::restore::shared::Trouble;
@@ -112,7 +113,7 @@ pub(super) fn copy_all(
         let place = go(&mut trail, directories, directory)?;
         let verdict = if verdict == Verdict::Create { verdict } else { Verdict::Replace };
         let text = "the target cannot hard-link it: it was restored as a separate file".to_owned();
-        shared.tally().issue(At::In(directory, entry.name.clone()), text, false);
+        shared.tally().issue(At::In(directory, entry.name.clone()), text, Reason::Target);
         feed::submit(shared, view, feeder, Job { place, directory, entry, verdict })?;
     }
     Ok(())

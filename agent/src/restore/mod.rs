@@ -39,6 +39,7 @@ pub use options::Overwrite;
 pub use options::OwnerBy;
 pub use options::Subject;
 pub use report::Issue;
+pub use report::Reason;
 pub use report::Report;
 pub use report::Step;
 pub use run::restore;

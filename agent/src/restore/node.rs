@@ -63,7 +63,10 @@ fn make(shared: &Shared<'_>, job: &Job, name: &[u8]) -> Result<libc::mode_t, Fai
         Kind::Socket => (SFlag::S_IFSOCK, 0),
         Kind::CharDevice { rdev } => (SFlag::S_IFCHR, *rdev),
         Kind::BlockDevice { rdev } => (SFlag::S_IFBLK, *rdev),
-        Kind::File(_) | Kind::Directory(_) => return Err(target("create")(Errno::EINVAL)),
+        // These come here by no way.
+        Kind::File(_) | Kind::Directory(_) | Kind::Unreadable { .. } | Kind::Newer { .. } => {
+            return Err(target("create")(Errno::EINVAL));
+        }
     };
     match mknodat(&*job.place, name, kind, private, rdev) {
         Ok(()) => Ok(kind.bits()),

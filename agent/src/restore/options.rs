@@ -84,6 +84,8 @@ pub enum Subject {
         meta: Box<Meta>,
         /// Its path in the snapshot, beginning with `/`; empty for the root.
         path: Vec<u8>,
+        /// Its listing broke off when it was backed up.
+        may_lack_entries: bool,
     },
     /// Anything else, which is restored under its name in the target.
     Entry {
@@ -98,7 +100,9 @@ impl Subject {
     /// The subject `found` at `path`, which has a slash before each name and is empty for the root.
     pub fn new(found: Found, path: Vec<u8>) -> Subject {
         match found {
-            Found::Directory { node, meta } => Subject::Directory { node, meta, path },
+            Found::Directory { node, meta, may_lack_entries } => {
+                Subject::Directory { node, meta, path, may_lack_entries }
+            }
             Found::Entry(entry) => {
                 let last = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
                 Subject::Entry { entry, parent: path.get(..last).unwrap_or_default().to_vec() }
@@ -116,7 +120,9 @@ impl Subject {
 
     pub(super) fn walk<'w>(&self, view: &'w View, options: &'w Options, watch: &'w Watch) -> Walk<'w> {
         match self {
-            Subject::Directory { node, path, .. } => Walk::directory(view, &options.selection, watch, *node, path),
+            Subject::Directory { node, path, may_lack_entries, .. } => {
+                Walk::directory(view, &options.selection, watch, *node, path, *may_lack_entries)
+            }
             Subject::Entry { entry, parent } => {
                 Walk::single(view, &options.selection, watch, Arc::clone(entry), parent)
             }

@@ -23,8 +23,19 @@ pub struct Issue {
     pub path: Vec<u8>,
     /// What is wrong.
     pub text: String,
-    /// True if the data is damaged, false if the target refused the entry.
-    pub damage: bool,
+    /// Where the reason lies.
+    pub reason: Reason,
+}
+
+/// Where the reason lies that an entry differs from the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The target refused the entry.
+    Target,
+    /// The data is damaged.
+    Damage,
+    /// The snapshot does not have the content, or not in a form that this program knows.
+    Snapshot,
 }
 
 /// What a restore did.
@@ -52,6 +63,8 @@ pub struct Report {
     pub issues_total: u64,
     /// Number of issues that are damage, in the repository or in what was written.
     pub damaged: u64,
+    /// Number of issues that are entries whose content the snapshot does not have for this program.
+    pub withheld: u64,
     /// Entries that did not get their owner, because only root may set it.
     pub owners_refused: u64,
     /// Extended attributes that only root may set.
@@ -153,18 +166,22 @@ pub(super) fn is_hopeless(error: &io::Error) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) report: Report,
-    issues: Vec<(At, String, bool)>,
+    issues: Vec<(At, String, Reason)>,
     /// The first failure that ended the restore, and its entry.
     pub(super) stopped: Option<(At, Failure)>,
 }
 
 impl Tally {
     /// Adds an issue.
-    pub(super) fn issue(&mut self, at: At, text: String, damage: bool) {
+    pub(super) fn issue(&mut self, at: At, text: String, reason: Reason) {
         self.report.issues_total += 1;
-        self.report.damaged += u64::from(damage);
+        match reason {
+            Reason::Target => {}
+            Reason::Damage => self.report.damaged += 1,
+            Reason::Snapshot => self.report.withheld += 1,
+        }
         if self.issues.len() < ISSUES_KEPT_MAX {
-            self.issues.push((at, text, damage));
+            self.issues.push((at, text, reason));
         }
     }
 
@@ -179,9 +196,9 @@ impl Tally {
     /// Everything, once resolved.
     pub(super) fn finish(self) -> Report {
         let Tally { mut report, issues, .. } = self;
-        let issue = |(at, text, damage)| match at {
-            At::Path(path) => Issue { path, text, damage },
-            At::Directory(_) | At::In(..) => Issue { path: Vec::new(), text, damage },
+        let issue = |(at, text, reason)| match at {
+            At::Path(path) => Issue { path, text, reason },
+            At::Directory(_) | At::In(..) => Issue { path: Vec::new(), text, reason },
         };
         report.issues = issues.into_iter().map(issue).collect();
         report
@@ -196,7 +213,8 @@ mod tests {
     fn all_issues_are_counted_and_the_first_are_kept() {
         let mut tally = Tally::default();
         for number in 0..1_500 {
-            tally.issue(At::Directory(number), number.to_string(), number % 3 == 0);
+            let reason = if number % 3 == 0 { Reason::Damage } else { Reason::Target };
+            tally.issue(At::Directory(number), number.to_string(), reason);
         }
         tally.resolve(|at| format!("{at:?}").into_bytes());
         let report = tally.finish();

@@ -27,6 +27,7 @@ use crate::restore::job::Job;
 use crate::restore::options::Options;
 use crate::restore::options::OwnerBy;
 use crate::restore::report::Failure;
+use crate::restore::report::Reason;
 use crate::restore::report::Report;
 use crate::restore::report::Tally;
 use crate::restore::report::is_hopeless;
@@ -85,8 +86,10 @@ impl<'a> Shared<'a> {
     pub(super) fn fail(&self, at: At, failure: Failure) {
         match failure {
             Failure::Target { ref source, .. } if is_hopeless(source) => self.stop(at, failure),
-            Failure::Target { doing, source } => self.tally().issue(at, format!("cannot {doing} it: {source}"), false),
-            Failure::Damage(error) => self.tally().issue(at, error.to_string(), true),
+            Failure::Target { doing, source } => {
+                self.tally().issue(at, format!("cannot {doing} it: {source}"), Reason::Target);
+            }
+            Failure::Damage(error) => self.tally().issue(at, error.to_string(), Reason::Damage),
             Failure::Stop(_) => self.stop(at, failure),
         }
     }
@@ -198,6 +201,6 @@ impl Trouble {
         tally.report.owners_refused += u64::from(self.owner_refused);
         tally.report.xattrs_refused += self.xattrs_refused;
         tally.report.flags_refused += u64::from(self.flags_refused);
-        self.texts.into_iter().for_each(|text| tally.issue(at.clone(), text, false));
+        self.texts.into_iter().for_each(|text| tally.issue(at.clone(), text, Reason::Target));
     }
 }

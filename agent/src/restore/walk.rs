@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bygone_core::entry::Entry;
+use bygone_core::entry::FileType;
 use bygone_core::error::Error;
 use bygone_core::error::Result;
 use bygone_core::id::NodeId;
@@ -58,18 +59,21 @@ pub(super) struct Walk<'a> {
     watch: &'a Watch,
     frames: Vec<Frame>,
     path: Vec<u8>,
+    may_lack_entries: bool,
 }
 
 impl<'a> Walk<'a> {
-    /// Begins in directory `node`, whose path in the snapshot is `path` (empty for the root).
+    /// Begins in directory `node`, whose path in the snapshot is `path` (empty for the root). Its listing broke off if
+    /// `may_lack_entries`.
     pub(super) fn directory(
         view: &'a View,
         selection: &'a Selection,
         watch: &'a Watch,
         node: NodeId,
         path: &[u8],
+        may_lack_entries: bool,
     ) -> Walk<'a> {
-        let mut walk = Walk { view, selection, watch, frames: Vec::new(), path: path.to_vec() };
+        let mut walk = Walk { view, selection, watch, frames: Vec::new(), path: path.to_vec(), may_lack_entries };
         walk.push(Some(node), VecDeque::new(), selection.begin(path));
         walk
     }
@@ -82,9 +86,16 @@ impl<'a> Walk<'a> {
         entry: Arc<Entry>,
         path: &[u8],
     ) -> Walk<'a> {
-        let mut walk = Walk { view, selection, watch, frames: Vec::new(), path: path.to_vec() };
-        walk.push(None, VecDeque::from([entry]), selection.begin(path));
+        let path = path.to_vec();
+        let mut walk = Walk { view, selection, watch, frames: Vec::new(), path, may_lack_entries: false };
+        let standing = selection.begin(&walk.path);
+        walk.push(None, VecDeque::from([entry]), standing);
         walk
+    }
+
+    /// True if the first directory may have had entries that the snapshot does not know.
+    pub(super) fn may_lack_entries(&self) -> bool {
+        self.may_lack_entries
     }
 
     /// The path in the snapshot that the last event concerned.
@@ -121,7 +132,8 @@ impl<'a> Walk<'a> {
             self.path.push(b'/');
             self.path.extend_from_slice(entry.name.as_bytes());
             let name = entry.name.as_bytes();
-            let select = self.selection.judge(&standing, name, entry.directory().is_some());
+            let is_directory = entry.file_type() == Some(FileType::Directory);
+            let select = self.selection.judge(&standing, name, is_directory);
             match (select, entry.directory()) {
                 (Select::Skip, _) | (Select::Look, None) => {}
                 (Select::Take, None) => return Ok(Some(Event::Entry(entry))),

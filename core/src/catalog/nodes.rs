@@ -8,6 +8,7 @@ use rusqlite::OptionalExtension;
 
 use crate::catalog::Catalog;
 use crate::entry::Entry;
+use crate::entry::FileType;
 use crate::entry::Name;
 use crate::error::Result;
 use crate::hash::IdKeys;
@@ -127,7 +128,7 @@ fn number_versions(conn: &Connection, ids: &IdKeys, node: i64, entries: &[Entry]
         for xattr in &entry.meta.xattrs {
             add_xattr.execute([&xattr.name])?;
         }
-        if entry.directory().is_some() {
+        if entry.file_type() == Some(FileType::Directory) {
             versions.push(0);
             continue;
         }

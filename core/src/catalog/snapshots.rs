@@ -9,6 +9,7 @@ use crate::commit::Commit;
 use crate::commit::Head;
 use crate::commit::decode_snapshot_record;
 use crate::commit::encode_snapshot_record;
+use crate::entry::FileType;
 use crate::entry::Name;
 use crate::error::Result;
 use crate::id::ClientId;
@@ -242,16 +243,18 @@ fn number_paths(conn: &Connection, root: NodeId, base: Option<NodeId>) -> rusqli
                     conn.last_insert_rowid()
                 }
             };
+            let Some(child) = child else { continue };
             let at = before.binary_search_by(|(other, _)| other.cmp(&name)).ok();
-            stack.push((id, child, at.and_then(|at| before.get(at)).map(|(_, node)| *node)));
+            stack.push((id, child, at.and_then(|at| before.get(at)).and_then(|(_, node)| *node)));
         }
     }
     Ok(())
 }
 
-/// The subdirectories of a directory, in byte order of their names. Missing or damaged nodes are skipped: the rest of
-/// the snapshot stays readable, and `check` reports what is missing.
-fn subdirectories(conn: &Connection, root: NodeId) -> rusqlite::Result<Vec<(Name, NodeId)>> {
+/// The subdirectories of a directory, in byte order of their names, and the node of each unless the snapshot could not
+/// read it. Missing or damaged nodes are skipped: the rest of the snapshot stays readable, and `check` reports what is
+/// missing.
+fn subdirectories(conn: &Connection, root: NodeId) -> rusqlite::Result<Vec<(Name, Option<NodeId>)>> {
     let mut read = conn.prepare_cached("SELECT body FROM node WHERE name = ?1")?;
     let mut found = Vec::new();
     let mut stack = vec![root];
@@ -259,7 +262,8 @@ fn subdirectories(conn: &Connection, root: NodeId) -> rusqlite::Result<Vec<(Name
         let body = read.query_row([&id.0], |row| row.get::<_, Vec<u8>>(0)).optional()?;
         match body.map(|body| Node::decode(&body)) {
             Some(Ok(Node::Leaf(entries))) => {
-                found.extend(entries.into_iter().filter_map(|entry| Some((entry.name.clone(), entry.directory()?))));
+                let directories = entries.into_iter().filter(|entry| entry.file_type() == Some(FileType::Directory));
+                found.extend(directories.map(|entry| (entry.name.clone(), entry.directory())));
             }
             Some(Ok(Node::Branch(branch))) => stack.extend(branch.children.iter().rev().map(|child| child.id)),
             _ => {}

@@ -18,6 +18,7 @@ fn sample() -> Commit {
         owner: Arc::default(),
         mtime: Time { secs: -5, nanos: 999_999_999 },
         ctime: Time { secs: 1, nanos: 0 },
+        birth: None,
         size: 0,
         nlink: 3,
         device: 9,
@@ -36,6 +37,7 @@ fn sample() -> Commit {
         program: "bygone 0".into(),
         root_meta,
         root: NodeId([8; 32]),
+        root_attributes: Attributes::default(),
         totals: Totals { files: 1, directories: 2, others: 3, bytes: 4, bytes_new: 5, unreadable: 6 },
         attributes: Attributes::default(),
     };

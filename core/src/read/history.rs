@@ -76,6 +76,8 @@ pub struct Lifetime {
     pub access: Option<Access>,
     /// The file versions, each once, with the position where it first occurs.
     pub versions: Vec<(u32, u64)>,
+    /// The position where it first was there and cannot be read, as a file or as a directory.
+    pub withheld: Option<u32>,
 }
 
 /// A name that stands for different things in two states of a directory, each with its file version (0 for a
@@ -101,8 +103,7 @@ impl View {
                 }
                 for (entry, version) in self.node(leaf)?.rows() {
                     let place = *places.entry(entry.name.clone()).or_insert_with(|| {
-                        let (directories, versions) = (Vec::new(), Vec::new());
-                        found.push(Lifetime { name: entry.name.clone(), directories, access: None, versions });
+                        found.push(Lifetime::new(entry.name.clone()));
                         found.len() - 1
                     });
                     if let Some(lifetime) = found.get_mut(place) {
@@ -170,7 +171,20 @@ impl View {
 }
 
 impl Lifetime {
+    fn new(name: Name) -> Lifetime {
+        Lifetime { name, directories: Vec::new(), access: None, versions: Vec::new(), withheld: None }
+    }
+
+    /// True if the first state examined has it in a form that cannot be read: then nothing tells what that state lacks.
+    pub fn begins_withheld(&self) -> bool {
+        self.withheld == Some(0)
+    }
+
     fn add(&mut self, position: u32, entry: &Entry, version: u64) {
+        if entry.withheld().is_some() {
+            self.withheld = self.withheld.or(Some(position));
+            return;
+        }
         let Some(node) = entry.directory() else {
             if !self.versions.iter().any(|(_, known)| *known == version) {
                 self.versions.push((position, version));
@@ -185,8 +199,12 @@ impl Lifetime {
     }
 }
 
-/// True if an entry does not differ at all: one file version, or one directory with the same metadata.
+/// True if an entry does not differ at all: one file version, or one directory with the same metadata. What cannot be
+/// read is not compared, so it differs from nothing.
 fn is_same(before: Option<&(Arc<Entry>, u64)>, after: Option<&(Arc<Entry>, u64)>) -> bool {
+    if before.into_iter().chain(after).any(|(entry, _)| entry.withheld().is_some()) {
+        return true;
+    }
     let (Some((before, old)), Some((after, new))) = (before, after) else { return false };
     match (before.directory(), after.directory()) {
         (None, None) => old == new,

@@ -333,7 +333,12 @@ impl Rebuild {
     /// of a compressor may produce other frames.
     fn seal(&mut self, repository: &Repository) -> Result<bool> {
         let key = repository.keys().volume(&self.layout.salt);
-        let mut compressor = Compressor::new(repository.config().compression);
+        let first_index = FirstIndex::given_by(self.layout.frames_at);
+        let compression = repository.config().compression;
+        let mut compressor = Compressor::new(match first_index {
+            FirstIndex::BeforeFrames => compression.of_small_volumes(),
+            FirstIndex::AfterFrames => compression,
+        });
         for (ordinal, info) in (0u32..).zip(self.layout.frames.clone()) {
             if self.sealed.get(ordinal as usize).copied().unwrap_or(false) {
                 continue;
@@ -354,7 +359,7 @@ impl Rebuild {
         let items = self.layout.pieces.iter().map(|piece| piece.item);
         let frames_at = self.layout.frames_at;
         let mut index = Index::of(frames_at, self.layout.frames.clone(), items);
-        let (salt, first_index) = (&self.layout.salt, FirstIndex::given_by(frames_at));
+        let salt = &self.layout.salt;
         let Ends { head, tail, .. } =
             volume::seal_ends(&key, self.row.kind, salt, block_bytes, &mut index, first_index);
         if index.frames_at != frames_at {

@@ -1,42 +1,21 @@
 //! A leaf: entries of a directory in byte order of their names.
 //!
-//! Owners and devices are listed once at the front and entries refer to them by number; rare properties (several links,
-//! flags, attributes) cost one bit when absent. Sizes that follow from the content are not written. A list of entries
-//! has exactly one encoding, and decoding refuses all others.
+//! Owners and devices are listed once at the front and entries refer to them by number. A list of entries has exactly
+//! one encoding, and decoding refuses all others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::entry::Content;
 use crate::entry::Entry;
-use crate::entry::Extent;
-use crate::entry::Kind;
-use crate::entry::Meta;
-use crate::entry::Name;
 use crate::entry::Owner;
-use crate::entry::Time;
-use crate::entry::Xattr;
-use crate::id::BlockId;
-use crate::id::NodeId;
 use crate::limits;
 use crate::tree::TYPE_LEAF;
+use crate::tree::record::Neighbours;
+use crate::tree::record::decode_entry;
+use crate::tree::record::encode_entry;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;
-
-const KIND_INLINE: u8 = 0;
-const KIND_EXTENTS: u8 = 1;
-const KIND_LIST: u8 = 2;
-const KIND_DIRECTORY: u8 = 3;
-const KIND_SYMLINK: u8 = 4;
-const KIND_FIFO: u8 = 5;
-const KIND_SOCKET: u8 = 6;
-const KIND_CHAR_DEVICE: u8 = 7;
-const KIND_BLOCK_DEVICE: u8 = 8;
-const KIND_MASK: u8 = 0x0f;
-const HAS_LINKS: u8 = 0x10;
-const HAS_FLAGS: u8 = 0x20;
-const HAS_XATTRS: u8 = 0x40;
 
 /// The bytes of a leaf. `entries` are in byte order of their names, without duplicates.
 pub fn encode_leaf(entries: &[Entry]) -> Vec<u8> {
@@ -58,109 +37,10 @@ pub fn encode_leaf(entries: &[Entry]) -> Vec<u8> {
     for entry in entries {
         let owner = owners.binary_search(&&*entry.meta.owner).unwrap_or(0) as u64;
         let device = devices.binary_search(&entry.meta.device).unwrap_or(0) as u64;
-        encode_entry(&mut out, entry, owner, device, inode_before);
+        out.record(|out| encode_entry(out, entry, owner, device, inode_before));
         inode_before = entry.meta.inode;
     }
     out.finish()
-}
-
-fn encode_entry(out: &mut Encoder, entry: &Entry, owner: u64, device: u64, inode_before: u64) {
-    let meta = &entry.meta;
-    let has = |yes: bool, bit: u8| if yes { bit } else { 0 };
-    out.string(entry.name.as_bytes());
-    out.u8(kind_code(&entry.kind)
-        | has(meta.nlink != 1, HAS_LINKS)
-        | has(meta.flags != 0, HAS_FLAGS)
-        | has(!meta.xattrs.is_empty(), HAS_XATTRS));
-    out.varint(u64::from(meta.mode));
-    out.varint(owner);
-    out.signed(meta.mtime.secs);
-    out.varint(u64::from(meta.mtime.nanos));
-    out.signed(meta.ctime.secs.wrapping_sub(meta.mtime.secs));
-    out.varint(u64::from(meta.ctime.nanos));
-    out.varint(device);
-    out.signed(meta.inode.wrapping_sub(inode_before).cast_signed());
-    if meta.nlink != 1 {
-        out.varint(u64::from(meta.nlink));
-    }
-    if meta.flags != 0 {
-        out.varint(u64::from(meta.flags));
-    }
-    if !meta.xattrs.is_empty() {
-        out.varint(meta.xattrs.len() as u64);
-        for xattr in &meta.xattrs {
-            out.string(&xattr.name);
-            out.string(&xattr.value);
-        }
-    }
-    match &entry.kind {
-        Kind::File(Content::Inline(bytes)) => out.string(bytes),
-        Kind::File(Content::Extents(extents)) => encode_extents(out, extents),
-        Kind::File(Content::List { root, allocated }) => {
-            out.varint(meta.size);
-            out.varint(*allocated);
-            out.raw(&root.0);
-        }
-        Kind::Directory(id) => out.raw(&id.0),
-        Kind::Symlink(target) => out.string(target),
-        Kind::Fifo | Kind::Socket => {}
-        Kind::CharDevice { rdev } | Kind::BlockDevice { rdev } => out.varint(*rdev),
-    }
-}
-
-fn kind_code(kind: &Kind) -> u8 {
-    match kind {
-        Kind::File(Content::Inline(_)) => KIND_INLINE,
-        Kind::File(Content::Extents(_)) => KIND_EXTENTS,
-        Kind::File(Content::List { .. }) => KIND_LIST,
-        Kind::Directory(_) => KIND_DIRECTORY,
-        Kind::Symlink(_) => KIND_SYMLINK,
-        Kind::Fifo => KIND_FIFO,
-        Kind::Socket => KIND_SOCKET,
-        Kind::CharDevice { .. } => KIND_CHAR_DEVICE,
-        Kind::BlockDevice { .. } => KIND_BLOCK_DEVICE,
-    }
-}
-
-/// Extents: their number, then for each its length doubled, plus one if it is a hole, then a block's id.
-pub(super) fn encode_extents(out: &mut Encoder, extents: &[Extent]) {
-    out.varint(extents.len() as u64);
-    for extent in extents {
-        match extent {
-            Extent::Block { id, length } => {
-                out.varint(u64::from(*length) << 1);
-                out.raw(&id.0);
-            }
-            Extent::Hole { length } => out.varint(length << 1 | 1),
-        }
-    }
-}
-
-pub(super) fn decode_extents(input: &mut Decoder<'_>, max: usize) -> Result<Vec<Extent>, DecodeError> {
-    let count = input.count(max, "the number of extents")?;
-    let mut extents = Vec::with_capacity(count);
-    for _ in 0..count {
-        let coded = input.varint()?;
-        let length = coded >> 1;
-        if length == 0 {
-            return Err(DecodeError::Invalid("the length of an extent"));
-        }
-        extents.push(if coded & 1 == 1 {
-            Extent::Hole { length }
-        } else if length <= u64::from(limits::BLOCK_BYTES_MAX) {
-            let length = u32::try_from(length).map_err(|_| DecodeError::Limit("the length of a block"))?;
-            Extent::Block { id: BlockId(input.array()?), length }
-        } else {
-            return Err(DecodeError::Limit("the length of a block"));
-        });
-    }
-    Ok(extents)
-}
-
-/// Length of all extents together; refuses lengths that no file can have.
-pub(super) fn extents_bytes(extents: &[Extent]) -> Result<u64, DecodeError> {
-    let total = extents.iter().try_fold(0u64, |sum, extent| sum.checked_add(extent.length()));
-    total.filter(|total| *total <= i64::MAX as u64).ok_or(DecodeError::Limit("the length of a file"))
 }
 
 /// Reads a leaf: its entries, which are in byte order of their names.
@@ -189,7 +69,8 @@ pub fn decode_leaf(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     let mut entries: Vec<Entry> = Vec::with_capacity(count);
     let mut inode_before = 0;
     for _ in 0..count {
-        let entry = decode_entry(&mut input, &owners, &devices, inode_before)?;
+        let record = input.string(limits::NODE_BYTES_MAX, "an entry")?;
+        let entry = decode_entry(record, &Neighbours { owners: &owners, devices: &devices, inode_before })?;
         if entries.last().is_some_and(|before| before.name >= entry.name) {
             return Err(DecodeError::Invalid("the order of entries"));
         }
@@ -214,110 +95,23 @@ fn decode_owner(input: &mut Decoder<'_>) -> Result<Owner, DecodeError> {
     })
 }
 
-fn decode_time(secs: i64, nanos: u64) -> Result<Time, DecodeError> {
-    match u32::try_from(nanos) {
-        Ok(nanos) if nanos < 1_000_000_000 => Ok(Time { secs, nanos }),
-        _ => Err(DecodeError::Invalid("a time")),
-    }
-}
-
-fn decode_entry(
-    input: &mut Decoder<'_>,
-    owners: &[Arc<Owner>],
-    devices: &[u64],
-    inode_before: u64,
-) -> Result<Entry, DecodeError> {
-    let pick = |n: u64| usize::try_from(n).ok();
-    let name = Name::new(input.string(limits::NAME_BYTES_MAX, "a name")?)?;
-    let kind_byte = input.u8()?;
-    let mode = u16::try_from(input.varint()?).ok().filter(|mode| *mode <= 0o7777);
-    let owner = pick(input.varint()?).and_then(|n| owners.get(n)).cloned();
-    let mtime_secs = input.signed()?;
-    let mtime = decode_time(mtime_secs, input.varint()?)?;
-    let ctime_secs = mtime_secs.wrapping_add(input.signed()?);
-    let ctime = decode_time(ctime_secs, input.varint()?)?;
-    let device = pick(input.varint()?).and_then(|n| devices.get(n)).copied();
-    let inode = inode_before.wrapping_add(input.signed()?.cast_unsigned());
-    let nlink = optional(input, kind_byte & HAS_LINKS != 0, 1, "the number of links")?;
-    let flags = optional(input, kind_byte & HAS_FLAGS != 0, 0, "the inode flags")?;
-    let xattrs = if kind_byte & HAS_XATTRS != 0 { decode_xattrs(input)? } else { Vec::new() };
-    let mut size = 0;
-    let kind = decode_kind(input, kind_byte, &mut size)?;
-    let (Some(mode), Some(owner), Some(device)) = (mode, owner, device) else {
-        return Err(DecodeError::Invalid("the metadata of an entry"));
-    };
-    Ok(Entry { name, meta: Meta { mode, owner, mtime, ctime, size, nlink, device, inode, flags, xattrs }, kind })
-}
-
-/// A field that is written only if it differs from its default.
-fn optional(input: &mut Decoder<'_>, present: bool, default: u32, what: &'static str) -> Result<u32, DecodeError> {
-    if !present {
-        return Ok(default);
-    }
-    let value = input.varint32(what)?;
-    if value == default { Err(DecodeError::Invalid(what)) } else { Ok(value) }
-}
-
-fn decode_xattrs(input: &mut Decoder<'_>) -> Result<Vec<Xattr>, DecodeError> {
-    let count = input.count(limits::XATTRS_MAX, "the number of attributes")?;
-    let mut xattrs: Vec<Xattr> = Vec::new();
-    for _ in 0..count {
-        let name = input.string(limits::XATTR_NAME_BYTES_MAX, "the name of an attribute")?.to_vec();
-        let value = input.string(limits::XATTR_VALUE_BYTES_MAX, "the value of an attribute")?.to_vec();
-        if name.is_empty() || name.contains(&0) || xattrs.last().is_some_and(|before| before.name >= name) {
-            return Err(DecodeError::Invalid("the name of an attribute"));
-        }
-        xattrs.push(Xattr { name, value });
-    }
-    if xattrs.is_empty() { Err(DecodeError::Invalid("the number of attributes")) } else { Ok(xattrs) }
-}
-
-fn decode_kind(input: &mut Decoder<'_>, kind_byte: u8, size: &mut u64) -> Result<Kind, DecodeError> {
-    if kind_byte & !(KIND_MASK | HAS_LINKS | HAS_FLAGS | HAS_XATTRS) != 0 {
-        return Err(DecodeError::Invalid("the kind of an entry"));
-    }
-    Ok(match kind_byte & KIND_MASK {
-        KIND_INLINE => {
-            let bytes = input.string(limits::INLINE_BYTES_MAX, "the inline content")?.to_vec();
-            *size = bytes.len() as u64;
-            Kind::File(Content::Inline(bytes))
-        }
-        KIND_EXTENTS => {
-            let extents = decode_extents(input, limits::INLINE_EXTENTS_MAX)?;
-            *size = extents_bytes(&extents)?;
-            if extents.is_empty() {
-                return Err(DecodeError::Invalid("the number of extents"));
-            }
-            Kind::File(Content::Extents(extents))
-        }
-        KIND_LIST => {
-            *size = input.varint()?;
-            let allocated = input.varint()?;
-            if allocated > *size {
-                return Err(DecodeError::Invalid("the allocated bytes of a file"));
-            }
-            Kind::File(Content::List { root: NodeId(input.array()?), allocated })
-        }
-        KIND_DIRECTORY => Kind::Directory(NodeId(input.array()?)),
-        KIND_SYMLINK => {
-            let target = input.string(limits::SYMLINK_BYTES_MAX, "the target of a link")?.to_vec();
-            if target.is_empty() || target.contains(&0) {
-                return Err(DecodeError::Invalid("the target of a link"));
-            }
-            *size = target.len() as u64;
-            Kind::Symlink(target)
-        }
-        KIND_FIFO => Kind::Fifo,
-        KIND_SOCKET => Kind::Socket,
-        KIND_CHAR_DEVICE => Kind::CharDevice { rdev: input.varint()? },
-        KIND_BLOCK_DEVICE => Kind::BlockDevice { rdev: input.varint()? },
-        _ => return Err(DecodeError::Invalid("the kind of an entry")),
-    })
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::attributes::Attribute;
+    use crate::attributes::Attributes;
+    use crate::entry::Content;
+    use crate::entry::Extent;
+    use crate::entry::FileType;
+    use crate::entry::Kind;
+    use crate::entry::Meta;
+    use crate::entry::Name;
+    use crate::entry::Time;
+    use crate::entry::Withheld;
+    use crate::entry::Xattr;
+    use crate::id::BlockId;
+    use crate::id::NodeId;
+    use crate::tree::record::extents_bytes;
     use proptest::prelude::*;
 
     fn time() -> impl Strategy<Value = Time> {
@@ -345,36 +139,52 @@ pub(super) mod tests {
             Just(Kind::Socket),
             any::<u64>().prop_map(|rdev| Kind::CharDevice { rdev }),
             any::<u64>().prop_map(|rdev| Kind::BlockDevice { rdev }),
+            (any::<u32>(), 0u8..16).prop_map(|(errno, code)| Kind::Unreadable { errno, was: FileType::of_kind(code) }),
+            (10u8..16, prop::collection::vec(any::<u8>(), 0..30)).prop_map(|(code, body)| Kind::Newer { code, body }),
         ]
+    }
+
+    fn attributes() -> impl Strategy<Value = Attributes> {
+        prop::collection::vec((0u64..9, prop::collection::vec(any::<u8>(), 0..200)), 0..3).prop_map(|all| {
+            let mut attributes = Attributes::default();
+            all.into_iter().for_each(|(tag, value)| {
+                attributes.set(Attribute { tag, is_critical: false, value });
+            });
+            attributes
+        })
     }
 
     prop_compose! {
         fn meta()(
             mode in 0u16..=0o7777, uid in 0u32..3, user in prop::collection::vec(any::<u8>(), 0..3),
-            mtime in time(), ctime in time(), nlink in 0u32..4, device in 0u64..3, inode: u64,
+            mtime in time(), ctime in time(), birth in prop::option::of(time()), nlink in 0u32..4, device in 0u64..3,
+            inode: u64,
             flags in prop_oneof![Just(0), any::<u32>()],
             xattrs in prop::collection::btree_map(prop::collection::vec(1u8.., 1..5),
                 prop::collection::vec(any::<u8>(), 0..9), 0..3),
         ) -> Meta {
             let xattrs = xattrs.into_iter().map(|(name, value)| Xattr { name, value }).collect();
             let owner = Arc::new(Owner { uid, gid: 7, user, group: vec![] });
-            Meta { mode, owner, mtime, ctime, size: 0, nlink, device, inode, flags, xattrs }
+            Meta { mode, owner, mtime, ctime, birth, size: 0, nlink, device, inode, flags, xattrs }
         }
     }
 
     prop_compose! {
         pub fn entries()(
-            list in prop::collection::btree_map(prop::collection::vec(any::<u8>(), 1..20), (meta(), kind()), 0..30)
+            list in prop::collection::btree_map(
+                prop::collection::vec(any::<u8>(), 1..20), (meta(), kind(), attributes()), 0..30)
         ) -> Vec<Entry> {
-            list.into_iter().filter_map(|(name, (mut meta, kind))| {
+            list.into_iter().filter_map(|(name, (mut meta, kind, attributes))| {
                 meta.size = match &kind {
                     Kind::File(Content::Inline(bytes)) => bytes.len() as u64,
                     Kind::File(Content::Extents(extents)) => extents_bytes(extents).ok()?,
-                    Kind::File(Content::List { .. }) => meta.inode,
+                    Kind::File(Content::List { .. }) | Kind::Unreadable { .. } => meta.inode >> 1,
                     Kind::Symlink(target) => target.len() as u64,
                     _ => 0,
                 };
-                Some(Entry { name: Name::new(&name).ok()?, meta, kind })
+                // Nothing that follows the body of an unknown kind can be told from it.
+                let attributes = if matches!(kind, Kind::Newer { .. }) { Attributes::default() } else { attributes };
+                Some(Entry { attributes, ..Entry::new(Name::new(&name).ok()?, meta, kind) })
             }).collect()
         }
     }
@@ -398,6 +208,100 @@ pub(super) mod tests {
         #[test]
         fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = super::super::Node::decode(&bytes);
+        }
+    }
+
+    fn one(kind: Kind) -> Entry {
+        let meta = Meta {
+            mode: 0o600,
+            owner: Arc::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            birth: None,
+            size: 0,
+            nlink: 1,
+            device: 0,
+            inode: 0,
+            flags: 0,
+            xattrs: vec![],
+        };
+        Entry::new(Name::new(b"x").unwrap(), meta, kind)
+    }
+
+    fn with_attribute(mut entry: Entry, tag: u64, is_critical: bool) -> Entry {
+        entry.attributes.set(Attribute { tag, is_critical, value: b"later".to_vec() });
+        entry
+    }
+
+    #[test]
+    fn the_example_of_the_document_is_a_leaf() {
+        let text = "0101e80764026d65057573657273018110011a046e6f746580a4030080c49fd50c05020003f40300180368690a";
+        let bytes: Vec<u8> =
+            (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
+        let entries = decode_leaf(&bytes).unwrap();
+        let Meta { owner, ctime, birth, inode, .. } = &entries[0].meta;
+        assert_eq!((owner.uid, owner.group.as_slice(), *inode), (1000, &b"users"[..], 12));
+        let (ctime_wanted, birth_wanted) = ((1_700_000_001, 0), (1_699_999_999, 500));
+        assert_eq!((ctime.secs, ctime.nanos), ctime_wanted);
+        assert_eq!(birth.map(|birth| (birth.secs, birth.nanos)), Some(birth_wanted));
+        assert_eq!(encode_leaf(&entries), bytes);
+    }
+
+    #[test]
+    fn a_critical_attribute_withholds_its_entry_and_no_other() {
+        let file = || {
+            let mut file = one(Kind::File(Content::Inline(b"text".to_vec())));
+            file.meta.size = 4;
+            file
+        };
+        let newer = with_attribute(file(), 77, true);
+        let after = Entry { name: Name::new(b"y").unwrap(), ..file() };
+        let bytes = encode_leaf(&[newer, after.clone()]);
+        let read = decode_leaf(&bytes).unwrap();
+        let [first, second] = read.as_slice() else { panic!("two entries") };
+        assert_eq!((first.withheld(), second), (Some(Withheld::NewerAttribute(77)), &after));
+        assert_eq!((&first.kind, first.meta.size), (&Kind::Newer { code: 0, body: b"\x04text".to_vec() }, 4));
+        assert_eq!((first.file_type(), encode_leaf(&read)), (Some(FileType::File), bytes));
+        let kept = with_attribute(file(), 77, false);
+        assert_eq!(decode_leaf(&encode_leaf(std::slice::from_ref(&kept))), Ok(vec![kept.clone()]));
+        assert_eq!(kept.withheld(), None);
+    }
+
+    #[test]
+    fn an_unknown_kind_withholds_its_entry_and_no_other() {
+        let after = Entry { name: Name::new(b"y").unwrap(), ..one(Kind::Fifo) };
+        for body in [&b""[..], b"anything \xff at all"] {
+            let newer = one(Kind::Newer { code: 10, body: body.to_vec() });
+            let read = decode_leaf(&encode_leaf(&[newer.clone(), after.clone()])).unwrap();
+            assert_eq!(read, [newer, after.clone()]);
+            assert_eq!(read[0].withheld().unwrap().needs().as_deref(), Some("entries of kind 10"));
+            assert_eq!((read[0].file_type(), read[0].directory()), (None, None));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_withheld_has_no_node_to_follow() {
+        let directory = with_attribute(one(Kind::Directory(NodeId([7; 32]))), 2, true);
+        let read = decode_leaf(&encode_leaf(&[directory])).unwrap();
+        assert_eq!((read[0].file_type(), read[0].directory()), (Some(FileType::Directory), None));
+    }
+
+    #[test]
+    fn an_empty_list_of_attributes_and_false_types_are_refused() {
+        let pipe = encode_leaf(&[one(Kind::Fifo)]);
+        // Type, one owner of no number and no name, one device, one entry; then the length of its record.
+        let length_at = 9;
+        assert_eq!(usize::from(pipe[length_at]), pipe.len() - length_at - 1);
+        let mut longer = pipe.clone();
+        longer[length_at] += 1;
+        longer.push(0);
+        assert_eq!(decode_leaf(&longer), Err(DecodeError::Invalid("the number of attributes")));
+        let mut unreadable = encode_leaf(&[one(Kind::Unreadable { errno: 13, was: Some(FileType::Directory) })]);
+        let type_at = unreadable.len() - 2;
+        assert_eq!(unreadable[type_at], 3);
+        for (type_code, is_valid) in [(0, true), (1, false), (2, false), (8, true), (9, false), (15, true)] {
+            unreadable[type_at] = type_code;
+            assert_eq!(decode_leaf(&unreadable).is_ok(), is_valid, "{type_code}");
         }
     }
 }

@@ -9,6 +9,7 @@
 mod branch;
 mod leaf;
 mod list;
+mod record;
 mod split;
 
 pub use branch::Branch;

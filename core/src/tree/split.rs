@@ -134,9 +134,10 @@ fn bytes_estimate(entry: &Entry) -> usize {
     let body = match &entry.kind {
         Kind::File(Content::Inline(bytes)) | Kind::Symlink(bytes) => bytes.len(),
         Kind::File(Content::Extents(extents)) => extents.len() * 36,
+        Kind::Newer { body, .. } => body.len(),
         _ => 32,
     };
-    40 + entry.name.as_bytes().len() + attributes + body
+    40 + entry.name.as_bytes().len() + attributes + body + entry.attributes.value_bytes()
 }
 
 #[cfg(test)]
@@ -155,6 +156,7 @@ mod tests {
             owner: Arc::default(),
             mtime: Time::default(),
             ctime: Time::default(),
+            birth: None,
             size: 0,
             nlink: 1,
             device: 1,
@@ -162,7 +164,7 @@ mod tests {
             flags: 0,
             xattrs: vec![],
         };
-        Entry { name: Name::new(name.as_bytes()).unwrap(), meta, kind: Kind::Fifo }
+        Entry::new(Name::new(name.as_bytes()).unwrap(), meta, Kind::Fifo)
     }
 
     fn build(names: impl IntoIterator<Item = String>) -> (NodeId, BTreeMap<NodeId, Vec<u8>>) {

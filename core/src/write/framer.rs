@@ -217,6 +217,7 @@ struct Compressed {
 /// none waits for a later one.
 pub(super) fn seal_frames(compression: Compression, jobs: &Receiver<SealJob>) {
     let mut compressor = Compressor::new(compression);
+    let mut small: Option<Compressor> = None;
     let mut batch: Vec<Compressed> = Vec::new();
     while let Ok(job) = jobs.recv() {
         let mut next = Some(job);
@@ -225,6 +226,10 @@ pub(super) fn seal_frames(compression: Compression, jobs: &Receiver<SealJob>) {
                 seal_together(&mut batch);
             }
             let plain_bytes = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+            let compressor = match volume.first_index {
+                FirstIndex::BeforeFrames => small.get_or_insert_with(|| Compressor::new(compression.of_small_volumes())),
+                FirstIndex::AfterFrames => &mut compressor,
+            };
             let (codec, bytes) = compressor.compress(&plain, SEAL_BYTES as usize);
             batch.push(Compressed { volume, ordinal, plain_bytes, codec, bytes, reply });
             next = if batch.len() < SEALED_TOGETHER_MAX { jobs.try_recv().ok() } else { None };

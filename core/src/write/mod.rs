@@ -146,8 +146,9 @@ pub fn backup<T, E: Into<Ended>>(
         tags: options.tags,
         parent: options.parent,
         program: options.program,
-        root_meta: tree.root_meta,
-        root: tree.root,
+        root_meta: tree.root.meta,
+        root: tree.root.node,
+        root_attributes: tree.root.attributes,
         totals: crate::snapshot::Totals { unreadable, ..tree.totals },
         attributes: facts.attributes(),
     };

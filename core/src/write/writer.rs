@@ -10,11 +10,13 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 
+use crate::attributes::Attributes;
 use crate::catalog::Catalog;
 use crate::catalog::VolumeState;
 use crate::entry::Content;
 use crate::entry::Entry;
 use crate::entry::Extent;
+use crate::entry::FileType;
 use crate::entry::Kind;
 use crate::entry::Meta;
 use crate::entry::Name;
@@ -49,10 +51,16 @@ pub(super) struct Stages<'a> {
     pub intended: &'a Intended,
 }
 
+/// The root directory.
+pub(super) struct Root {
+    pub node: NodeId,
+    pub meta: Meta,
+    pub attributes: Attributes,
+}
+
 /// A finished tree.
 pub(super) struct Tree {
-    pub root: NodeId,
-    pub root_meta: Meta,
+    pub root: Root,
     pub totals: Totals,
 }
 
@@ -110,7 +118,7 @@ pub struct Writer<'a> {
     meta: Framer,
     directories: Vec<DirectoryBuilder>,
     file: FileSoFar,
-    root: Option<(NodeId, Meta)>,
+    root: Option<Root>,
     totals: Totals,
     watch: &'a Watch,
 }
@@ -184,14 +192,30 @@ impl<'a> Writer<'a> {
 
     /// Ends the directory begun last. Its name is `None` for the root only.
     pub fn directory_end(&mut self, name: Option<Name>, meta: Meta) -> Result<()> {
+        self.directory_end_saying(name, meta, Attributes::default(), None)
+    }
+
+    /// Ends the directory begun last, which also says `attributes`. It had the entry `known` in the parent snapshot: if
+    /// nothing of it has changed, whatever a newer bygone says in it is kept.
+    pub fn directory_end_saying(
+        &mut self,
+        name: Option<Name>,
+        meta: Meta,
+        mut attributes: Attributes,
+        known: Option<&Entry>,
+    ) -> Result<()> {
         let builder =
             self.directories.pop().ok_or_else(|| Error::defect("a directory was ended that was not begun"))?;
         let root = builder.finish(&mut |bytes| self.store_node(bytes))?;
         self.totals.directories += 1;
+        let kind = Kind::Directory(root);
+        if let Some(known) = known.filter(|known| known.kind == kind && known.meta == meta) {
+            attributes.add(known.unknown_attributes());
+        }
         match name {
-            Some(name) => self.push(Entry { name, meta, kind: Kind::Directory(root) }),
+            Some(name) => self.push(Entry { attributes, ..Entry::new(name, meta, kind) }),
             None if self.directories.is_empty() => {
-                self.root = Some((root, meta));
+                self.root = Some(Root { node: root, meta, attributes });
                 Ok(())
             }
             None => Err(Error::defect("a directory without a name is not the root")),
@@ -204,7 +228,7 @@ impl<'a> Writer<'a> {
         if self.is_damaged && !self.content_is_stored(entry)? {
             return Ok(false);
         }
-        if entry.is_file() {
+        if entry.file_type() == Some(FileType::File) {
             self.totals.files += 1;
             self.totals.bytes += entry.meta.size;
         } else {
@@ -214,9 +238,12 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 
-    /// Adds an entry that is neither a directory nor a regular file.
+    /// Adds an entry that is neither a directory nor a regular file, or could not be read.
     pub fn add(&mut self, entry: Entry) -> Result<()> {
-        self.totals.others += 1;
+        // Those that could not be read have a count of their own.
+        if !matches!(entry.kind, Kind::Unreadable { .. }) {
+            self.totals.others += 1;
+        }
         self.push(entry)
     }
 
@@ -268,7 +295,7 @@ impl<'a> Writer<'a> {
         };
         self.totals.files += 1;
         self.totals.bytes += bytes;
-        self.push(Entry { name, meta, kind: Kind::File(content) })
+        self.push(Entry::new(name, meta, Kind::File(content)))
     }
 
     /// Stores a recovered block, outside of any file.
@@ -290,9 +317,9 @@ impl<'a> Writer<'a> {
 
     /// Ends the volumes and returns the tree.
     pub(super) fn finish(mut self) -> Result<Tree> {
-        let (root, root_meta) = self.root.take().ok_or_else(|| Error::defect("the root was not ended"))?;
+        let root = self.root.take().ok_or_else(|| Error::defect("the root was not ended"))?;
         self.end_volumes()?;
-        Ok(Tree { root, root_meta, totals: self.totals })
+        Ok(Tree { root, totals: self.totals })
     }
 
     /// Ends the volumes. A run that has stored little makes only one.
@@ -413,6 +440,8 @@ impl<'a> Writer<'a> {
         match &entry.kind {
             Kind::File(Content::Extents(extents)) => return self.extents_are_stored(extents),
             Kind::File(Content::List { root, .. }) => lists.push(*root),
+            // Where its content is, only a newer bygone knows.
+            Kind::Newer { .. } => return Ok(false),
             _ => {}
         }
         while let Some(id) = lists.pop() {

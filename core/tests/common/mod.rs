@@ -36,6 +36,7 @@ pub fn meta(size: u64) -> Meta {
         owner,
         mtime: time,
         ctime: time,
+        birth: None,
         size,
         nlink: 1,
         device: 1,

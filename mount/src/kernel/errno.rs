@@ -23,7 +23,7 @@ pub fn errno(error: &OperationError) -> Errno {
         OperationError::NotSupported => Errno::EOPNOTSUPP,
         OperationError::Range => Errno::ERANGE,
         OperationError::Beyond => Errno::ENXIO,
-        OperationError::Defect(_) => Errno::EIO,
+        OperationError::Withheld(_) | OperationError::Defect(_) => Errno::EIO,
         OperationError::Repository(error) => repository_errno(error),
     }
 }
@@ -57,7 +57,7 @@ pub fn belongs_in_log(error: &OperationError) -> bool {
     match error {
         // Reads end in this way when the mount ends.
         OperationError::Repository(Error::Cancelled) => false,
-        OperationError::Repository(_) | OperationError::Defect(_) => true,
+        OperationError::Repository(_) | OperationError::Withheld(_) | OperationError::Defect(_) => true,
         _ => false,
     }
 }
@@ -76,6 +76,7 @@ pub fn cause(error: &OperationError) -> String {
 mod tests {
     use super::*;
     use bygone_core::diagnosis::Diagnosis;
+    use bygone_core::entry::Withheld;
 
     #[test]
     fn damage_and_store_failures_are_io_errors() {
@@ -94,6 +95,8 @@ mod tests {
             assert_eq!(errno(&error).code(), Errno::EIO.code(), "{error}");
             assert!(belongs_in_log(&error));
         }
+        let withheld = OperationError::Withheld(Withheld::Unreadable(13));
+        assert!(errno(&withheld).code() == Errno::EIO.code() && belongs_in_log(&withheld));
     }
 
     #[test]
@@ -124,6 +127,7 @@ mod tests {
             OperationError::Range,
             OperationError::Beyond,
             OperationError::Invalid,
+            OperationError::Withheld(Withheld::Unreadable(2)),
             OperationError::Defect(String::new()),
             Error::Cancelled.into(),
             Error::NotFound { what: "snapshot".into(), hint: "" }.into(),

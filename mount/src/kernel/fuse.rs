@@ -151,6 +151,11 @@ fn report(tree: &Tree, log: &Log, stats: &Stats, number: u64, what: &str, error:
             OperationError::Repository(error) if error.is_outage() => {
                 log.store_fails(stats.fetched_bytes(), Instant::now(), text);
             }
+            // Each of them has a cause of its own, even if the reason is the same.
+            OperationError::Withheld(_) => {
+                let text = text();
+                log.once(&text, || text.clone());
+            }
             _ => log.once(&cause(error), text),
         }
     }

@@ -1,9 +1,11 @@
 //! The attributes of everything in the mount, in the terms of `stat`.
 //!
 //! Everything that a snapshot recorded is shown unchanged, to the nanosecond. Of what it did not record, the time of
-//! last access is shown as that of the last change, and the size of a directory as 0.
+//! last access is shown as that of the last change, and the size of a directory as 0. An entry that could not be read,
+//! or that only a newer bygone can read, is shown as what it was. If even that is unknown, it is shown as a file.
 
 use bygone_core::entry::Entry;
+use bygone_core::entry::FileType;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Time;
@@ -69,11 +71,20 @@ impl Attr {
         let (rdev, bytes) = match &entry.kind {
             Kind::File(content) => (0, content.allocated()),
             Kind::CharDevice { rdev } | Kind::BlockDevice { rdev } => (*rdev, 0),
-            Kind::Directory(_) | Kind::Symlink(_) | Kind::Fifo | Kind::Socket => (0, 0),
+            Kind::Directory(_)
+            | Kind::Symlink(_)
+            | Kind::Fifo
+            | Kind::Socket
+            | Kind::Unreadable { .. }
+            | Kind::Newer { .. } => (0, 0),
         };
         // Linux's own device numbers have 32 bits, and their 64-bit form begins with those.
         let rdev = u32::try_from(rdev).unwrap_or(0);
-        Attr { kind: type_of(entry), rdev, sectors: sectors(bytes), ..Attr::of_directory(number, &entry.meta) }
+        let attr =
+            Attr { kind: type_of(entry), rdev, sectors: sectors(bytes), ..Attr::of_directory(number, &entry.meta) };
+        // The kernel reads nothing of an empty file, so it would not notice that it cannot be read.
+        let is_withheld_file = attr.kind == Type::File && entry.withheld().is_some();
+        Attr { size: if is_withheld_file { attr.size.max(1) } else { attr.size }, ..attr }
     }
 
     /// The attributes of a directory inside a snapshot.
@@ -127,14 +138,14 @@ impl Attr {
 
 /// The kind of `entry`.
 pub fn type_of(entry: &Entry) -> Type {
-    match entry.kind {
-        Kind::File(_) => Type::File,
-        Kind::Directory(_) => Type::Directory,
-        Kind::Symlink(_) => Type::Symlink,
-        Kind::Fifo => Type::Fifo,
-        Kind::Socket => Type::Socket,
-        Kind::CharDevice { .. } => Type::CharDevice,
-        Kind::BlockDevice { .. } => Type::BlockDevice,
+    match entry.file_type() {
+        Some(FileType::File) | None => Type::File,
+        Some(FileType::Directory) => Type::Directory,
+        Some(FileType::Symlink) => Type::Symlink,
+        Some(FileType::Fifo) => Type::Fifo,
+        Some(FileType::Socket) => Type::Socket,
+        Some(FileType::CharDevice) => Type::CharDevice,
+        Some(FileType::BlockDevice) => Type::BlockDevice,
     }
 }
 
@@ -169,6 +180,20 @@ mod tests {
             attr(Kind::File(Content::List { root: NodeId([0; 32]), allocated: 5_000_000 }), 5_000_000).sectors,
             9_768
         );
+    }
+
+    #[test]
+    fn what_could_not_be_read_has_its_type_and_is_never_empty() {
+        let unreadable = |was, size| attr(Kind::Unreadable { errno: 5, was }, size);
+        let file = unreadable(Some(FileType::File), 1_000);
+        assert_eq!((file.kind, file.size, file.sectors), (Type::File, 1_000, 0));
+        assert_eq!(unreadable(Some(FileType::File), 0).size, 1);
+        assert_eq!((unreadable(None, 0).kind, unreadable(None, 0).size), (Type::File, 1));
+        assert_eq!(
+            (unreadable(Some(FileType::Symlink), 0).kind, unreadable(Some(FileType::Symlink), 0).size),
+            (Type::Symlink, 0)
+        );
+        assert_eq!(attr(Kind::Newer { code: 10, body: vec![] }, 0).kind, Type::File);
     }
 
     #[test]

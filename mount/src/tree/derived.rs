@@ -11,6 +11,8 @@
 //! snapshots share are skipped when these are compared. So the cost is that of the changes.
 //!
 //! Edge cases:
+//! - What a snapshot could not read is there, and nothing is known of it. So it is not deleted, no version of a file, and
+//!   not compared.
 //! - A derived directory allows only the access that all the directories behind it allow: access denied once stays
 //!   denied.
 //! - A path that was both a file and a directory is one directory in `versions/`, which has the versions of the file
@@ -192,12 +194,16 @@ impl Derived {
         let mut rows = Vec::with_capacity(history.lifetimes.len());
         for lifetime in &history.lifetimes {
             let name = lifetime.name.clone();
-            // A directory takes a key too, so that a key never passes to another name.
+            // All names take a key, even directories, so that a key never passes to another name.
             let mut key = key_of(name.as_bytes());
             while !keys.insert(key) {
                 key = key.wrapping_add(1);
             }
             let inode = if lifetime.directories.is_empty() {
+                // What was never readable has no version to show.
+                if lifetime.versions.is_empty() {
+                    continue;
+                }
                 Inode::VersionsOf { path, key: key.into() }
             } else {
                 Inode::Versions(path_id(view, path, &name)?)
@@ -230,7 +236,7 @@ impl Derived {
         let mut places: HashMap<Name, usize> = HashMap::new();
         for (number, sequence) in (0u32..).zip(&self.sequences).skip(1) {
             let Some(history) = self.history(view, number, path)? else { continue };
-            for lifetime in &history.lifetimes {
+            for lifetime in history.lifetimes.iter().filter(|lifetime| !lifetime.begins_withheld()) {
                 let name = lifetime.name.clone();
                 let (inode, position) = if self.lacks_directory(view, number, path, lifetime)? {
                     (Inode::Deleted(path_id(view, path, &name)?), usize::MAX)
@@ -287,7 +293,7 @@ impl Derived {
                 None => looked_at.push(at),
             }
             let Some(history) = self.history(view, sequence, at)? else { continue };
-            for lifetime in &history.lifetimes {
+            for lifetime in history.lifetimes.iter().filter(|lifetime| !lifetime.begins_withheld()) {
                 let was_directory = lifetime.directories.first();
                 let is_gone = was_directory.is_some_and(|era| era.position > 0)
                     || lifetime.versions.first().is_some_and(|(position, _)| *position > 0);

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use bygone_core::diagnosis::Diagnosis;
 use bygone_core::entry::Entry;
+use bygone_core::entry::FileType;
 use bygone_core::entry::Meta;
+use bygone_core::entry::Withheld;
 use bygone_core::error::Error;
 use bygone_core::id::NodeId;
 use bygone_core::limits;
@@ -36,13 +38,18 @@ pub struct Folder {
     pub path: u64,
     /// The parent path's number; 0 for the snapshot's root.
     pub parent: u64,
-    /// Its tree node.
-    pub node: NodeId,
+    /// Its tree node, or why nobody can look into it.
+    node: Result<NodeId, Withheld>,
     /// Its metadata.
     pub meta: Meta,
 }
 
 impl Folder {
+    /// Its tree node.
+    pub fn node(&self) -> Result<NodeId, OperationError> {
+        self.node.map_err(OperationError::Withheld)
+    }
+
     /// Its inode.
     pub fn inode(&self) -> Inode {
         Inode::Directory { snapshot: self.snapshot, path: self.path }
@@ -90,7 +97,7 @@ impl Folders {
             }
             if at == ROOT_PATH {
                 let root = &shown.snapshot;
-                let (node, meta) = (root.root, root.root_meta.clone());
+                let (node, meta) = (Ok(root.root), root.root_meta.clone());
                 break self.keep(Folder { snapshot, path: ROOT_PATH, parent: 0, node, meta });
             }
             let (parent, name) = view.path(at)?.ok_or(OperationError::Stale)?;
@@ -102,7 +109,8 @@ impl Folders {
             at = parent;
         };
         for (at, name) in names.into_iter().rev() {
-            let item = self.directory(view, folder.node)?.find(view, name.as_bytes())?.ok_or(OperationError::Stale)?;
+            let item =
+                self.directory(view, folder.node()?)?.find(view, name.as_bytes())?.ok_or(OperationError::Stale)?;
             folder = self.remember(&folder, at, &item.entry).ok_or(OperationError::Stale)?;
         }
         Ok(folder)
@@ -110,7 +118,7 @@ impl Folders {
 
     /// The directory that `item` is inside `parent`, which is remembered; `None` if `item` is something else.
     pub fn child(&self, view: &View, parent: &Folder, item: &Item) -> Result<Option<Arc<Folder>>, OperationError> {
-        if item.entry.directory().is_none() {
+        if item.entry.file_type() != Some(FileType::Directory) {
             return Ok(None);
         }
         let path = view.path_id(parent.path, &item.entry.name)?.ok_or_else(|| {
@@ -143,7 +151,11 @@ impl Folders {
     }
 
     fn remember(&self, parent: &Folder, path: u64, entry: &Entry) -> Option<Arc<Folder>> {
-        let node = entry.directory()?;
+        let node = match (entry.directory(), entry.withheld()) {
+            (Some(node), _) => Ok(node),
+            (None, Some(withheld)) if entry.file_type() == Some(FileType::Directory) => Err(withheld),
+            (None, _) => return None,
+        };
         let (snapshot, meta) = (parent.snapshot, entry.meta.clone());
         Some(self.keep(Folder { snapshot, path, parent: parent.path, node, meta }))
     }

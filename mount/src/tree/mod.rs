@@ -125,7 +125,8 @@ impl Tree {
             (_, b"..") => self.attr_of(view, moment, self.parent(view, moment, inode)?).map(Some),
             (Inode::Directory { snapshot, path }, _) => {
                 let folder = self.folders.find(view, &moment.listing, snapshot, path)?;
-                let Some(item) = self.folders.directory(view, folder.node)?.find(view, name)? else { return Ok(None) };
+                let directory = self.folders.directory(view, folder.node()?)?;
+                let Some(item) = directory.find(view, name)? else { return Ok(None) };
                 self.attr_of_item(view, &folder, &item).map(Some)
             }
             (Inode::File(_), _) => Err(OperationError::NotDirectory),
@@ -190,7 +191,7 @@ impl Tree {
         detail: Detail,
         mut add: impl FnMut(&Row<'_>, Option<&Attr>) -> bool,
     ) -> Result<(), OperationError> {
-        let directory = self.folders.directory(view, folder.node)?;
+        let directory = self.folders.directory(view, folder.node()?)?;
         loop {
             let items = directory.from(view, ordinal, LIST_ITEMS)?;
             let Some(last) = items.last() else { return Ok(()) };
@@ -264,9 +265,9 @@ impl Tree {
     pub fn target(&self, number: u64) -> Result<Vec<u8>, OperationError> {
         let inode = Inode::decode(number).ok_or(OperationError::Stale)?;
         self.moments.with(|view, moment| match inode {
-            Inode::File(version) => match &self.seen(view, version)?.entry.kind {
-                Kind::Symlink(target) => Ok(target.clone()),
-                _ => Err(OperationError::NotLink),
+            Inode::File(version) => match &*self.seen(view, version)?.entry {
+                Entry { kind: Kind::Symlink(target), .. } => Ok(target.clone()),
+                entry => Err(OperationError::withheld_or(entry, OperationError::NotLink)),
             },
             Inode::Link(_) | Inode::Latest(_) | Inode::Near(_) | Inode::Beside(_) => {
                 synthetic::target(&moment.listing, inode).map(String::into_bytes).ok_or(OperationError::Stale)
@@ -282,13 +283,13 @@ impl Tree {
         if let Some(map) = self.maps.get(key) {
             return Ok(map);
         }
-        self.moments.with(|view, _| match &self.seen(view, version)?.entry.kind {
-            Kind::File(content) => {
+        self.moments.with(|view, _| match &*self.seen(view, version)?.entry {
+            Entry { kind: Kind::File(content), .. } => {
                 let map = Arc::new(view.file(content)?);
                 self.maps.insert(key, Arc::clone(&map));
                 Ok(map)
             }
-            _ => Err(OperationError::NotFile),
+            entry => Err(OperationError::withheld_or(entry, OperationError::NotFile)),
         })
     }
 
@@ -305,10 +306,9 @@ impl Tree {
     ) -> Result<Vec<(u64, FileMap)>, OperationError> {
         self.moments.with(|view, _| {
             let mut files = Vec::new();
-            for (entry, version) in entries {
-                if let Kind::File(content) = &entry.kind
-                    && (1..=bytes_max).contains(&entry.meta.size)
-                {
+            let fits = |entry: &Entry| (1..=bytes_max).contains(&entry.meta.size);
+            for (entry, version) in entries.iter().filter(|(entry, _)| fits(entry)) {
+                if let Kind::File(content) = &entry.kind {
                     files.push((*version, view.file(content)?));
                 }
             }

@@ -5,9 +5,11 @@
 
 use std::any::Any;
 
+use bygone_core::entry::Entry;
+use bygone_core::entry::Withheld;
 use bygone_core::error::Error;
 
-/// Why an operation failed. All but the last two are ordinary answers and are not logged.
+/// Why an operation failed. All but the last three are ordinary answers and are not logged.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
     /// The kernel holds a number that leads nowhere any more: its snapshot was removed, or the catalog was rebuilt.
@@ -40,6 +42,9 @@ pub enum OperationError {
     /// The request makes no sense.
     #[error("the request is not valid")]
     Invalid,
+    /// It is there, and its content is not.
+    #[error("{0}")]
+    Withheld(Withheld),
     /// A defect of this program.
     #[error("a defect of bygone-mount: {0}")]
     Defect(String),
@@ -49,6 +54,11 @@ pub enum OperationError {
 }
 
 impl OperationError {
+    /// Why the content of `entry` is not there; `otherwise` if it is not withheld.
+    pub fn withheld_or(entry: &Entry, otherwise: OperationError) -> OperationError {
+        entry.withheld().map_or(otherwise, OperationError::Withheld)
+    }
+
     /// The defect that a caught panic stands for, with its message.
     pub fn defect(panic: &(dyn Any + Send)) -> OperationError {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

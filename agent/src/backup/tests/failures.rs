@@ -10,6 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 use nix::unistd::mkfifo;
 
+use bygone_core::entry::Kind;
 use bygone_core::error::Error;
 use bygone_core::watch::Watch;
 
@@ -122,7 +123,12 @@ fn unreadable_paths_are_reported_and_the_rest_is_kept() {
         fs::set_permissions(fixture.path(name), fs::Permissions::from_mode(0o700)).unwrap();
     }
     let denied = |issue: &crate::backup::Issue| issue.trouble == Trouble::Unreadable("Permission denied".into());
-    assert_eq!(fixture.below(), ["b/", "d"], "a directory that cannot be listed has no place, one without search has");
+    assert_eq!(fixture.below(), ["a", "b/x", "b/", "c", "d"], "what cannot be read has its place");
+    let is_unreadable = |name: &str| match fixture.recorder.find(&fixture.top, name) {
+        Call::Add(entry) => matches!(entry.kind, Kind::Unreadable { errno: 13, .. }),
+        _ => false,
+    };
+    assert_eq!(["a", "b/x", "c", "d"].map(is_unreadable), [true, true, true, false]);
     assert!(report.issues.iter().all(denied));
     let paths: Vec<_> = report.issues.iter().map(|issue| issue.path.clone()).collect();
     assert_eq!(paths, ["a", "b/x", "c"].map(|name| fixture.path(name).into_os_string().into_encoded_bytes()));

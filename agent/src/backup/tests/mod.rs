@@ -7,6 +7,7 @@ mod reading;
 mod repository;
 mod rules;
 mod unchanged;
+mod withheld;
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+use bygone_core::attributes::Attributes;
 use bygone_core::crypto::KdfCost;
 use bygone_core::entry::Content;
 use bygone_core::entry::Entry;
@@ -41,6 +43,7 @@ use crate::backup::Report;
 use crate::backup::Roots;
 use crate::backup::Sink;
 use crate::backup::before::Past;
+use crate::backup::plan::End;
 use crate::backup::run;
 
 /// Small blocks, so that small files have several.
@@ -50,7 +53,7 @@ pub const BLOCK_BYTES: usize = limits::BLOCK_BYTES_MIN as usize;
 #[derive(Debug)]
 pub enum Call {
     Begin,
-    End(Option<Name>, Meta),
+    End(Option<Name>, Meta, Attributes),
     Same(Arc<Entry>),
     Add(Entry),
     File(Name, Meta, Vec<Piece>),
@@ -74,11 +77,12 @@ impl Recorder {
         self.call(Call::Begin)
     }
 
-    pub fn directory_end(&mut self, name: Option<Name>, meta: Meta) -> Result<()> {
+    pub fn directory_end(&mut self, end: End) -> Result<()> {
+        let End { name, meta, attributes, known: _ } = end;
         self.last.pop().expect("a directory ends that has begun");
         assert_eq!(name.is_none(), self.last.is_empty(), "the root alone has no name");
         name.iter().for_each(|name| self.next(name));
-        self.call(Call::End(name, meta))
+        self.call(Call::End(name, meta, attributes))
     }
 
     pub fn unchanged(&mut self, entry: &Arc<Entry>) -> Result<bool> {
@@ -137,7 +141,7 @@ impl Recorder {
                     path.pop();
                     continue;
                 }
-                Call::End(name, _) => name.as_ref().map_or(&b""[..], Name::as_bytes),
+                Call::End(name, ..) => name.as_ref().map_or(&b""[..], Name::as_bytes),
                 Call::Same(entry) => entry.name.as_bytes(),
                 Call::Add(entry) => entry.name.as_bytes(),
                 Call::File(name, ..) => name.as_bytes(),
@@ -171,7 +175,7 @@ impl Recorder {
 
     pub fn meta(&self, top: &Path, name: &str) -> &Meta {
         match self.find(top, name) {
-            Call::End(_, meta) | Call::File(_, meta, _) => meta,
+            Call::End(_, meta, _) | Call::File(_, meta, _) => meta,
             Call::Add(entry) => &entry.meta,
             Call::Same(entry) => &entry.meta,
             Call::Begin => unreachable!("a beginning has no path"),
@@ -204,20 +208,24 @@ impl Recorder {
                     open.push(Vec::new());
                     continue;
                 }
-                Call::End(name, meta) => {
+                Call::End(name, meta, attributes) => {
                     let mut id = [0; 32];
                     id[..8].copy_from_slice(&(nodes.len() as u64).to_le_bytes());
                     nodes.insert(NodeId(id), open.pop().unwrap());
-                    root = Some(NodeId(id));
-                    let Some(name) = name else { continue };
-                    let (name, meta) = (name.clone(), meta.clone());
-                    Arc::new(Entry { name, meta, kind: Kind::Directory(NodeId(id)) })
+                    let own_name = name.clone().unwrap_or_else(|| Name::new(b"root").unwrap());
+                    let entry = Entry::new(own_name, meta.clone(), Kind::Directory(NodeId(id)));
+                    let entry = Arc::new(Entry { attributes: attributes.clone(), ..entry });
+                    if name.is_none() {
+                        root = Some(entry);
+                        continue;
+                    }
+                    entry
                 }
                 Call::Same(entry) => entry.clone(),
                 Call::Add(entry) => Arc::new(entry.clone()),
                 Call::File(name, meta, _) => {
                     let kind = Kind::File(Content::Inline(b"from the parent".to_vec()));
-                    Arc::new(Entry { name: name.clone(), meta: meta.clone(), kind })
+                    Arc::new(Entry::new(name.clone(), meta.clone(), kind))
                 }
             };
             open.last_mut().unwrap().push(entry);

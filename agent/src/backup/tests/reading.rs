@@ -10,9 +10,11 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
+use bygone_core::entry::FileType;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Name;
 use bygone_core::write::Piece;
@@ -28,6 +30,7 @@ use crate::backup::read::Event;
 use crate::backup::read::FileReader;
 use crate::backup::read::Task;
 use crate::backup::report::Issues;
+use crate::backup::stat::Stat;
 use crate::backup::tests::BLOCK_BYTES;
 use crate::backup::tests::Call;
 use crate::backup::tests::Fixture;
@@ -46,7 +49,10 @@ fn read_one(path: &Path, mut meddle: impl FnMut(&Event)) -> (Vec<Piece>, Event, 
     let (issues, owners) = (Issues::default(), Owners::default());
     let reader = FileReader { cutter: cutter(), describe: Describer { owners: &owners, issues: &issues } };
     let fd = folder.fd().unwrap();
-    let task = Task { folder, fd, name: Name::new(name.as_encoded_bytes()).unwrap() };
+    let name = name.as_encoded_bytes();
+    // The tests begin with what the scan saw, whatever is there by now.
+    let stat = Stat::of_child(fd.as_fd(), name).or_else(|_| Stat::of_fd(fd.as_fd())).unwrap();
+    let task = Task { folder, fd, name: Name::new(name).unwrap(), stat };
     let (mut pieces, mut end) = (Vec::new(), None);
     let read = reader.read(&task, &mut |event| {
         meddle(&event);
@@ -187,15 +193,16 @@ fn a_file_replaced_by_anything_else_is_that() {
     let (_, end, _) = read_one(&fixture.path("socket"), |_| {});
     assert!(matches!(end, Event::Other(entry) if entry.kind == Kind::Socket));
     let (_, end, report) = read_one(&fixture.path("dir"), |_| {});
-    assert!(matches!(end, Event::Lost), "its content was not listed");
-    assert_eq!((report.unreadable, report.unsettled), (1, 0), "it is there and is missing from the snapshot");
+    let Event::Unreadable(entry) = end else { panic!("its content was not listed") };
+    assert_eq!(entry.file_type(), Some(FileType::Directory));
+    assert_eq!((report.unreadable, report.unsettled), (1, 0));
     let (_, end, report) = read_one(&fixture.path("gone"), |_| {});
     assert!(matches!(end, Event::Lost));
     assert_eq!((report.unreadable, report.unsettled), (0, 1), "it is not there");
 }
 
 #[test]
-fn a_read_error_leaves_the_file_out() {
+fn a_read_error_makes_an_unreadable_entry() {
     // Reading the memory of this process at address 0 fails, as a bad disk does.
     let path = Path::new("/proc/self/mem");
     let Ok(mut file) = File::open(path) else { return };
@@ -204,14 +211,16 @@ fn a_read_error_leaves_the_file_out() {
     let (issues, owners) = (Issues::default(), Owners::default());
     let reader = FileReader { cutter: cutter(), describe: Describer { owners: &owners, issues: &issues } };
     let (folder, _) = Folder::root().unwrap();
-    let task = Task { fd: folder.fd().unwrap(), folder, name: Name::new(b"mem").unwrap() };
-    let mut stat = crate::backup::stat::Stat::of_fd(File::open(fixture.path("file")).unwrap().as_fd()).unwrap();
+    let mut stat = Stat::of_fd(File::open(fixture.path("file")).unwrap().as_fd()).unwrap();
     stat.size = 5;
+    let task = Task { fd: folder.fd().unwrap(), folder, name: Name::new(b"mem").unwrap(), stat };
     let mut events = Vec::new();
     let read = reader.read_opened(&task, &Arc::new(file.into()), stat, &mut |event| {
         events.push(event);
         Ok(())
     });
-    assert!(read.is_ok() && matches!(events.as_slice(), [Event::Lost]));
+    let [Event::Unreadable(entry)] = events.as_slice() else { panic!("one entry") };
+    let unreadable = Kind::Unreadable { errno: Errno::EIO as u32, was: Some(FileType::File) };
+    assert!(read.is_ok() && (&entry.kind, entry.meta.size) == (&unreadable, 5));
     assert_eq!(issues.into_report(Counts::default()).unreadable, 1);
 }

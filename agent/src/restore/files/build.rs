@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nix::sys::stat::FileStat;
 use nix::sys::stat::Mode;
@@ -33,6 +34,7 @@ use crate::restore::job::Verdict;
 use crate::restore::links::Link;
 use crate::restore::links::Names;
 use crate::restore::report::Failure;
+use crate::restore::report::Reason;
 use crate::restore::report::Step;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
@@ -99,7 +101,11 @@ impl<'a, 's> Builder<'a, 's> {
 
     /// Walks to the end.
     pub(in crate::restore) fn run(mut self, feeder: &mut Feeder<'_>) -> Result<(), Error> {
-        self.delete_others()?;
+        if self.walk.may_lack_entries() {
+            self.lacks_entries()
+        } else {
+            self.delete_others()?
+        }
         while let Some(event) = self.walk.next()? {
             if self.shared.is_stopped() {
                 return Err(Error::Cancelled);
@@ -125,7 +131,8 @@ impl<'a, 's> Builder<'a, 's> {
             self.levels.pop();
             self.walk.skip();
         } else if taken {
-            self.delete_others()?;
+            let may_lack_entries = self.levels.last().is_some_and(|level| level.entry.may_lack_entries());
+            if may_lack_entries { self.lacks_entries() } else { self.delete_others()? }
         }
         Ok(())
     }
@@ -233,8 +240,24 @@ impl<'a, 's> Builder<'a, 's> {
         }
     }
 
+    /// Reports a directory whose listing broke off. What it lacks may have been there, so nothing in it is deleted.
+    fn lacks_entries(&self) {
+        self.withheld("it may lack entries: its listing broke off when it was backed up".to_owned());
+    }
+
+    /// Reports an entry that the snapshot has without its content. Whatever stands in its place stays.
+    fn withheld(&self, text: String) {
+        let path = if self.walk.path().is_empty() { b"/" } else { self.walk.path() };
+        self.shared.tally().issue(At::Path(path.to_vec()), text, Reason::Snapshot);
+        self.shared.watch.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn entry(&mut self, feeder: &mut Feeder<'_>, entry: Arc<Entry>) -> Result<(), Error> {
         let dry_run = self.shared.options.dry_run;
+        if let Some(withheld) = entry.withheld() {
+            self.withheld(format!("it was not restored: {withheld}"));
+            return Ok(());
+        }
         let Some((directory, place)) = self.here() else {
             (self.say)(Step::Create, self.walk.path());
             self.count_planned(&entry);
@@ -281,7 +304,14 @@ impl<'a, 's> Builder<'a, 's> {
                 report.files += 1;
                 report.bytes += entry.meta.size;
             }
-            _ => report.others += 1,
+            Kind::Directory(_)
+            | Kind::Symlink(_)
+            | Kind::Fifo
+            | Kind::Socket
+            | Kind::CharDevice { .. }
+            | Kind::BlockDevice { .. }
+            | Kind::Unreadable { .. }
+            | Kind::Newer { .. } => report.others += 1,
         });
     }
 

@@ -161,7 +161,7 @@ trait OtherBytes {
 
 impl OtherBytes for Writer<'_> {
     fn other_bytes(&mut self, bytes: &[u8]) {
-        self.add(Entry { name: name(bytes), meta: meta(), kind: Kind::Symlink(b"x".to_vec()) })
+        self.add(Entry::new(name(bytes), meta(), Kind::Symlink(b"x".to_vec())))
             .map_or_else(|error| panic!("{error}"), |()| ());
     }
 }

@@ -70,6 +70,7 @@ fn meta() -> Meta {
         owner: Arc::new(owner),
         mtime: time,
         ctime: time,
+        birth: None,
         size: 0,
         nlink: 1,
         device: 1,
@@ -123,7 +124,7 @@ impl Tree for Writer<'_> {
 
     fn other(&mut self, name: &str, meta: Meta, kind: Kind) {
         let size = if let Kind::Symlink(target) = &kind { target.len() as u64 } else { 0 };
-        self.add(Entry { name: super::tests::name(name), meta: Meta { size, ..meta }, kind }).unwrap();
+        self.add(Entry::new(super::tests::name(name), Meta { size, ..meta }, kind)).unwrap();
     }
 
     fn begin(&mut self) {
