@@ -11,6 +11,7 @@ mod copy;
 mod damage;
 mod diagnoses;
 mod far_mount;
+mod foreign;
 mod future;
 mod golden;
 mod harness_itself;
