@@ -9,6 +9,7 @@ mod backup_restore;
 mod cli;
 mod copy;
 mod damage;
+mod deleting;
 mod diagnoses;
 mod far_mount;
 mod future;

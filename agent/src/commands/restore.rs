@@ -31,6 +31,7 @@ use crate::commands::summary::files;
 use crate::commands::summary::others;
 use crate::exclude::Excludes;
 use crate::restore;
+use crate::restore::Deletion;
 use crate::restore::Issue;
 use crate::restore::Options;
 use crate::restore::Overwrite;
@@ -61,6 +62,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<OsString>,
     /// Delete entries of the target that the snapshot does not have (requires --overwrite)
+    ///
+    /// This happens last, and only if everything could be restored. Only directories at or below the paths that were
+    /// backed up are touched. What the backup left out stays, and so does everything behind a mount and in the
+    /// directories of bygone itself.
     #[arg(long, requires = "overwrite")]
     delete: bool,
     /// When to replace existing entries: always, if-changed (size or time differs), if-newer, never
@@ -82,11 +87,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let selector = Selector::parse(&args.what)?;
-    let options = options(args)?;
+    let mut options = options(args)?;
     let repository = context.open()?;
     let reader = Reader::new(&repository, READ_CACHE_BYTES, Order::Forward)?;
     let view = reader.view()?;
     let snapshot = selector.snapshot(super::snapshots_of(&view)?, context.now)?;
+    if args.delete {
+        options.delete = Some(Deletion::new(&snapshot, &context.settings.own_directories()?)?);
+    }
     let subject = Subject::new(selector.find(&view, &snapshot)?, selector.path_bytes());
     drop(view);
     if selector.path.is_empty() && args.include.is_empty() && args.exclude.is_empty() {
@@ -115,7 +123,6 @@ fn options(args: &Args) -> Result<Options> {
     };
     Ok(Options {
         overwrite: args.overwrite,
-        delete: args.delete,
         dry_run: args.dry_run,
         verify: args.verify,
         sparse: args.sparse,
@@ -167,6 +174,7 @@ fn word(step: Step) -> &'static str {
         Step::Adjust => "adjust",
         Step::Keep => "keep",
         Step::Delete => "delete",
+        Step::Spare => "spare",
     }
 }
 
@@ -225,6 +233,7 @@ fn lines(args: &Args, snapshot: &Snapshot, report: &Report, seconds: f64) -> Vec
     };
     add(report.kept, "kept");
     add(report.deleted, "deleted");
+    add(report.spared, "spared");
     add(report.verified, "verified");
     vec![text]
 }
@@ -248,6 +257,8 @@ fn value(args: &Args, snapshot: &Snapshot, report: &Report, seconds: f64) -> Val
         "bytes": report.bytes,
         "kept": report.kept,
         "deleted": report.deleted,
+        "spared": report.spared,
+        "deletion_skipped": report.deletion_skipped,
         "verified": report.verified,
         "damaged": report.damaged,
         "owners_refused": report.owners_refused,

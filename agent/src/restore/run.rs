@@ -16,21 +16,26 @@ use bygone_core::error::Result;
 use bygone_core::read::Reader;
 use bygone_core::watch::Watch;
 
+use crate::restore::delete::walk::Deleter;
 use crate::restore::directories::At;
 use crate::restore::directories::Directories;
 use crate::restore::directories::Place;
 use crate::restore::files::build::Builder;
 use crate::restore::files::build::Rest;
+use crate::restore::files::build::hand_over;
 use crate::restore::files::existing;
 use crate::restore::files::feed;
 use crate::restore::files::work;
 use crate::restore::finish;
+use crate::restore::job::Job;
+use crate::restore::job::Verdict;
 use crate::restore::options::Options;
 use crate::restore::options::Subject;
 use crate::restore::report::Failure;
 use crate::restore::report::Report;
 use crate::restore::report::Step;
 use crate::restore::shared::Shared;
+use crate::restore::walk::Walk;
 
 /// Restores `subject` into `target`, which is created if it does not exist. Calls `say` before every step, on the
 /// calling thread, with the path in the snapshot.
@@ -42,13 +47,13 @@ pub fn restore(
     watch: &Watch,
     say: &mut dyn FnMut(Step, &[u8]),
 ) -> Result<Report> {
-    if options.delete && options.overwrite.is_none() {
+    if options.delete.is_some() && options.overwrite.is_none() {
         let what = "--delete requires --overwrite".to_owned();
         return Err(Error::Invalid { what });
     }
     let root = open_target(target, options)?;
     let shared = Shared::new(reader, options, watch);
-    let done = run(&shared, subject, root.as_ref(), say);
+    let done = run(&shared, subject, target, root.as_ref(), say);
     let mut tally = shared.into_tally();
     match (tally.stopped.take(), done) {
         (None, Ok(())) => Ok(tally.finish()),
@@ -119,6 +124,7 @@ fn open_target(target: &Path, options: &Options) -> Result<Option<Target>> {
 fn run(
     shared: &Shared<'_>,
     subject: &Subject,
+    path: &Path,
     target: Option<&Target>,
     say: &mut dyn FnMut(Step, &[u8]),
 ) -> Result<()> {
@@ -128,6 +134,11 @@ fn run(
     let root = target.map(|target| &target.place);
     let builder = Builder::new(shared, walk, root.cloned(), &mut rest, say);
     let mut done = work::run(shared, |feeder| builder.run(feeder));
+    if let Some(root) = root {
+        done = done.and_then(|()| link(shared, root, &mut rest));
+        let walk = subject.walk(&view, shared.options, shared.watch);
+        done = done.and_then(|()| delete(shared, subject, path, root, walk, &mut rest, say));
+    }
     let root = root.filter(|_| !shared.options.dry_run);
     if let Some(root) = root {
         done = done.and_then(|()| complete(shared, root, &mut rest));
@@ -153,13 +164,42 @@ fn first_directory(shared: &Shared<'_>, subject: &Subject, target: Option<&Targe
     Ok(Directories::new(place, *made, (*made || yields).then(|| meta.clone())))
 }
 
+/// The hard links to files that are complete.
+fn link(shared: &Shared<'_>, root: &Arc<Place>, rest: &mut Rest) -> Result<()> {
+    let impossible = finish::link_all(shared, root, &rest.directories, std::mem::take(&mut rest.links))?;
+    if impossible.is_empty() {
+        return Ok(());
+    }
+    let view = shared.reader.view()?;
+    work::run(shared, |feeder| finish::copy_all(shared, &view, root, &rest.directories, impossible, feeder))
+}
+
+/// Deletes what only the target has, and restores what that makes room for.
+fn delete(
+    shared: &Shared<'_>,
+    subject: &Subject,
+    path: &Path,
+    root: &Arc<Place>,
+    walk: Walk<'_>,
+    rest: &mut Rest,
+    say: &mut dyn FnMut(Step, &[u8]),
+) -> Result<()> {
+    let (Some(deletion), Subject::Directory { meta, .. }) = (&shared.options.delete, subject) else { return Ok(()) };
+    let view = walk.view();
+    let freed = Deleter::new(shared, deletion, walk, root, say).run(path, meta.device, rest)?;
+    if freed.is_empty() {
+        return Ok(());
+    }
+    work::run(shared, |feeder| {
+        freed
+            .into_iter()
+            .try_for_each(|job| hand_over(shared, view, rest, feeder, Job { verdict: Verdict::Create, ..job }))
+    })?;
+    link(shared, root, rest)
+}
+
 /// All phases after the content of files.
 fn complete(shared: &Shared<'_>, root: &Arc<Place>, rest: &mut Rest) -> Result<()> {
-    let impossible = finish::link_all(shared, root, &rest.directories, std::mem::take(&mut rest.links))?;
-    if !impossible.is_empty() {
-        let view = shared.reader.view()?;
-        work::run(shared, |feeder| finish::copy_all(shared, &view, root, &rest.directories, impossible, feeder))?;
-    }
     finish::pin_all(shared, root, &rest.directories, &rest.pinned)?;
     finish::complete_directories(shared, root, &mut rest.directories)?;
     finish::sync(shared, root, &rest.directories)

@@ -146,6 +146,16 @@ impl Settings {
         Ok(Locations { address, catalog_base, cache_base: self.cache_base()? })
     }
 
+    /// All directories of this machine in which bygone keeps something of its own, used by this run or not.
+    pub fn own_directories(&self) -> Result<Vec<PathBuf>> {
+        let Environment { state_home, cache_home, config_home, .. } = &self.environment;
+        let places = [(state_home, ".local/state"), (cache_home, ".cache"), (config_home, ".config")];
+        let usual = places.into_iter().filter_map(|(xdg, below)| self.environment.directory(xdg.as_ref(), below));
+        let mut directories = self.locations()?.directories();
+        directories.extend(usual);
+        Ok(directories)
+    }
+
     /// Where this machine keeps the caches of all repositories.
     pub fn cache_base(&self) -> Result<PathBuf> {
         self.cache_base.clone().ok_or_else(|| no_home("--cache-dir"))
