@@ -26,6 +26,7 @@ mod mount_start;
 mod mount_views;
 mod options;
 mod pin;
+mod private;
 mod random_histories;
 mod real_stores;
 mod recover;

@@ -41,6 +41,7 @@ use crate::objects::ObjectKind;
 use crate::objects::config_object;
 use crate::objects::readme_object;
 use crate::objects::slot_object;
+use crate::private;
 use crate::store::ByteRange;
 use crate::store::Listed;
 use crate::store::ObjectName;
@@ -221,10 +222,9 @@ impl Repository {
             let path = path.display().to_string();
             move |source| Error::Local { doing, path, source }
         };
-        fs::create_dir_all(&self.catalog_dir).map_err(local("make the catalog directory", &self.catalog_dir))?;
+        private::directory(&self.catalog_dir).map_err(local("make the catalog directory", &self.catalog_dir))?;
         let lock_path = self.catalog_dir.join(LOCK_FILE);
-        let open = File::options().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = open.map_err(local("open the lock", &lock_path))?;
+        let lock = private::file(&lock_path).map_err(local("open the lock", &lock_path))?;
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(lock),
