@@ -37,6 +37,7 @@ mod s3_parts;
 mod s3_store;
 mod semantics;
 mod site;
+mod sources;
 mod store_link;
 mod stored_again;
 mod tidy;

@@ -44,7 +44,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "terminal", "settings", // the person, and what is wanted
         "access", "repository", "caching", // what is done by it
     ]),
-    ("agent", &["sys", "exclude", "select", "backup", "restore", "commands"]),
+    ("agent", &["sys", "mounts", "exclude", "select", "backup", "restore", "commands"]),
     ("mount", &["caches", "tree", "data", "kernel", "program"]),
 ];
 

@@ -24,6 +24,8 @@ use bygone_core::snapshot::Snapshot;
 use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 
+/// The one directory of a file system that is empty.
+pub(super) const LOST_AND_FOUND: &[u8] = b"lost+found";
 /// Entries of a parent's directory fetched at once.
 const FETCH_ENTRIES: usize = limits::NODE_ENTRIES_MAX;
 /// Longest tick of the clock from which file systems take their times.
@@ -110,6 +112,27 @@ impl Parent {
     /// `snapshot` as `view` shows it.
     pub fn new(view: View, snapshot: &Snapshot) -> Parent {
         Parent { past: Past::Catalog(Box::new(view)), root: Some(snapshot.root), began: snapshot.time }
+    }
+
+    /// True if the directory `names` of the snapshot has entries.
+    pub(super) fn had_entries(&self, names: &[Name]) -> Result<bool> {
+        let mut node = self.root;
+        for name in names {
+            let entry = self.past.directory(node)?.find(&self.past, name)?;
+            node = entry.and_then(|entry| entry.directory());
+            if node.is_none() {
+                return Ok(false);
+            }
+        }
+        let mut entries = self.past.directory(node)?;
+        // A new file system has this one.
+        let lost_and_found = Name::new(LOST_AND_FOUND).ok();
+        let first = entries.first(&self.past)?.map(|entry| entry.name.clone());
+        if first.is_some() && first == lost_and_found {
+            entries.entries.pop_front();
+            return Ok(entries.first(&self.past)?.is_some());
+        }
+        Ok(first.is_some())
     }
 
     /// No snapshot: everything is new.

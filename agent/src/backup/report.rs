@@ -41,6 +41,8 @@ pub enum Trouble {
     Changed,
     /// Nothing went wrong, but the result may surprise the user.
     Note(String),
+    /// As [`Trouble::Note`], but probably not what the user wanted.
+    Warning(String),
 }
 
 impl fmt::Display for Issue {
@@ -50,7 +52,7 @@ impl fmt::Display for Issue {
             Trouble::Unreadable(why) => write!(f, "cannot read {path}: {why}"),
             Trouble::Vanished => write!(f, "{path} vanished before it was read"),
             Trouble::Changed => write!(f, "{path} changed while it was read"),
-            Trouble::Note(note) => write!(f, "{path}: {note}"),
+            Trouble::Note(note) | Trouble::Warning(note) => write!(f, "{path}: {note}"),
         }
     }
 }
@@ -127,7 +129,7 @@ impl Issues {
                 kept.unsettled += 1;
                 kept.changed += 1;
             }
-            Trouble::Note(_) => {}
+            Trouble::Note(_) | Trouble::Warning(_) => {}
         }
         kept.path_bytes = kept.path_bytes.saturating_add(path.len());
         if kept.issues.len() < ISSUES_MAX && kept.path_bytes <= ISSUE_PATH_BYTES_MAX {

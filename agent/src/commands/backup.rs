@@ -29,6 +29,7 @@ use bygone_cli::settings::units::parse_size;
 use bygone_cli::terminal::output;
 use bygone_cli::when::parse_instant;
 use bygone_core::catalog::SnapshotRow;
+use bygone_core::diagnosis::Diagnosis;
 use bygone_core::entry::Name;
 use bygone_core::entry::Time;
 use bygone_core::error::Error;
@@ -63,6 +64,7 @@ use crate::commands::summary::Summary;
 use crate::exclude::BadPattern;
 use crate::exclude::Excludes;
 use crate::exclude::pattern_lines;
+use crate::mounts::mounts;
 use crate::select::choose;
 
 /// How often a silent standard input is interrupted to check for cancellation.
@@ -93,8 +95,8 @@ pub(super) struct Args {
     /// Leave out paths that match a pattern in FILE: one pattern a line, lines starting with # are ignored
     #[arg(long, value_name = "FILE")]
     exclude_file: Vec<PathBuf>,
-    /// Stay on the file systems of the given paths
-    #[arg(long)]
+    /// Stay on the file system of each given path; what another given path names there is taken
+    #[arg(short = 'x', long)]
     one_file_system: bool,
     /// Leave out the content of directories that a valid CACHEDIR.TAG marks as caches
     #[arg(long)]
@@ -108,6 +110,9 @@ pub(super) struct Args {
     /// Back up standard input as the file NAME in the root of the snapshot
     #[arg(long, value_name = "NAME")]
     stdin: Option<OsString>,
+    /// Back up a path that is empty now although the snapshot before has something in it
+    #[arg(long)]
+    allow_empty: bool,
     /// Show what would be done, and do nothing
     #[arg(long, conflicts_with = "stdin")]
     dry_run: bool,
@@ -137,6 +142,9 @@ enum What {
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     check_labels(args)?;
     let (what, facts) = what(args, context)?;
+    if matches!(what, What::Files(..)) {
+        check_mounts(&context.settings.backup.require_mount)?;
+    }
     let repository = context.open()?;
     match &what {
         What::Files(roots, options) if args.dry_run => dry_run(args, context, &repository, roots, options),
@@ -155,6 +163,7 @@ fn dry_run(
     let parent = parent(args, context, view.snapshots()?, &roots.paths())?;
     let progress = context.progress();
     let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
+    check_not_emptied(args, roots, compared.as_ref())?;
     let report = backup::dry_run(compared, roots, options, &context.watch);
     drop(progress);
     finish(context, &Made { report: report?, snapshot: None, parent, learnt: Learnt::default(), open: Vec::new() })
@@ -213,6 +222,9 @@ fn snapshot(
     };
     let now = options.time;
     let compared = parent.as_ref().map(|snapshot| Parent::new(view, snapshot));
+    if let What::Files(roots, _) = what {
+        check_not_emptied(args, roots, compared.as_ref())?;
+    }
     let watch = &context.watch;
     let made = write::backup(locked, options, watch, |writer| {
         let report = match what {
@@ -296,6 +308,33 @@ fn finish(context: &mut Context, made: &Made) -> Result<Exit> {
     })
 }
 
+fn check_not_emptied(args: &Args, roots: &Roots, parent: Option<&Parent>) -> Result<()> {
+    match parent {
+        Some(parent) if !args.allow_empty => Ok(roots.check_not_emptied(parent)?),
+        _ => Ok(()),
+    }
+}
+
+/// Fails if something that should be mounted is not.
+fn check_mounts(required: &[PathBuf]) -> Result<()> {
+    if required.is_empty() {
+        return Ok(());
+    }
+    let mounts = mounts().map_err(Failure::machine("list", "the mounts of this machine"))?;
+    let is_mounted = |path: &PathBuf| {
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        mounts.iter().any(|mount| mount.point == real.as_os_str().as_bytes())
+    };
+    match required.iter().find(|path| !is_mounted(path)) {
+        None => Ok(()),
+        Some(path) => {
+            let detail = "nothing is mounted there, and the configuration requires it (require-mount): mount it; no \
+                          snapshot was made";
+            Err(Error::disagree(Diagnosis::SourceEmpty, path.display(), detail).into())
+        }
+    }
+}
+
 /// Refuses labels that the format would refuse at the end, before anything is read.
 fn check_labels(args: &Args) -> Result<()> {
     let too_long = args.tag.iter().chain(&args.host).find(|label| label.len() > limits::LABEL_BYTES_MAX);
@@ -350,7 +389,8 @@ fn what(args: &Args, context: &Context) -> Result<(What, Facts)> {
         description: args.description.clone(),
         ..Facts::default()
     };
-    Ok((What::Files(Roots::new(context.settings.current_directory()?, paths)?, Box::new(options)), facts))
+    let roots = Roots::new(context.settings.current_directory()?, paths)?.settle();
+    Ok((What::Files(roots, Box::new(options)), facts))
 }
 
 /// The rules without the patterns, for the snapshot to say.

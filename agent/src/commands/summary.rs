@@ -87,12 +87,14 @@ impl Summary<'_> {
         lines
     }
 
-    /// Issues with single paths; with `quiet` only those that are missing from the snapshot.
+    /// Issues with single paths; with `quiet` no mere notes.
     pub(super) fn issues(&self, quiet: bool) -> Vec<String> {
-        let is_loss = |issue: &&Issue| matches!(issue.trouble, Trouble::Unreadable(_));
-        let shown = self.report.issues.iter().filter(|issue| !quiet || is_loss(issue));
-        let mut lines: Vec<String> =
-            shown.map(|issue| if is_loss(&issue) { issue.to_string() } else { format!("note: {issue}") }).collect();
+        let line = |issue: &Issue| match &issue.trouble {
+            Trouble::Unreadable(_) => Some(issue.to_string()),
+            Trouble::Warning(_) => Some(format!("warning: {issue}")),
+            Trouble::Changed | Trouble::Vanished | Trouble::Note(_) => (!quiet).then(|| format!("note: {issue}")),
+        };
+        let mut lines: Vec<String> = self.report.issues.iter().filter_map(line).collect();
         if self.report.issues_omitted > 0 {
             lines.push(format!("and {}, not listed", count(self.report.issues_omitted, "more issue", "more issues")));
         }
@@ -144,11 +146,12 @@ fn issue_value(issue: &Issue) -> Value {
         Trouble::Vanished => "vanished",
         Trouble::Changed => "changed",
         Trouble::Note(_) => "note",
+        Trouble::Warning(_) => "warning",
     };
     let code = match issue.trouble {
         Trouble::Unreadable(_) => Some(Diagnosis::SourceUnreadable),
         Trouble::Vanished | Trouble::Changed => Some(Diagnosis::SourceChanged),
-        Trouble::Note(_) => None,
+        Trouble::Note(_) | Trouble::Warning(_) => None,
     };
     object.insert("kind".to_owned(), json!(kind));
     object.insert("code".to_owned(), json!(code.map(Diagnosis::code)));

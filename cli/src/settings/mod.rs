@@ -78,6 +78,8 @@ pub struct BackupSettings {
     pub exclude_caches: bool,
     /// Stay on the file systems of the sources.
     pub one_file_system: bool,
+    /// What must be mounted.
+    pub require_mount: Vec<PathBuf>,
 }
 
 /// Where a repository's parts are, before anything is opened.
@@ -194,6 +196,7 @@ impl BackupSettings {
             exclude_file: list(configuration, |section| &section.exclude_file),
             exclude_caches: flag(|section| section.exclude_caches),
             one_file_system: flag(|section| section.one_file_system),
+            require_mount: list(configuration, |section| &section.require_mount),
         }
     }
 }

@@ -93,10 +93,12 @@ impl Deletion {
     /// The reach in the directory `name`, whose path in the snapshot is `path`. It is not `joined` to its parent if only
     /// its name was backed up, or if a file system begins there in the target.
     pub(super) fn descend(&self, reach: &Reach, name: &[u8], path: &[u8], joined: bool) -> Reach {
+        let is_source = self.is_source(path);
         let is_excluded = self.excludes.excludes(&reach.patterns, name);
+        let descend = if is_source { Excludes::descend_wanted } else { Excludes::descend };
         Reach {
-            patterns: self.excludes.descend(&reach.patterns, name),
-            is_whole: self.is_source(path) || joined && reach.is_whole && !is_excluded,
+            patterns: descend(&self.excludes, &reach.patterns, name),
+            is_whole: is_source || joined && reach.is_whole && !is_excluded,
             is_own: reach.is_own,
         }
     }
