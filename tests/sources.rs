@@ -2,8 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::sleep;
+use std::time::Duration;
 
 use bygone_tests::program::Site;
 use bygone_tests::program::unmount;
@@ -143,6 +150,32 @@ fn a_required_mount_is_mounted_or_nothing_is_backed_up() {
     site.bygone(["backup"]).ok();
     unmount(tree.top());
     assert_eq!(stored(&site), set(&["disk/file"]));
+}
+
+#[test]
+fn a_file_that_never_rests_is_a_warning_that_quiet_keeps() {
+    let site = new_site();
+    let tree = Tree::new(&site.at("tree"));
+    let path = tree.file("database-wal", "0");
+    tree.file("calm", "calm");
+    let done = AtomicBool::new(false);
+    let ran = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = File::options().append(true).open(&path).unwrap();
+            while !done.load(Ordering::Relaxed) {
+                file.write_all(b"x").unwrap();
+                sleep(Duration::from_millis(1));
+            }
+        });
+        let ran = site.bygone(["backup", "-q", "tree"]);
+        let counted = site.bygone(["backup", "--json", "tree"]);
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(counted.ok().json()["changed_while_read"], 1);
+        ran
+    });
+    ran.ok().complains_of(&["warning", "database-wal changed each time it was read", "file system"]);
+    let calm = site.bygone(["backup", "-q", "tree"]).ok();
+    assert_eq!(calm.err, "", "nothing changes any more");
 }
 
 #[test]

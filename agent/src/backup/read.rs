@@ -2,8 +2,8 @@
 //!
 //! A file is opened without following links and without blocking. Only the open file counts, because the one that the
 //! scan saw may have been replaced since, even by a pipe, which is never read from. Metadata is taken before the
-//! content and compared after it. A file that changed in between is read once more; if it changed again, the second
-//! reading is kept and reported. The size in the metadata is always the number of bytes delivered. A file that fails
+//! content and compared after it. A file that changed in between is read again after a pause; if it never stays the same,
+//! the last reading is kept and reported. The size in the metadata is always the number of bytes delivered. A file that fails
 //! midway is left out: no byte is ever made up.
 //!
 //! Several threads read at once, each a [`Job`] of consecutive files. Every job answers through its own bounded
@@ -12,6 +12,8 @@
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
@@ -40,6 +42,11 @@ pub(super) const ANSWER_BYTES: usize = 256 << 10;
 const ANSWER_EVENTS: usize = 1 << 10;
 /// The unit of `st_blocks`, whatever the block size of the file system.
 const STAT_BLOCK_BYTES: u64 = 512;
+
+/// The pauses before a file that has changed is read again.
+const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900)];
+/// A file larger than this is read only once more: reading takes long, and something is sure to change meanwhile.
+const PATIENT_BYTES_MAX: u64 = 1 << 30;
 
 /// One file to be read.
 pub(super) struct Task {
@@ -156,24 +163,27 @@ impl FileReader<'_> {
         }
     }
 
-    /// Reads the open file until it stays the same during a reading, at most twice.
+    /// Reads the open file until it stays the same during a reading, or patience ends.
     fn content(&self, task: &Task, file: &OwnedFd, mut before: Stat, emit: &mut Emit<'_>) -> Result<(), Broken> {
-        for last in [false, true] {
+        let patience = if before.size > PATIENT_BYTES_MAX { 1 } else { PAUSES.len() };
+        let mut pauses = PAUSES.iter().take(patience);
+        loop {
             let mut meta = self.describe.opened(file.as_fd(), &before, &task.folder, task.name.as_bytes());
             let delivered = self.pieces(file, &before, emit)?;
             let after = Stat::of_fd(file.as_fd())?;
             let still = before.same_state(&after) && delivered == before.size;
-            if still || last {
+            let pause = if still { None } else { pauses.next() };
+            let Some(pause) = pause else {
                 if !still {
                     self.describe.issues.add(task.folder.path(task.name.as_bytes()), Trouble::Changed);
                 }
                 meta.size = delivered;
                 return Ok(emit(Event::File(task.name.clone(), Box::new(meta)))?);
-            }
+            };
             emit(Event::Restart)?;
-            before = after;
+            sleep(*pause);
+            before = Stat::of_fd(file.as_fd())?;
         }
-        Ok(())
     }
 
     /// Delivers the content, with holes as holes, and returns the number of bytes.

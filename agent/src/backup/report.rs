@@ -37,7 +37,7 @@ pub enum Trouble {
     Unreadable(String),
     /// It was removed after its directory had been listed.
     Vanished,
-    /// It changed during two readings; the snapshot has the result of the second one.
+    /// It changed during each of several readings; the snapshot has the result of the last one.
     Changed,
     /// Nothing went wrong, but the result may surprise the user.
     Note(String),
@@ -51,7 +51,11 @@ impl fmt::Display for Issue {
         match &self.trouble {
             Trouble::Unreadable(why) => write!(f, "cannot read {path}: {why}"),
             Trouble::Vanished => write!(f, "{path} vanished before it was read"),
-            Trouble::Changed => write!(f, "{path} changed while it was read"),
+            Trouble::Changed => write!(
+                f,
+                "{path} changed each time it was read, so its copy may be torn: stop what writes to it, or back up a dump of \
+                 it or a snapshot of its file system"
+            ),
             Trouble::Note(note) | Trouble::Warning(note) => write!(f, "{path}: {note}"),
         }
     }
