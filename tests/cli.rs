@@ -268,7 +268,7 @@ fn two_backups_at_once_exclude_each_other() {
     site.wait_until_announced();
     site.bygone(["backup", tree.top().to_str().unwrap()]).ended_with(11).complains_of(&["another bygone"]);
     site.bygone(["snapshots"]).ok();
-    first.end().ok();
+    first.end().ended_with(3).complains_of(&["the standard input had nothing in it"]);
     site.backup(tree.top());
     assert_eq!(snapshot_ids(&site).len(), 3);
 }

@@ -102,6 +102,24 @@ fn standard_input_is_a_file_too() {
 }
 
 #[test]
+fn a_program_that_fails_makes_no_snapshot() {
+    let site = new_site();
+    let command = |words: &[&str]| site.bygone([&["backup", "--command", "dump.sql", "--"], words].concat());
+    command(&["seq", "1", "100000"]).ok();
+    let content = site.bygone(["cat", "latest:/dump.sql"]).ok();
+    assert!(content.text().starts_with("1\n2\n") && content.text().ends_with("\n100000\n"));
+    command(&["sh", "-c", "seq 1 100000; exit 3"]).ended_with(1).complains_of(&["the output of sh", "exit status: 3"]);
+    command(&["false"]).ended_with(1).complains_of(&["no snapshot"]);
+    command(&["/absent"]).ended_with(1).complains_of(&["/absent"]);
+    assert_eq!(snapshot_ids(&site).len(), 1);
+    command(&["true"]).ended_with(3).complains_of(&["warning", "the output of true had nothing in it"]);
+    site.bygone(["backup", "--command", "dump.sql"]).ended_with(2);
+    site.bygone(["backup", "--command", "dump.sql", "--stdin", "x", "--", "true"]).ended_with(2);
+    let empty = site.start_reading(site.bygone_command(["backup", "-q", "--stdin", "empty"]), Stdio::null());
+    empty.end().ended_with(3).complains_of(&["nothing in it"]);
+}
+
+#[test]
 fn a_dry_run_does_nothing() {
     let (site, tree) = with_tree();
     let before = site.objects("");

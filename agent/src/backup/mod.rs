@@ -63,7 +63,8 @@ pub use report::Report;
 pub use report::Trouble;
 pub use roots::Roots;
 pub use scan::Rules;
-pub use stdin::backup_stdin;
+pub use stdin::Stream;
+pub use stdin::backup_stream;
 
 /// Entries that are scanned but not yet walked.
 const ENTRIES_AHEAD: usize = 16 << 10;
