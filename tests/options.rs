@@ -120,6 +120,30 @@ fn a_program_that_fails_makes_no_snapshot() {
 }
 
 #[test]
+fn a_snapshot_from_the_future_does_not_stay_the_latest() {
+    let site = new_site();
+    let tree = Tree::new(&site.at("source"));
+    tree.file("a", "now");
+    backup(&site, &tree, &[]);
+    tree.file("a", "in the year 2130");
+    tree.file("later", "deleted soon");
+    backup(&site, &tree, &["--time", "2130-01-01T00:00:00Z"]);
+    fs::remove_file(tree.at("later")).unwrap();
+    tree.file("a", "now again");
+    let before = snapshot_ids(&site);
+    let ran = site.bygone(["backup", "--json", tree.top().to_str().unwrap()]).ok().complains_of(&["2130", "clock"]);
+    assert_eq!(ran.json()["parent"], before[0].as_str(), "the one of the wrong clock is no parent");
+    let read = site.bygone(["cat".to_owned(), format!("latest:{}/a", tree.top().display())]).ok();
+    assert_eq!(read.text(), "now again");
+    site.bygone(["snapshots"]).ok().complains_of(&["later than now"]);
+    if root() {
+        let mounted = site.mount("mnt", &[]);
+        let inside = mounted.point().join("latest").join(tree.top().strip_prefix("/").unwrap());
+        assert_eq!(fs::read_to_string(inside.join("a")).unwrap(), "now again");
+    }
+}
+
+#[test]
 fn a_dry_run_does_nothing() {
     let (site, tree) = with_tree();
     let before = site.objects("");

@@ -10,6 +10,9 @@ use crate::facts::Facts;
 use crate::id::NodeId;
 use crate::id::SnapshotId;
 
+/// A snapshot that is later than now by more than this was made by a wrong clock.
+const FUTURE_SECONDS: i64 = 24 * 60 * 60;
+
 /// Counts of a backup, kept with its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
@@ -72,6 +75,13 @@ impl Snapshot {
     /// True if this program can read it.
     pub fn is_readable(&self) -> bool {
         self.check_readable().is_ok()
+    }
+
+    /// True if it is later than `now` by more than clocks and time zones differ, so the clock of its machine was wrong.
+    /// What asks for the newest snapshot passes over it as long as there are others; or else it would be the newest
+    /// for years.
+    pub fn is_from_the_future(&self, now: Time) -> bool {
+        self.time.secs > now.secs.saturating_add(FUTURE_SECONDS)
     }
 
     /// What it says about its run.

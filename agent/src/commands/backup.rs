@@ -10,7 +10,10 @@ use bygone_cli::exit::Exit;
 use bygone_cli::exit::Result;
 use bygone_cli::settings::environment;
 use bygone_cli::terminal::output;
+use bygone_cli::time::utc;
 use bygone_core::catalog::SnapshotRow;
+use bygone_core::entry::Time;
+use bygone_core::entry::printable;
 use bygone_core::error::Error;
 use bygone_core::facts::Facts;
 use bygone_core::facts::FileCounts;
@@ -46,6 +49,10 @@ use crate::commands::stream::Program;
 use crate::commands::stream::Stdin;
 use crate::commands::summary::Summary;
 use crate::select::choose;
+use crate::select::short_id;
+
+/// Clocks of two machines may differ by so much before it is worth a word.
+const CLOCKS_DIFFER_SECONDS: i64 = 5 * 60;
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     check_labels(args)?;
@@ -75,7 +82,15 @@ fn dry_run(
     let report = backup::dry_run(compared, roots, options, &context.watch);
     drop(progress);
     let learnt = Learnt::default();
-    let made = Made { report: report?, snapshot: None, parent, is_empty_stream: false, learnt, open: Vec::new() };
+    let made = Made {
+        report: report?,
+        snapshot: None,
+        parent,
+        newest: None,
+        is_empty_stream: false,
+        learnt,
+        open: Vec::new(),
+    };
     finish(context, &made)
 }
 
@@ -91,10 +106,18 @@ fn backup(args: &Args, context: &mut Context, repository: Repository, what: &Wha
     let progress = context.progress();
     let made = snapshot(args, context, &mut locked, what, facts);
     drop(progress);
-    let (report, snapshot, parent) = made?;
+    let (report, snapshot, Before { parent, newest }) = made?;
     let open = survey::alarms_open(&mut locked)?;
     let is_empty_stream = !matches!(what, What::Files(..)) && report.counts.bytes == 0;
-    finish(context, &Made { report, snapshot: Some(snapshot), parent, is_empty_stream, learnt, open })
+    finish(context, &Made { report, snapshot: Some(snapshot), parent, newest, is_empty_stream, learnt, open })
+}
+
+/// Snapshots that were there before.
+struct Before {
+    /// The one that was compared with.
+    parent: Option<Snapshot>,
+    /// The newest one of all machines.
+    newest: Option<Snapshot>,
 }
 
 /// The outcome of a backup.
@@ -102,6 +125,7 @@ struct Made {
     report: Report,
     snapshot: Option<Snapshot>,
     parent: Option<Snapshot>,
+    newest: Option<Snapshot>,
     /// A stream was backed up in which nothing arrived.
     is_empty_stream: bool,
     learnt: Learnt,
@@ -114,8 +138,9 @@ fn snapshot(
     locked: &mut LockedRepository,
     what: &What,
     facts: Facts,
-) -> Result<(Report, Snapshot, Option<Snapshot>)> {
+) -> Result<(Report, Snapshot, Before)> {
     let view = Reader::new(locked.repository(), 0, Order::Any)?.view()?;
+    let newest = view.snapshots()?.pop().map(|row| row.snapshot);
     let (paths, parent) = match what {
         What::Files(roots, _) => {
             let paths = roots.paths();
@@ -125,7 +150,7 @@ fn snapshot(
         What::Stdin(name) | What::Program(name, _) => (vec![[b"/", name.as_bytes()].concat()], None),
     };
     let options = BackupOptions {
-        time: args.time.unwrap_or(context.now),
+        time: began(args, context),
         host: host(args, context).to_owned(),
         user: environment::user(),
         paths,
@@ -161,7 +186,7 @@ fn snapshot(
     });
     // After cancellation, every failure is a consequence of it.
     let (report, snapshot) = made.map_err(|error| if watch.is_cancelled() { Error::Cancelled } else { error })?;
-    Ok((report, snapshot, parent))
+    Ok((report, snapshot, Before { parent, newest }))
 }
 
 /// What is known once everything has been read.
@@ -185,12 +210,12 @@ fn host<'a>(args: &'a Args, context: &'a Context) -> &'a str {
 fn parent(args: &Args, context: &Context, all: Vec<SnapshotRow>, paths: &[Vec<u8>]) -> Result<Option<Snapshot>> {
     match &args.parent {
         Some(text) => choose(text, all.into_iter().map(|row| row.snapshot).collect(), context.now).map(Some),
-        None => Ok(Parent::choose(&all, host(args, context), paths).cloned()),
+        None => Ok(Parent::choose(&all, host(args, context), paths, began(args, context)).cloned()),
     }
 }
 
 fn finish(context: &mut Context, made: &Made) -> Result<Exit> {
-    let Made { report, snapshot, parent, is_empty_stream, learnt, open } = made;
+    let Made { report, snapshot, parent, newest, is_empty_stream, learnt, open } = made;
     let bytes_stored = context.watch.bytes_stored.load(Ordering::Relaxed);
     let (snapshot, parent, seconds) = (snapshot.as_ref(), parent.as_ref(), context.seconds());
     let summary = Summary { report, snapshot, parent, bytes_stored, seconds, learnt, alarms: open };
@@ -205,6 +230,7 @@ fn finish(context: &mut Context, made: &Made) -> Result<Exit> {
         summary.issues(context.settings.quiet).iter().for_each(|issue| output::message(issue));
         alarms::remind(context, open);
     }
+    clock_warnings(snapshot, parent, newest.as_ref()).iter().for_each(|warning| context.warn(warning));
     Ok(match (open.is_empty(), report.unreadable, is_empty_stream) {
         // An unreliable store concerns all snapshots, an unreadable file only this one.
         (false, ..) => Exit::Disagree,
@@ -213,9 +239,57 @@ fn finish(context: &mut Context, made: &Made) -> Result<Exit> {
     })
 }
 
+/// What the times of snapshots say about clocks. `newest` is the newest snapshot before this run, of any machine.
+fn clock_warnings(made: Option<&Snapshot>, parent: Option<&Snapshot>, newest: Option<&Snapshot>) -> Vec<String> {
+    let Some(made) = made else { return Vec::new() };
+    let told = |one: &Snapshot| format!("snapshot {} of {}", short_id(one), utc(one.time));
+    let of_newest = newest.filter(|newest| newest.time.secs > made.time.secs.saturating_add(CLOCKS_DIFFER_SECONDS));
+    let of_parent =
+        parent.filter(|parent| parent.time > made.time && of_newest.map(|newest| newest.id) != Some(parent.id));
+    let mut warnings = Vec::new();
+    if let Some(newest) = of_newest {
+        let (what, host) = (told(newest), printable(newest.host.as_bytes()));
+        warnings.push(format!(
+            "{what}, made on {host}, is later than this one: check the clocks of both machines; `latest` passes over              what is more than a day ahead"
+        ));
+    }
+    if let Some(parent) = of_parent {
+        warnings.push(format!("{}, with which this one was compared, is later: check the clock", told(parent)));
+    }
+    warnings
+}
+
+/// When the snapshot begins, by what the user says or by the clock.
+fn began(args: &Args, context: &Context) -> Time {
+    args.time.unwrap_or(context.now)
+}
+
 fn check_not_emptied(args: &Args, roots: &Roots, parent: Option<&Parent>) -> Result<()> {
     match parent {
         Some(parent) if !args.allow_empty => Ok(roots.check_not_emptied(parent)?),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::testing::snapshot;
+
+    #[test]
+    fn a_wrong_clock_is_noticed_by_the_times_of_snapshots() {
+        let at = |id: u8, secs| snapshot([id; 16], secs, "h", &["/"]);
+        let warned = |made: i64, parent: Option<i64>, newest: Option<i64>| {
+            let (made, parent, newest) = (at(1, made), parent.map(|secs| at(2, secs)), newest.map(|secs| at(3, secs)));
+            clock_warnings(Some(&made), parent.as_ref(), newest.as_ref()).len()
+        };
+        assert_eq!((warned(1_000, Some(999), Some(1_300)), warned(1_000, None, None)), (0, 0));
+        assert_eq!((warned(1_000, Some(1_001), None), warned(1_000, Some(1_001), Some(1_301))), (1, 2));
+        let future = at(4, 90_000);
+        assert_eq!(
+            clock_warnings(Some(&at(1, 5)), Some(&future), Some(&future)).len(),
+            1,
+            "one warning for one snapshot"
+        );
     }
 }
