@@ -106,6 +106,19 @@ fn a_wrong_passphrase_ends_with_12() {
 }
 
 #[test]
+fn too_little_memory_is_not_a_wrong_passphrase() {
+    let site = Site::with_repository(&programs(), &["--kdf-memory", "256MiB"]);
+    for passphrase in [PASSPHRASE, "wrong"] {
+        let program = programs().bygone;
+        let script = "ulimit -v 200000; exec \"$0\" snapshots";
+        let mut command = site.command(Path::new("/bin/sh"), ["-c", script, program.to_str().unwrap()]);
+        command.env("BYGONE_PASSPHRASE", passphrase);
+        let ran = site.run(command).ended_with(1).complains_of(&["key slot", "memory"]);
+        assert!(!ran.err.contains("wrong passphrase"), "{ran}");
+    }
+}
+
+#[test]
 fn passphrases_come_from_files_commands_and_the_environment() {
     let (site, _tree) = with_snapshot();
     let file = site.at("passphrase");
