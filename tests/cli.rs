@@ -119,6 +119,46 @@ fn too_little_memory_is_not_a_wrong_passphrase() {
 }
 
 #[test]
+fn a_passphrase_that_nobody_could_type_is_refused_at_its_making() {
+    let site = Site::new(&programs());
+    let file = site.at("passphrase");
+    fn without(command: &mut Command) -> &mut Command {
+        command.env_remove("BYGONE_PASSPHRASE")
+    }
+    let init = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        let arguments = ["--passphrase-file", file.to_str().unwrap(), "init", "--kdf-memory", "8MiB"];
+        with_environment(&site, &arguments, without)
+    };
+    let open = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        with_environment(&site, &["--passphrase-file", file.to_str().unwrap(), "snapshots"], without)
+    };
+    for (bytes, word) in [
+        (&b"one\ntwo\n"[..], "several lines"),
+        (b"\xef\xbb\xbfone\n", "byte order mark"),
+        (b"o\0ne", "control"),
+        (b"one\r", "control"),
+    ] {
+        init(bytes).ended_with(2).complains_of(&[word]);
+    }
+    init("caf\u{e9}\r\n".as_bytes()).ok();
+    for bytes in ["caf\u{e9}", "caf\u{e9}\n", "caf\u{e9}\r\n"] {
+        open(bytes.as_bytes()).ok();
+    }
+    for (bytes, hint) in [
+        ("cafe\u{301}", "several ways"),
+        ("\u{feff}caf\u{e9}", "byte order mark"),
+        ("caf\u{e9}\n\n", "several lines"),
+        ("caf\u{e9} ", "blank"),
+        ("caf\u{e9}\r", "control"),
+    ] {
+        open(bytes.as_bytes()).ended_with(12).complains_of(&[hint]);
+    }
+    assert!(!open(b"wrong").ended_with(12).err.contains("warning"));
+}
+
+#[test]
 fn passphrases_come_from_files_commands_and_the_environment() {
     let (site, _tree) = with_snapshot();
     let file = site.at("passphrase");
