@@ -179,6 +179,14 @@ fn a_file_that_never_rests_is_a_warning_that_quiet_keeps() {
 }
 
 #[test]
+fn a_named_file_of_the_kernel_is_stored_with_its_content() {
+    let site = new_site();
+    site.bygone(["backup", "/proc/version"]).ok();
+    let stored = site.bygone(["cat", "latest:/proc/version"]).ok();
+    assert_eq!(stored.out, fs::read("/proc/version").unwrap());
+}
+
+#[test]
 fn a_mount_of_snapshots_is_not_backed_up_into_the_next() {
     let site = new_site();
     let tree = Tree::new(&site.at("tree"));

@@ -33,6 +33,7 @@ use crate::backup::folder::Folder;
 use crate::backup::folder::open_quietly;
 use crate::backup::metadata::Describer;
 use crate::backup::report::Trouble;
+use crate::backup::scan::is_made_by_the_kernel;
 use crate::backup::stat::FileType;
 use crate::backup::stat::Stat;
 
@@ -43,6 +44,8 @@ const ANSWER_EVENTS: usize = 1 << 10;
 /// The unit of `st_blocks`, whatever the block size of the file system.
 const STAT_BLOCK_BYTES: u64 = 512;
 
+/// How much of a file without a size is read at once.
+const UNSIZED_BYTES: usize = 64 << 10;
 /// The pauses before a file that has changed is read again.
 const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900)];
 /// A file larger than this is read only once more: reading takes long, and something is sure to change meanwhile.
@@ -171,7 +174,7 @@ impl FileReader<'_> {
             let mut meta = self.describe.opened(file.as_fd(), &before, &task.folder, task.name.as_bytes());
             let delivered = self.pieces(file, &before, emit)?;
             let after = Stat::of_fd(file.as_fd())?;
-            let still = before.same_state(&after) && delivered == before.size;
+            let still = before.same_state(&after) && (delivered == before.size || is_made_by_the_kernel(file.as_fd()));
             let pause = if still { None } else { pauses.next() };
             let Some(pause) = pause else {
                 if !still {
@@ -189,6 +192,10 @@ impl FileReader<'_> {
     /// Delivers the content, with holes as holes, and returns the number of bytes.
     fn pieces(&self, file: &OwnedFd, stat: &Stat, emit: &mut Emit<'_>) -> Result<u64, Broken> {
         let size = stat.size;
+        if size == 0 {
+            // Files that the kernel makes up have no size, and only reading them tells.
+            return self.data(file, 0, u64::MAX, emit);
+        }
         if stat.blocks.saturating_mul(STAT_BLOCK_BYTES) >= size {
             return self.data(file, 0, size, emit);
         }
@@ -216,9 +223,10 @@ impl FileReader<'_> {
         let grid = self.cutter.block_bytes() as u64;
         while offset < end {
             let length = (grid - offset % grid).min(end - offset) as usize;
-            let mut bytes = Vec::with_capacity(length);
+            let mut bytes = Vec::with_capacity(if end == u64::MAX { 0 } else { length });
             while bytes.len() < length {
-                let missing = length - bytes.len();
+                // Of what has no size, little is expected.
+                let missing = (length - bytes.len()).min(if end == u64::MAX { UNSIZED_BYTES } else { usize::MAX });
                 if crate::sys::read_at(file.as_fd(), offset + bytes.len() as u64, &mut bytes, missing)? == 0 {
                     break;
                 }

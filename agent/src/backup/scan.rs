@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -145,7 +146,7 @@ impl Scope<'_> {
         }
         let note = if self.past.contains(&folder.device()) {
             "this mount of bygone shows snapshots and was left out: name it to back it up"
-        } else if is_made_by_the_kernel(folder) {
+        } else if folder.fd().is_ok_and(|fd| is_made_by_the_kernel(fd.as_fd())) {
             "its content is made up by the kernel and was left out"
         } else {
             return false;
@@ -330,7 +331,7 @@ fn is_cache_tag(folder: &Folder) -> bool {
 }
 
 /// True for file systems that show the kernel's state as files: some are endless, none is useful in a backup.
-fn is_made_by_the_kernel(folder: &Folder) -> bool {
+pub(super) fn is_made_by_the_kernel(fd: BorrowedFd<'_>) -> bool {
     const OTHERS: [FsType; 4] = [
         FsType(0x6265_6570), // configfs
         FsType(0x6165_676c), // pstore
@@ -351,7 +352,7 @@ fn is_made_by_the_kernel(folder: &Folder) -> bool {
         statfs::NSFS_MAGIC,
         statfs::DEVPTS_SUPER_MAGIC,
     ];
-    let found = folder.fd().and_then(|fd| statfs::fstatfs(&*fd)).map(|fs| fs.filesystem_type());
+    let found = statfs::fstatfs(fd).map(|fs| fs.filesystem_type());
     found.is_ok_and(|found| KNOWN.contains(&found) || OTHERS.contains(&found))
 }
 

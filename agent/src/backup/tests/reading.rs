@@ -118,6 +118,23 @@ fn holes_are_told_not_read() {
 }
 
 #[test]
+fn a_file_without_a_size_is_read_to_its_end() {
+    for path in ["/proc/version", "/proc/filesystems"] {
+        let Ok(expected) = fs::read(path) else { return };
+        assert_eq!(fs::metadata(path).unwrap().len(), 0, "{path}");
+        let (pieces, end, report) = read_one(Path::new(path), |_| {});
+        assert_eq!(content(&pieces), expected, "{path}");
+        assert!(matches!(end, Event::File(_, meta) if meta.size == expected.len() as u64));
+        assert_eq!(report.issues, []);
+    }
+    // Such a file may also claim a page and have less.
+    let path = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let Ok(expected) = fs::read(path) else { return };
+    let (pieces, _, report) = read_one(Path::new(path), |_| {});
+    assert_eq!((content(&pieces), report.issues.len()), (expected, 0));
+}
+
+#[test]
 fn a_file_that_changes_once_is_read_again() {
     let fixture = Fixture::with(&[("log", "first")]);
     let path = fixture.path("log");
