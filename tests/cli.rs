@@ -219,12 +219,18 @@ fn a_path_or_snapshot_that_does_not_exist_ends_with_1() {
 
 #[test]
 fn a_restore_never_writes_over_what_is_there() {
-    let (site, _tree) = with_snapshot();
+    let (site, tree) = with_snapshot();
     let target = Tree::new(&site.at("target"));
     target.file("mine", "do not touch");
+    target.file("tiny", "mine as well");
     let to = target.top().to_str().unwrap();
-    site.bygone(["restore", "latest", "--target", to]).ended_with(1).complains_of(&["target", "empty"]);
-    assert_eq!(fs::read_dir(target.top()).unwrap().count(), 1);
+    let what = format!("latest:{}", tree.top().display());
+    site.bygone(["restore", &what, "--target", to]).ended_with(1).complains_of(&["target/tiny", "--overwrite"]);
+    assert_eq!(fs::read_dir(target.top()).unwrap().count(), 2, "nothing at all was restored");
+    assert_eq!(fs::read_to_string(target.at("tiny")).unwrap(), "mine as well");
+    fs::remove_file(target.at("tiny")).unwrap();
+    site.bygone(["restore", &what, "--target", to]).ok();
+    assert_eq!(fs::read_to_string(target.at("tiny")).unwrap(), "tiny", "what is not there is in nobody's way");
     let file = target.at("mine");
     site.bygone(["restore", "latest", "--target", file.to_str().unwrap()]).ended_with(1);
     assert_eq!(fs::read_to_string(file).unwrap(), "do not touch");

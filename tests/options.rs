@@ -255,6 +255,72 @@ fn a_restore_over_existing_files_needs_an_option() {
 }
 
 #[test]
+fn a_single_file_is_restored_as_the_target_or_into_it() {
+    let (site, tree) = with_tree();
+    backup(&site, &tree, &[]);
+    let what = format!("latest:{}/e.txt", tree.top().display());
+    let to = |name: &str, options: &[&str]| {
+        let target = site.at(name).to_str().unwrap().to_owned() + if name.ends_with('/') { "/" } else { "" };
+        site.bygone([&["restore", &what, "--target", &target], options].concat())
+    };
+    let content = fs::read(tree.at("e.txt")).unwrap();
+    let is_there = |name: &str| fs::read(site.at(name)).unwrap() == content;
+    to("new.txt", &[]).ok();
+    to("made/deep.txt", &[]).ok();
+    fs::create_dir(site.at("folder")).unwrap();
+    fs::write(site.at("folder/other"), "").unwrap();
+    to("folder", &[]).ok();
+    to("fresh/", &[]).ok();
+    assert!(["new.txt", "made/deep.txt", "folder/e.txt", "fresh/e.txt"].into_iter().all(is_there));
+    fs::write(site.at("new.txt"), "mine").unwrap();
+    to("new.txt", &[]).ended_with(1).complains_of(&["new.txt", "--overwrite"]);
+    assert_eq!(fs::read(site.at("new.txt")).unwrap(), b"mine");
+    to("new.txt", &["--overwrite", "always"]).ok();
+    assert!(is_there("new.txt"));
+}
+
+#[test]
+fn a_dry_run_of_a_restore_says_what_the_restore_does() {
+    let (site, tree) = with_tree();
+    tree.xattr("e.txt", "user.x", b"x");
+    backup(&site, &tree, &[]);
+    let target = site.at("target");
+    restore(&site, &target, &[]).ok();
+    let dry = |options: &[&str]| restore(&site, &target, &[&["--dry-run"], options].concat()).ok();
+    let identical = dry(&["--overwrite", "if-changed", "--delete"]);
+    assert_eq!(identical.text().lines().count(), 1, "nothing but the summary: {identical}");
+    let inside = Tree::new(&restored(&target, tree.top()));
+    inside.file("e.txt", "changed");
+    inside.file("extra/x", "x");
+    inside.xattr("keep/a.txt", "user.more", b"x");
+    let said = dry(&["--overwrite", "if-changed", "--delete"]);
+    let of = |word: &str, name: &str| format!("{word:<7} {}", inside.at(name).display());
+    for line in [of("replace", "e.txt"), of("adjust", "keep/a.txt"), of("delete", "extra")] {
+        assert!(said.text().lines().any(|said| said == line), "{line}: {said}");
+    }
+    assert!(said.text().contains("would restore") && said.text().contains("delete 2"), "{said}");
+    let counts = |options: &[&str]| {
+        let mut value =
+            restore(&site, &target, &[&["--json", "--overwrite", "if-changed", "--delete"], options].concat())
+                .ok()
+                .json();
+        for key in ["seconds", "dry_run", "steps"] {
+            value.as_object_mut().unwrap().remove(key);
+        }
+        value
+    };
+    assert_eq!(counts(&["--dry-run"]), counts(&[]));
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_named() {
+    let (site, tree) = with_tree();
+    backup(&site, &tree, &[]);
+    restore(&site, &site.at("target"), &["--include", "nosuch"]).ended_with(1).complains_of(&["warning", "nosuch"]);
+    restore(&site, &site.at("target"), &["--include", "nosuch", "--include", "e.txt"]).ok();
+}
+
+#[test]
 fn a_restore_never_leaves_its_target() {
     let (site, tree) = with_tree();
     backup(&site, &tree, &[]);

@@ -54,7 +54,7 @@ pub enum OwnerBy {
 /// How to restore.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `None`: the target must be empty.
+    /// `None`: nothing that exists in the target is touched.
     pub overwrite: Option<Overwrite>,
     /// Delete what the snapshot does not have, in directories that are restored whole; only with `overwrite`.
     pub delete: Option<Deletion>,

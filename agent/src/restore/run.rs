@@ -2,14 +2,19 @@
 
 use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nix::fcntl::OFlag;
 use nix::fcntl::open;
 use nix::sys::stat::Mode;
 
+use bygone_core::entry::Entry;
+use bygone_core::entry::Name;
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
 use bygone_core::error::Result;
@@ -37,8 +42,8 @@ use crate::restore::report::Step;
 use crate::restore::shared::Shared;
 use crate::restore::walk::Walk;
 
-/// Restores `subject` into `target`, which is created if it does not exist. Calls `say` before every step, on the
-/// calling thread, with the path in the snapshot.
+/// Restores `subject` into `target`, which is created if it does not exist. A single entry is restored as `target`, unless
+/// that is a directory. Calls `say` before every step, on the calling thread, with the path below the target.
 pub fn restore(
     reader: &Reader,
     subject: &Subject,
@@ -51,15 +56,56 @@ pub fn restore(
         let what = "--delete requires --overwrite".to_owned();
         return Err(Error::Invalid { what });
     }
+    let (subject, target) = &place_of(subject, target)?;
     let root = open_target(target, options)?;
+    if let Some(root) = root.as_ref().filter(|root| options.overwrite.is_none() && !root.place.fresh) {
+        check_free(reader, subject, target, root, options, watch)?;
+    }
     let shared = Shared::new(reader, options, watch);
-    let done = run(&shared, subject, target, root.as_ref(), say);
+    let prefix = subject.prefix();
+    let mut say_below = |step: Step, path: &[u8]| say(step, path.strip_prefix(prefix).unwrap_or(path));
+    let done = run(&shared, subject, target, root.as_ref(), &mut say_below);
     let mut tally = shared.into_tally();
     match (tally.stopped.take(), done) {
         (None, Ok(())) => Ok(tally.finish()),
         (Some((at, failure)), _) => Err(ended_by(failure, &at, subject, target)),
         (None, Err(error)) => Err(error),
     }
+}
+
+/// What is restored into which directory: a single entry gets the last name of `target`, if that is not a directory.
+fn place_of(subject: &Subject, target: &Path) -> Result<(Subject, PathBuf)> {
+    let wants_directory = target.is_dir() || target.as_os_str().as_bytes().ends_with(b"/");
+    let Subject::Entry { entry, parent } = subject else { return Ok((subject.clone(), target.to_owned())) };
+    let (false, Some(name)) = (wants_directory, target.file_name()) else {
+        return Ok((subject.clone(), target.to_owned()));
+    };
+    let name = Name::new(name.as_bytes()).map_err(|error| Error::Invalid { what: format!("--target: {error}") })?;
+    let entry = Arc::new(Entry { name, ..Entry::clone(entry) });
+    let above = target.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((Subject::Entry { entry, parent: parent.clone() }, above.to_owned()))
+}
+
+/// Fails if anything is in the place of an entry, which may be replaced only on request.
+fn check_free(
+    reader: &Reader,
+    subject: &Subject,
+    target: &Path,
+    root: &Target,
+    options: &Options,
+    watch: &Watch,
+) -> Result<()> {
+    let options = Options { dry_run: true, ..options.clone() };
+    let shared = Shared::new(reader, &options, watch);
+    run(&shared, subject, target, Some(root), &mut |_, _| ())?;
+    watch.entries.store(0, Ordering::Relaxed);
+    let report = shared.into_tally().finish();
+    let Some(issue) = report.issues.iter().find(|issue| !issue.damage) else { return Ok(()) };
+    let below = issue.path.strip_prefix(subject.prefix()).unwrap_or(&issue.path);
+    Err(Error::Exists {
+        what: format!("{}{}", target.display(), printable(below)),
+        hint: "nothing was restored: choose an empty directory, or give --overwrite always|if-changed|if-newer|never",
+    })
 }
 
 /// The error for a failure that ended the restore, with the path in the target.
@@ -108,14 +154,7 @@ fn open_target(target: &Path, options: &Options) -> Result<Option<Target>> {
     let place = if made { Place::made(fd, true) } else { Place::existing(fd) };
     let mut place = place.map_err(trouble("inspect the target"))?;
     if options.overwrite.is_none() && !made {
-        if !existing::is_empty(&place).map_err(trouble("list the target"))? {
-            return Err(Error::Exists {
-                what: format!("something in {}", target.display()),
-                hint: "the target is not empty: choose an empty directory, or give --overwrite \
-                       always|if-changed|if-newer|never",
-            });
-        }
-        place.fresh = true;
+        place.fresh = existing::is_empty(&place).map_err(trouble("list the target"))?;
     }
     Ok(Some(Target { place: Arc::new(place), made }))
 }

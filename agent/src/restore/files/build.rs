@@ -205,6 +205,11 @@ impl<'a, 's> Builder<'a, 's> {
         let there = if parent.fresh { None } else { existing::look(parent, name).map_err(target("inspect"))? };
         let step = existing::judge_directory(there.as_ref(), &entry.meta, self.shared.options)
             .map_err(|reason| target("create")(io::Error::other(reason)))?;
+        let is_settled = |stat| existing::is_settled(self.shared, parent, name, stat, &entry.meta);
+        let step = match step {
+            Step::Adjust if dry_run && there.as_ref().is_some_and(is_settled) => Step::Keep,
+            step => step,
+        };
         (self.say)(step, path);
         self.shared.count(|report| report.directories += 1);
         let meta = (step != Step::Keep).then(|| Box::new(entry.meta.clone()));

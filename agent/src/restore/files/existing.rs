@@ -13,6 +13,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::fcntl::OFlag;
+use nix::fcntl::openat;
 use nix::fcntl::readlinkat;
 use nix::libc;
 use nix::sys::stat::FileStat;
@@ -29,12 +30,14 @@ use bygone_core::entry::Name;
 
 use crate::restore::directories::Place;
 use crate::restore::job::Verdict;
+use crate::restore::meta;
 use crate::restore::options::Options;
 use crate::restore::options::Overwrite;
 use crate::restore::report::Failure;
 use crate::restore::report::Step;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
+use crate::restore::sys::Handle;
 
 /// The state of `name` in `place`, without following a symbolic link.
 pub(in crate::restore) fn look(place: &Place, name: &[u8]) -> io::Result<Option<FileStat>> {
@@ -52,7 +55,7 @@ pub(in crate::restore) fn is_directory(stat: &FileStat) -> bool {
 /// True if the existing entry is replaced by that of the snapshot. An error gives the reason why it cannot be.
 fn yields(stat: &FileStat, meta: &Meta, options: &Options) -> Result<bool, &'static str> {
     match options.overwrite {
-        None => Err("an entry of the same name appeared in the target during the restore"),
+        None => Err("an entry of the same name is in the target"),
         Some(Overwrite::Never) => Ok(false),
         Some(Overwrite::IfNewer) => Ok(mtime(meta) > (stat.st_mtime, stat.st_mtime_nsec)),
         Some(Overwrite::Always | Overwrite::IfChanged) => Ok(true),
@@ -70,6 +73,9 @@ pub(in crate::restore) fn judge_directory(
     options: &Options,
 ) -> Result<Step, &'static str> {
     let Some(stat) = there else { return Ok(Step::Create) };
+    if options.overwrite.is_none() && is_directory(stat) {
+        return Ok(Step::Keep);
+    }
     match (yields(stat, meta, options)?, is_directory(stat)) {
         (true, true) => Ok(Step::Adjust),
         (false, true) => Ok(Step::Keep),
@@ -81,7 +87,7 @@ pub(in crate::restore) fn judge_directory(
 /// True if the existing target gets the metadata of the directory that is restored into it.
 pub(in crate::restore) fn target_yields(place: &Place, meta: &Meta, options: &Options) -> io::Result<bool> {
     let stat = fstat(place)?;
-    Ok(options.overwrite.is_none() || yields(&stat, meta, options).unwrap_or(true))
+    Ok(if options.overwrite.is_none() { place.fresh } else { yields(&stat, meta, options).unwrap_or(true) })
 }
 
 /// What happens to an entry that is not a directory. Removes an empty directory that is in its place.
@@ -95,7 +101,10 @@ pub(in crate::restore) fn judge_and_clear(
     }
     let name = entry.name.as_bytes();
     let Some(stat) = look(place, name).map_err(target("inspect"))? else { return Ok(Verdict::Create) };
-    let verdict = judge(place, &stat, entry, shared.options)?;
+    let mut verdict = judge(place, &stat, entry, shared.options)?;
+    if verdict == Verdict::Adjust && shared.options.dry_run && is_settled(shared, place, name, &stat, &entry.meta) {
+        verdict = Verdict::Match;
+    }
     if verdict == Verdict::Keep || !is_directory(&stat) {
         return Ok(verdict);
     }
@@ -108,6 +117,19 @@ pub(in crate::restore) fn judge_and_clear(
     }
     let why = "a directory that is not empty is in its place (--delete removes it)";
     Err(target("create")(io::Error::other(why)))
+}
+
+/// True if there is no metadata to set. Only a dry run asks: a restore sets what differs, and that is cheaper.
+pub(in crate::restore) fn is_settled(
+    shared: &Shared<'_>,
+    place: &Place,
+    name: &[u8],
+    stat: &FileStat,
+    meta: &Meta,
+) -> bool {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let located = openat(place, name, flags, Mode::empty());
+    located.is_ok_and(|fd| meta::is_set(shared, Handle::Located(fd.as_fd()), stat, meta))
 }
 
 /// Removes a directory that is in the way of another entry, if it is empty. In a dry run, tells whether it is.

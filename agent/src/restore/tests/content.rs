@@ -172,6 +172,7 @@ fn part_of_a_snapshot_comes_back_under_the_target() {
     assert_eq!(mtime(&new), (1_500_000_000, 123_456_789));
 
     let file = target.path().join("file");
+    fs::create_dir_all(&file).unwrap();
     let report = repo.restore_path(b"dir//zeros", &file, &Options::default(), &mut |_, _| ()).unwrap();
     assert_eq!((report.files, fs::read(file.join("zeros")).unwrap().len()), (1, 100_000));
 }
