@@ -25,6 +25,7 @@ mod mount_pitfalls;
 mod mount_start;
 mod mount_views;
 mod options;
+mod passphrases;
 mod pin;
 mod private;
 mod random_histories;
