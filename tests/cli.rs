@@ -95,40 +95,6 @@ fn a_place_without_a_repository_ends_with_10() {
 }
 
 #[test]
-fn a_wrong_passphrase_ends_with_12() {
-    let (site, tree) = with_snapshot();
-    for arguments in [&["snapshots"][..], &["backup", tree.top().to_str().unwrap()], &["check"], &["key", "list"]] {
-        with_environment(&site, arguments, |command| command.env("BYGONE_PASSPHRASE", "wrong"))
-            .ended_with(12)
-            .complains_of(&["passphrase"]);
-    }
-    site.bygone(["check", "--read-data"]).ok();
-}
-
-#[test]
-fn passphrases_come_from_files_commands_and_the_environment() {
-    let (site, _tree) = with_snapshot();
-    let file = site.at("passphrase");
-    fs::write(&file, format!("{PASSPHRASE}\n")).unwrap();
-    let file = file.to_str().unwrap();
-    fn without(command: &mut Command) -> &mut Command {
-        command.env_remove("BYGONE_PASSPHRASE")
-    }
-    with_environment(&site, &["--passphrase-file", file, "snapshots"], without).ok();
-    with_environment(&site, &["--passphrase-command", &format!("cat {file}"), "snapshots"], without).ok();
-    with_environment(&site, &["snapshots"], |command| {
-        command.env_remove("BYGONE_PASSPHRASE").env("BYGONE_PASSPHRASE_FILE", file)
-    })
-    .ok();
-    let none = with_environment(&site, &["snapshots"], without);
-    assert!([1, 2].contains(&none.code), "no passphrase and nobody to ask: {none}");
-    none.complains_of(&["passphrase"]);
-    let missing = with_environment(&site, &["--passphrase-file", "/no/such/file", "snapshots"], without);
-    missing.ended_with(1).complains_of(&["/no/such/file"]);
-    with_environment(&site, &["--passphrase-command", "false", "snapshots"], without).ended_with(1);
-}
-
-#[test]
 fn a_repository_is_never_made_over_another() {
     let (site, _tree) = with_snapshot();
     let before = site.objects("");
@@ -166,12 +132,18 @@ fn a_path_or_snapshot_that_does_not_exist_ends_with_1() {
 
 #[test]
 fn a_restore_never_writes_over_what_is_there() {
-    let (site, _tree) = with_snapshot();
+    let (site, tree) = with_snapshot();
     let target = Tree::new(&site.at("target"));
     target.file("mine", "do not touch");
+    target.file("tiny", "mine as well");
     let to = target.top().to_str().unwrap();
-    site.bygone(["restore", "latest", "--target", to]).ended_with(1).complains_of(&["target", "empty"]);
-    assert_eq!(fs::read_dir(target.top()).unwrap().count(), 1);
+    let what = format!("latest:{}", tree.top().display());
+    site.bygone(["restore", &what, "--target", to]).ended_with(1).complains_of(&["target/tiny", "--overwrite"]);
+    assert_eq!(fs::read_dir(target.top()).unwrap().count(), 2, "nothing at all was restored");
+    assert_eq!(fs::read_to_string(target.at("tiny")).unwrap(), "mine as well");
+    fs::remove_file(target.at("tiny")).unwrap();
+    site.bygone(["restore", &what, "--target", to]).ok();
+    assert_eq!(fs::read_to_string(target.at("tiny")).unwrap(), "tiny", "what is not there is in nobody's way");
     let file = target.at("mine");
     site.bygone(["restore", "latest", "--target", file.to_str().unwrap()]).ended_with(1);
     assert_eq!(fs::read_to_string(file).unwrap(), "do not touch");
@@ -268,7 +240,7 @@ fn two_backups_at_once_exclude_each_other() {
     site.wait_until_announced();
     site.bygone(["backup", tree.top().to_str().unwrap()]).ended_with(11).complains_of(&["another bygone"]);
     site.bygone(["snapshots"]).ok();
-    first.end().ok();
+    first.end().ended_with(3).complains_of(&["the standard input had nothing in it"]);
     site.backup(tree.top());
     assert_eq!(snapshot_ids(&site).len(), 3);
 }

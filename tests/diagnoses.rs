@@ -237,7 +237,7 @@ fn a_second_agent_waits_or_ends_with_11() {
     backup(&site, &tree, &["--wait-lock", "1s"]).ended_with(11).complains_of(&["waiting"]);
     let second = site.start(site.bygone_command(["backup", tree.top().to_str().unwrap(), "--wait-lock", "1h"]));
     wait_until("waiting", || second.complaint().contains("waiting for it to end"));
-    first.end().ok();
+    first.end().ended_with(3);
     second.end().ok();
     assert_eq!(snapshot_ids(&site).len(), 4);
     site.bygone(["backup", "/x", "--wait-lock", "soon"]).ended_with(2);

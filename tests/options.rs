@@ -102,6 +102,48 @@ fn standard_input_is_a_file_too() {
 }
 
 #[test]
+fn a_program_that_fails_makes_no_snapshot() {
+    let site = new_site();
+    let command = |words: &[&str]| site.bygone([&["backup", "--command", "dump.sql", "--"], words].concat());
+    command(&["seq", "1", "100000"]).ok();
+    let content = site.bygone(["cat", "latest:/dump.sql"]).ok();
+    assert!(content.text().starts_with("1\n2\n") && content.text().ends_with("\n100000\n"));
+    command(&["sh", "-c", "seq 1 100000; exit 3"]).ended_with(1).complains_of(&["the output of sh", "exit status: 3"]);
+    command(&["false"]).ended_with(1).complains_of(&["no snapshot"]);
+    command(&["/absent"]).ended_with(1).complains_of(&["/absent"]);
+    assert_eq!(snapshot_ids(&site).len(), 1);
+    command(&["true"]).ended_with(3).complains_of(&["warning", "the output of true had nothing in it"]);
+    site.bygone(["backup", "--command", "dump.sql"]).ended_with(2);
+    site.bygone(["backup", "--command", "dump.sql", "--stdin", "x", "--", "true"]).ended_with(2);
+    let empty = site.start_reading(site.bygone_command(["backup", "-q", "--stdin", "empty"]), Stdio::null());
+    empty.end().ended_with(3).complains_of(&["nothing in it"]);
+}
+
+#[test]
+fn a_snapshot_from_the_future_does_not_stay_the_latest() {
+    let site = new_site();
+    let tree = Tree::new(&site.at("source"));
+    tree.file("a", "now");
+    backup(&site, &tree, &[]);
+    tree.file("a", "in the year 2130");
+    tree.file("later", "deleted soon");
+    backup(&site, &tree, &["--time", "2130-01-01T00:00:00Z"]);
+    fs::remove_file(tree.at("later")).unwrap();
+    tree.file("a", "now again");
+    let before = snapshot_ids(&site);
+    let ran = site.bygone(["backup", "--json", tree.top().to_str().unwrap()]).ok().complains_of(&["2130", "clock"]);
+    assert_eq!(ran.json()["parent"], before[0].as_str(), "the one of the wrong clock is no parent");
+    let read = site.bygone(["cat".to_owned(), format!("latest:{}/a", tree.top().display())]).ok();
+    assert_eq!(read.text(), "now again");
+    site.bygone(["snapshots"]).ok().complains_of(&["later than now"]);
+    if root() {
+        let mounted = site.mount("mnt", &[]);
+        let inside = mounted.point().join("latest").join(tree.top().strip_prefix("/").unwrap());
+        assert_eq!(fs::read_to_string(inside.join("a")).unwrap(), "now again");
+    }
+}
+
+#[test]
 fn a_dry_run_does_nothing() {
     let (site, tree) = with_tree();
     let before = site.objects("");
@@ -210,6 +252,72 @@ fn a_restore_over_existing_files_needs_an_option() {
     spoil();
     restore(&site, &target, &["--overwrite", "always", "--delete"]).ok();
     compare::assert_same(tree.top(), inside.top());
+}
+
+#[test]
+fn a_single_file_is_restored_as_the_target_or_into_it() {
+    let (site, tree) = with_tree();
+    backup(&site, &tree, &[]);
+    let what = format!("latest:{}/e.txt", tree.top().display());
+    let to = |name: &str, options: &[&str]| {
+        let target = site.at(name).to_str().unwrap().to_owned() + if name.ends_with('/') { "/" } else { "" };
+        site.bygone([&["restore", &what, "--target", &target], options].concat())
+    };
+    let content = fs::read(tree.at("e.txt")).unwrap();
+    let is_there = |name: &str| fs::read(site.at(name)).unwrap() == content;
+    to("new.txt", &[]).ok();
+    to("made/deep.txt", &[]).ok();
+    fs::create_dir(site.at("folder")).unwrap();
+    fs::write(site.at("folder/other"), "").unwrap();
+    to("folder", &[]).ok();
+    to("fresh/", &[]).ok();
+    assert!(["new.txt", "made/deep.txt", "folder/e.txt", "fresh/e.txt"].into_iter().all(is_there));
+    fs::write(site.at("new.txt"), "mine").unwrap();
+    to("new.txt", &[]).ended_with(1).complains_of(&["new.txt", "--overwrite"]);
+    assert_eq!(fs::read(site.at("new.txt")).unwrap(), b"mine");
+    to("new.txt", &["--overwrite", "always"]).ok();
+    assert!(is_there("new.txt"));
+}
+
+#[test]
+fn a_dry_run_of_a_restore_says_what_the_restore_does() {
+    let (site, tree) = with_tree();
+    tree.xattr("e.txt", "user.x", b"x");
+    backup(&site, &tree, &[]);
+    let target = site.at("target");
+    restore(&site, &target, &[]).ok();
+    let dry = |options: &[&str]| restore(&site, &target, &[&["--dry-run"], options].concat()).ok();
+    let identical = dry(&["--overwrite", "if-changed", "--delete"]);
+    assert_eq!(identical.text().lines().count(), 1, "nothing but the summary: {identical}");
+    let inside = Tree::new(&restored(&target, tree.top()));
+    inside.file("e.txt", "changed");
+    inside.file("extra/x", "x");
+    inside.xattr("keep/a.txt", "user.more", b"x");
+    let said = dry(&["--overwrite", "if-changed", "--delete"]);
+    let of = |word: &str, name: &str| format!("{word:<7} {}", inside.at(name).display());
+    for line in [of("replace", "e.txt"), of("adjust", "keep/a.txt"), of("delete", "extra")] {
+        assert!(said.text().lines().any(|said| said == line), "{line}: {said}");
+    }
+    assert!(said.text().contains("would restore") && said.text().contains("delete 2"), "{said}");
+    let counts = |options: &[&str]| {
+        let mut value =
+            restore(&site, &target, &[&["--json", "--overwrite", "if-changed", "--delete"], options].concat())
+                .ok()
+                .json();
+        for key in ["seconds", "dry_run", "steps"] {
+            value.as_object_mut().unwrap().remove(key);
+        }
+        value
+    };
+    assert_eq!(counts(&["--dry-run"]), counts(&[]));
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_named() {
+    let (site, tree) = with_tree();
+    backup(&site, &tree, &[]);
+    restore(&site, &site.at("target"), &["--include", "nosuch"]).ended_with(1).complains_of(&["warning", "nosuch"]);
+    restore(&site, &site.at("target"), &["--include", "nosuch", "--include", "e.txt"]).ok();
 }
 
 #[test]

@@ -126,6 +126,16 @@ impl Excludes {
         )
     }
 
+    /// As [`Excludes::descend`], for a directory that the user wants whatever the patterns say: those that match it end
+    /// here, because they would also match everything below it.
+    pub(crate) fn descend_wanted(&self, state: &PathState, name: &[u8]) -> PathState {
+        let after = |(parts, before): (&Vec<Part>, u64)| {
+            let after = step(parts, before, name);
+            if after >> parts.len() & 1 == 1 { 0 } else { after }
+        };
+        PathState(state.0.is_some().then(|| self.pairs(state).map(after).collect()))
+    }
+
     fn pairs<'a>(&'a self, state: &'a PathState) -> impl Iterator<Item = (&'a Vec<Part>, u64)> {
         self.paths.iter().zip(state.0.iter().flat_map(|words| words.iter().copied()))
     }
@@ -316,6 +326,15 @@ mod tests {
                 assert!(!excluded(pattern, path), "{pattern} keeps {path}");
             }
         }
+    }
+
+    #[test]
+    fn a_pattern_that_matches_a_wanted_directory_ends_there() {
+        let excludes = Excludes::new([&b"/z/**"[..], b"/z/p/*.o", b"/z/**/q"]).unwrap();
+        let z = excludes.descend(&excludes.root(), b"z");
+        assert!(excludes.excludes(&z, b"p") && excludes.excludes(&excludes.descend(&z, b"p"), b"x"));
+        let p = excludes.descend_wanted(&z, b"p");
+        assert!(!excludes.excludes(&p, b"x") && excludes.excludes(&p, b"x.o") && excludes.excludes(&p, b"q"));
     }
 
     #[test]

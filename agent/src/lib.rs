@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod commands;
 pub mod exclude;
+pub mod mounts;
 pub mod restore;
 pub mod select;
 pub mod sys;

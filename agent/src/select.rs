@@ -159,6 +159,9 @@ fn select(text: &str, mut all: Vec<Snapshot>, now: Time) -> Result<Snapshot> {
         return Err(Error::NotFound { what: "a snapshot".into(), hint: "make one with `bygone backup`" }.into());
     }
     if let Some(back) = latest(text) {
+        if all.iter().any(|snapshot| !snapshot.is_from_the_future(now)) {
+            all.retain(|snapshot| !snapshot.is_from_the_future(now));
+        }
         let total = all.len();
         let place = usize::try_from(back).ok().and_then(|back| total.checked_sub(back)?.checked_sub(1));
         return match place {
@@ -293,6 +296,18 @@ mod tests {
         for (text, day) in cases {
             assert_eq!(chosen(text).unwrap(), day, "{text}");
         }
+    }
+
+    #[test]
+    fn latest_passes_over_snapshots_from_the_future() {
+        let latest = |text: &str, day: i64| {
+            let now = Time { secs: day * 86_400, nanos: 0 };
+            choose(text, all(), now).map(|snapshot| snapshot.time.secs / 86_400)
+        };
+        assert_eq!((latest("latest", 2).unwrap(), latest("latest", 1).unwrap()), (3, 2), "a day is no future");
+        assert_eq!((latest("latest", 0).unwrap(), latest("latest~1", 1).unwrap()), (1, 1));
+        assert_eq!(latest("latest", -1).unwrap(), 3, "unless there is no other");
+        assert_eq!(latest("2026", -1).unwrap(), 3, "an id names one wherever it is");
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Exit {
             Diagnosis::SourceUnreadable | Diagnosis::SourceChanged => Exit::Unreadable,
             Diagnosis::WrongKey => Exit::WrongKey,
             Diagnosis::Locked => Exit::Locked,
-            Diagnosis::Transient | Diagnosis::NoSpace => Exit::Failed,
+            Diagnosis::Transient | Diagnosis::NoSpace | Diagnosis::SourceEmpty => Exit::Failed,
         }
     }
 }
@@ -212,6 +212,7 @@ mod tests {
             (disagree(Diagnosis::LocalCorrupt), Exit::Damaged),
             (disagree(Diagnosis::LocalStale), Exit::Disagree),
             (disagree(Diagnosis::WrongRepo), Exit::Disagree),
+            (disagree(Diagnosis::SourceEmpty), Exit::Failed),
             (Error::corrupt("data/x", "detail"), Exit::Damaged),
             (Error::store("write", "data/x", io()), Exit::Failed),
             (Error::store("read", "data/x", io::ErrorKind::TimedOut.into()), Exit::Failed),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bygone_core::error;
+use bygone_core::error::Error;
 use bygone_core::repo::Place;
 use bygone_core::repo::Repository;
 use bygone_core::repo::Secret;
@@ -15,7 +16,9 @@ use crate::access::s3_access;
 use crate::exit::Result;
 use crate::settings::Locations;
 use crate::settings::Settings;
+use crate::terminal::output;
 use crate::terminal::passphrase;
+use crate::terminal::passphrase::Given;
 use crate::terminal::passphrase::Purpose;
 
 impl Settings {
@@ -60,11 +63,20 @@ impl Settings {
     pub fn open(&self, watch: &Arc<Watch>) -> Result<Repository> {
         // The store first: nobody should type a passphrase only to learn that the disk is not there.
         let found = Repository::find(&self.place(watch)?)?;
-        Ok(found.open(&self.passphrase(Purpose::Open, watch)?)?)
+        let Given { secret, hint } = self.passphrase_and_hint(Purpose::Open, watch)?;
+        let opened = found.open(&secret);
+        if let (Err(Error::WrongKey { .. }), Some(hint)) = (&opened, hint) {
+            output::warn(self.json, hint);
+        }
+        Ok(opened?)
     }
 
     /// The passphrase that opens the repository, or that a new repository gets.
     pub fn passphrase(&self, purpose: Purpose, watch: &Watch) -> Result<Secret> {
+        Ok(self.passphrase_and_hint(purpose, watch)?.secret)
+    }
+
+    fn passphrase_and_hint(&self, purpose: Purpose, watch: &Watch) -> Result<Given> {
         passphrase::obtain(&self.passphrase, purpose, watch, self.json)
     }
 }

@@ -33,6 +33,8 @@ pub enum Diagnosis {
     SourceUnreadable,
     /// A file of the user's changed while it was read.
     SourceChanged,
+    /// A path to back up has nothing in it although it had before, or is no mount point although it should be one.
+    SourceEmpty,
     /// The store, or a disk of this machine, is full; the message says which.
     NoSpace,
     /// Another process is working.
@@ -41,7 +43,7 @@ pub enum Diagnosis {
 
 impl Diagnosis {
     /// All of them.
-    pub const ALL: [Diagnosis; 16] = [
+    pub const ALL: [Diagnosis; 17] = [
         Diagnosis::Transient,
         Diagnosis::RemoteMissing,
         Diagnosis::RemoteTruncated,
@@ -56,6 +58,7 @@ impl Diagnosis {
         Diagnosis::LocalCorrupt,
         Diagnosis::SourceUnreadable,
         Diagnosis::SourceChanged,
+        Diagnosis::SourceEmpty,
         Diagnosis::NoSpace,
         Diagnosis::Locked,
     ];
@@ -77,6 +80,7 @@ impl Diagnosis {
             Diagnosis::LocalCorrupt => "LOCAL_CORRUPT",
             Diagnosis::SourceUnreadable => "SOURCE_UNREADABLE",
             Diagnosis::SourceChanged => "SOURCE_CHANGED",
+            Diagnosis::SourceEmpty => "SOURCE_EMPTY",
             Diagnosis::NoSpace => "NO_SPACE",
             Diagnosis::Locked => "LOCKED",
         }
@@ -110,6 +114,7 @@ impl Diagnosis {
             Diagnosis::LocalCorrupt => "run `bygone recover --force`, which rebuilds the catalog from the store",
             Diagnosis::SourceUnreadable => "check the file's permissions and its disk",
             Diagnosis::SourceChanged => "back up again while nothing writes to it, or from a file system snapshot",
+            Diagnosis::SourceEmpty => "mount its disk and back up again",
             Diagnosis::NoSpace => "free some space and run the command again; nothing is lost",
             Diagnosis::Locked => "wait for the other process to end, or run with --wait-lock 1h",
         }

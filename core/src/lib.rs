@@ -17,6 +17,7 @@ pub mod lock;
 #[cfg(any(test, feature = "testing"))]
 pub mod noise;
 pub mod objects;
+pub mod private;
 pub mod snapshot;
 pub mod watch;
 pub mod wire;

@@ -23,6 +23,7 @@ use crate::config::UnprovenConfig;
 use crate::crypto::KdfCost;
 use crate::crypto::Keys;
 use crate::crypto::MasterKey;
+use crate::crypto::OpenError;
 use crate::crypto::Slot;
 use crate::crypto::SlotInfo;
 use crate::crypto::random;
@@ -41,6 +42,7 @@ use crate::objects::ObjectKind;
 use crate::objects::config_object;
 use crate::objects::readme_object;
 use crate::objects::slot_object;
+use crate::private;
 use crate::store::ByteRange;
 use crate::store::Listed;
 use crate::store::ObjectName;
@@ -221,10 +223,9 @@ impl Repository {
             let path = path.display().to_string();
             move |source| Error::Local { doing, path, source }
         };
-        fs::create_dir_all(&self.catalog_dir).map_err(local("make the catalog directory", &self.catalog_dir))?;
+        private::directory(&self.catalog_dir).map_err(local("make the catalog directory", &self.catalog_dir))?;
         let lock_path = self.catalog_dir.join(LOCK_FILE);
-        let open = File::options().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = open.map_err(local("open the lock", &lock_path))?;
+        let lock = private::file(&lock_path).map_err(local("open the lock", &lock_path))?;
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(lock),
@@ -370,18 +371,27 @@ impl LockedRepository {
     }
 }
 
-/// The keys, by the first slot that opens.
+/// The keys, by the first slot that opens. If none does and one could not be tried for want of memory, that is the
+/// reason: the passphrase may be right.
 pub(crate) fn unlock(
     place: &Place,
     secret: &Secret,
     slots: &[Slot],
     repository: RepositoryId,
 ) -> Result<(Keys, MasterKey, SlotId)> {
-    let opened = slots.iter().find_map(|slot| Some((slot.id(), slot.open(secret.expose()).ok()?)));
-    let Some((slot, master)) = opened else {
+    let mut untried = None;
+    for slot in slots {
+        match slot.open(secret.expose()) {
+            Ok(master) => return Ok((Keys::derive(&master, repository), master, slot.id())),
+            Err(error @ OpenError::Memory(_)) => untried = Some((slot.id(), error)),
+            Err(OpenError::Refused) => {}
+        }
+    }
+    let Some((id, error)) = untried else {
         return Err(Error::WrongKey { store: place.store.address(), slots: slots.len() });
     };
-    Ok((Keys::derive(&master, repository), master, slot))
+    let (path, source) = (format!("key slot {id}"), io::Error::new(io::ErrorKind::OutOfMemory, error));
+    Err(Error::Local { doing: "derive the key of", path, source })
 }
 
 /// Objects that may be key slots, judging by their length.

@@ -16,6 +16,8 @@ use crate::id::SnapshotId;
 
 /// The name of the root directory's entry; nobody looks at it.
 const ROOT_NAME: &[u8] = b"root";
+/// A snapshot that is later than now by more than this was made by a wrong clock.
+const FUTURE_SECONDS: i64 = 24 * 60 * 60;
 
 /// Counts of a backup, kept with its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,6 +91,13 @@ impl Snapshot {
         let name = Name::new(ROOT_NAME).ok()?;
         let root = Entry::new(name, self.root_meta.clone(), Kind::Directory(self.root));
         Some(Entry { attributes: self.root_attributes.clone(), ..root })
+    }
+
+    /// True if it is later than `now` by more than clocks and time zones differ, so the clock of its machine was wrong.
+    /// What asks for the newest snapshot passes over it as long as there are others; or else it would be the newest
+    /// for years.
+    pub fn is_from_the_future(&self, now: Time) -> bool {
+        self.time.secs > now.secs.saturating_add(FUTURE_SECONDS)
     }
 
     /// What it says about its run.

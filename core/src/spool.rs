@@ -8,6 +8,7 @@ use crate::crypto::random;
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::hex;
+use crate::private;
 
 /// A new file in `dir` that no other process can find.
 pub fn create(dir: &Path) -> Result<File> {
@@ -16,7 +17,7 @@ pub fn create(dir: &Path) -> Result<File> {
         let path = path.display().to_string();
         move |source| Error::Local { doing, path, source }
     };
-    let open = File::options().create_new(true).read(true).write(true).open(&path);
+    let open = private::file_options().create_new(true).open(&path);
     let file = open.map_err(local("make the spool file"))?;
     fs::remove_file(&path).map_err(local("unlink the spool file"))?;
     Ok(file)

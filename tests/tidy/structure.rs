@@ -30,7 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 const FLOORS: &[(&str, &[&str])] = &[
     ("core", &[
-        "diagnosis", "error", "id", "objects", "limits", "lock", "noise", "wire", "attributes", // words
+        "diagnosis", "error", "id", "objects", "limits", "lock", "private", "noise", "wire", "attributes", // words
         "entry", "facts", "snapshot", "watch", "parallel", // words
         "hash", "split", "compress", "crypto", // transforms
         "frame", "volume", "tree", "commit", "config", // codecs
@@ -44,7 +44,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "terminal", "settings", // the person, and what is wanted
         "access", "repository", "caching", // what is done by it
     ]),
-    ("agent", &["sys", "exclude", "select", "backup", "restore", "commands"]),
+    ("agent", &["sys", "mounts", "exclude", "select", "backup", "restore", "commands"]),
     ("mount", &["caches", "tree", "data", "kernel", "program"]),
 ];
 

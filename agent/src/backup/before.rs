@@ -24,6 +24,8 @@ use bygone_core::snapshot::Snapshot;
 
 use crate::backup::stat::Stat;
 
+/// The one directory of a file system that is empty.
+pub(super) const LOST_AND_FOUND: &[u8] = b"lost+found";
 /// Entries of a parent's directory fetched at once.
 const FETCH_ENTRIES: usize = limits::NODE_ENTRIES_MAX;
 /// Longest tick of the clock from which file systems take their times.
@@ -117,6 +119,29 @@ impl Parent {
         Parent { past: Past::Catalog(Box::new(view)), root, began: snapshot.time }
     }
 
+    /// True if the directory `names` of the snapshot has entries.
+    pub(super) fn had_entries(&self, names: &[Name]) -> Result<bool> {
+        let mut node = self.root.as_ref().and_then(|root| root.directory());
+        for name in names {
+            let mut entries = self.past.directory(node)?;
+            while entries.absent_before(&self.past, Some(name))?.is_some() {}
+            let entry = entries.find(&self.past, name)?;
+            node = entry.and_then(|entry| entry.directory());
+            if node.is_none() {
+                return Ok(false);
+            }
+        }
+        let mut entries = self.past.directory(node)?;
+        // A new file system has this one.
+        let lost_and_found = Name::new(LOST_AND_FOUND).ok();
+        let first = entries.first(&self.past)?.map(|entry| entry.name.clone());
+        if first.is_some() && first == lost_and_found {
+            entries.entries.pop_front();
+            return Ok(entries.first(&self.past)?.is_some());
+        }
+        Ok(first.is_some())
+    }
+
     /// No snapshot: everything is new.
     pub(super) fn none() -> Parent {
         Parent { past: Past::None, root: None, began: Time::default() }
@@ -124,14 +149,27 @@ impl Parent {
 
     /// The newest snapshot with which a backup of `paths` on `host` can be compared (`snapshots` has the oldest first):
     /// one of the same paths, or else one with a path in common, which works because all snapshots begin at the root.
-    pub fn choose<'a>(snapshots: &'a [SnapshotRow], host: &str, paths: &[Vec<u8>]) -> Option<&'a Snapshot> {
+    /// One that is later than `now` is taken only if there is no other.
+    pub fn choose<'a>(snapshots: &'a [SnapshotRow], host: &str, paths: &[Vec<u8>], now: Time) -> Option<&'a Snapshot> {
+        let pick = |wants_future: bool| {
+            Parent::choose_among(snapshots, host, paths, |one| one.is_from_the_future(now) == wants_future)
+        };
+        pick(false).or_else(|| pick(true))
+    }
+
+    fn choose_among<'a>(
+        snapshots: &'a [SnapshotRow],
+        host: &str,
+        paths: &[Vec<u8>],
+        is_wanted: impl Fn(&Snapshot) -> bool,
+    ) -> Option<&'a Snapshot> {
         let sorted = |paths: &[Vec<u8>]| {
             let mut paths = paths.to_vec();
             paths.sort_unstable();
             paths
         };
         let own = snapshots.iter().rev().map(|row| &row.snapshot);
-        let own = own.filter(|snapshot| snapshot.host == host && snapshot.is_readable());
+        let own = own.filter(|snapshot| snapshot.host == host && snapshot.is_readable() && is_wanted(snapshot));
         let same = own.clone().find(|snapshot| sorted(&snapshot.paths) == sorted(paths));
         let common = |snapshot: &&Snapshot| snapshot.paths.iter().any(|a| paths.iter().any(|b| overlap(a, b)));
         same.or_else(|| own.clone().find(common))
@@ -275,7 +313,7 @@ mod tests {
         ];
         let chosen = |host, paths: &[&str]| {
             let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
-            Parent::choose(&rows, host, &paths).map(|snapshot| snapshot.time.secs)
+            Parent::choose(&rows, host, &paths, Time { secs: 5, nanos: 0 }).map(|snapshot| snapshot.time.secs)
         };
         assert_eq!(chosen("a", &["/x", "/y"]), Some(3), "the order of the paths does not matter");
         assert_eq!(chosen("a", &["/x"]), Some(4), "something below it");
@@ -284,5 +322,13 @@ mod tests {
         assert_eq!(chosen("b", &["/x"]), Some(2));
         assert_eq!(chosen("a", &["/z"]), None);
         assert_eq!(chosen("c", &["/x"]), None, "another machine's files are other files");
+        let rows = [row(1, "a", &["/x"]), row(1_000_000, "a", &["/x"])];
+        let chosen = |now| Parent::choose(&rows, "a", &[b"/x".to_vec()], Time { secs: now, nanos: 0 });
+        let chosen = |now| chosen(now).map(|snapshot| snapshot.time.secs);
+        assert_eq!((chosen(5), chosen(1_000_000)), (Some(1), Some(1_000_000)), "one from the future is no parent");
+        assert_eq!(
+            Parent::choose(&rows[1..], "a", &[b"/x".to_vec()], Time::default()).map(|one| one.time.secs),
+            Some(1_000_000)
+        );
     }
 }

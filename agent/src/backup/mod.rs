@@ -27,6 +27,7 @@ mod stdin;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::num::NonZero;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -53,6 +54,8 @@ use bygone_core::watch::Watch;
 use bygone_core::write::Cutter;
 use bygone_core::write::Writer;
 
+use crate::mounts::mounts;
+
 pub use before::Parent;
 pub use report::Counts;
 pub use report::Issue;
@@ -60,7 +63,8 @@ pub use report::Report;
 pub use report::Trouble;
 pub use roots::Roots;
 pub use scan::Rules;
-pub use stdin::backup_stdin;
+pub use stdin::Stream;
+pub use stdin::backup_stream;
 
 /// Entries that are scanned but not yet walked.
 const ENTRIES_AHEAD: usize = 16 << 10;
@@ -70,6 +74,9 @@ const BATCHES_AHEAD: usize = 6;
 const ANSWER_BYTES_AHEAD: usize = 2 << 20;
 /// Content that may wait in all jobs.
 const JOB_BYTES_AHEAD: usize = 24 << 20;
+
+/// The file system type of a mount of bygone.
+const MOUNT_KIND: &[u8] = b"fuse.bygone";
 
 /// How to back up.
 #[derive(Debug, Clone, Default)]
@@ -148,10 +155,14 @@ fn run(
     for (path, errno) in found.lost {
         issues.add(path, Trouble::Unreadable(errno.desc().into()));
     }
+    for (path, note) in found.notes {
+        issues.add(path, Trouble::Warning(note));
+    }
     let pool = Pool::new(bounds.entries_ahead, bounds.directories_ahead);
     let own = options.own_directories.iter().filter_map(|path| path.metadata().ok());
     let own = own.map(|metadata| (metadata.dev(), metadata.ino())).collect();
-    let scope = Scope { rules: &options.rules, devices: found.devices, own, issues: &issues };
+    let past = mounts_of_bygone();
+    let scope = Scope { rules: &options.rules, past, own, issues: &issues };
     let describe = Describer { owners: &owners, issues: &issues };
     let reader = cutter.map(|cutter| FileReader { cutter, describe });
     let compare =
@@ -194,6 +205,12 @@ fn run(
         }
     })?;
     Ok(issues.into_report(counts))
+}
+
+/// The devices of all mounts of bygone. If they cannot be listed, a mount is backed up like any other directory.
+fn mounts_of_bygone() -> HashSet<u64> {
+    let all = mounts().unwrap_or_default().into_iter();
+    all.filter(|mount| mount.kind == MOUNT_KIND).map(|mount| mount.device).collect()
 }
 
 /// Ends the scanning ahead when the walk ends, even by a panic.

@@ -2,9 +2,9 @@
 //!
 //! A file is opened without following links and without blocking. Only the open file counts, because the one that the
 //! scan saw may have been replaced since, even by a pipe, which is never read from. Metadata is taken before the
-//! content and compared after it. A file that changed in between is read once more; if it changed again, the second
-//! reading is kept and reported. The size in the metadata is always the number of bytes delivered. Of a file that fails
-//! midway, the snapshot says only that it could not be read: no byte is ever made up.
+//! content and compared after it. A file that changed in between is read again after a pause; if it never stays the
+//! same, the last reading is kept and reported. The size in the metadata is always the number of bytes delivered. Of a
+//! file that fails midway, the snapshot says only that it could not be read: no byte is ever made up.
 //!
 //! Several threads read at once, each a [`Job`] of consecutive files. Every job answers through its own bounded
 //! channel, so the answers can be taken in order and memory is bounded.
@@ -12,6 +12,8 @@
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
@@ -32,6 +34,7 @@ use crate::backup::folder::Folder;
 use crate::backup::folder::open_quietly;
 use crate::backup::metadata::Describer;
 use crate::backup::report::Trouble;
+use crate::backup::scan::is_made_by_the_kernel;
 use crate::backup::stat::Stat;
 
 /// Content that a job gathers before it answers.
@@ -40,6 +43,13 @@ pub(super) const ANSWER_BYTES: usize = 256 << 10;
 const ANSWER_EVENTS: usize = 1 << 10;
 /// The unit of `st_blocks`, whatever the block size of the file system.
 const STAT_BLOCK_BYTES: u64 = 512;
+
+/// How much of a file without a size is read at once.
+const UNSIZED_BYTES: usize = 64 << 10;
+/// The pauses before a file that has changed is read again.
+const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900)];
+/// A file larger than this is read only once more: reading takes long, and something is sure to change meanwhile.
+const PATIENT_BYTES_MAX: u64 = 1 << 30;
 
 /// One file to be read.
 pub(super) struct Task {
@@ -160,29 +170,36 @@ impl FileReader<'_> {
         }
     }
 
-    /// Reads the open file until it stays the same during a reading, at most twice.
+    /// Reads the open file until it stays the same during a reading, or patience ends.
     fn content(&self, task: &Task, file: &OwnedFd, mut before: Stat, emit: &mut Emit<'_>) -> Result<(), Broken> {
-        for last in [false, true] {
+        let patience = if before.size > PATIENT_BYTES_MAX { 1 } else { PAUSES.len() };
+        let mut pauses = PAUSES.iter().take(patience);
+        loop {
             let mut meta = self.describe.opened(file.as_fd(), &before, &task.folder, task.name.as_bytes());
             let delivered = self.pieces(file, &before, emit)?;
             let after = Stat::of_fd(file.as_fd())?;
-            let still = before.same_state(&after) && delivered == before.size;
-            if still || last {
+            let still = before.same_state(&after) && (delivered == before.size || is_made_by_the_kernel(file.as_fd()));
+            let pause = if still { None } else { pauses.next() };
+            let Some(pause) = pause else {
                 if !still {
                     self.describe.issues.add(task.folder.path(task.name.as_bytes()), Trouble::Changed);
                 }
                 meta.size = delivered;
                 return Ok(emit(Event::File(task.name.clone(), Box::new(meta)))?);
-            }
+            };
             emit(Event::Restart)?;
-            before = after;
+            sleep(*pause);
+            before = Stat::of_fd(file.as_fd())?;
         }
-        Ok(())
     }
 
     /// Delivers the content, with holes as holes, and returns the number of bytes.
     fn pieces(&self, file: &OwnedFd, stat: &Stat, emit: &mut Emit<'_>) -> Result<u64, Broken> {
         let size = stat.size;
+        if size == 0 {
+            // Files that the kernel makes up have no size, and only reading them tells.
+            return self.data(file, 0, u64::MAX, emit);
+        }
         if stat.blocks.saturating_mul(STAT_BLOCK_BYTES) >= size {
             return self.data(file, 0, size, emit);
         }
@@ -210,9 +227,10 @@ impl FileReader<'_> {
         let grid = self.cutter.block_bytes() as u64;
         while offset < end {
             let length = (grid - offset % grid).min(end - offset) as usize;
-            let mut bytes = Vec::with_capacity(length);
+            let mut bytes = Vec::with_capacity(if end == u64::MAX { 0 } else { length });
             while bytes.len() < length {
-                let missing = length - bytes.len();
+                // Of what has no size, little is expected.
+                let missing = (length - bytes.len()).min(if end == u64::MAX { UNSIZED_BYTES } else { usize::MAX });
                 if crate::sys::read_at(file.as_fd(), offset + bytes.len() as u64, &mut bytes, missing)? == 0 {
                     break;
                 }

@@ -37,10 +37,12 @@ pub enum Trouble {
     Unreadable(String),
     /// It was removed after its directory had been listed.
     Vanished,
-    /// It changed during two readings; the snapshot has the result of the second one.
+    /// It changed during each of several readings; the snapshot has the result of the last one.
     Changed,
     /// Nothing went wrong, but the result may surprise the user.
     Note(String),
+    /// As [`Trouble::Note`], but probably not what the user wanted.
+    Warning(String),
 }
 
 impl fmt::Display for Issue {
@@ -49,8 +51,12 @@ impl fmt::Display for Issue {
         match &self.trouble {
             Trouble::Unreadable(why) => write!(f, "cannot read {path}: {why}"),
             Trouble::Vanished => write!(f, "{path} vanished before it was read"),
-            Trouble::Changed => write!(f, "{path} changed while it was read"),
-            Trouble::Note(note) => write!(f, "{path}: {note}"),
+            Trouble::Changed => write!(
+                f,
+                "{path} changed each time it was read, so its copy may be torn: stop what writes to it, or back up a dump of \
+                 it or a snapshot of its file system"
+            ),
+            Trouble::Note(note) | Trouble::Warning(note) => write!(f, "{path}: {note}"),
         }
     }
 }
@@ -129,7 +135,7 @@ impl Issues {
                 kept.unsettled += 1;
                 kept.changed += 1;
             }
-            Trouble::Note(_) => {}
+            Trouble::Note(_) | Trouble::Warning(_) => {}
         }
         kept.path_bytes = kept.path_bytes.saturating_add(path.len());
         if kept.issues.len() < ISSUES_MAX && kept.path_bytes <= ISSUE_PATH_BYTES_MAX {

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -48,15 +49,15 @@ pub struct Rules {
     pub if_present: Vec<Vec<u8>>,
     /// Files larger than this.
     pub larger_than: Option<u64>,
-    /// The content of directories on other file systems than those of the requested paths.
+    /// The content of directories on another file system than that of the requested path that they are in.
     pub one_file_system: bool,
 }
 
 /// What every scan needs.
 pub(super) struct Scope<'a> {
     pub(super) rules: &'a Rules,
-    /// The file systems to stay on, if the rules say so.
-    pub(super) devices: HashSet<u64>,
+    /// Devices of the mounts of bygone, which show snapshots.
+    pub(super) past: HashSet<u64>,
     /// Device and inode of the directories that bygone itself writes to.
     pub(super) own: Vec<(u64, u64)>,
     pub(super) issues: &'a Issues,
@@ -68,8 +69,12 @@ pub(super) struct Request {
     pub(super) name: Name,
     /// The state of the patterns in this directory.
     pub(super) patterns: PathState,
-    /// Its place on the way to the requested paths; `None` below a requested path.
+    /// Its place on the way to requested paths, if any lie at it or below it.
     pub(super) way: Option<Arc<Way>>,
+    /// The file system of the requested path that it is in; `None` above all of them.
+    pub(super) device: Option<u64>,
+    /// True to take only what the way leads to.
+    pub(super) only_way: bool,
 }
 
 /// A directory that was scanned.
@@ -99,6 +104,10 @@ pub(super) enum Extent {
 /// The names of a directory in byte order, described slice by slice.
 pub(super) struct Listing {
     patterns: PathState,
+    way: Option<Arc<Way>>,
+    device: Option<u64>,
+    /// Everything is left out that the way does not lead to.
+    only_way: bool,
     extent: Extent,
     /// The names that are not yet described, end to end, and the span of each.
     names: Vec<u8>,
@@ -111,41 +120,25 @@ pub(super) struct Listing {
 
 /// Scans the directory of `request`, whose parent's descriptor is `parent_fd`.
 pub(super) fn scan(scope: &Scope<'_>, request: &Request, parent_fd: &OwnedFd) -> Result<Scanned, Errno> {
-    let leads = request.way.as_ref().is_some_and(|way| !way.asked);
-    let follow = if leads { Follow::Yes } else { Follow::No };
-    let (folder, stat) = Folder::open(&request.parent, parent_fd, request.name.as_bytes(), follow)?;
-    let inner = request.way.is_none() && folder.device() != request.parent.device();
-    listed(scope, folder, stat, &request.patterns, request.way.as_deref(), inner)
+    let Request { parent, name, patterns, way, device, only_way } = request;
+    let is_asked = way.as_ref().is_some_and(|way| way.asked);
+    let follows = way.as_ref().is_some_and(|way| way.follows(*device));
+    let follow = if follows { Follow::Yes } else { Follow::No };
+    let (folder, stat) = Folder::open(parent, parent_fd, name.as_bytes(), follow)?;
+    let device = if is_asked { Some(folder.device()) } else { *device };
+    let inner = !is_asked && device.is_some() && folder.device() != parent.device();
+    let only_way = *only_way || inner && scope.leaves_out_mount(&folder, device);
+    let mut listing = Listing::new(patterns.clone(), way.clone(), device, only_way);
+    listing.begin(scope, &folder, is_asked)?;
+    Ok(Scanned { folder, stat, listing })
 }
 
 /// Scans the root of the file system.
 pub(super) fn scan_root(scope: &Scope<'_>, way: &Way) -> Result<Scanned, Errno> {
     let (folder, stat) = Folder::root()?;
-    listed(scope, folder, stat, &scope.rules.excludes.root(), Some(way), false)
-}
-
-/// `inner` is true if another file system begins here, within a requested path.
-fn listed(
-    scope: &Scope<'_>,
-    folder: Arc<Folder>,
-    stat: Stat,
-    patterns: &PathState,
-    way: Option<&Way>,
-    inner: bool,
-) -> Result<Scanned, Errno> {
-    let mut listing = Listing::empty(patterns.clone());
-    match way {
-        Some(way) if !way.asked => listing.lead(scope, &folder, way),
-        _ if scope.is_foreign(&folder) => scope.issues.exclude(1),
-        _ if inner && is_made_by_the_kernel(&folder) => {
-            let note = "its content is made up by the kernel and was left out";
-            scope.issues.add(folder.path(b""), Trouble::Note(note.into()));
-        }
-        _ => {
-            listing.read(scope, &folder)?;
-            listing.fill(scope, &folder);
-        }
-    }
+    let device = way.asked.then(|| folder.device());
+    let mut listing = Listing::new(scope.rules.excludes.root(), Some(Arc::new(way.clone())), device, !way.asked);
+    listing.begin(scope, &folder, way.asked)?;
     Ok(Scanned { folder, stat, listing })
 }
 
@@ -156,8 +149,22 @@ impl Scope<'_> {
             || (self.rules.caches && name == CACHE_TAG && is_cache_tag(folder))
     }
 
-    fn is_foreign(&self, folder: &Folder) -> bool {
-        self.rules.one_file_system && !self.devices.contains(&folder.device())
+    /// True if the content of this directory, where a file system begins, is left out. `device` is that of the requested
+    /// path that it is in.
+    fn leaves_out_mount(&self, folder: &Folder, device: Option<u64>) -> bool {
+        if self.rules.one_file_system && Some(folder.device()) != device {
+            self.issues.exclude(1);
+            return true;
+        }
+        let note = if self.past.contains(&folder.device()) {
+            "this mount of bygone shows snapshots and was left out: name it to back it up"
+        } else if folder.fd().is_ok_and(|fd| is_made_by_the_kernel(fd.as_fd())) {
+            "its content is made up by the kernel and was left out"
+        } else {
+            return false;
+        };
+        self.issues.add(folder.path(b""), Trouble::Note(note.into()));
+        true
     }
 
     /// False if the result of `stat` excludes this entry. A path that the user named may have any size.
@@ -178,15 +185,25 @@ impl Scope<'_> {
 }
 
 impl Listing {
-    fn empty(patterns: PathState) -> Listing {
+    fn new(patterns: PathState, way: Option<Arc<Way>>, device: Option<u64>, only_way: bool) -> Listing {
         Listing {
             patterns,
+            way,
+            device,
+            only_way,
             extent: Extent::Part,
             names: Vec::new(),
             spans: Vec::new().into_iter(),
             children: VecDeque::new(),
             found: Vec::new(),
         }
+    }
+
+    /// Reads the names and describes the first of them.
+    fn begin(&mut self, scope: &Scope<'_>, folder: &Arc<Folder>, is_asked: bool) -> Result<(), Errno> {
+        self.read(scope, folder, is_asked)?;
+        self.fill(scope, folder);
+        Ok(())
     }
 
     /// The next name in order.
@@ -218,12 +235,38 @@ impl Listing {
         self.children.len() + self.names.len() / 64
     }
 
-    /// Reads all names, or those that come before an error. It is an error if there are none.
-    fn read(&mut self, scope: &Scope<'_>, folder: &Folder) -> Result<(), Errno> {
+    /// Reads the names of all that is to be taken. It is an error if the listing fails and there is none.
+    fn read(&mut self, scope: &Scope<'_>, folder: &Folder, is_asked: bool) -> Result<(), Errno> {
         let mut spans = Vec::new();
+        if !self.only_way {
+            self.read_all(scope, folder, is_asked, &mut spans)?;
+        }
+        // What was named is taken even if it is left out otherwise, or if the listing failed.
+        for name in self.way.iter().flat_map(|way| way.children.keys()) {
+            spans.push((self.names.len(), self.names.len() + name.as_bytes().len()));
+            self.names.extend_from_slice(name.as_bytes());
+        }
+        let names = &self.names;
+        let name = |span: &(usize, usize)| names.get(span.0..span.1).unwrap_or_default();
+        spans.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+        // A name may be listed twice if it is renamed during the listing.
+        spans.dedup_by(|a, b| name(a) == name(b));
+        self.spans = spans.into_iter();
+        Ok(())
+    }
+
+    /// Reads the listing or what comes before an error, without what the rules leave out.
+    fn read_all(
+        &mut self,
+        scope: &Scope<'_>,
+        folder: &Folder,
+        is_asked: bool,
+        spans: &mut Vec<(usize, usize)>,
+    ) -> Result<(), Errno> {
         self.extent = Extent::Whole;
-        if let Err(errno) = folder.fd().and_then(|fd| self.read_names(&fd, &mut spans)) {
-            if spans.is_empty() {
+        if let Err(errno) = folder.fd().and_then(|fd| self.read_names(&fd, spans)) {
+            let leads = self.way.as_ref().is_some_and(|way| !way.children.is_empty());
+            if spans.is_empty() && !leads {
                 return Err(errno);
             }
             self.extent = Extent::Broken(errno);
@@ -233,8 +276,9 @@ impl Listing {
         let names = &self.names;
         let name = |span: &(usize, usize)| names.get(span.0..span.1).unwrap_or_default();
         let all = spans.len();
-        if let Some(tag) = spans.iter().find(|span| scope.is_tag(folder, name(span))).copied() {
-            spans = vec![tag];
+        let tag = spans.iter().find(|span| !is_asked && scope.is_tag(folder, name(span))).copied();
+        if let Some(tag) = tag {
+            *spans = vec![tag];
             // Whatever else is there is left out.
             self.extent = Extent::Whole;
         }
@@ -243,10 +287,7 @@ impl Listing {
             spans.retain(|span| !excludes.excludes(&self.patterns, name(span)));
         }
         scope.issues.exclude((all - spans.len()) as u64);
-        spans.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-        // A name may be listed twice if it is renamed during the listing.
-        spans.dedup_by(|a, b| name(a) == name(b));
-        self.spans = spans.into_iter();
+        self.only_way |= tag.is_some();
         Ok(())
     }
 
@@ -274,9 +315,15 @@ impl Listing {
         let fd = folder.fd();
         for span in slice {
             let name = self.names.get(span.0..span.1).unwrap_or_default();
-            let stat = fd.as_ref().map_err(|errno| *errno).and_then(|fd| Stat::of_child(fd.as_fd(), name));
+            let way = self.way.as_ref().filter(|way| !way.children.is_empty());
+            let way = way.and_then(|way| way.children.get(&Name::new(name).ok()?).cloned());
+            let follows = way.as_ref().is_some_and(|way| way.follows(self.device));
+            let stat = fd.as_ref().map_err(|errno| *errno).and_then(|fd| match follows {
+                true => Stat::of_child_followed(fd.as_fd(), name),
+                false => Stat::of_child(fd.as_fd(), name),
+            });
             match (Name::new(name), stat) {
-                (Ok(name), Ok(stat)) => self.push(scope, folder, name, stat, None),
+                (Ok(name), Ok(stat)) => self.push(scope, folder, name, stat, way),
                 (Ok(name), Err(errno)) => self.children.push_back(Child { name, stat: Err(errno) }),
                 (Err(_), Ok(_)) => {
                     let why = "its name is longer than 255 bytes".to_string();
@@ -290,29 +337,26 @@ impl Listing {
         }
     }
 
-    /// Takes the names that lead to requested paths.
-    fn lead(&mut self, scope: &Scope<'_>, folder: &Arc<Folder>, way: &Way) {
-        let fd = folder.fd();
-        for (name, way) in &way.children {
-            let stat = fd.as_ref().map_err(|errno| *errno).and_then(|fd| match way.asked {
-                true => Stat::of_child(fd.as_fd(), name.as_bytes()),
-                false => Stat::of_child_followed(fd.as_fd(), name.as_bytes()),
-            });
-            match stat {
-                Ok(stat) => self.push(scope, folder, name.clone(), stat, Some(way.clone())),
-                Err(errno) => self.children.push_back(Child { name: name.clone(), stat: Err(errno) }),
-            }
-        }
-    }
-
     fn push(&mut self, scope: &Scope<'_>, folder: &Arc<Folder>, name: Name, stat: Stat, way: Option<Arc<Way>>) {
-        if scope.admits(folder, &name, &stat, way.is_some()) {
-            if stat.file_type() == FileType::Directory {
-                let patterns = scope.rules.excludes.descend(&self.patterns, name.as_bytes());
-                self.found.push(Request { parent: folder.clone(), name: name.clone(), patterns, way });
-            }
-            self.children.push_back(Child { name, stat: Ok(stat) });
+        let is_asked = way.as_ref().is_some_and(|way| way.asked);
+        let is_directory = stat.file_type() == FileType::Directory;
+        if way.as_ref().is_some_and(|way| !way.children.is_empty()) && !is_directory {
+            scope.issues.lost(folder, name.as_bytes(), Errno::ENOTDIR);
         }
+        if !scope.admits(folder, &name, &stat, is_asked) {
+            return;
+        }
+        if is_directory {
+            let excludes = &scope.rules.excludes;
+            let is_left_out = self.only_way || excludes.excludes(&self.patterns, name.as_bytes());
+            let descend = if is_asked { Excludes::descend_wanted } else { Excludes::descend };
+            let patterns = descend(excludes, &self.patterns, name.as_bytes());
+            let only_way = way.is_some() && !is_asked && is_left_out;
+            let request =
+                Request { parent: folder.clone(), name: name.clone(), patterns, way, device: self.device, only_way };
+            self.found.push(request);
+        }
+        self.children.push_back(Child { name, stat: Ok(stat) });
     }
 }
 
@@ -328,7 +372,7 @@ fn is_cache_tag(folder: &Folder) -> bool {
 }
 
 /// True for file systems that show the kernel's state as files: some are endless, none is useful in a backup.
-fn is_made_by_the_kernel(folder: &Folder) -> bool {
+pub(super) fn is_made_by_the_kernel(fd: BorrowedFd<'_>) -> bool {
     const OTHERS: [FsType; 4] = [
         FsType(0x6265_6570), // configfs
         FsType(0x6165_676c), // pstore
@@ -349,7 +393,7 @@ fn is_made_by_the_kernel(folder: &Folder) -> bool {
         statfs::NSFS_MAGIC,
         statfs::DEVPTS_SUPER_MAGIC,
     ];
-    let found = folder.fd().and_then(|fd| statfs::fstatfs(&*fd)).map(|fs| fs.filesystem_type());
+    let found = statfs::fstatfs(fd).map(|fs| fs.filesystem_type());
     found.is_ok_and(|found| KNOWN.contains(&found) || OTHERS.contains(&found))
 }
 

@@ -26,32 +26,42 @@ use crate::backup::plan::End;
 use crate::backup::report::Counts;
 use crate::backup::report::Issues;
 use crate::backup::report::Report;
+use crate::backup::report::Trouble;
 use crate::backup::sink::Sink;
 
 /// Permissions of the file: the stream may hold secrets, and no other readers are known.
 const MODE: u16 = 0o600;
 
-/// Backs up all of `content` as the file `name` in the root directory, with `now` as its time. A stream that fails is
+/// A stream to back up.
+pub struct Stream<'a> {
+    /// What gives it, for messages.
+    pub source: &'a str,
+    /// Its bytes.
+    pub content: &'a mut dyn Read,
+}
+
+/// Backs up all of `stream` as the file `name` in the root directory, with `now` as its time. A stream that fails is
 /// an error, because half of a dump is useless.
-pub fn backup_stdin(
+pub fn backup_stream(
     writer: &mut Writer<'_>,
     name: &Name,
-    content: &mut dyn Read,
+    stream: Stream<'_>,
     now: Time,
     watch: &Watch,
 ) -> Result<Report> {
     let cutter = writer.cutter();
-    store(&mut Sink::Writer(writer), &cutter, name, content, now, watch)
+    store(&mut Sink::Writer(writer), &cutter, name, stream, now, watch)
 }
 
 pub(super) fn store(
     sink: &mut Sink<'_, '_>,
     cutter: &Cutter,
     name: &Name,
-    content: &mut dyn Read,
+    stream: Stream<'_>,
     now: Time,
     watch: &Watch,
 ) -> Result<Report> {
+    let Stream { source, content } = stream;
     let (owners, issues) = (Owners::default(), Issues::default());
     let failed = |path: &str, source| Error::Local { doing: "read", path: path.into(), source };
     let root = root_meta(Describer { owners: &owners, issues: &issues });
@@ -62,13 +72,17 @@ pub(super) fn store(
         watch.check()?;
         let mut bytes = Vec::new();
         let most = cutter.block_bytes() as u64;
-        content.take(most).read_to_end(&mut bytes).map_err(|error| failed("the standard input", error))?;
+        content.take(most).read_to_end(&mut bytes).map_err(|error| failed(source, error))?;
         if bytes.is_empty() {
             break;
         }
         size += bytes.len() as u64;
         count(&watch.bytes, bytes.len() as u64);
         sink.file_piece(Piece::Block(cutter.block(bytes)))?;
+    }
+    if size == 0 {
+        let path = [b"/", name.as_bytes()].concat();
+        issues.add(path, Trouble::Warning(format!("{source} had nothing in it, so this file is empty")));
     }
     let owner = owners.get(geteuid().as_raw(), getegid().as_raw());
     let meta = Meta { mode: MODE, owner, mtime: now, ctime: now, size, ..Meta::unknown() };
@@ -113,7 +127,8 @@ mod tests {
     fn record(mut stream: Drip) -> Result<(Recorder, Report)> {
         let mut recorder = Recorder::default();
         let (name, now) = (Name::new(b"dump.sql").unwrap(), Time { secs: 7, nanos: 8 });
-        let report = store(&mut Sink::Record(&mut recorder), &cutter(), &name, &mut stream, now, &Watch::new())?;
+        let stream = Stream { source: "a test", content: &mut stream };
+        let report = store(&mut Sink::Record(&mut recorder), &cutter(), &name, stream, now, &Watch::new())?;
         Ok((recorder, report))
     }
 
@@ -125,6 +140,8 @@ mod tests {
             assert_eq!((content(pieces), meta.size), (vec![9; size], size as u64));
             assert_eq!(pieces.len(), size.div_ceil(65_536), "short reads make no short blocks");
             assert_eq!((meta.mtime.secs, report.counts.bytes), (7, size as u64));
+            let warned = matches!(report.issues.as_slice(), [issue] if matches!(issue.trouble, Trouble::Warning(_)));
+            assert_eq!(warned, size == 0, "nothing at all is a warning");
         }
     }
 

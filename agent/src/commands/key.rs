@@ -70,7 +70,7 @@ impl New {
     fn passphrase(&self, context: &Context) -> Result<Secret> {
         let value = context.settings.new_passphrase.clone();
         let sources = Sources { file: self.new_passphrase_file.clone(), command: None, value };
-        passphrase::obtain(&sources, Purpose::Create, &context.watch, context.settings.json)
+        Ok(passphrase::obtain(&sources, Purpose::Create, &context.watch, context.settings.json)?.secret)
     }
 }
 

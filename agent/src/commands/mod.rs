@@ -18,6 +18,8 @@ mod recover;
 mod repair;
 mod restore;
 mod snapshots;
+mod sources;
+mod stream;
 mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -94,7 +96,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Args),
-    Backup(backup::Args),
+    Backup(sources::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Cat(cat::Args),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -31,6 +32,7 @@ use crate::commands::summary::files;
 use crate::commands::summary::others;
 use crate::exclude::Excludes;
 use crate::restore;
+use crate::restore::Deletion;
 use crate::restore::Issue;
 use crate::restore::Options;
 use crate::restore::Overwrite;
@@ -52,8 +54,10 @@ pub(super) struct Args {
     /// Snapshot, and optionally a path in it: latest, latest:/etc, an id, or a time
     #[arg(value_name = "SNAP[:PATH]")]
     what: OsString,
-    /// Directory to restore into; it is created if missing, and must be empty unless --overwrite is given
-    #[arg(long, value_name = "DIR")]
+    /// Directory to restore into, which is created if missing; a single file is restored as PATH unless that is a directory
+    ///
+    /// Without --overwrite, nothing is restored if anything in its place exists already.
+    #[arg(long, value_name = "PATH")]
     target: PathBuf,
     /// Restore only paths that match PATTERN
     #[arg(long, value_name = "PATTERN")]
@@ -62,6 +66,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<OsString>,
     /// Delete entries of the target that the snapshot does not have (requires --overwrite)
+    ///
+    /// This happens last, and only if everything could be restored. Only directories at or below the paths that were
+    /// backed up are touched. What the backup left out stays, and so does everything behind a mount and in the
+    /// directories of bygone itself.
     #[arg(long, requires = "overwrite")]
     delete: bool,
     /// When to replace existing entries: always, if-changed (size or time differs), if-newer, never
@@ -83,11 +91,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let selector = Selector::parse(&args.what)?;
-    let options = options(args)?;
+    let mut options = options(args)?;
     let repository = context.open()?;
     let reader = Reader::new(&repository, READ_CACHE_BYTES, Order::Forward)?;
     let view = reader.view()?;
     let snapshot = selector.snapshot(super::snapshots_of(&view)?, context.now)?;
+    if args.delete {
+        options.delete = Some(Deletion::new(&snapshot, &context.settings.own_directories()?)?);
+    }
     let subject = Subject::new(selector.find(&view, &snapshot)?, selector.path_bytes());
     drop(view);
     if selector.path.is_empty() && args.include.is_empty() && args.exclude.is_empty() {
@@ -96,7 +107,8 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let lists = args.dry_run || context.settings.verbose;
     // Steps on the terminal would disturb the progress line.
     let progress = (!lists).then(|| context.progress());
-    let mut steps = Steps { lists, count: 0, written: Ok(()) };
+    let shows_kept = context.settings.verbose;
+    let mut steps = Steps { lists, shows_kept, top: &args.target, count: 0, written: Ok(()) };
     steps.begin(&mut context.output);
     let output = &mut context.output;
     let mut say = |step: Step, path: &[u8]| steps.say(output, step, path);
@@ -106,6 +118,13 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let report = restored?;
     written?;
     finish(args, context, &snapshot, &report)?;
+    let found = report.files + report.directories + report.links + report.others + report.kept;
+    if !args.include.is_empty() && found == 0 && report.issues_total == 0 {
+        let patterns: Vec<String> = args.include.iter().map(|pattern| printable(pattern.as_bytes())).collect();
+        let at = if selector.path.is_empty() { b"/".to_vec() } else { selector.path_bytes() };
+        context.warn(&format!("nothing in {} of the snapshot matches {}", printable(&at), patterns.join(" or ")));
+        return Ok(Exit::Failed);
+    }
     Ok(exit(&report))
 }
 
@@ -116,7 +135,6 @@ fn options(args: &Args) -> Result<Options> {
     };
     Ok(Options {
         overwrite: args.overwrite,
-        delete: args.delete,
         dry_run: args.dry_run,
         verify: args.verify,
         sparse: args.sparse,
@@ -127,13 +145,16 @@ fn options(args: &Args) -> Result<Options> {
 }
 
 /// Lists each step that is taken or, in a dry run, would be taken.
-struct Steps {
+struct Steps<'a> {
     lists: bool,
+    /// What stays as it is, is listed too.
+    shows_kept: bool,
+    top: &'a Path,
     count: u64,
     written: Result<()>,
 }
 
-impl Steps {
+impl Steps<'_> {
     /// In JSON, the steps are a list at the beginning of the single object that the command writes. They are written one
     /// by one, because there are too many to collect.
     fn begin(&mut self, output: &mut Output) {
@@ -143,10 +164,10 @@ impl Steps {
     }
 
     fn say(&mut self, output: &mut Output, step: Step, path: &[u8]) {
-        if !self.lists || self.written.is_err() {
+        if !self.lists || self.written.is_err() || step == Step::Keep && !self.shows_kept {
             return;
         }
-        let path = if path.is_empty() { b"/" } else { path };
+        let path = &[self.top.as_os_str().as_bytes(), path].concat();
         self.written = if output.json {
             let comma: &[u8] = if self.count == 0 { b"" } else { b",\n" };
             let mut object = Map::new();
@@ -168,6 +189,7 @@ fn word(step: Step) -> &'static str {
         Step::Adjust => "adjust",
         Step::Keep => "keep",
         Step::Delete => "delete",
+        Step::Spare => "spare",
     }
 }
 
@@ -231,8 +253,10 @@ fn lines(args: &Args, snapshot: &Snapshot, report: &Report, seconds: f64) -> Vec
             text.push_str(&format!(", {what} {}", number(count)));
         }
     };
-    add(report.kept, "kept");
-    add(report.deleted, "deleted");
+    let dry_or = |dry: &'static str, done| if args.dry_run { dry } else { done };
+    add(report.kept, dry_or("keep", "kept"));
+    add(report.deleted, dry_or("delete", "deleted"));
+    add(report.spared, dry_or("spare", "spared"));
     add(report.verified, "verified");
     vec![text]
 }
@@ -261,6 +285,8 @@ fn value(args: &Args, snapshot: &Snapshot, report: &Report, seconds: f64) -> Val
         "bytes": report.bytes,
         "kept": report.kept,
         "deleted": report.deleted,
+        "spared": report.spared,
+        "deletion_skipped": report.deletion_skipped,
         "verified": report.verified,
         "damaged": report.damaged,
         "withheld": report.withheld,

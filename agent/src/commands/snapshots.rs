@@ -11,6 +11,7 @@ use bygone_cli::exit::Exit;
 use bygone_cli::exit::Result;
 use bygone_cli::terminal::output::Align;
 use bygone_cli::terminal::output::Table;
+use bygone_cli::terminal::output::count;
 use bygone_cli::terminal::output::number;
 use bygone_cli::terminal::output::size;
 use bygone_cli::time::utc;
@@ -46,6 +47,11 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
     let mut wanted: Vec<Snapshot> = all.filter(|snapshot| is_wanted(args, snapshot)).collect();
     if let Some(latest) = args.latest {
         wanted.drain(..wanted.len().saturating_sub(latest));
+    }
+    let ahead = wanted.iter().filter(|snapshot| snapshot.is_from_the_future(context.now)).count() as u64;
+    if ahead > 0 {
+        let what = count(ahead, "snapshot is", "snapshots are");
+        context.warn(&format!("{what} later than now, made by a wrong clock: `latest` passes over such"));
     }
     if context.settings.json {
         context.output.value(&wanted.iter().map(value).collect::<Vec<_>>())?;

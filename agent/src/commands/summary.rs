@@ -91,14 +91,23 @@ impl Summary<'_> {
         lines
     }
 
-    /// Issues with single paths; with `quiet` only those of what could not be read.
+    /// Issues with single paths; with `quiet` no mere notes.
     pub(super) fn issues(&self, quiet: bool) -> Vec<String> {
-        let is_loss = |issue: &&Issue| matches!(issue.trouble, Trouble::Unreadable(_));
-        let shown = self.report.issues.iter().filter(|issue| !quiet || is_loss(issue));
-        let mut lines: Vec<String> =
-            shown.map(|issue| if is_loss(&issue) { issue.to_string() } else { format!("note: {issue}") }).collect();
+        let line = |issue: &Issue| match &issue.trouble {
+            Trouble::Unreadable(_) => Some(issue.to_string()),
+            Trouble::Changed | Trouble::Warning(_) => Some(format!("warning: {issue}")),
+            Trouble::Vanished | Trouble::Note(_) => (!quiet).then(|| format!("note: {issue}")),
+        };
+        let mut lines: Vec<String> = self.report.issues.iter().filter_map(line).collect();
         if self.report.issues_omitted > 0 {
             lines.push(format!("and {}, not listed", count(self.report.issues_omitted, "more issue", "more issues")));
+        }
+        if self.report.changed > 0 {
+            lines.push(count(
+                self.report.changed,
+                "file changed each time it was read",
+                "files changed each time they were read",
+            ));
         }
         if self.report.unreadable > 0 {
             lines.push(count(
@@ -112,7 +121,7 @@ impl Summary<'_> {
 
     /// For programs.
     pub(super) fn value(&self) -> Value {
-        let Report { counts, issues, issues_omitted, unreadable, .. } = self.report;
+        let Report { counts, issues, issues_omitted, unreadable, changed, .. } = self.report;
         json!({
             "snapshot": self.snapshot.map(|snapshot| snapshot.id.to_hex()),
             "parent": self.parent.map(|snapshot| snapshot.id.to_hex()),
@@ -131,6 +140,7 @@ impl Summary<'_> {
             "bytes_stored": self.bytes_stored,
             "seconds": self.seconds,
             "unreadable": unreadable,
+            "changed_while_read": changed,
             "issues": issues.iter().map(issue_value).collect::<Vec<_>>(),
             "issues_omitted": issues_omitted,
             "alarms": alarms::values(self.alarms),
@@ -149,11 +159,12 @@ fn issue_value(issue: &Issue) -> Value {
         Trouble::Vanished => "vanished",
         Trouble::Changed => "changed",
         Trouble::Note(_) => "note",
+        Trouble::Warning(_) => "warning",
     };
     let code = match issue.trouble {
         Trouble::Unreadable(_) => Some(Diagnosis::SourceUnreadable),
         Trouble::Vanished | Trouble::Changed => Some(Diagnosis::SourceChanged),
-        Trouble::Note(_) => None,
+        Trouble::Note(_) | Trouble::Warning(_) => None,
     };
     object.insert("kind".to_owned(), json!(kind));
     object.insert("code".to_owned(), json!(code.map(Diagnosis::code)));
@@ -204,10 +215,17 @@ mod tests {
                 "0 B of new content, 1.0 MiB stored, in 1.5 s",
             ]
         );
-        let issues = ["cannot read /a\\xff: Permission denied", "note: /b changed while it was read"];
-        let end = "1 path could not be read: the snapshot says so and lacks its content";
-        assert_eq!(summary.issues(false), [issues[0], issues[1], end]);
-        assert_eq!(summary.issues(true), [issues[0], end], "quiet still shows what is lost");
+        let shown = summary.issues(false);
+        assert_eq!(shown.first().map(String::as_str), Some("cannot read /a\\xff: Permission denied"));
+        assert!(
+            shown.iter().any(|line| line.starts_with("warning: /b changed each time it was read, so")),
+            "{shown:?}"
+        );
+        assert_eq!(
+            shown.last().map(String::as_str),
+            Some("1 path could not be read: the snapshot says so and lacks its content")
+        );
+        assert_eq!((summary.issues(true), shown.len()), (shown, 4), "quiet still shows what is lost or torn");
     }
 
     #[test]

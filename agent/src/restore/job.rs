@@ -22,6 +22,8 @@ pub(super) enum Verdict {
     Match,
     /// Keep the existing entry, right or not.
     Keep,
+    /// Replace a directory that is not empty, if it may be deleted: at the end, when everything else is restored.
+    Blocked,
 }
 
 impl Verdict {
@@ -29,7 +31,7 @@ impl Verdict {
     pub(super) fn step(&self) -> Step {
         match self {
             Verdict::Create => Step::Create,
-            Verdict::Replace => Step::Replace,
+            Verdict::Replace | Verdict::Blocked => Step::Replace,
             Verdict::Adjust => Step::Adjust,
             Verdict::Match | Verdict::Keep => Step::Keep,
         }

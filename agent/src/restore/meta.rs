@@ -65,6 +65,29 @@ pub(super) fn apply(
     sys::set_mtime(handle, meta.mtime).or_else(|error| trouble.note("set the time of", "", error))
 }
 
+/// True if [`apply`] and [`apply_flags`] would change nothing.
+pub(super) fn is_set(shared: &Shared<'_>, handle: Handle<'_>, stat: &FileStat, meta: &Meta) -> bool {
+    let is_link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
+    let same_mode = is_link || stat.st_mode & 0o7777 == u32::from(meta.mode);
+    let same_owner = shared.owner_here(&meta.owner) == (stat.st_uid, stat.st_gid);
+    let same_time = (stat.st_mtime, stat.st_mtime_nsec) == (meta.mtime.secs, meta.mtime.nanos.into());
+    let has_all = || meta.xattrs.iter().all(|xattr| sys::has_xattr(handle, &xattr.name, &xattr.value));
+    let has_others = || {
+        let names = sys::xattr_names(handle).unwrap_or_default();
+        names.iter().any(|name| is_removed(name.as_bytes(), &meta.xattrs))
+    };
+    // Flags are seen only through a descriptor that is open.
+    let no_flags = meta.flags & FLAGS_RESTORED == 0 || !shared.root;
+    same_mode && same_owner && same_time && no_flags && has_all() && !has_others()
+}
+
+/// True if an attribute is removed because it is not `wanted`. The system sets its own labels on every file, and a
+/// restore must not remove those.
+fn is_removed(name: &[u8], wanted: &[Xattr]) -> bool {
+    let is_label = name.starts_with(b"security.") && name != b"security.capability";
+    !is_label && !wanted.iter().any(|xattr| xattr.name == name)
+}
+
 /// Sets owner and group if they differ. If refused, returns the mode bits that must not be set.
 fn set_owner(
     shared: &Shared<'_>,
@@ -135,9 +158,7 @@ fn remove_other_xattrs(
         Err(error) => return trouble.note("list the attributes of", "", error),
     };
     for name in names {
-        let kept = wanted.iter().any(|xattr| xattr.name == name.as_bytes());
-        // The system sets its own labels on every file, and a restore must not remove those.
-        if kept || name.as_bytes().starts_with(b"security.") && name.as_bytes() != b"security.capability" {
+        if !is_removed(name.as_bytes(), wanted) {
             continue;
         }
         if let Err(error) = sys::remove_xattr(handle, &name) {

@@ -4,8 +4,9 @@
 //! 1. One thread walks the snapshot in order, creates directories (private at first) and hands entries to workers,
 //!    which write content and set metadata (`walk`, `build`, `work`, `file`, `node`, `meta`).
 //! 2. Hard links, when the files are complete (`finish`).
-//! 3. Metadata of directories, deepest first, when nothing more is created in them.
-//! 4. Sync: a restore that returns is durable. Then, on request, everything is read again and compared (`verify`).
+//! 3. On request, what only the target has is deleted (`delete`), and what a directory stood in the way of is restored.
+//! 4. Metadata of directories, deepest first, when nothing more is created in them.
+//! 5. Sync: a restore that returns is durable. Then, on request, everything is read again and compared (`verify`).
 //!
 //! **Nothing leaves the target.** No path is ever joined: every call takes an open directory and one [`Name`], which
 //! cannot be `..` or contain a `/`, and follows no symbolic link (`directories`). Symbolic links that are in the
@@ -17,6 +18,7 @@
 //!
 //! [`Name`]: bygone_core::entry::Name
 
+mod delete;
 mod directories;
 mod files;
 mod finish;
@@ -34,6 +36,7 @@ mod sys;
 mod tests;
 mod walk;
 
+pub use delete::rules::Deletion;
 pub use options::Options;
 pub use options::Overwrite;
 pub use options::OwnerBy;

@@ -9,6 +9,7 @@ use bygone_core::id::NodeId;
 use bygone_core::read::View;
 use bygone_core::watch::Watch;
 
+use crate::restore::delete::rules::Deletion;
 use crate::restore::selection::Selection;
 use crate::restore::walk::Walk;
 use crate::select::Found;
@@ -53,10 +54,10 @@ pub enum OwnerBy {
 /// How to restore.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `None`: the target must be empty.
+    /// `None`: nothing that exists in the target is touched.
     pub overwrite: Option<Overwrite>,
     /// Delete what the snapshot does not have, in directories that are restored whole; only with `overwrite`.
-    pub delete: bool,
+    pub delete: Option<Deletion>,
     /// Change nothing, only report the steps.
     pub dry_run: bool,
     /// Read everything again at the end, and compare it.

@@ -55,6 +55,11 @@ pub struct Report {
     pub kept: u64,
     /// Entries that were deleted because the snapshot does not have them.
     pub deleted: u64,
+    /// Entries that the snapshot does not have and that stay, because the backup leaves them out, another file system
+    /// begins there, or they belong to bygone.
+    pub spared: u64,
+    /// Nothing was deleted, because there were issues.
+    pub deletion_skipped: bool,
     /// Files that were read again and are right.
     pub verified: u64,
     /// The first issues.
@@ -97,6 +102,9 @@ impl Report {
             "entry lacks its inode flags: the target does not support them",
             "entries lack their inode flags: the target does not support them",
         );
+        if self.deletion_skipped {
+            lines.push("nothing was deleted, because not everything could be restored".to_owned());
+        }
         lines
     }
 }
@@ -114,6 +122,8 @@ pub enum Step {
     Keep,
     /// It exists but is not in the snapshot: delete it.
     Delete,
+    /// It exists but is not in the snapshot, and stays: the backup leaves it out, or it is not to be touched.
+    Spare,
 }
 
 /// Why an entry could not be restored.

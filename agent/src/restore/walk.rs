@@ -160,10 +160,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// True if the selection includes this name in the directory entered last: only such entries are deleted.
-    pub(super) fn wants(&self, name: &[u8], is_directory: bool) -> bool {
-        let Some(frame) = self.frames.last() else { return false };
-        self.selection.judge(&frame.standing, name, is_directory) == Select::Take
+    /// True if the directory entered last has no entries.
+    pub(super) fn is_empty(&mut self) -> Result<bool> {
+        self.open()?;
+        let directory = self.frames.last().and_then(|frame| frame.directory.as_ref());
+        Ok(directory.is_none_or(|directory| directory.len() == 0))
+    }
+
+    /// The selection in the directory entered last.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        self.frames.last().map(|frame| frame.standing.clone())
     }
 
     fn push(&mut self, node: Option<NodeId>, items: VecDeque<Arc<Entry>>, standing: Standing) {

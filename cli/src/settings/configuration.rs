@@ -17,8 +17,10 @@
 //! unknown key is an error, because a misspelt limit must not mean no limit.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -68,6 +70,8 @@ pub struct Section {
     pub exclude_caches: Option<bool>,
     /// As --one-file-system.
     pub one_file_system: Option<bool>,
+    /// What must be mounted before anything is backed up.
+    pub require_mount: Option<Vec<PathBuf>>,
 }
 
 /// The file as a whole.
@@ -140,13 +144,14 @@ impl Section {
         }
         let files = self.exclude_file.iter_mut().flatten().map(|path| ("exclude-file", path));
         let paths = self.paths.iter_mut().flatten().map(|path| ("paths", path));
+        let mounts = self.require_mount.iter_mut().flatten().map(|path| ("require-mount", path));
         let single = [
             ("passphrase-file", &mut self.passphrase_file),
             ("catalog-dir", &mut self.catalog_dir),
             ("cache-dir", &mut self.cache_dir),
         ];
         let single = single.into_iter().filter_map(|(key, path)| path.as_mut().map(|path| (key, path)));
-        for (key, path) in single.chain(files).chain(paths) {
+        for (key, path) in single.chain(files).chain(paths).chain(mounts) {
             let whole = whole(path, home);
             *path = whole.ok_or_else(|| {
                 format!(
@@ -174,9 +179,11 @@ impl Section {
 
 /// The path with `~/` replaced, or nothing if it is relative.
 fn whole(path: &Path, home: Option<&Path>) -> Option<PathBuf> {
-    match path.strip_prefix("~") {
-        Ok(below) => home.map(|home| home.join(below)),
-        Err(_) => path.is_absolute().then(|| path.to_owned()),
+    // Not by components: a slash at the end means the directory behind a link.
+    match path.as_os_str().as_bytes().strip_prefix(b"~/") {
+        Some(below) => home.map(|home| home.join(OsStr::from_bytes(below))),
+        None if path == Path::new("~") => home.map(Path::to_owned),
+        None => path.is_absolute().then(|| path.to_owned()),
     }
 }
 
@@ -218,6 +225,7 @@ mod tests {
             exclude-file = ["/x"]
             exclude-caches = true
             one-file-system = true
+            require-mount = ["~/mnt/"]
         "#;
         let configuration = read(text, Some("p")).unwrap();
         assert_eq!(configuration.defaults.repository.as_deref(), Some("/home/u/repository"));
@@ -236,6 +244,7 @@ mod tests {
             exclude_file: Some(vec!["/x".into()]),
             exclude_caches: Some(true),
             one_file_system: Some(true),
+            require_mount: Some(vec!["/home/u/mnt/".into()]),
         };
         assert_eq!(configuration.profile, expected);
         assert_eq!(read(text, None).unwrap().profile, Section::default());

@@ -78,6 +78,8 @@ pub struct BackupSettings {
     pub exclude_caches: bool,
     /// Stay on the file systems of the sources.
     pub one_file_system: bool,
+    /// What must be mounted.
+    pub require_mount: Vec<PathBuf>,
 }
 
 /// Where a repository's parts are, before anything is opened.
@@ -146,6 +148,16 @@ impl Settings {
         Ok(Locations { address, catalog_base, cache_base: self.cache_base()? })
     }
 
+    /// All directories of this machine in which bygone keeps something of its own, used by this run or not.
+    pub fn own_directories(&self) -> Result<Vec<PathBuf>> {
+        let Environment { state_home, cache_home, config_home, .. } = &self.environment;
+        let places = [(state_home, ".local/state"), (cache_home, ".cache"), (config_home, ".config")];
+        let usual = places.into_iter().filter_map(|(xdg, below)| self.environment.directory(xdg.as_ref(), below));
+        let mut directories = self.locations()?.directories();
+        directories.extend(usual);
+        Ok(directories)
+    }
+
     /// Where this machine keeps the caches of all repositories.
     pub fn cache_base(&self) -> Result<PathBuf> {
         self.cache_base.clone().ok_or_else(|| no_home("--cache-dir"))
@@ -184,6 +196,7 @@ impl BackupSettings {
             exclude_file: list(configuration, |section| &section.exclude_file),
             exclude_caches: flag(|section| section.exclude_caches),
             one_file_system: flag(|section| section.one_file_system),
+            require_mount: list(configuration, |section| &section.require_mount),
         }
     }
 }

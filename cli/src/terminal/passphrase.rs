@@ -1,8 +1,11 @@
 //! Where a passphrase comes from: a file, a command, a variable, or a prompt on the terminal.
 //!
 //! - The first source that is given is used. A file that cannot be read is an error, never a reason to try the next one.
-//! - One final line end is not part of the passphrase, because editors and `echo` add one. Everything else is.
-//! - An empty passphrase is refused, because it is an accident in a script.
+//! - One final line end (LF, or CR and LF) is not part of the passphrase, because editors and `echo` add one. Everything
+//!   else is.
+//! - An empty passphrase is refused, because it is an accident in a script. A new one must be one that can be typed: no
+//!   control characters, no byte order mark. If an old one does not open a repository, a hint says what may be wrong
+//!   with it.
 //! - A prompt uses the terminal, not standard input and output, which may be pipes. It checks for signals while it waits,
 //!   so that Ctrl-C leaves a terminal that echoes.
 
@@ -40,6 +43,8 @@ use crate::terminal::signals;
 
 /// Longest passphrase.
 const PASSPHRASE_BYTES_MAX: usize = 64 << 10;
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How often a prompt checks for cancellation.
 const PATIENCE_MS: u16 = 100;
 
@@ -63,8 +68,16 @@ pub struct Sources {
     pub value: Option<OsString>,
 }
 
+/// A passphrase, and why it may not be the one that was meant.
+pub struct Given {
+    /// The passphrase.
+    pub secret: Secret,
+    /// What is odd about it, to be told if it opens nothing.
+    pub hint: Option<&'static str>,
+}
+
 /// Gets the passphrase from the strongest source, or asks for it.
-pub fn obtain(sources: &Sources, purpose: Purpose, watch: &Watch, json: bool) -> Result<Secret> {
+pub fn obtain(sources: &Sources, purpose: Purpose, watch: &Watch, json: bool) -> Result<Given> {
     let bytes = match sources {
         Sources { file: Some(file), .. } => from_file(file, json)?,
         Sources { command: Some(command), .. } => from_command(command, watch)?,
@@ -74,7 +87,47 @@ pub fn obtain(sources: &Sources, purpose: Purpose, watch: &Watch, json: bool) ->
     if bytes.is_empty() {
         return Err(Failure::Usage("the passphrase is empty: give one with at least one character".into()));
     }
-    Ok(Secret::new(bytes))
+    if purpose == Purpose::Create
+        && let Some(what) = untypable(&bytes)
+    {
+        let why = "it could not be typed at a prompt: choose a passphrase of one line without control characters";
+        return Err(Failure::Usage(format!("the new passphrase {what}, so {why}")));
+    }
+    let hint = hint(&bytes);
+    Ok(Given { secret: Secret::new(bytes), hint })
+}
+
+/// What nobody could type.
+fn untypable(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        Some("begins with a byte order mark")
+    } else if bytes.contains(&b'\n') {
+        Some("has several lines")
+    } else if bytes.iter().any(u8::is_ascii_control) {
+        Some("has control characters")
+    } else {
+        None
+    }
+}
+
+/// What may be wrong with a passphrase that opens nothing.
+fn hint(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        return Some("the passphrase begins with a byte order mark, which some editors add: save its file without");
+    }
+    if bytes.contains(&b'\n') {
+        return Some("the passphrase has several lines: only one line end, the last, is left out");
+    }
+    if bytes.iter().any(u8::is_ascii_control) {
+        return Some("the passphrase has control characters, such as a carriage return");
+    }
+    let is_blank = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
+    if is_blank(bytes.first()) || is_blank(bytes.last()) {
+        return Some("the passphrase begins or ends with a blank, which is part of it");
+    }
+    let note = "the passphrase has letters that can be written in several ways: an accented letter may be one character \
+                or two";
+    (!bytes.is_ascii()).then_some(note)
 }
 
 fn from_file(path: &Path, json: bool) -> Result<Vec<u8>> {
@@ -113,7 +166,9 @@ fn read_bounded(source: impl Read) -> io::Result<Vec<u8>> {
 
 /// `bytes` without one final line end.
 fn without_line_end(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
-    bytes.pop_if(|last| *last == b'\n');
+    if bytes.pop_if(|last| *last == b'\n').is_some() {
+        bytes.pop_if(|last| *last == b'\r');
+    }
     if bytes.len() > PASSPHRASE_BYTES_MAX {
         return Err(Failure::Usage(format!("the passphrase is longer than {PASSPHRASE_BYTES_MAX} bytes")));
     }
@@ -203,13 +258,33 @@ mod tests {
         for (content, passphrase) in [
             (&b"secret"[..], &b"secret"[..]),
             (b"secret\n", b"secret"),
+            (b"secret\r\n", b"secret"),
+            (b"secret\r", b"secret\r"),
             (b"secret\n\n", b"secret\n"),
+            (b"secret\r\n\r\n", b"secret\r\n"),
             (b" two\nlines \n", b" two\nlines "),
             (b"\xff\0", b"\xff\0"),
         ] {
             assert_eq!(without_line_end(content.to_vec()).unwrap(), passphrase);
             let (_directory, sources) = file(content);
             assert_eq!(from_file(sources.file.as_ref().unwrap(), false).unwrap(), passphrase);
+        }
+    }
+
+    #[test]
+    fn a_new_passphrase_can_be_typed_and_an_old_one_gets_a_hint() {
+        let odd = [&b"\xef\xbb\xbfx"[..], b"a\nb", b"a\0b", b"a\tb", b"a\r", b"a\x7f"];
+        for bytes in odd {
+            let (_directory, sources) = file(bytes);
+            let made = obtain(&sources, Purpose::Create, &Watch::new(), false);
+            assert!(matches!(made, Err(Failure::Usage(_))), "{bytes:?}");
+            let opened = obtain(&sources, Purpose::Open, &Watch::new(), false).ok().unwrap();
+            assert!(opened.hint.is_some(), "{bytes:?}");
+        }
+        for (text, has_hint) in [("plain", false), ("two words", false), (" blank", true), ("\u{e9}", true)] {
+            let (_directory, sources) = file(text.as_bytes());
+            let made = obtain(&sources, Purpose::Create, &Watch::new(), false).ok().unwrap();
+            assert_eq!(made.hint.is_some(), has_hint, "{text}");
         }
     }
 

@@ -32,6 +32,7 @@ use crate::hash::IdKeys;
 use crate::id::ClientId;
 use crate::id::CommitHash;
 use crate::id::RepositoryId;
+use crate::private;
 
 pub use alarms::Alarm;
 pub use alarms::Subject;
@@ -255,6 +256,10 @@ fn connect(path: &Path, ids: &IdKeys, flags: OpenFlags) -> Result<Catalog> {
     if !flags.contains(OpenFlags::SQLITE_OPEN_CREATE) && !path.exists() {
         return Err(absent(path));
     }
+    close_to_others(path, flags.contains(OpenFlags::SQLITE_OPEN_CREATE)).map_err(|source| {
+        let path = path.display().to_string();
+        Error::Local { doing: "make the catalog", path, source }
+    })?;
     let open = || {
         let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         conn.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
@@ -271,6 +276,23 @@ fn connect(path: &Path, ids: &IdKeys, flags: OpenFlags) -> Result<Catalog> {
     };
     let conn = open().map_err(|e| failed(path, &e))?;
     Ok(Catalog { conn, path: path.to_path_buf(), ids: ids.clone() })
+}
+
+/// The catalog shows names and small files in clear. SQLite gives the files beside it the permissions of the database, so
+/// it is created here, closed.
+fn close_to_others(path: &Path, create: bool) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        private::close(directory);
+    }
+    if create {
+        drop(private::file(path)?);
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        private::close(Path::new(&file));
+    }
+    Ok(())
 }
 
 fn absent(path: &Path) -> Error {

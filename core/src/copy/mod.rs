@@ -10,7 +10,6 @@ mod commits;
 mod plan;
 mod transfer;
 
-use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -29,6 +28,7 @@ use crate::objects::KEYS;
 use crate::objects::ObjectKind;
 use crate::objects::config_object;
 use crate::objects::slot_object;
+use crate::private;
 use crate::repo::Repository;
 use crate::store::ByteRange;
 use crate::store::ObjectName;
@@ -185,7 +185,7 @@ fn copy_volumes(
     copied: &mut Copied,
 ) -> Result<()> {
     let spool_dir = repository.catalog_dir();
-    fs::create_dir_all(spool_dir).map_err(|source| {
+    private::directory(spool_dir).map_err(|source| {
         let path = spool_dir.display().to_string();
         Error::Local { doing: "make the catalog directory", path, source }
     })?;

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::hash::Sha256Stream;
 use crate::id::VolumeName;
+use crate::private;
 
 /// Name of the folder in the catalog directory.
 const FOLDER: &str = "rescued";
@@ -29,11 +30,11 @@ fn path(dir: &Path, name: VolumeName) -> PathBuf {
 pub(super) fn keep(dir: &Path, name: VolumeName, volume: &File) -> Result<()> {
     let folder = dir.join(FOLDER);
     let path = path(dir, name);
-    fs::create_dir_all(&folder).map_err(failed("make the folder", &folder))?;
+    private::directory(&folder).map_err(failed("make the folder", &folder))?;
     let copy = || {
         let mut volume = volume.try_clone()?;
         volume.rewind()?;
-        let mut file = File::create(&path)?;
+        let mut file = private::file_options().create(true).truncate(true).open(&path)?;
         io::copy(&mut volume, &mut file)?;
         file.sync_all()?;
         File::open(&folder)?.sync_all()

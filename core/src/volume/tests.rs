@@ -161,8 +161,7 @@ fn a_search_finds_the_copy_of_the_locator_alone() {
     let find = |kind, from: usize, to: usize| {
         Locator::find(&key(), kind, &SALT, object.len() as u64, from as u64, &object[from..to])
     };
-    let copy =
-        last.frames.end as usize + (last.indexes[0].end - last.indexes[0].start) as usize;
+    let copy = last.frames.end as usize + (last.indexes[0].end - last.indexes[0].start) as usize;
     let end = copy + LOCATOR_BYTES as usize;
     assert_eq!(find(VolumeKind::Meta, 0, object.len() - TRAILER_BYTES as usize), Some(last.clone()));
     assert_eq!(find(VolumeKind::Meta, copy, end), Some(last.clone()));

@@ -107,7 +107,20 @@ impl Framer {
         let (volume, frames, plain, blocks, nodes) = (None, 0, Vec::new(), Vec::new(), Vec::new());
         let first_index = FirstIndex::AfterFrames;
         let nodes_bytes = 0;
-        Framer { kind, first_index, keys, volume_bytes_max, jobs, order, volume, frames, plain, blocks, nodes, nodes_bytes }
+        Framer {
+            kind,
+            first_index,
+            keys,
+            volume_bytes_max,
+            jobs,
+            order,
+            volume,
+            frames,
+            plain,
+            blocks,
+            nodes,
+            nodes_bytes,
+        }
     }
 
     /// From now on volumes are so small that their frames can wait in memory for the index.
@@ -227,7 +240,9 @@ pub(super) fn seal_frames(compression: Compression, jobs: &Receiver<SealJob>) {
             }
             let plain_bytes = u32::try_from(plain.len()).unwrap_or(u32::MAX);
             let compressor = match volume.first_index {
-                FirstIndex::BeforeFrames => small.get_or_insert_with(|| Compressor::new(compression.of_small_volumes())),
+                FirstIndex::BeforeFrames => {
+                    small.get_or_insert_with(|| Compressor::new(compression.of_small_volumes()))
+                }
                 FirstIndex::AfterFrames => &mut compressor,
             };
             let (codec, bytes) = compressor.compress(&plain, SEAL_BYTES as usize);

@@ -54,6 +54,8 @@ pub struct Group {
     pub inode: Inode,
     /// Positions of its snapshots in [`Listing::snapshots`], ascending.
     pub members: Vec<usize>,
+    /// The position of the one to which its `latest` leads.
+    pub latest: Option<usize>,
 }
 
 /// All snapshots at one moment, and the directories made of them. It never changes: a new moment has a new listing.
@@ -103,8 +105,11 @@ impl Listing {
         }
         listing.hosts = groups(&listing.snapshots, Inode::Host, |s| vec![s.host.as_str()]);
         listing.tags = groups(&listing.snapshots, Inode::Tag, |s| distinct(&s.tags));
-        for newest in listing.hosts.iter().chain(&listing.tags).filter_map(|group| group.members.last()) {
-            if let Some(shown) = listing.snapshots.get_mut(*newest) {
+        for group in listing.hosts.iter_mut().chain(&mut listing.tags) {
+            group.latest = latest_of(&listing.snapshots, &group.members, changed);
+        }
+        for newest in listing.hosts.iter().chain(&listing.tags).filter_map(|group| group.latest) {
+            if let Some(shown) = listing.snapshots.get_mut(newest) {
                 shown.links += 1;
             }
         }
@@ -122,7 +127,8 @@ impl Listing {
 
     /// The snapshot that `latest` leads to.
     pub fn latest(&self) -> Option<&Shown> {
-        self.snapshots.last()
+        let all: Vec<usize> = (0..self.snapshots.len()).collect();
+        self.snapshots.get(latest_of(&self.snapshots, &all, self.changed)?)
     }
 
     /// The snapshot with this name below `snapshots/`, and its position.
@@ -141,7 +147,8 @@ impl Listing {
         self.snapshots.iter().filter(|shown| shown.snapshot.time <= moment).max_by_key(|shown| shown.snapshot.time)
     }
 
-    /// Positions of the snapshots of each host and set of paths, ascending.
+    /// Positions of the snapshots of each host and set of paths, ascending, without those from the future as long as
+    /// there are others: what came after them is newer.
     pub fn successions(&self) -> Vec<Vec<usize>> {
         let mut places: HashMap<(&str, &[Vec<u8>]), usize> = HashMap::new();
         let mut found: Vec<Vec<usize>> = Vec::new();
@@ -151,6 +158,12 @@ impl Listing {
                 found.len() - 1
             });
             found.get_mut(place).into_iter().for_each(|members| members.push(position));
+        }
+        for members in &mut found {
+            let is_plausible = |position: &usize| !is_ahead(&self.snapshots, *position, self.changed);
+            if members.iter().any(is_plausible) {
+                members.retain(is_plausible);
+            }
         }
         found
     }
@@ -192,6 +205,16 @@ pub fn link_target(shown: &Shown) -> String {
 /// The target of `latest` while `shown` is the newest.
 pub fn latest_target(shown: &Shown) -> String {
     format!("snapshots/{}", shown.name)
+}
+
+/// The newest of these positions, without those from the future as long as there are others.
+fn latest_of(snapshots: &[Shown], positions: &[usize], now: Time) -> Option<usize> {
+    let plausible = positions.iter().rev().find(|position| !is_ahead(snapshots, **position, now));
+    plausible.or(positions.last()).copied()
+}
+
+fn is_ahead(snapshots: &[Shown], position: usize, now: Time) -> bool {
+    snapshots.get(position).is_some_and(|shown| shown.snapshot.is_from_the_future(now))
 }
 
 /// The root of the snapshot before each row.
@@ -242,7 +265,7 @@ fn groups<'a>(
                 while !keys.insert(key) {
                     key = (key + 1) & PAYLOAD_MAX;
                 }
-                found.push(Group { name: file_name(label), inode: inode(key), members: Vec::new() });
+                found.push(Group { name: file_name(label), inode: inode(key), members: Vec::new(), latest: None });
                 found.len() - 1
             });
             if let Some(group) = found.get_mut(group) {
@@ -295,7 +318,26 @@ mod tests {
     use crate::testing::snapshot_row;
 
     fn shown(rows: Vec<SnapshotRow>) -> Listing {
-        Listing::new(rows, &Shape::default(), Time::default()).unwrap()
+        shown_at(rows, i64::MAX)
+    }
+
+    fn shown_at(rows: Vec<SnapshotRow>, secs: i64) -> Listing {
+        Listing::new(rows, &Shape::default(), Time { secs, nanos: 0 }).unwrap()
+    }
+
+    #[test]
+    fn latest_passes_over_snapshots_from_the_future() {
+        let day = 86_400;
+        let rows =
+            || vec![snapshot_row(1, 10, "a", &[]), snapshot_row(3, 20, "b", &[]), snapshot_row(2, 9 * day, "a", &[])];
+        let facts = |secs| {
+            let listing = shown_at(rows(), secs);
+            let host = |at: usize| listing.hosts[at].latest;
+            (listing.latest().unwrap().number, host(0), host(1), listing.successions())
+        };
+        assert_eq!(facts(20), (3, Some(0), Some(1), vec![vec![0], vec![1]]));
+        assert_eq!(facts(9 * day), (2, Some(2), Some(1), vec![vec![0, 2], vec![1]]));
+        assert_eq!(facts(-9 * day), (2, Some(2), Some(1), vec![vec![0, 2], vec![1]]), "there are no others");
     }
 
     #[test]

@@ -128,10 +128,13 @@ pub fn children<'a>(listing: &'a Listing, inode: Inode) -> Option<Vec<Child<'a>>
         }
         Inode::Host(_) | Inode::Tag(_) => {
             let group = listing.group(inode)?;
-            let members: Vec<_> = members(listing, group).collect();
-            let latest =
-                members.last().map(|newest| Child { ordinal: FIRST, name: Cow::from(LATEST), ..newest.clone() });
-            latest.into_iter().chain(members).collect()
+            let newest = group.latest.and_then(|position| listing.snapshots.get(position));
+            let latest = newest.map(|newest| Child {
+                ordinal: FIRST,
+                name: Cow::from(LATEST),
+                inode: Inode::Link(newest.number),
+            });
+            latest.into_iter().chain(members(listing, group)).collect()
         }
         _ => return None,
     };
@@ -250,7 +253,7 @@ mod tests {
         };
         let mut rows: Vec<_> = numbers.iter().map(row).collect();
         rows.sort_by_key(|row| row.snapshot.time);
-        Listing::new(rows, &Shape { layout, ..Shape::default() }, Time::default()).unwrap()
+        Listing::new(rows, &Shape { layout, ..Shape::default() }, Time { secs: i64::MAX, nanos: 0 }).unwrap()
     }
 
     proptest! {

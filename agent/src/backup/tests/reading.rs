@@ -124,6 +124,23 @@ fn holes_are_told_not_read() {
 }
 
 #[test]
+fn a_file_without_a_size_is_read_to_its_end() {
+    for path in ["/proc/version", "/proc/filesystems"] {
+        let Ok(expected) = fs::read(path) else { return };
+        assert_eq!(fs::metadata(path).unwrap().len(), 0, "{path}");
+        let (pieces, end, report) = read_one(Path::new(path), |_| {});
+        assert_eq!(content(&pieces), expected, "{path}");
+        assert!(matches!(end, Event::File(_, meta) if meta.size == expected.len() as u64));
+        assert_eq!(report.issues, []);
+    }
+    // Such a file may also claim a page and have less.
+    let path = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let Ok(expected) = fs::read(path) else { return };
+    let (pieces, _, report) = read_one(Path::new(path), |_| {});
+    assert_eq!((content(&pieces), report.issues.len()), (expected, 0));
+}
+
+#[test]
 fn a_file_that_changes_once_is_read_again() {
     let fixture = Fixture::with(&[("log", "first")]);
     let path = fixture.path("log");
@@ -150,18 +167,33 @@ fn a_file_that_keeps_changing_is_kept_and_reported() {
         }
     };
     let (pieces, end, report) = read_one(&path, grow);
-    assert_eq!(content(&pieces), b"first+more");
-    assert!(matches!(end, Event::File(_, meta) if meta.size == 10), "the size is that of what was read");
+    assert_eq!(content(&pieces), b"first+more+more+more", "the fourth reading");
+    assert!(matches!(end, Event::File(_, meta) if meta.size == 20), "the size is that of what was read");
     assert!(matches!(report.issues.as_slice(), [issue] if issue.trouble == Trouble::Changed));
     assert_eq!((report.unsettled, report.unreadable), (1, 0));
+}
+
+#[test]
+fn a_file_that_comes_to_rest_is_read_once_more() {
+    let fixture = Fixture::with(&[("log", "0")]);
+    let path = fixture.path("log");
+    let mut changes = 0;
+    let (pieces, _, report) = read_one(&path, |event| {
+        if matches!(event, Event::Piece(_)) && changes < 3 {
+            changes += 1;
+            fs::write(&path, "x".repeat(changes)).unwrap();
+        }
+    });
+    assert_eq!((content(&pieces).as_slice(), report.issues.len()), (&b"xxx"[..], 0));
 }
 
 #[test]
 fn a_file_that_shrinks_during_reading_has_no_made_up_bytes() {
     let fixture = Fixture::new();
     let path = fixture.path("shrinking");
-    fs::write(&path, vec![1; 3 * BLOCK_BYTES]).unwrap();
-    let mut left = 3 * BLOCK_BYTES as u64;
+    fs::write(&path, vec![1; 40 * BLOCK_BYTES]).unwrap();
+    // Each of the four readings sees about half of the one before.
+    let mut left = 40 * BLOCK_BYTES as u64;
     let (pieces, end, report) = read_one(&path, |event| {
         if matches!(event, Event::Piece(_)) {
             left = left.saturating_sub(BLOCK_BYTES as u64 + 10);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use bygone_core::entry::Time;
 use bygone_core::id::NodeId;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
@@ -22,7 +23,7 @@ fn back_up(fixture: &Fixture, locked: &mut LockedRepository) -> (Report, Snapsho
     let roots = Roots::new(&fixture.top, &[".".into()]).unwrap();
     let view = Reader::new(locked.repository(), 0, Order::Any).unwrap().view().unwrap();
     let rows = view.snapshots().unwrap();
-    let parent = Parent::choose(&rows, "", &roots.paths()).map(|snapshot| Parent::new(view, snapshot));
+    let parent = Parent::choose(&rows, "", &roots.paths(), Time::default()).map(|snapshot| Parent::new(view, snapshot));
     let options = bygone_core::write::BackupOptions { paths: roots.paths(), ..backup_options() };
     let watch = Watch::new();
     backup(locked, options, &watch, |writer| {

@@ -34,6 +34,59 @@ fn a_requested_path_is_not_left_out_itself() {
 }
 
 #[test]
+fn a_requested_path_is_taken_whatever_leaves_it_out_above() {
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55";
+    let files = [
+        ("z/disk/films/a", ""),
+        ("z/disk/photos/b", ""),
+        ("z/disk/photos/disk/c", ""),
+        ("z/disk/photos/deep/d", ""),
+        ("z/e", ""),
+        ("cache/CACHEDIR.TAG", tag),
+        ("cache/x/f", ""),
+        ("cache/y/g", ""),
+    ];
+    let expected = [
+        "cache/CACHEDIR.TAG",
+        "cache/x/f",
+        "cache/x/",
+        "cache/",
+        "z/disk/photos/b",
+        "z/disk/photos/deep/d",
+        "z/disk/photos/deep/",
+        "z/disk/photos/",
+        "z/disk/",
+        "z/e",
+        "z/",
+    ];
+    for pattern in ["disk", "z/disk"] {
+        let mut fixture = Fixture::with(&files);
+        fixture.options.rules.excludes = excluding(&[pattern, "**/photos/disk"]);
+        fixture.options.rules.caches = true;
+        for paths in [["", "z/disk/photos", "cache/x"], ["cache/x", "z/disk/photos", ""]] {
+            let report = fixture.try_run(Parent::none(), &paths).unwrap();
+            assert_eq!(fixture.below(), expected, "{pattern} {paths:?}");
+            assert_eq!(report.issues, []);
+        }
+    }
+    // A pattern that matches everything below what was asked for, and a path that is a file.
+    let mut fixture = Fixture::with(&files);
+    fixture.options.rules.excludes = excluding(&[&format!("{}/z/**", fixture.top.display())]);
+    fixture.try_run(Parent::none(), &["z", "z/disk/photos", "z/e"]).unwrap();
+    let photos = ["b", "deep/d", "deep/", "disk/c", "disk/", ""].map(|name| format!("z/disk/photos/{name}"));
+    assert_eq!(fixture.below(), [&photos[..], &["z/disk/", "z/e", "z/"].map(str::to_owned)].concat());
+}
+
+#[test]
+fn a_requested_cache_is_taken_whole() {
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55";
+    let mut fixture = Fixture::with(&[("c/CACHEDIR.TAG", tag), ("c/x", "")]);
+    fixture.options.rules.caches = true;
+    fixture.try_run(Parent::none(), &["c"]).unwrap();
+    assert_eq!(fixture.below(), ["c/CACHEDIR.TAG", "c/x", "c/"]);
+}
+
+#[test]
 fn caches_keep_their_tag_and_nothing_else() {
     let tag = "Signature: 8a477f597d28d172789f06886806bc55\n# more";
     let mut fixture = Fixture::with(&[("c/CACHEDIR.TAG", tag), ("c/x", ""), ("d/CACHEDIR.TAG", "no"), ("d/x", "")]);
@@ -111,8 +164,19 @@ fn the_way_to_a_root_has_its_metadata_and_nothing_else() {
 fn a_link_is_itself_as_a_root_and_a_directory_on_the_way_to_one() {
     let mut fixture = Fixture::with(&[("real/file", "content"), ("real/other", "")]);
     symlink("real", fixture.path("link")).unwrap();
-    fixture.try_run(Parent::none(), &["link"]).unwrap();
+    let report = fixture.try_run(Parent::none(), &["link"]).unwrap();
     assert_eq!(fixture.below(), ["link"]);
+    assert!(matches!(report.issues.as_slice(), [issue] if matches!(issue.trouble, Trouble::Warning(_))));
+    for slash in ["link/", "link/."] {
+        let report = fixture.try_run(Parent::none(), &[slash]).unwrap();
+        assert_eq!(
+            (fixture.below(), report.issues.len()),
+            (["link/file", "link/other", "link/"].map(str::to_owned).to_vec(), 0)
+        );
+    }
+    fs::write(fixture.path("plain"), "").unwrap();
+    let report = fixture.try_run(Parent::none(), &["real", "plain/"]).unwrap();
+    assert_eq!(report.unreadable, 1, "a file is no directory");
     fixture.try_run(Parent::none(), &["link/file"]).unwrap();
     assert_eq!(fixture.below(), ["link/file", "link/"]);
     assert_eq!(fixture.recorder.content(&fixture.top, "link/file"), b"content");

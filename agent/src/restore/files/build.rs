@@ -4,6 +4,7 @@
 //! A directory that is not selected itself is created if an entry below it is. Directories stay private (0700) until
 //! they are complete, and hard links wait until the file is complete; `finish` does both at the end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
+use bygone_core::read::View;
 
 use crate::restore::directories::At;
 use crate::restore::directories::Directories;
@@ -33,6 +35,7 @@ use crate::restore::job::Job;
 use crate::restore::job::Verdict;
 use crate::restore::links::Link;
 use crate::restore::links::Names;
+use crate::restore::meta::flags_pin;
 use crate::restore::report::Failure;
 use crate::restore::report::Reason;
 use crate::restore::report::Step;
@@ -66,11 +69,15 @@ pub(in crate::restore) struct Rest {
     pub(in crate::restore) links: Vec<Link>,
     /// Files with several names whose inode flags would prevent hard links.
     pub(in crate::restore) pinned: Vec<(Index, Arc<Entry>)>,
+    /// Entries that wait for a directory in their place to be deleted, by path in the snapshot.
+    pub(in crate::restore) blocked: BTreeMap<Vec<u8>, Job>,
+    names: Names,
 }
 
 impl Rest {
     pub(in crate::restore) fn new(directories: Directories) -> Rest {
-        Rest { directories, links: Vec::new(), pinned: Vec::new() }
+        let (links, pinned, blocked) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Rest { directories, links, pinned, blocked, names: Names::default() }
     }
 }
 
@@ -82,7 +89,6 @@ pub(in crate::restore) struct Builder<'a, 's> {
     /// `None` in a dry run if the target does not exist.
     trail: Option<Trail>,
     levels: Vec<Level>,
-    names: Names,
     rest: &'s mut Rest,
 }
 
@@ -96,15 +102,13 @@ impl<'a, 's> Builder<'a, 's> {
         say: &'s mut dyn FnMut(Step, &[u8]),
     ) -> Builder<'a, 's> {
         let trail = root.map(Trail::new);
-        Builder { shared, walk, say, trail, levels: Vec::new(), names: Names::default(), rest }
+        Builder { shared, walk, say, trail, levels: Vec::new(), rest }
     }
 
     /// Walks to the end.
     pub(in crate::restore) fn run(mut self, feeder: &mut Feeder<'_>) -> Result<(), Error> {
         if self.walk.may_lack_entries() {
-            self.lacks_entries()
-        } else {
-            self.delete_others()?
+            self.lacks_entries();
         }
         while let Some(event) = self.walk.next()? {
             if self.shared.is_stopped() {
@@ -130,9 +134,8 @@ impl<'a, 's> Builder<'a, 's> {
         if hopeless || taken && !self.ready()? {
             self.levels.pop();
             self.walk.skip();
-        } else if taken {
-            let may_lack_entries = self.levels.last().is_some_and(|level| level.entry.may_lack_entries());
-            if may_lack_entries { self.lacks_entries() } else { self.delete_others()? }
+        } else if taken && self.levels.last().is_some_and(|level| level.entry.may_lack_entries()) {
+            self.lacks_entries();
         }
         Ok(())
     }
@@ -209,6 +212,11 @@ impl<'a, 's> Builder<'a, 's> {
         let there = if parent.fresh { None } else { existing::look(parent, name).map_err(target("inspect"))? };
         let step = existing::judge_directory(there.as_ref(), &entry.meta, self.shared.options)
             .map_err(|reason| target("create")(io::Error::other(reason)))?;
+        let is_settled = |stat| existing::is_settled(self.shared, parent, name, stat, &entry.meta);
+        let step = match step {
+            Step::Adjust if dry_run && there.as_ref().is_some_and(is_settled) => Step::Keep,
+            step => step,
+        };
         (self.say)(step, path);
         self.shared.count(|report| report.directories += 1);
         let meta = (step != Step::Keep).then(|| Box::new(entry.meta.clone()));
@@ -253,14 +261,13 @@ impl<'a, 's> Builder<'a, 's> {
     }
 
     fn entry(&mut self, feeder: &mut Feeder<'_>, entry: Arc<Entry>) -> Result<(), Error> {
-        let dry_run = self.shared.options.dry_run;
         if let Some(withheld) = entry.withheld() {
             self.withheld(format!("it was not restored: {withheld}"));
             return Ok(());
         }
         let Some((directory, place)) = self.here() else {
             (self.say)(Step::Create, self.walk.path());
-            self.count_planned(&entry);
+            count_planned(self.shared, &entry);
             return Ok(());
         };
         let verdict = match existing::judge_and_clear(self.shared, &place, &entry) {
@@ -275,82 +282,60 @@ impl<'a, 's> Builder<'a, 's> {
             self.shared.count(|report| report.kept += 1);
             return Ok(());
         }
-        let job = match self.names.sort(Job { place, directory, entry, verdict }) {
-            Ok(job) => job,
-            Err(link) if dry_run => {
-                self.shared.count(|report| report.links += u64::from(link.verdict != Verdict::Match));
-                return Ok(());
-            }
-            Err(link) => {
-                self.rest.links.push(link);
-                return Ok(());
-            }
-        };
-        if job.entry.is_hard_linked() && crate::restore::meta::flags_pin(&job.entry.meta) {
-            self.rest.pinned.push((job.directory, Arc::clone(&job.entry)));
+        let job = Job { place, directory, entry, verdict };
+        if job.verdict == Verdict::Blocked {
+            self.rest.blocked.insert(self.walk.path().to_vec(), job);
+            return Ok(());
         }
-        match job.verdict {
-            Verdict::Match => self.shared.count(|report| report.kept += 1),
-            Verdict::Adjust if dry_run => self.shared.count(|report| report.kept += 1),
-            _ if dry_run => self.count_planned(&job.entry),
-            _ => feed::submit(self.shared, self.walk.view(), feeder, job)?,
-        }
-        Ok(())
+        hand_over(self.shared, self.walk.view(), self.rest, feeder, job)
     }
+}
 
-    fn count_planned(&mut self, entry: &Entry) {
-        self.shared.count(|report| match entry.kind {
-            Kind::File(_) => {
-                report.files += 1;
-                report.bytes += entry.meta.size;
-            }
-            Kind::Directory(_)
-            | Kind::Symlink(_)
-            | Kind::Fifo
-            | Kind::Socket
-            | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. }
-            | Kind::Unreadable { .. }
-            | Kind::Newer { .. } => report.others += 1,
-        });
+/// Hands an entry to the workers, or keeps it for later if it is another name of a file. In a dry run, counts it.
+pub(in crate::restore) fn hand_over(
+    shared: &Shared<'_>,
+    view: &View,
+    rest: &mut Rest,
+    feeder: &mut Feeder<'_>,
+    job: Job,
+) -> Result<(), Error> {
+    let dry_run = shared.options.dry_run;
+    let job = match rest.names.sort(job) {
+        Ok(job) => job,
+        Err(link) if dry_run => {
+            shared.count(|report| report.links += u64::from(link.verdict != Verdict::Match));
+            return Ok(());
+        }
+        Err(link) => {
+            rest.links.push(link);
+            return Ok(());
+        }
+    };
+    if job.entry.is_hard_linked() && flags_pin(&job.entry.meta) {
+        rest.pinned.push((job.directory, Arc::clone(&job.entry)));
     }
+    match job.verdict {
+        Verdict::Match => shared.count(|report| report.kept += 1),
+        Verdict::Adjust if dry_run => shared.count(|report| report.kept += 1),
+        _ if dry_run => count_planned(shared, &job.entry),
+        _ => feed::submit(shared, view, feeder, job)?,
+    }
+    Ok(())
+}
 
-    /// With --delete, deletes entries of the current directory that are not in the snapshot.
-    fn delete_others(&mut self) -> Result<(), Error> {
-        let wanted = self.shared.options.delete && self.walk.takes_all();
-        let Some((_, place)) = self.here().filter(|(_, place)| wanted && !place.fresh) else { return Ok(()) };
-        let names = match existing::names(&place) {
-            Ok(names) => names,
-            Err(error) => {
-                self.shared.fail(At::Path(self.walk.path().to_vec()), target("list")(error));
-                return Ok(());
-            }
-        };
-        for name in names {
-            let name = name.to_bytes();
-            // An unreadable directory of the snapshot does not show what it lacks.
-            match self.walk.has(name).map_err(Failure::from) {
-                Ok(false) => self.delete(&place, name),
-                Ok(true) => {}
-                Err(Failure::Stop(error)) => return Err(error),
-                Err(_) => return Ok(()),
-            }
+fn count_planned(shared: &Shared<'_>, entry: &Entry) {
+    shared.count(|report| match entry.kind {
+        Kind::File(_) => {
+            report.files += 1;
+            report.bytes += entry.meta.size;
         }
-        Ok(())
-    }
-
-    fn delete(&mut self, place: &Arc<Place>, name: &[u8]) {
-        let found = existing::look(place, name);
-        let is_directory = matches!(&found, Ok(Some(stat)) if existing::is_directory(stat));
-        if !self.walk.wants(name, is_directory) {
-            return;
-        }
-        let path = [self.walk.path(), b"/", name].concat();
-        (self.say)(Step::Delete, &path);
-        let removed = if self.shared.options.dry_run { Ok(1) } else { existing::remove(place, name) };
-        match removed {
-            Ok(count) => self.shared.tally().report.deleted += count,
-            Err(error) => self.shared.fail(At::Path(path), target("delete")(error)),
-        }
-    }
+        Kind::Directory(_)
+        | Kind::Symlink(_)
+        | Kind::Fifo
+        | Kind::Socket
+        | Kind::CharDevice { .. }
+        | Kind::BlockDevice { .. }
+        | Kind::Unreadable { .. }
+        | Kind::Newer { .. } => report.others += 1,
+    });
 }

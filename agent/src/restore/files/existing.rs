@@ -1,4 +1,4 @@
-//! Existing entries of the target: whether they stay, and how they are removed.
+//! Existing entries of the target: whether they stay.
 //!
 //! Content is never written into an existing file. The file may have other names, even outside the target, and
 //! half-written content would be worse than the old content. So the new file is written beside it and renamed over it.
@@ -13,6 +13,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::fcntl::OFlag;
+use nix::fcntl::openat;
 use nix::fcntl::readlinkat;
 use nix::libc;
 use nix::sys::stat::FileStat;
@@ -28,15 +29,15 @@ use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
 
 use crate::restore::directories::Place;
-use crate::restore::directories::ROOT;
-use crate::restore::directories::Trail;
 use crate::restore::job::Verdict;
+use crate::restore::meta;
 use crate::restore::options::Options;
 use crate::restore::options::Overwrite;
 use crate::restore::report::Failure;
 use crate::restore::report::Step;
 use crate::restore::report::target;
 use crate::restore::shared::Shared;
+use crate::restore::sys::Handle;
 
 /// The state of `name` in `place`, without following a symbolic link.
 pub(in crate::restore) fn look(place: &Place, name: &[u8]) -> io::Result<Option<FileStat>> {
@@ -54,7 +55,7 @@ pub(in crate::restore) fn is_directory(stat: &FileStat) -> bool {
 /// True if the existing entry is replaced by that of the snapshot. An error gives the reason why it cannot be.
 fn yields(stat: &FileStat, meta: &Meta, options: &Options) -> Result<bool, &'static str> {
     match options.overwrite {
-        None => Err("an entry of the same name appeared in the target during the restore"),
+        None => Err("an entry of the same name is in the target"),
         Some(Overwrite::Never) => Ok(false),
         Some(Overwrite::IfNewer) => Ok(mtime(meta) > (stat.st_mtime, stat.st_mtime_nsec)),
         Some(Overwrite::Always | Overwrite::IfChanged) => Ok(true),
@@ -72,6 +73,9 @@ pub(in crate::restore) fn judge_directory(
     options: &Options,
 ) -> Result<Step, &'static str> {
     let Some(stat) = there else { return Ok(Step::Create) };
+    if options.overwrite.is_none() && is_directory(stat) {
+        return Ok(Step::Keep);
+    }
     match (yields(stat, meta, options)?, is_directory(stat)) {
         (true, true) => Ok(Step::Adjust),
         (false, true) => Ok(Step::Keep),
@@ -83,10 +87,10 @@ pub(in crate::restore) fn judge_directory(
 /// True if the existing target gets the metadata of the directory that is restored into it.
 pub(in crate::restore) fn target_yields(place: &Place, meta: &Meta, options: &Options) -> io::Result<bool> {
     let stat = fstat(place)?;
-    Ok(options.overwrite.is_none() || yields(&stat, meta, options).unwrap_or(true))
+    Ok(if options.overwrite.is_none() { place.fresh } else { yields(&stat, meta, options).unwrap_or(true) })
 }
 
-/// What happens to an entry that is not a directory. Removes a directory that is in its place.
+/// What happens to an entry that is not a directory. Removes an empty directory that is in its place.
 pub(in crate::restore) fn judge_and_clear(
     shared: &Shared<'_>,
     place: &Arc<Place>,
@@ -97,18 +101,48 @@ pub(in crate::restore) fn judge_and_clear(
     }
     let name = entry.name.as_bytes();
     let Some(stat) = look(place, name).map_err(target("inspect"))? else { return Ok(Verdict::Create) };
-    let verdict = judge(place, &stat, entry, shared.options)?;
-    if verdict == Verdict::Keep || !is_directory(&stat) || shared.options.dry_run {
+    let mut verdict = judge(place, &stat, entry, shared.options)?;
+    if verdict == Verdict::Adjust && shared.options.dry_run && is_settled(shared, place, name, &stat, &entry.meta) {
+        verdict = Verdict::Match;
+    }
+    if verdict == Verdict::Keep || !is_directory(&stat) {
         return Ok(verdict);
     }
-    let removed = clear_directory(place, name, shared.options.delete).map_err(|source| match source.kind() {
-        io::ErrorKind::DirectoryNotEmpty => {
-            target("create")(io::Error::other("a directory that is not empty is in its place (--delete removes it)"))
-        }
-        _ => target("make room for")(source),
-    })?;
-    shared.tally().report.deleted += removed;
-    Ok(Verdict::Create)
+    if clear_directory(shared, place, name)? {
+        shared.tally().report.deleted += 1;
+        return Ok(Verdict::Create);
+    }
+    if shared.options.delete.is_some() {
+        return Ok(Verdict::Blocked);
+    }
+    let why = "a directory that is not empty is in its place (--delete removes it)";
+    Err(target("create")(io::Error::other(why)))
+}
+
+/// True if there is no metadata to set. Only a dry run asks: a restore sets what differs, and that is cheaper.
+pub(in crate::restore) fn is_settled(
+    shared: &Shared<'_>,
+    place: &Place,
+    name: &[u8],
+    stat: &FileStat,
+    meta: &Meta,
+) -> bool {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let located = openat(place, name, flags, Mode::empty());
+    located.is_ok_and(|fd| meta::is_set(shared, Handle::Located(fd.as_fd()), stat, meta))
+}
+
+/// Removes a directory that is in the way of another entry, if it is empty. In a dry run, tells whether it is.
+fn clear_directory(shared: &Shared<'_>, place: &Place, name: &[u8]) -> Result<bool, Failure> {
+    if shared.options.dry_run {
+        let name = Name::new(name).map_err(|_| target("make room for")(Errno::EINVAL))?;
+        return place.open(&name).and_then(|inner| is_empty(&inner)).map_err(target("make room for"));
+    }
+    match unlinkat(place.as_fd(), name, UnlinkatFlags::RemoveDir) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+        Err(errno) => Err(target("make room for")(errno)),
+    }
 }
 
 fn judge(place: &Place, stat: &FileStat, entry: &Entry, options: &Options) -> Result<Verdict, Failure> {
@@ -177,49 +211,4 @@ pub(in crate::restore) fn is_empty(place: &Place) -> io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-/// Deletes `name` in `place` with everything below it, and follows no symbolic link. Returns the number of entries.
-pub(in crate::restore) fn remove(place: &Arc<Place>, name: &[u8]) -> io::Result<u64> {
-    if !is_directory(&fstatat(place, name, AtFlags::AT_SYMLINK_NOFOLLOW)?) {
-        unlinkat(place, name, UnlinkatFlags::NoRemoveDir)?;
-        return Ok(1);
-    }
-    let mut removed = 0;
-    let mut trail = Trail::new(Arc::clone(place));
-    // For each directory of the trail: its name, and the names left in it.
-    let mut levels = vec![enter(&mut trail, name)?];
-    while let Some((own_name, left)) = levels.last_mut() {
-        match left.pop() {
-            Some(name) => match unlinkat(trail.here().1, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(Errno::ENOENT) => removed += 1,
-                Err(Errno::EISDIR) => levels.push(enter(&mut trail, name.to_bytes())?),
-                Err(error) => return Err(error.into()),
-            },
-            None => {
-                trail.leave()?;
-                unlinkat(trail.here().1, own_name.as_bytes(), UnlinkatFlags::RemoveDir)?;
-                levels.pop();
-                removed += 1;
-            }
-        }
-    }
-    Ok(removed)
-}
-
-fn enter(trail: &mut Trail, name: &[u8]) -> io::Result<(Name, Vec<CString>)> {
-    let name = Name::new(name).map_err(|_| Errno::EINVAL)?;
-    let place = trail.here().1.open(&name)?;
-    let names = names(&place)?;
-    trail.enter(ROOT, Arc::new(place));
-    Ok((name, names))
-}
-
-/// Removes a directory that is in the way of another entry: all of it if `whole`, or else only an empty one.
-fn clear_directory(place: &Arc<Place>, name: &[u8], whole: bool) -> io::Result<u64> {
-    if whole {
-        return remove(place, name);
-    }
-    unlinkat(place.as_fd(), name, UnlinkatFlags::RemoveDir)?;
-    Ok(1)
 }

@@ -11,6 +11,7 @@ use bygone_core::store::testing::faulty::FaultyStore;
 
 use super::*;
 use crate::exclude::Excludes;
+use crate::restore::Overwrite;
 use crate::restore::Selection;
 
 /// Not a multiple of a block, piece or part.
@@ -152,11 +153,10 @@ fn a_tree_deeper_than_paths_and_descriptors_comes_back() {
     }
     assert!(openat(&here, "bottom", OFlag::O_RDONLY, Mode::empty()).is_ok());
     // The removal of the target must be able to enter.
-    let place = std::sync::Arc::new(
-        crate::restore::directories::Place::existing(fs::File::open(target.path()).unwrap().into()).unwrap(),
-    );
     if is_root() {
-        assert_eq!(crate::restore::files::existing::remove(&place, b"d").unwrap(), 2 * LEVELS as u64);
+        let empty = Repo::new(mode(0o755), |_| ());
+        let options = Options { overwrite: Some(Overwrite::Always), delete: empty.deletion(&[]), ..Options::default() };
+        assert_eq!(empty.restore(target.path(), &options).unwrap().deleted, 2 * LEVELS as u64 + 1);
     }
 }
 
@@ -172,6 +172,7 @@ fn part_of_a_snapshot_comes_back_under_the_target() {
     assert_eq!(mtime(&new), (1_500_000_000, 123_456_789));
 
     let file = target.path().join("file");
+    fs::create_dir_all(&file).unwrap();
     let report = repo.restore_path(b"dir//zeros", &file, &Options::default(), &mut |_, _| ()).unwrap();
     assert_eq!((report.files, fs::read(file.join("zeros")).unwrap().len()), (1, 100_000));
 }

@@ -50,9 +50,11 @@ fn repo() -> Repo {
 fn links_in_the_target_are_never_followed() {
     let repo = repo();
     for overwrite in [Overwrite::Always, Overwrite::IfChanged, Overwrite::IfNewer, Overwrite::Never] {
-        for delete in [false, true] {
+        for delete in [None, repo.deletion(&[])] {
             let Trap { outside, target, before } = trap();
-            let report = repo.restore(target.path(), &Options { delete, verify: true, ..options(overwrite) }).unwrap();
+            let report = repo
+                .restore(target.path(), &Options { delete: delete.clone(), verify: true, ..options(overwrite) })
+                .unwrap();
             assert_eq!(listing(outside.path()), before, "{overwrite:?}: nothing outside the target may change");
             let replaces = matches!(overwrite, Overwrite::Always | Overwrite::IfChanged);
             if replaces {
@@ -85,7 +87,9 @@ fn deleting_follows_no_links() {
     fs::create_dir_all(target.path().join("old/deep")).unwrap();
     symlink(outside.path(), target.path().join("old/deep/link")).unwrap();
     symlink(outside.path(), target.path().join("link")).unwrap();
-    let report = repo().restore(target.path(), &Options { delete: true, ..options(Overwrite::Always) }).unwrap();
+    let repo = repo();
+    let with = Options { delete: repo.deletion(&[]), ..options(Overwrite::Always) };
+    let report = repo.restore(target.path(), &with).unwrap();
     assert_eq!((report.issues.len(), report.deleted), (0, 4));
     assert_eq!(listing(outside.path()), before);
     assert!(!target.path().join("old").exists() && target.path().join("link").symlink_metadata().is_err());

@@ -2,6 +2,7 @@
 //! and existing targets are tested by examining the target with system calls.
 
 mod content;
+mod delete;
 mod existing;
 mod hostile;
 mod metadata;
@@ -10,6 +11,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bygone_core::compress::Compression;
@@ -22,6 +24,8 @@ use bygone_core::entry::Owner;
 use bygone_core::entry::Time;
 use bygone_core::entry::Xattr;
 use bygone_core::error::Result;
+use bygone_core::facts::Facts;
+use bygone_core::facts::RunRules;
 use bygone_core::noise::noise;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
@@ -35,9 +39,11 @@ use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::watch::Watch;
 use bygone_core::write;
 use bygone_core::write::BackupOptions;
+use bygone_core::write::Ended;
 use bygone_core::write::Piece;
 use bygone_core::write::Writer;
 
+use crate::restore::Deletion;
 use crate::restore::Options;
 use crate::restore::Report;
 use crate::restore::Step;
@@ -140,6 +146,12 @@ impl Tree for Writer<'_> {
 impl Repo {
     /// Backs up the entries that `body` puts into the root.
     fn new(root: Meta, body: impl FnOnce(&mut Writer<'_>)) -> Repo {
+        let facts = Facts { excludes: Some(vec![]), rules: Some(RunRules::default()), ..Facts::default() };
+        Repo::with_facts(root, &["/"], Ended { unreadable: 0, facts }, body)
+    }
+
+    /// As [`Repo::new`], as a backup of `paths` that ended so.
+    fn with_facts(root: Meta, paths: &[&str], ended: Ended, body: impl FnOnce(&mut Writer<'_>)) -> Repo {
         let catalog = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::new());
         let place = Place { store: store.clone(), catalog_base: catalog.path().to_path_buf() };
@@ -157,7 +169,7 @@ impl Repo {
             time: Time::default(),
             host: "h".into(),
             user: "u".into(),
-            paths: vec![],
+            paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
             tags: vec![],
             parent: None,
             program: "test".into(),
@@ -166,7 +178,7 @@ impl Repo {
             writer.begin();
             body(writer);
             writer.end("", root);
-            Ok(((), 0))
+            Ok(((), ended))
         };
         let (_, snapshot) = write::backup(&mut locked, options, &Watch::new(), body).unwrap();
         Repo { _catalog: catalog, place, store, snapshot }
@@ -187,6 +199,11 @@ impl Repo {
         let reader = Reader::new(&repository, 8 << 20, Order::Forward).unwrap();
         let subject = self.subject(&reader, path);
         super::restore(&reader, &subject, target, options, &Watch::new(), say)
+    }
+
+    /// What may be deleted by this snapshot.
+    fn deletion(&self, own_directories: &[PathBuf]) -> Option<Deletion> {
+        Some(Deletion::new(&self.snapshot, own_directories).unwrap())
     }
 
     fn subject(&self, reader: &Reader, path: &[u8]) -> Subject {

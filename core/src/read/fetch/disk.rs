@@ -15,7 +15,6 @@ use std::fs;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -37,6 +36,7 @@ use nix::unistd::lseek;
 
 use crate::id::VolumeName;
 use crate::lock::lock;
+use crate::private;
 use crate::read::fetch::pieces::Object;
 use crate::read::fetch::pieces::PIECE_BYTES;
 
@@ -96,8 +96,8 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens the directory, or explains why it is unusable.
     pub fn open(options: CacheOptions) -> io::Result<Disk> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.dir)?;
-        let lock = file_options().create(true).open(options.dir.join(LOCK_FILE))?;
+        private::directory(&options.dir)?;
+        let lock = private::file(&options.dir.join(LOCK_FILE))?;
         if lock.try_lock().is_ok() {
             remove_empty(&options.dir);
         }
@@ -311,8 +311,8 @@ fn remove_empty(dir: &Path) {
 }
 
 fn file_options() -> fs::OpenOptions {
-    let mut options = File::options();
-    options.read(true).write(true).truncate(false).create(false).mode(0o600);
+    let mut options = private::file_options();
+    options.truncate(false).create(false);
     options
 }
 
