@@ -111,23 +111,23 @@ fn each_path_stays_on_its_own_file_system() {
 fn a_source_that_is_suddenly_empty_makes_no_snapshot() {
     let site = new_site();
     let tree = Tree::new(&site.at("disk"));
-    let other = Tree::new(&site.at("other"));
+    let other = Tree::new(&site.at("beside"));
     other.file("x", "x");
-    site.bygone(["backup", "disk", "other"]).ok();
+    site.bygone(["backup", "disk", "beside"]).ok();
     tree.file("photo", "photo");
-    site.bygone(["backup", "disk", "other"]).ok();
+    site.bygone(["backup", "disk", "beside"]).ok();
     fs::remove_file(tree.at("photo")).unwrap();
     for command in
-        [&["backup", "disk", "other"][..], &["backup", "--dry-run", "disk", "other"], &["backup", "--force", "disk"]]
+        [&["backup", "disk", "beside"][..], &["backup", "--dry-run", "disk", "beside"], &["backup", "--force", "disk"]]
     {
         let ran = site.bygone([command, &["--json"]].concat()).ended_with(1).complains_of(&["SOURCE_EMPTY", "disk"]);
         assert!(ran.err.contains("--allow-empty"), "{ran}");
     }
     tree.directory("lost+found");
-    site.bygone(["backup", "disk", "other"]).ended_with(1);
+    site.bygone(["backup", "disk", "beside"]).ended_with(1);
     assert_eq!(snapshot_ids(&site).len(), 2);
-    site.bygone(["backup", "--allow-empty", "disk", "other"]).ok();
-    site.bygone(["backup", "disk", "other"]).ok();
+    site.bygone(["backup", "--allow-empty", "disk", "beside"]).ok();
+    site.bygone(["backup", "disk", "beside"]).ok();
     assert_eq!(snapshot_ids(&site).len(), 4, "what was empty before may stay so");
 }
 
