@@ -217,7 +217,13 @@ fn nothing_is_deleted_behind_a_mount() {
 
 #[test]
 fn nothing_is_deleted_unless_everything_was_restored() {
-    let repo = repo(&[], RunRules::default());
+    let facts = Facts { excludes: Some(vec![]), rules: Some(RunRules::default()), ..Facts::default() };
+    let repo = Repo::with_facts(mode(0o755), &["/home/me/docs"], Ended { unreadable: 0, facts }, |tree| {
+        (0..3).for_each(|_| tree.begin());
+        // So much that its content has a volume of its own.
+        tree.file("text", meta(), &noise(2, 300_000));
+        ["docs", "me", "home"].into_iter().for_each(|name| tree.end(name, mode(0o755)));
+    });
     let top = target(&["home/me/docs/old"]);
     for volume in repo.volumes() {
         repo.store.delete(&volume).unwrap();
