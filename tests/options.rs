@@ -113,6 +113,7 @@ fn a_program_that_fails_makes_no_snapshot() {
     command(&["/absent"]).ended_with(1).complains_of(&["/absent"]);
     assert_eq!(snapshot_ids(&site).len(), 1);
     command(&["true"]).ended_with(3).complains_of(&["warning", "the output of true had nothing in it"]);
+    assert_eq!(site.bygone(["--json", "snapshots"]).ok().json()[1]["exit"], 3, "the snapshot says how its run ended");
     site.bygone(["backup", "--command", "dump.sql"]).ended_with(2);
     site.bygone(["backup", "--command", "dump.sql", "--stdin", "x", "--", "true"]).ended_with(2);
     let empty = site.start_reading(site.bygone_command(["backup", "-q", "--stdin", "empty"]), Stdio::null());

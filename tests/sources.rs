@@ -9,8 +9,6 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::thread::sleep;
-use std::time::Duration;
 
 use bygone_tests::program::Site;
 use bygone_tests::program::unmount;
@@ -111,23 +109,23 @@ fn each_path_stays_on_its_own_file_system() {
 fn a_source_that_is_suddenly_empty_makes_no_snapshot() {
     let site = new_site();
     let tree = Tree::new(&site.at("disk"));
-    let other = Tree::new(&site.at("other"));
+    let other = Tree::new(&site.at("beside"));
     other.file("x", "x");
-    site.bygone(["backup", "disk", "other"]).ok();
+    site.bygone(["backup", "disk", "beside"]).ok();
     tree.file("photo", "photo");
-    site.bygone(["backup", "disk", "other"]).ok();
+    site.bygone(["backup", "disk", "beside"]).ok();
     fs::remove_file(tree.at("photo")).unwrap();
     for command in
-        [&["backup", "disk", "other"][..], &["backup", "--dry-run", "disk", "other"], &["backup", "--force", "disk"]]
+        [&["backup", "disk", "beside"][..], &["backup", "--dry-run", "disk", "beside"], &["backup", "--force", "disk"]]
     {
         let ran = site.bygone([command, &["--json"]].concat()).ended_with(1).complains_of(&["SOURCE_EMPTY", "disk"]);
         assert!(ran.err.contains("--allow-empty"), "{ran}");
     }
     tree.directory("lost+found");
-    site.bygone(["backup", "disk", "other"]).ended_with(1);
+    site.bygone(["backup", "disk", "beside"]).ended_with(1);
     assert_eq!(snapshot_ids(&site).len(), 2);
-    site.bygone(["backup", "--allow-empty", "disk", "other"]).ok();
-    site.bygone(["backup", "disk", "other"]).ok();
+    site.bygone(["backup", "--allow-empty", "disk", "beside"]).ok();
+    site.bygone(["backup", "disk", "beside"]).ok();
     assert_eq!(snapshot_ids(&site).len(), 4, "what was empty before may stay so");
 }
 
@@ -156,7 +154,8 @@ fn a_required_mount_is_mounted_or_nothing_is_backed_up() {
 fn a_file_that_never_rests_is_a_warning_that_quiet_keeps() {
     let site = new_site();
     let tree = Tree::new(&site.at("tree"));
-    let path = tree.file("database-wal", "0");
+    // Reading it takes long enough for a write to come in between.
+    let path = tree.file("database-wal", vec![b'0'; 40 << 20]);
     tree.file("calm", "calm");
     let done = AtomicBool::new(false);
     let ran = thread::scope(|scope| {
@@ -164,7 +163,6 @@ fn a_file_that_never_rests_is_a_warning_that_quiet_keeps() {
             let mut file = File::options().append(true).open(&path).unwrap();
             while !done.load(Ordering::Relaxed) {
                 file.write_all(b"x").unwrap();
-                sleep(Duration::from_millis(1));
             }
         });
         let ran = site.bygone(["backup", "-q", "tree"]);

@@ -129,6 +129,22 @@ fn a_restore_says_what_it_lacks_and_never_deletes_it() {
         .ended_with(3);
 }
 
+#[test]
+fn a_named_path_is_stored_though_its_directory_cannot_be_listed() {
+    if !root() {
+        return;
+    }
+    let sick = Sick::new();
+    let (site, inside) = (&sick.site, sick.tree.at("disk/closed/inside"));
+    site.bygone(["backup", sick.tree.top().to_str().unwrap(), inside.to_str().unwrap()])
+        .ended_with(3)
+        .complains_of(&["closed", "its listing broke off"]);
+    let listed = sick.listed("latest");
+    assert_eq!((&listed["closed"]["kind"], &listed["closed/inside"]["kind"]), (&"directory".into(), &"file".into()));
+    assert!(listed["closed"]["note"].as_str().unwrap().contains("may lack entries"));
+    assert_eq!(site.bygone(["cat", &sick.what("latest", "closed/inside")]).ok().text(), "inside");
+}
+
 /// The last name of a path.
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap()

@@ -76,7 +76,7 @@ impl<'a, 's> Deleter<'a, 's> {
     pub(in crate::restore) fn run(mut self, target: &Path, device: u64, rest: &mut Rest) -> Result<Vec<Job>, Error> {
         let failures = {
             let report = &self.shared.tally().report;
-            // What the snapshot itself does not have is no reason: it is known where that is, and nothing is deleted there.
+            // What the snapshot itself does not have is no reason: where that is, nothing is deleted.
             report.issues_total - report.withheld
         };
         if failures == 0 {

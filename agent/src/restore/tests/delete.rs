@@ -9,12 +9,14 @@ use nix::mount::MsFlags;
 use nix::mount::mount;
 use nix::mount::umount2;
 
+use bygone_core::entry::FileType;
 use bygone_core::error::Error;
 use bygone_core::store::Store;
 
 use super::*;
 use crate::exclude::Excludes;
 use crate::restore::Overwrite;
+use crate::restore::Reason;
 use crate::restore::Selection;
 
 /// A snapshot of /home/me/docs whose backup kept to `rules` and left out `excludes`. It has a file in each of the
@@ -215,7 +217,13 @@ fn nothing_is_deleted_behind_a_mount() {
 
 #[test]
 fn nothing_is_deleted_unless_everything_was_restored() {
-    let repo = repo(&[], RunRules::default());
+    let facts = Facts { excludes: Some(vec![]), rules: Some(RunRules::default()), ..Facts::default() };
+    let repo = Repo::with_facts(mode(0o755), &["/home/me/docs"], Ended { unreadable: 0, facts }, |tree| {
+        (0..3).for_each(|_| tree.begin());
+        // So much that its content has a volume of its own.
+        tree.file("text", meta(), &noise(2, 300_000));
+        ["docs", "me", "home"].into_iter().for_each(|name| tree.end(name, mode(0o755)));
+    });
     let top = target(&["home/me/docs/old"]);
     for volume in repo.volumes() {
         repo.store.delete(&volume).unwrap();
@@ -231,6 +239,45 @@ fn a_snapshot_that_does_not_say_what_it_lacks_is_refused() {
     let repo = Repo::with_facts(mode(0o755), &["/home/me/docs"], Ended::from(0), tree);
     let error = Deletion::new(&repo.snapshot, &[]).unwrap_err();
     assert!(matches!(&error, Error::Invalid { what } if what.contains("left out")), "{error}");
+}
+
+#[test]
+fn what_the_backup_could_not_read_stays() {
+    let facts = Facts { excludes: Some(vec![]), rules: Some(RunRules::default()), ..Facts::default() };
+    let repo = Repo::with_facts(mode(0o755), &["/"], Ended { unreadable: 3, facts }, |tree| {
+        tree.begin();
+        tree.file("first", meta(), b"1");
+        tree.file("place", meta(), b"2");
+        tree.begin();
+        tree.end("whole", mode(0o755));
+        tree.directory_end_saying(Some(name("broken")), mode(0o755), Entry::broken_listing(5), None).unwrap();
+        tree.other("closed", mode(0o755), Kind::Unreadable { errno: 13, was: Some(FileType::Directory) });
+        tree.other("file", meta(), Kind::Unreadable { errno: 5, was: Some(FileType::File) });
+        tree.other("newer", meta(), Kind::Newer { code: 12, body: vec![] });
+    });
+    let kept = ["broken/third", "broken/place/x", "closed/deep/x", "file/x", "newer"];
+    let gone = ["broken/whole/gone/x", "gone"];
+    let check = |top: &Path, report: &Report, prefix: &str| {
+        let is_there = |path: &&str| top.join(path.strip_prefix(prefix).unwrap()).exists();
+        assert!(kept.iter().filter(|path| path.starts_with(prefix)).all(|path| is_there(&path)), "{:?}", paths(top));
+        assert!(!gone.iter().filter(|path| path.starts_with(prefix)).any(|path| is_there(&path)), "{:?}", paths(top));
+        let blocked = report.issues.iter().filter(|issue| issue.reason != Reason::Snapshot);
+        assert_eq!(blocked.map(|issue| issue.path.as_slice()).collect::<Vec<_>>(), [b"/broken/place"]);
+        assert!(!report.deletion_skipped);
+    };
+    let top = target(&[&kept[..], &gone].concat());
+    let (_, report) = left_over(&repo, top.path(), &with(&repo));
+    check(top.path(), &report, "");
+    assert_eq!((report.withheld, report.deleted), (4, 3));
+    // The same if the directory whose listing broke off becomes the target.
+    let top = target(&["third", "place/x", "whole/gone/x"]);
+    let report = repo.restore_path(b"/broken", top.path(), &with(&repo), &mut |_, _| ()).unwrap();
+    check(top.path(), &report, "broken/");
+    assert_eq!((report.withheld, report.deleted), (1, 2));
+    // Nothing is in the way of what is not restored.
+    let top = target(&["closed/x", "file", "newer"]);
+    let report = repo.restore(top.path(), &Options::default()).unwrap();
+    assert_eq!((report.withheld, report.issues_total, report.files), (4, 4, 2));
 }
 
 #[test]
