@@ -4,14 +4,33 @@ use std::fs;
 use std::sync::Arc;
 
 use bygone_core::attributes::Attribute;
+use bygone_core::catalog::LearntVolume;
+use bygone_core::catalog::NewVolume;
+use bygone_core::catalog::VolumeRow;
+use bygone_core::catalog::VolumeState;
 use bygone_core::config::Config;
 use bygone_core::config::Features;
+use bygone_core::crypto::Keys;
+use bygone_core::entry::Time;
+use bygone_core::hash::sha256;
 use bygone_core::id::SnapshotId;
+use bygone_core::id::VolumeName;
+use bygone_core::noise::noise;
+use bygone_core::objects::volume_object;
+use bygone_core::read::VolumeFile;
 use bygone_core::repo::Place;
 use bygone_core::repo::Repository;
 use bygone_core::repo::Secret;
 use bygone_core::snapshot::Snapshot;
+use bygone_core::store::Source;
 use bygone_core::store::local::LocalStore;
+use bygone_core::volume;
+use bygone_core::volume::HEADER_BYTES;
+use bygone_core::volume::Index;
+use bygone_core::volume::LOCATOR_BYTES;
+use bygone_core::volume::Locator;
+use bygone_core::volume::TRAILER_BYTES;
+use bygone_core::wire::Encoder;
 use bygone_core::write;
 use bygone_core::write::Changes;
 use bygone_tests::compare;
@@ -178,4 +197,72 @@ fn an_unknown_critical_attribute_costs_only_its_snapshot() {
     let mounted = site.mount("mnt", &[]);
     assert_eq!(fs::read_dir(mounted.point().join("snapshots")).unwrap().count(), 2);
     assert_eq!(fs::read(mounted.latest(tree.top()).join("directory/file")).unwrap(), b"content");
+}
+
+/// The volume with a section of a later bygone behind its frames, in another order of sections than this one writes.
+fn with_unknown_section(keys: &Keys, row: &VolumeRow, object: &[u8], index: &Index) -> Vec<u8> {
+    let (header, key) = (volume::header(&row.salt), keys.volume(&row.salt));
+    let offset = HEADER_BYTES + index.frames_bytes();
+    let at = |what: &str, numbers: &[u64]| {
+        let numbers = numbers.iter().flat_map(|number| number.to_le_bytes());
+        [what.as_bytes(), &[row.kind.code()], &header].concat().into_iter().chain(numbers).collect::<Vec<u8>>()
+    };
+    let last = object.len() as u64;
+    let sealed = &object[(last - LOCATOR_BYTES) as usize..];
+    let locator = Locator::open(&key, row.kind, &row.salt, last, sealed).unwrap();
+    let copy = &object[locator.indexes[0].start as usize..locator.indexes[0].end as usize];
+    let plain = key.open(&at("bygone/1 index", &[offset]), copy).unwrap();
+    let index_bytes = copy.len() as u64;
+    let sections = [(1, index.frames_bytes()), (77, 5_000), (2, index_bytes), (1 << 30, 0), (4, 4_096)];
+    let bytes = HEADER_BYTES + sections.iter().map(|(_, bytes)| bytes).sum::<u64>() + TRAILER_BYTES;
+    let mut list = Encoder::new();
+    list.varint(sections.len() as u64);
+    for (kind, bytes) in sections {
+        list.varint(kind);
+        list.varint(bytes);
+    }
+    let mut list = list.finish();
+    list.resize(LOCATOR_BYTES as usize - 16, 0);
+    let mut new = object[..offset as usize].to_vec();
+    new.extend(noise(1, 5_000));
+    new.extend(key.seal(&at("bygone/1 index", &[offset + 5_000]), &plain));
+    new.extend(noise(2, 4_096));
+    new.extend(&header);
+    new.extend(key.seal(&at("bygone/1 locator", &[bytes, bytes - LOCATOR_BYTES]), &list));
+    assert_eq!(new.len() as u64, bytes);
+    new
+}
+
+#[test]
+fn a_section_of_a_volume_that_is_not_known_is_skipped() {
+    let site = new_site();
+    let tree = Tree::new(&site.at("source"));
+    tree.file("directory/file", "content that is too long to stand in the entry itself, so that it has a block");
+    site.backup(tree.top());
+    let mut locked = open(&site).lock().unwrap();
+    let rows = locked.catalog().read().volumes().unwrap();
+    let (repository, catalog) = locked.parts();
+    let mut retired = Vec::new();
+    for row in &rows {
+        let old = volume_object(row.kind, row.name);
+        let object = fs::read(site.repository().join(old.as_str())).unwrap();
+        let file = VolumeFile::open(repository.store(), repository.keys(), row.kind, row.name, row.bytes).unwrap();
+        let new = with_unknown_section(repository.keys(), row, &object, file.index());
+        let (name, bytes) = (VolumeName(sha256(&new)), new.len() as u64);
+        let stored = repository.store().put(&volume_object(row.kind, name), Source::Bytes(&new)).unwrap();
+        let (kind, salt, index) = (row.kind, [0; 32], file.index());
+        let volume = NewVolume { name, kind, bytes, learn_bytes: 0, salt, index, nodes: &[] };
+        let state = VolumeState::Stored;
+        catalog.volumes_learn(&[LearntVolume { volume, state, etag: stored.etag.as_deref(), row: None }]).unwrap();
+        repository.store().delete(&old).unwrap();
+        retired.push(row.name);
+    }
+    let changes = Changes { volumes_retired: retired, ..Changes::default() };
+    write::commit_changes(&mut locked, Time::default(), changes).unwrap();
+    drop(locked);
+    site.bygone(["recover", "--force"]).ok();
+    site.bygone(["check", "--read-data"]).ok();
+    let target = site.at("target");
+    site.restore("latest", &target);
+    compare::assert_same(tree.top(), &restored(&target, tree.top()));
 }
