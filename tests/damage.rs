@@ -119,3 +119,22 @@ fn damage_in_the_catalog_never_reaches_a_restore() {
         patient.heal();
     }
 }
+
+#[test]
+fn a_damaged_end_of_every_volume_costs_nothing() {
+    let patient = Patient::new(&programs(), &[]);
+    let spoil: &[fn(&mut Vec<u8>)] = &[
+        |bytes| bytes.iter_mut().rev().take(4 << 10).for_each(|byte| *byte ^= 0x5a),
+        |bytes| bytes.iter_mut().rev().skip(130).take(4 << 10).for_each(|byte| *byte ^= 0x5a),
+        |bytes| bytes.iter_mut().take(48).for_each(|byte| *byte = 0),
+    ];
+    for (number, spoil) in spoil.iter().enumerate() {
+        for object in patient.objects("data/").into_iter().chain(patient.objects("meta/")) {
+            patient.damage(&object, Some(*spoil));
+        }
+        fs::remove_dir_all(patient.site.catalogs()).unwrap();
+        patient.site.bygone(["recover"]).ok();
+        assert_eq!(patient.restore(), Vec::<String>::new(), "spoilt in way {number}");
+        patient.heal();
+    }
+}

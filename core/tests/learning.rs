@@ -32,8 +32,10 @@ use bygone_core::repo::LockedRepository;
 use bygone_core::repo::Place;
 use bygone_core::store::ByteRange;
 use bygone_core::store::Store;
+use bygone_core::store::testing::faulty::Call;
 use bygone_core::store::testing::faulty::Fault;
 use bygone_core::store::testing::faulty::FaultyStore;
+use bygone_core::store::testing::faulty::Verb;
 use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::watch::Watch;
 use bygone_core::write;
@@ -286,4 +288,29 @@ fn a_cache_of_sealed_frames_is_enough_to_rebuild_a_volume() {
     repair::repair_volumes(&mut locked, &[], &mut sources, Time::default(), &Watch::new(), &mut repaired).unwrap();
     assert!(memory.objects()[&victim].to_vec() == sound, "rebuilt to the byte");
     assert_eq!(repaired.restored.len(), 1, "{repaired:?}");
+}
+
+#[test]
+fn each_volume_is_learnt_by_one_request() {
+    let memory = Arc::new(MemoryStore::new());
+    let (_dir, here) = place(memory.clone());
+    init(&here);
+    for round in 0..20 {
+        // The first backup has much of everything, the others have little.
+        let count = if round == 0 { 3_000 } else { 5 };
+        let file = |n: u64| (format!("{n:06}"), noise(round << 32 | n, 300));
+        backup(&mut open(&here), &(0..count).map(file).collect::<Vec<_>>()).unwrap();
+    }
+    let before = dump(&mut open(&here));
+    let volumes = memory.list("data/").unwrap().len() + memory.list("meta/").unwrap().len();
+    assert!(volumes >= 40, "{volumes} volumes");
+    let watched = Arc::new(FaultyStore::new(memory));
+    let (_dir, there) = place(watched.clone());
+    let mut locked = open(&there);
+    watched.forget_calls();
+    recover::recover(&mut locked, &Watch::new()).unwrap();
+    let is_volume = |call: &&Call| call.verb == Verb::Get && !call.object.starts_with("commits/");
+    let calls = watched.calls();
+    assert_eq!(calls.iter().filter(is_volume).count(), volumes, "{calls:?}");
+    assert!(dump(&mut locked) == before, "nothing is missing");
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind::NotFound;
+use std::ops::Range;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -94,18 +95,21 @@ struct Readers<'a> {
     moved: Condvar,
 }
 
-/// Reads `volumes` and passes them to `take` in their order, as many at a time as are ready. A missing or damaged
-/// volume is passed on with its error; trouble of the store itself ends everything.
+/// Reads a part of `volumes` and passes them to `take` in their order, as many at a time as are ready. A missing or
+/// damaged volume is passed on with its error; trouble of the store itself ends everything.
 pub(super) fn fetch(
     repository: &Repository,
     volumes: &[&VolumeAdded],
+    part: Range<usize>,
     watch: &Watch,
     mut take: impl FnMut(Vec<Fetched>) -> Result<()>,
 ) -> Result<()> {
-    let readers = Readers { repository, volumes, window: Mutex::default(), moved: Condvar::new() };
+    let volumes = volumes.get(..part.end).unwrap_or(volumes);
+    let window = Mutex::new(Window { next: part.start, ..Window::default() });
+    let readers = Readers { repository, volumes, window, moved: Condvar::new() };
     // Readers block until the consumer catches up, so a long volume is never in memory as a whole.
     let (sender, receiver) = bounded(1);
-    let threads = repository.store().connections().clamp(1, CONNECTIONS_MAX).min(volumes.len());
+    let threads = repository.store().connections().clamp(1, CONNECTIONS_MAX).min(part.len());
     thread::scope(|scope| {
         // Dropped before the scope joins the readers; otherwise they would wait for the consumer for ever.
         let receiver = receiver;
@@ -117,7 +121,7 @@ pub(super) fn fetch(
         // However this ends, the readers must end too: otherwise the scope would wait for ever.
         let _end = End(&readers);
         let mut early: BTreeMap<usize, Vec<Fetched>> = BTreeMap::new();
-        let mut next = 0;
+        let mut next = part.start;
         for fetched in &receiver {
             for fetched in std::iter::once(fetched).chain(receiver.try_iter()) {
                 early.entry(fetched.number).or_default().push(fetched);

@@ -161,15 +161,19 @@ impl Plan {
         // Ids are random, so rows are written all over the file.
         catalog.with_many_pages(|catalog| {
             taking.take_lost(catalog)?;
+            let fetch = |part, catalog: &mut CatalogWriter, taking: &mut Taking<'_>, tell: &mut dyn FnMut(Told<'_>)| {
+                fetch::fetch(repository, &volumes, part, watch, |fetched| {
+                    taking.take(catalog, fetched, watch)?;
+                    taking.show(catalog, tell)?;
+                    tell(Told::Done(taking.done));
+                    Ok(())
+                })
+            };
+            fetch(0..self.small_end, catalog, &mut taking, tell)?;
             if newest::show(repository, catalog, &self, watch, tell)? {
                 taking.newest_is_shown();
             }
-            fetch::fetch(repository, &volumes, watch, |fetched| {
-                taking.take(catalog, fetched, watch)?;
-                taking.show(catalog, tell)?;
-                tell(Told::Done(taking.done));
-                Ok(())
-            })
+            fetch(self.small_end..volumes.len(), catalog, &mut taking, tell)
         })??;
         let mut learnt = taking.learnt;
         for unseen in &self.look.commits {

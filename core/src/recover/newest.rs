@@ -2,7 +2,8 @@
 //!
 //! Its tree consists of nodes of all ages, a few in each volume. To have it soon, the indexes of the meta volumes are
 //! read, which say where each node lies, and then only the frames that contain its nodes, level by level from the root
-//! down. The price is that these frames are read again with their volumes. If they make up most of the volumes, or
+//! down. The price is that these frames are read again with their volumes. Small volumes were read before, as a whole,
+//! because reading their indexes would take as many requests. If the frames make up most of the volumes, or
 //! something is missing or damaged, the ordinary order is used; nodes brought until then stay useful.
 
 use std::collections::BTreeMap;
@@ -15,13 +16,13 @@ use crate::commit::VolumeAdded;
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::NodeId;
-use crate::objects::VolumeKind;
 use crate::parallel::side_by_side;
 use crate::read::VolumeFile;
 use crate::recover::Plan;
 use crate::recover::Told;
 use crate::recover::Work;
 use crate::recover::fetch::CONNECTIONS_MAX;
+use crate::recover::fetch::bytes_to_read;
 use crate::recover::whole::below;
 use crate::repo::Repository;
 use crate::tree::Node;
@@ -49,10 +50,10 @@ pub(super) fn show(
 ) -> Result<bool> {
     let mut readable = plan.snapshots.iter().filter(|(snapshot, _)| snapshot.is_readable());
     let Some((snapshot, number)) = readable.next() else { return Ok(false) };
-    let trees = plan.volumes.iter().take(plan.trees_end).map(|(volume, _)| volume);
-    let trees: Vec<&VolumeAdded> = trees.filter(|volume| volume.kind == VolumeKind::Meta).collect();
-    let bytes: u64 = trees.iter().map(|volume| volume.bytes).sum();
-    if bytes < plan.newest_worth_bytes || !catalog.read().snapshots()?.is_empty() {
+    let trees = plan.volumes.get(plan.small_end..plan.trees_end).unwrap_or_default();
+    let trees: Vec<&VolumeAdded> = trees.iter().map(|(volume, _)| volume).collect();
+    let bytes: u64 = trees.iter().map(|volume| bytes_to_read(volume)).sum();
+    if trees.is_empty() || bytes < plan.newest_worth_bytes || !catalog.read().snapshots()?.is_empty() {
         return Ok(false);
     }
     let threads = repository.store().connections().clamp(1, CONNECTIONS_MAX);

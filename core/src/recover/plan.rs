@@ -19,6 +19,10 @@ use crate::snapshot::Snapshot;
 use crate::survey::Look;
 use crate::survey::Unseen;
 
+/// A volume of trees is small if it takes at most one part in this many of what makes the newest snapshot worth bringing
+/// ahead.
+const SMALL_PART: u64 = 16;
+
 /// The amount of work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
@@ -39,6 +43,8 @@ pub struct Plan {
     pub(super) volumes: Vec<(VolumeAdded, Option<i64>)>,
     /// Volumes that are known to be lost without reading them, each with the reason.
     pub(super) lost: Vec<(VolumeAdded, Option<i64>, String)>,
+    /// How many volumes of trees are so small that their nodes come first, at no more requests than their indexes.
+    pub(super) small_end: usize,
     /// How many of the volumes must be in before the trees of all snapshots are complete.
     pub(super) trees_end: usize,
     /// New snapshots, newest first, each with its intended number.
@@ -82,7 +88,8 @@ impl Plan {
             }
         }
         let snapshots = new_snapshots(catalog, &look.commits)?;
-        let mut plan = Plan { look, volumes, lost, trees_end: 0, snapshots, newest_worth_bytes: WORTH_BYTES };
+        let (small_end, trees_end, newest_worth_bytes) = (0, 0, WORTH_BYTES);
+        let mut plan = Plan { look, volumes, lost, small_end, trees_end, snapshots, newest_worth_bytes };
         plan.sort();
         Ok(plan)
     }
@@ -103,18 +110,25 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Trees before data, new before old, and unannounced volumes last.
+    /// Trees before data, small ones of them first, new before old, and unannounced volumes last.
     fn sort(&mut self) {
-        self.volumes.sort_by_key(|(volume, row)| (row.is_none(), volume.kind == VolumeKind::Data, row.map(|row| -row)));
-        let is_announced_tree =
-            |(volume, row): &&(VolumeAdded, Option<i64>)| row.is_some() && volume.kind == VolumeKind::Meta;
-        self.trees_end = self.volumes.iter().filter(is_announced_tree).count();
+        let small_bytes_max = self.newest_worth_bytes / SMALL_PART;
+        let is_large = |volume: &VolumeAdded| bytes_to_read(volume) > small_bytes_max;
+        self.volumes.sort_by_key(|(volume, row)| {
+            let is_data = volume.kind == VolumeKind::Data;
+            (row.is_none(), is_data, !is_data && is_large(volume), row.map(|row| -row))
+        });
+        let trees = self.volumes.iter().filter(|(volume, row)| row.is_some() && volume.kind == VolumeKind::Meta);
+        self.trees_end = trees.clone().count();
+        self.small_end = trees.filter(|(volume, _)| !is_large(volume)).count();
     }
 
     /// Brings the newest snapshot ahead if trees take at least this many bytes. The default is sensible; tests lower
     /// it.
     pub fn with_newest_ahead_from(self, newest_worth_bytes: u64) -> Plan {
-        Plan { newest_worth_bytes, ..self }
+        let mut plan = Plan { newest_worth_bytes, ..self };
+        plan.sort();
+        plan
     }
 
     /// The amount of work.

@@ -152,15 +152,25 @@ impl Locator {
         window: &[u8],
     ) -> Option<Locator> {
         let header = header(salt);
-        let places: Vec<(u64, &[u8])> = (offset..).zip(window.windows(LOCATOR_BYTES as usize)).collect();
-        places.rchunks(TRIED_TOGETHER).find_map(|places| {
-            let ad = |(place, _): &(u64, _)| associated_data(kind, &header, object_bytes, *place);
-            let ads: Vec<Vec<u8>> = places.iter().map(ad).collect();
-            let mut copies: Vec<Vec<u8>> = places.iter().map(|(_, sealed)| sealed.to_vec()).collect();
+        let length = LOCATOR_BYTES as usize;
+        let mut end = (window.len() + 1).saturating_sub(length);
+        while end > 0 {
+            let places = end.saturating_sub(TRIED_TOGETHER)..end;
+            end = places.start;
+            let ads: Vec<Vec<u8>> = places
+                .clone()
+                .map(|place| associated_data(kind, &header, object_bytes, offset + place as u64))
+                .collect();
+            let mut copies: Vec<Vec<u8>> =
+                places.filter_map(|place| Some(window.get(place..place + length)?.to_vec())).collect();
             let messages = copies.iter_mut().zip(&ads).map(|(bytes, ad)| Message { ad, bytes });
             let opened = key.open_all(messages.collect());
-            opened.into_iter().rev().flatten().find_map(|plain| Locator::decode(plain, object_bytes).ok())
-        })
+            let found = opened.into_iter().rev().flatten().find_map(|plain| Locator::decode(plain, object_bytes).ok());
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 
     fn decode(plain: &[u8], object_bytes: u64) -> Result<Locator, DecodeError> {

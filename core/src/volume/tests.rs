@@ -1,3 +1,6 @@
+//! The codec of volumes by itself: what is written is read, what was changed is refused, and one damaged stretch never
+//! hits both copies of anything.
+
 use super::*;
 use crate::compress::Codec;
 use crate::crypto::Keys;

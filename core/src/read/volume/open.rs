@@ -23,7 +23,7 @@ use crate::volume::parse_header;
 
 /// Bytes of the first window of a search, and of the largest.
 const WINDOW_BYTES_MIN: u64 = 64 << 10;
-const WINDOW_BYTES_MAX: u64 = 8 << 20;
+const WINDOW_BYTES_MAX: u64 = 1 << 20;
 /// The copy of the locator begins at most this far before the trailer: itself, a gap with its padding, an index.
 const SEARCH_BYTES_MAX: u64 = limits::INDEX_BYTES_MAX as u64 + (1 << 20) + LOCATOR_BYTES;
 
