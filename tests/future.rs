@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bygone_core::attributes::Attribute;
 use bygone_core::config::Config;
-use bygone_core::config::Features;
+use bygone_core::features::Features;
 use bygone_core::id::SnapshotId;
 use bygone_core::repo::Place;
 use bygone_core::repo::Repository;

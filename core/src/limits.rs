@@ -60,6 +60,8 @@ pub const NODE_LEVELS_MAX: u8 = 8;
 
 /// Longest commit object.
 pub const COMMIT_BYTES_MAX: u64 = 64 << 20;
+/// Steps in which sizes of commits grow are at least this long: a commit that adds one snapshot has one step or two.
+pub const COMMIT_STEP_BYTES_MIN: u64 = 512;
 /// Longest record in a commit.
 pub const COMMIT_ITEM_BYTES_MAX: usize = 64 << 20;
 /// Most snapshots, volumes or heads in one commit.

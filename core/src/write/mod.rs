@@ -272,6 +272,7 @@ fn commit_once(locked: &mut LockedRepository, time: Time, unannounced: Unannounc
         volumes_retired: changes.volumes_retired,
         heads: heads.iter().filter(|head| head.client != client && !is_lost(head)).copied().collect(),
         losses: changes.losses,
+        ..Commit::default()
     };
     let seq = own.map_or(0, |head| head.seq) + 1;
     let name = commit_object(client, seq);
