@@ -62,7 +62,7 @@ pub struct Head {
 }
 
 /// A run of commits of one chain that are lost or were replaced, and whose loss a person has accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChainLoss {
     /// Whose chain.
     pub client: ClientId,
@@ -103,7 +103,8 @@ pub enum Checkpoint {
     None,
     /// With an earlier commit, the newest checkpoint so far.
     At(u64),
-    /// With this one: it says again whatever holds of what those from `first` on have said, which nobody needs any more.
+    /// With this one: it says again whatever holds of what those from `first` on have said, which nobody needs any
+    /// more.
     Here {
         /// Number of the first commit that it stands for.
         first: u64,
@@ -178,8 +179,8 @@ impl Commit {
         is_silent && features.is_empty() && attributes.is_empty() && !is_checkpoint
     }
 
-    /// What a program must know to use the repository from now on, as far as this commit says. An attribute that must be
-    /// known counts like a feature.
+    /// What a program must know to use the repository from now on, as far as this commit says. An attribute that must
+    /// be known counts like a feature.
     pub fn needs(&self) -> Features {
         let mut needs = self.features.clone();
         let unknown = self.attributes.unknown_critical(&[]).map(|tag| format!("attribute {tag}"));

@@ -15,7 +15,8 @@ use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;
 
-/// Tags of the attributes of commits that name features: those needed to read, those needed to write, the optional ones.
+/// Tags of the attributes of commits that name features: those needed to read, those needed to write, the optional
+/// ones.
 const TAGS: [u64; 3] = [1, 2, 3];
 
 /// The features that this program knows.
@@ -38,7 +39,7 @@ impl Features {
         self.read.is_empty() && self.write.is_empty() && self.optional.is_empty()
     }
 
-    /// Adds those of `others`. A name that then stands in several lists stays in each, and the strictest one decides.
+    /// Adds those of `others`. A name stays in the strictest of its lists.
     pub fn add(&mut self, others: &Features) {
         let lists = [(&mut self.read, &others.read), (&mut self.write, &others.write)];
         for (own, more) in lists.into_iter().chain([(&mut self.optional, &others.optional)]) {
@@ -46,6 +47,8 @@ impl Features {
             own.sort_unstable();
             own.dedup();
         }
+        self.write.retain(|name| !self.read.contains(name));
+        self.optional.retain(|name| !self.read.contains(name) && !self.write.contains(name));
     }
 
     /// Adds them to the attributes of a commit; an empty list takes no byte.
