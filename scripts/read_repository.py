@@ -56,7 +56,7 @@ DIRECTORY, UNREADABLE = 3, 9
 FEATURE_LISTS = ("read", "write", "optional")
 
 Snapshot = namedtuple("Snapshot", "id time host user paths tags parent program root counts newer")
-Commit = namedtuple("Commit", "hash before added removed volumes retired heads losses volumes_lost")
+Commit = namedtuple("Commit", "hash before added removed volumes retired heads losses volumes_lost slots checkpoint attributes")
 Entry = namedtuple("Entry", "name kind mode owner mtime ctime birth device inode links flags attributes size body more")
 Extent = namedtuple("Extent", "id length")  # The id of a hole is None.
 Location = namedtuple("Location", "volume position length checksum")
@@ -452,11 +452,30 @@ def first_critical(attributes):
 
 def check_features(lists):
     """Checks the names of features (section 5.1). Those that this program may ignore, as it only reads, are ignored."""
-    need(all(isinstance(names, list) for names in lists), "a list of features in bygone.json is none")
+    need(all(isinstance(names, list) for names in lists), "a list of features is none")
     all_names = [name for names in lists for name in names]
     is_valid = all(isinstance(name, str) and re.fullmatch("[a-z0-9-]{1,64}", name) for name in all_names)
-    need(is_valid and len(set(all_names)) == len(all_names) <= 64, "the features in bygone.json are not valid")
-    need(all(names == sorted(names) for names in lists), "the features in bygone.json are not in order")
+    need(is_valid and len(set(all_names)) == len(all_names) <= 64, "features are not valid")
+    need(all(names == sorted(names) for names in lists), "features are not in order")
+
+
+def check_commit_attributes(attributes):
+    """Refuses what this program must know and does not (section 10.2)."""
+    for tag, critical, value in attributes:
+        if 1 <= tag <= 3:
+            wire = Wire(value)
+            names = wire.list(64, lambda: wire.string(64).decode("ascii", "replace"))
+            wire.end()
+            check_features([names])
+            need(names, "a commit has an empty list of features")
+            newer(names if tag == 1 else [])
+        else:
+            newer([f"attribute {tag}"] if critical else [])
+
+
+def newer(names):
+    if names:
+        sys.exit(f"the repository was made by a newer bygone: this program does not know {', '.join(names)}")
 
 
 class Repository:
@@ -477,7 +496,7 @@ class Repository:
         names = config.get("read")
         is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
         need(is_list, "bygone.json lists no features, so it is not whole, or was made before the first release")
-        need(not names, f"the repository was made by a newer bygone: this program does not know {', '.join(names)}")
+        newer(names)
         names = ["format", "repository", "block_bytes", "frame_bytes", "volume_bytes", "compression"]
         need(
             sorted(key for key, _ in pairs) == sorted(names + list(FEATURE_LISTS) + ["mac"]),
@@ -516,13 +535,11 @@ class Repository:
 
     def read_commits(self):
         """Opens all chains (section 10) and finds which snapshots exist."""
-        damaged = {}
+        damaged, chains = {}, {}
         for path in self.objects("commits/[0-9a-f]{32}/[0-9]{16}", 3):
-            client, number = bytes.fromhex(path.parent.name), int(path.name)
-            try:
-                self.commits[client, number] = self.read_commit(path, client, number)
-            except Damaged as error:
-                damaged[client, number] = str(error)
+            chains.setdefault(bytes.fromhex(path.parent.name), {})[int(path.name)] = path
+        for client, chain in chains.items():
+            self.read_chain(client, chain, damaged)
         accepted = [loss for commit in self.commits.values() for loss in commit.losses]
         is_accepted = lambda client, number: any(c == client and a <= number <= b for c, a, b in accepted)
         for place, error in damaged.items():
@@ -542,6 +559,24 @@ class Repository:
         added = (snapshot for commit in self.commits.values() for snapshot in commit.added)
         self.snapshots = {snapshot.id: snapshot for snapshot in added if snapshot.id not in removed}
 
+    def read_chain(self, client, chain, damaged):
+        """Reads a chain from its newest commit down, without what its checkpoints give up (section 10.3)."""
+        until = 0  # Everything from here on is read before the next jump.
+        for number in sorted(chain, reverse=True):
+            if number not in chain:
+                continue
+            try:
+                commit = self.commits[client, number] = self.read_commit(chain[number], client, number)
+            except Damaged as error:
+                damaged[client, number] = str(error)
+                continue
+            until = until or commit.checkpoint
+            if number == until:
+                first = next(a for loser, a, _ in commit.losses if loser == client)
+                for given_up in [given_up for given_up in chain if first <= given_up < number]:
+                    del chain[given_up]
+                until = 0
+
     def read_commit(self, path, client, number):
         need(path.stat().st_size <= COMMIT_MAX, f"commit {path} is too long")
         data = path.read_bytes()
@@ -551,8 +586,6 @@ class Repository:
         key = self.derive(b"bygone/1 commit" + client + u(number, 8), 64)
         associated_data = b"bygone/1 commit" + data[:16] + client + u(number, 8)
         wire = Wire(open_sealed(key, associated_data, data[16:], f"commit {path}"))
-        kind = wire.fixed(1)
-        need(kind <= 1, f"commit {path} is of an unknown kind")
         before = wire.string(32)
         wire.time()
         commit = Commit(
@@ -563,12 +596,19 @@ class Repository:
             wire.list(ITEMS_MAX, lambda: (wire.raw(32), wire.fixed(1), wire.varint(), wire.varint(), wire.text())),
             wire.list(ITEMS_MAX, lambda: wire.raw(32)),
             wire.list(ITEMS_MAX, lambda: (wire.raw(16), wire.varint(), wire.raw(32))),
-            wire.list(ITEMS_MAX, lambda: (wire.raw(16), wire.varint(), wire.varint())) if kind == 1 else [],
-            set(wire.list(ITEMS_MAX, lambda: wire.raw(32))) if kind == 1 else set(),
+            wire.list(ITEMS_MAX, lambda: (wire.raw(16), wire.varint(), wire.varint())),
+            set(wire.list(ITEMS_MAX, lambda: wire.raw(32))),
+            wire.list(ITEMS_MAX, lambda: wire.raw(16)),
+            wire.varint(),
+            decode_attributes(wire),
         )
-        wire.end()
-        need(kind == 0 or commit.losses or commit.volumes_lost, f"commit {path} is of a kind that it need not be")
-        need(all(1 <= a <= b for _, a, b in commit.losses), f"commit {path} accepts a loss of nothing")
+        need(not any(wire.data[wire.at :]), f"the padding of commit {path} is not zero")
+        need(all(1 <= a <= b for _, a, b in commit.losses), f"commit {path} gives up nothing")
+        own = [(a, b) for loser, a, b in commit.losses if loser == client]
+        is_checkpoint = commit.checkpoint == number
+        is_right = len(own) == 1 and own[0][1] == number - 1 if is_checkpoint else not own
+        need(is_right and commit.checkpoint <= number, f"commit {path} is a checkpoint that cannot be")
+        check_commit_attributes(commit.attributes)
         need(all(kind <= 1 for _, kind, *_ in commit.volumes), f"commit {path} has a volume of no kind")
         return commit
 

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use bygone_cli::clock;
 use bygone_core::attributes::Attribute;
+use bygone_core::commit::Commit;
 use bygone_core::config::Config;
-use bygone_core::config::Features;
 use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::error::Error;
+use bygone_core::features::Features;
+use bygone_core::id::ClientId;
 use bygone_core::id::NodeId;
 use bygone_core::id::SnapshotId;
+use bygone_core::objects::commit_object;
 use bygone_core::read::Order;
 use bygone_core::read::Reader;
 use bygone_core::read::View;
@@ -21,6 +24,7 @@ use bygone_core::repo::Place;
 use bygone_core::repo::Repository;
 use bygone_core::repo::Secret;
 use bygone_core::snapshot::Snapshot;
+use bygone_core::store::Source;
 use bygone_core::store::local::LocalStore;
 use bygone_core::watch::Watch;
 use bygone_core::write;
@@ -107,6 +111,53 @@ fn an_unknown_feature_to_write_leaves_reading() {
     assert_eq!(fs::read(mounted.latest(tree.top()).join("directory/file")).unwrap(), b"content");
     drop(mounted);
     assert_eq!(site.store(), before);
+}
+
+/// Commits that need something, as a later bygone may write them at any time.
+fn commit_features(site: &Site, features: Features, attribute: Option<Attribute>) {
+    let repository = open(site);
+    let client = ClientId([0x77; 16]);
+    let mut commit = Commit { features, ..Commit::default() };
+    attribute.into_iter().for_each(|attribute| commit.attributes.set(attribute));
+    let object = commit.seal(&repository.keys().commit(client, 1), client, 1).unwrap();
+    repository.store().put(&commit_object(client, 1), Source::Bytes(&object)).unwrap();
+}
+
+#[test]
+fn a_feature_that_a_commit_names_is_heeded_from_then_on() {
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let critical = Attribute { tag: 90, is_critical: true, value: vec![1] };
+    let read = Features { read: owned(&["other-ciphers"]), ..Features::default() };
+    for (features, attribute, needs) in
+        [(read, None, "needs other-ciphers"), (Features::default(), Some(critical), "needs attribute 90")]
+    {
+        let (site, tree) = with_features(&[], &[], &[]);
+        commit_features(&site, features, attribute);
+        site.bygone(["snapshots"]).ok();
+        let before = site.objects("commits");
+        for arguments in
+            [&["check"][..], &["backup", tree.top().to_str().unwrap()], &["snapshots"], &["recover", "--force"]]
+        {
+            site.bygone(arguments).ended_with(1).complains_of(&["made by a newer bygone", needs]);
+        }
+        fs::remove_dir_all(site.catalogs()).unwrap();
+        site.bygone(["recover"]).ended_with(1).complains_of(&["made by a newer bygone", needs]);
+        assert_eq!(site.objects("commits"), before);
+    }
+    let (site, tree) = with_features(&[], &[], &[]);
+    let write = Features { write: owned(&["parity"]), optional: owned(&["shiny"]), ..Features::default() };
+    let kept = Attribute { tag: 91, is_critical: false, value: vec![1] };
+    commit_features(&site, write, Some(kept));
+    let source = tree.top().to_str().unwrap();
+    for arguments in [&["backup", source][..], &["backup", source], &["check", "--repair"], &["key", "passwd"]] {
+        let mut command = site.bygone_command(arguments);
+        command.env("BYGONE_NEW_PASSPHRASE", "another");
+        site.run(command).ended_with(1).complains_of(&["needs parity", "only be read"]);
+    }
+    for arguments in [&["snapshots"][..], &["ls", "latest"], &["check", "--read-data"], &["recover"]] {
+        site.bygone(arguments).ok();
+    }
+    assert_eq!(site.objects("commits").len(), 2, "nothing was committed");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod golden;
 mod harness_itself;
 mod help;
 mod install;
+mod keys;
 mod kill;
 mod mount;
 mod mount_details;

@@ -13,19 +13,14 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use bygone_core::catalog::SeenCommit;
-use bygone_core::commit::Commit;
-use bygone_core::commit::Losses;
 use bygone_core::entry::Time;
-use bygone_core::hash::sha256;
-use bygone_core::id::CommitHash;
 use bygone_core::id::SnapshotId;
-use bygone_core::objects::commit_object;
 use bygone_core::repo::Place;
 use bygone_core::repo::Repository;
 use bygone_core::repo::Secret;
-use bygone_core::store::Source;
 use bygone_core::store::local::LocalStore;
+use bygone_core::write::Changes;
+use bygone_core::write::commit_changes;
 use bygone_tests::program::Mounted;
 use bygone_tests::program::PASSPHRASE;
 use bygone_tests::program::Site;
@@ -291,27 +286,10 @@ fn remove_snapshot(site: &Site, id: &str) {
     let place = Place { store: Arc::new(LocalStore::open(&site.repository()).unwrap()), catalog_base: site.catalogs() };
     let repository = Repository::open(&place, &Secret::new(PASSPHRASE.into())).unwrap();
     let mut locked = repository.lock().unwrap();
-    let client = locked.client();
-    let (repository, catalog) = locked.parts();
-    let heads = catalog.read().heads().unwrap();
-    let own = heads.iter().find(|head| head.client == client).unwrap();
-    let seq = own.seq + 1;
     let bytes: Vec<u8> = (0..16).map(|n| u8::from_str_radix(&id[2 * n..2 * n + 2], 16).unwrap()).collect();
-    let commit = Commit {
-        previous: Some(own.hash),
-        time: Time::default(),
-        snapshots_added: Vec::new(),
-        snapshots_removed: vec![SnapshotId(bytes.try_into().unwrap())],
-        volumes_added: Vec::new(),
-        volumes_retired: Vec::new(),
-        heads: Vec::new(),
-        losses: Losses::default(),
-    };
-    let object = commit.seal(&repository.keys().commit(client, seq), client, seq).unwrap();
-    let name = commit_object(client, seq);
-    repository.store().put(&name, Source::Bytes(&object)).unwrap();
-    let (hash, bytes) = (CommitHash(sha256(&object)), Some(object.len() as u64));
-    catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: None }, &object, &commit).unwrap();
+    let removed = vec![SnapshotId(bytes.try_into().unwrap())];
+    let changes = Changes { snapshots_removed: removed, ..Changes::default() };
+    commit_changes(&mut locked, Time::default(), changes).unwrap();
 }
 
 /// The snapshots that a mount shows.

@@ -60,6 +60,7 @@ const NOT_OURS: &[&str] = &[
     "RemoteUnknownObject",
     "RemoteRolledBack",
     "RemoteForked",
+    "RemoteKeyBack",
 ];
 
 /// What a library must not do: print, or look at the world that its caller did not hand to it.

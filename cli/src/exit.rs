@@ -87,6 +87,7 @@ impl Exit {
             | Error::Local { .. }
             | Error::TooNew { .. }
             | Error::Newer { .. }
+            | Error::Overtaken { .. }
             | Error::Limit { .. }
             | Error::Defect { .. } => Exit::Failed,
         }
@@ -100,6 +101,7 @@ impl Exit {
             | Diagnosis::RemoteUnknownObject
             | Diagnosis::RemoteRolledBack
             | Diagnosis::RemoteForked
+            | Diagnosis::RemoteKeyBack
             | Diagnosis::WrongRepo
             | Diagnosis::LocalStale => Exit::Disagree,
             Diagnosis::RemoteCorrupt | Diagnosis::RemoteSwapped | Diagnosis::LocalCorrupt => Exit::Damaged,

@@ -57,6 +57,12 @@ impl Attributes {
         self.0.iter().find(|attribute| attribute.tag == tag).map(|attribute| attribute.value.as_slice())
     }
 
+    /// Removes an attribute and returns its value.
+    pub fn take(&mut self, tag: u64) -> Option<Vec<u8>> {
+        let place = self.0.iter().position(|attribute| attribute.tag == tag)?;
+        Some(self.0.remove(place).value)
+    }
+
     /// The first critical attribute that is none of those `known`.
     pub fn unknown_critical(&self, known: &[u64]) -> Option<u64> {
         let unknown = |attribute: &&Attribute| attribute.is_critical && !known.contains(&attribute.tag);

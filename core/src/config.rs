@@ -4,8 +4,6 @@
 //! the master key is open, its MAC proves that it belongs to this repository and that the store has changed no setting.
 //! A later bygone names what this one does not know as [`Features`], which are judged before all other members.
 
-mod features;
-
 use serde::Deserialize;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
@@ -14,12 +12,11 @@ use crate::compress::Compression;
 use crate::crypto::Keys;
 use crate::error::Error;
 use crate::error::Result;
+use crate::features::Features;
 use crate::id::RepositoryId;
 use crate::id::hex;
 use crate::limits;
 use crate::objects::CONFIG_NAME;
-
-pub use features::Features;
 
 /// The settings of a repository, fixed when it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

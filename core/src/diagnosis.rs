@@ -21,6 +21,8 @@ pub enum Diagnosis {
     RemoteRolledBack,
     /// The store shows another commit where this machine has seen one.
     RemoteForked,
+    /// A key slot that was removed is in the store again.
+    RemoteKeyBack,
     /// The object, key slot or catalog belongs to another repository.
     WrongRepo,
     /// No key slot opens with the secret given.
@@ -43,7 +45,7 @@ pub enum Diagnosis {
 
 impl Diagnosis {
     /// All of them.
-    pub const ALL: [Diagnosis; 17] = [
+    pub const ALL: [Diagnosis; 18] = [
         Diagnosis::Transient,
         Diagnosis::RemoteMissing,
         Diagnosis::RemoteTruncated,
@@ -52,6 +54,7 @@ impl Diagnosis {
         Diagnosis::RemoteUnknownObject,
         Diagnosis::RemoteRolledBack,
         Diagnosis::RemoteForked,
+        Diagnosis::RemoteKeyBack,
         Diagnosis::WrongRepo,
         Diagnosis::WrongKey,
         Diagnosis::LocalStale,
@@ -74,6 +77,7 @@ impl Diagnosis {
             Diagnosis::RemoteUnknownObject => "REMOTE_UNKNOWN_OBJECT",
             Diagnosis::RemoteRolledBack => "REMOTE_ROLLED_BACK",
             Diagnosis::RemoteForked => "REMOTE_FORKED",
+            Diagnosis::RemoteKeyBack => "REMOTE_KEY_BACK",
             Diagnosis::WrongRepo => "WRONG_REPO",
             Diagnosis::WrongKey => "WRONG_KEY",
             Diagnosis::LocalStale => "LOCAL_STALE",
@@ -105,6 +109,10 @@ impl Diagnosis {
             Diagnosis::RemoteRolledBack | Diagnosis::RemoteForked => {
                 "restore the store to its former state, from its own versions or from a copy; give up what cannot be \
                  restored with `bygone accept-loss`; until then nothing is written"
+            }
+            Diagnosis::RemoteKeyBack => {
+                "find out how it came back: with its passphrase, other programs can open the repository, although bygone \
+                 does not use it; `bygone key remove` deletes it again"
             }
             Diagnosis::WrongRepo => "check the address, and that the right disk is mounted",
             Diagnosis::WrongKey => "check the passphrase, and that the address is that of the right repository",

@@ -117,6 +117,15 @@ pub enum Error {
         /// The name of what is unknown.
         needs: String,
     },
+    /// The number of this machine's next commit was taken, by a program that deletes volumes.
+    #[error(
+        "the number of {object} was taken, because another machine deletes volumes and must know what is referred to: \
+         nothing is lost; run the command again, it reuses what was stored"
+    )]
+    Overtaken {
+        /// The commit that was to be put.
+        object: String,
+    },
     /// Beyond a limit of the format.
     #[error("{what} is {found}, the limit is {max}")]
     Limit {
@@ -188,6 +197,7 @@ impl Error {
             }
             Error::TooNew { what, found, known } => Error::TooNew { what: what.clone(), found: *found, known: *known },
             Error::Newer { what, needs } => Error::Newer { what: what.clone(), needs: needs.clone() },
+            Error::Overtaken { object } => Error::Overtaken { object: object.clone() },
             Error::Limit { what, found, max } => Error::Limit { what, found: *found, max: *max },
             Error::Invalid { what } => Error::Invalid { what: what.clone() },
             Error::Defect { what } => Error::defect(what),
@@ -210,6 +220,7 @@ impl Error {
             | Error::Catalog { .. }
             | Error::TooNew { .. }
             | Error::Newer { .. }
+            | Error::Overtaken { .. }
             | Error::Limit { .. }
             | Error::Invalid { .. }
             | Error::Defect { .. }

@@ -107,6 +107,11 @@ id_type!(
     16
 );
 id_type!(
+    /// Names one run that refers to stored blocks, such as a backup: random.
+    RunId,
+    16
+);
+id_type!(
     /// Names a key slot: random.
     SlotId,
     16

@@ -11,6 +11,7 @@ pub mod diagnosis;
 pub mod entry;
 pub mod error;
 pub mod facts;
+pub mod features;
 pub mod id;
 pub mod limits;
 pub mod lock;

@@ -10,6 +10,7 @@
 use std::fmt;
 
 use crate::id::ClientId;
+use crate::id::RunId;
 use crate::id::SlotId;
 use crate::id::VolumeName;
 
@@ -84,8 +85,8 @@ pub enum ObjectKind {
     Readme,
     /// A key slot.
     Slot(SlotId),
-    /// The marker of a client's running backup.
-    Marker(ClientId),
+    /// The marker of a run of a client, such as a backup.
+    Marker(ClientId, RunId),
     /// A commit of a client's chain, and its number.
     Commit(ClientId, u64),
     /// A volume.
@@ -107,9 +108,10 @@ pub fn slot_object(id: SlotId) -> ObjectName {
     ObjectName(format!("{KEYS}{id}"))
 }
 
-/// Name of the marker that announces a client's backup.
-pub fn marker_object(client: ClientId) -> ObjectName {
-    ObjectName(format!("{RUNNING}{client}"))
+/// Name of the marker that announces a run of a client. Each run has its own, so the end of one run never takes away
+/// the marker of another.
+pub fn marker_object(client: ClientId, run: RunId) -> ObjectName {
+    ObjectName(format!("{RUNNING}{client}.{run}"))
 }
 
 /// Name of the object that holds a commit: its number is padded so that names sort like numbers.
@@ -177,9 +179,10 @@ impl ObjectName {
                 let id = SlotId::from_hex(id)?;
                 (ObjectKind::Slot(id), slot_object(id))
             }
-            ["running", client] => {
-                let client = ClientId::from_hex(client)?;
-                (ObjectKind::Marker(client), marker_object(client))
+            ["running", marker] => {
+                let (client, run) = marker.split_once('.')?;
+                let (client, run) = (ClientId::from_hex(client)?, RunId::from_hex(run)?);
+                (ObjectKind::Marker(client, run), marker_object(client, run))
             }
             ["commits", client, seq] => {
                 let (client, seq) = (ClientId::from_hex(client)?, seq.parse().ok().filter(|seq| *seq > 0)?);
@@ -214,11 +217,12 @@ mod tests {
     #[test]
     fn every_made_name_is_valid_and_means_what_it_was_made_for() {
         let (client, slot, volume) = (ClientId([0xab; 16]), SlotId([0x01; 16]), VolumeName([0xcd; 32]));
+        let run = RunId([0x23; 16]);
         let made = [
             (config_object(), ObjectKind::Config),
             (readme_object(), ObjectKind::Readme),
             (slot_object(slot), ObjectKind::Slot(slot)),
-            (marker_object(client), ObjectKind::Marker(client)),
+            (marker_object(client, run), ObjectKind::Marker(client, run)),
             (commit_object(client, 1), ObjectKind::Commit(client, 1)),
             (commit_object(client, u64::MAX), ObjectKind::Commit(client, u64::MAX)),
             (volume_object(VolumeKind::Data, volume), ObjectKind::Volume(VolumeKind::Data, volume)),
@@ -247,6 +251,9 @@ mod tests {
             "commits/x/0000000000000001".into(),
             "keys/x".into(),
             "running/x".into(),
+            format!("running/{client}"),
+            format!("running/{client}.x"),
+            format!("running/{client}.{client}.{client}"),
             "data/other".into(),
             "keys".into(),
             "x/bygone.json".into(),

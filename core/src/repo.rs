@@ -4,6 +4,8 @@
 //! lock. Writing takes a lock on this machine's catalog directory, so a second agent here waits or reports the first
 //! one; agents on other machines have their own catalogs and commit chains and need no lock at all.
 
+mod slots;
+
 use std::fs;
 use std::fs::File;
 use std::fs::TryLockError;
@@ -18,7 +20,6 @@ use crate::catalog::Catalog;
 use crate::catalog::CatalogWriter;
 use crate::compress::Compression;
 use crate::config::Config;
-use crate::config::Features;
 use crate::config::UnprovenConfig;
 use crate::crypto::KdfCost;
 use crate::crypto::Keys;
@@ -27,27 +28,26 @@ use crate::crypto::OpenError;
 use crate::crypto::Slot;
 use crate::crypto::SlotInfo;
 use crate::crypto::random;
-use crate::crypto::slot::SLOT_BYTES;
-use crate::diagnosis::Diagnosis;
 use crate::entry::Time;
 use crate::error::Error;
 use crate::error::Result;
+use crate::features::Features;
 use crate::id::ClientId;
 use crate::id::RepositoryId;
+use crate::id::RunId;
 use crate::id::SlotId;
 use crate::limits;
-use crate::objects::CONFIG_NAME;
-use crate::objects::KEYS;
-use crate::objects::ObjectKind;
 use crate::objects::config_object;
 use crate::objects::readme_object;
 use crate::objects::slot_object;
 use crate::private;
+use crate::repo::slots::slots;
 use crate::store::ByteRange;
-use crate::store::Listed;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
+
+pub(crate) use slots::slot_objects;
 
 const README_TEXT: &str = include_str!("readme_recover.txt");
 const CATALOG_FILE: &str = "catalog.sqlite";
@@ -117,9 +117,33 @@ impl Found {
     pub fn open(self, secret: &Secret) -> Result<Repository> {
         let Found { place, unproven, slots } = self;
         let repository = unproven.repository();
-        let (keys, master, slot) = unlock(&place, secret, &slots, repository)?;
+        let (mut keys, mut master, mut slot) = unlock(&place, secret, &slots, repository)?;
+        let removed = Learnt::of(&place, &keys, repository).slots_removed;
+        if removed.contains(&slot) {
+            // The storage has put it back.
+            let others: Vec<Slot> = slots.into_iter().filter(|slot| !removed.contains(&slot.id())).collect();
+            (keys, master, slot) = unlock(&place, secret, &others, repository)?;
+        }
         let config = unproven.prove(&keys)?;
-        Ok(Repository::of(&place, config, keys, master, slot))
+        Repository::of(&place, config, keys, master, slot)
+    }
+}
+
+/// What this machine's catalog has learnt from commits, as far as it matters for opening the repository.
+#[derive(Default)]
+struct Learnt {
+    slots_removed: Vec<SlotId>,
+    features: Features,
+}
+
+impl Learnt {
+    /// Nothing, if there is no catalog. A damaged catalog must not stop the command that rebuilds it.
+    fn of(place: &Place, keys: &Keys, repository: RepositoryId) -> Learnt {
+        let read = || {
+            let catalog = Catalog::open(&Repository::catalog_path_of(place, repository), keys.ids())?;
+            Ok::<_, Error>(Learnt { slots_removed: catalog.slots_removed()?, features: catalog.features()? })
+        };
+        read().unwrap_or_default()
     }
 }
 
@@ -127,6 +151,8 @@ impl Found {
 pub struct Repository {
     place: Place,
     config: Config,
+    /// Those of the description, and those that commits have named as far as was known when it was opened.
+    features: Features,
     keys: Keys,
     master: MasterKey,
     slot: SlotId,
@@ -152,7 +178,8 @@ impl Repository {
         let master = MasterKey::generate()?;
         let keys = Keys::derive(&master, repository);
         let catalog_dir = place.catalog_base.join(repository.to_hex());
-        let mut made = Repository { place: place.clone(), config, keys, master, slot: SlotId([0; 16]), catalog_dir };
+        let (place, features, slot) = (place.clone(), Features::default(), SlotId([0; 16]));
+        let mut made = Repository { place, config, features, keys, master, slot, catalog_dir };
         made.slot = made.slot_add(secret, &options.label, options.time, options.kdf)?;
         made.put(&readme_object(), README_TEXT.as_bytes())?;
         made.put(&config_object(), &made.config.encode(&made.keys)?)?;
@@ -177,9 +204,17 @@ impl Repository {
         Repository::find(place)?.open(secret)
     }
 
-    pub(crate) fn of(place: &Place, config: Config, keys: Keys, master: MasterKey, slot: SlotId) -> Repository {
+    pub(crate) fn of(place: &Place, config: Config, keys: Keys, master: MasterKey, slot: SlotId) -> Result<Repository> {
         let catalog_dir = place.catalog_base.join(config.repository.to_hex());
-        Repository { place: place.clone(), config, keys, master, slot, catalog_dir }
+        let mut features = config.features.clone();
+        features.add(&Learnt::of(place, &keys, config.repository).features);
+        features.check_readable()?;
+        Ok(Repository { place: place.clone(), config, features, keys, master, slot, catalog_dir })
+    }
+
+    /// Fails if this program may only read the repository.
+    pub fn check_writable(&self) -> Result<()> {
+        self.features.check_writable()
     }
 
     /// Takes this machine's lock and opens the catalog for writing; makes the catalog if there is none.
@@ -190,7 +225,7 @@ impl Repository {
     /// As [`Repository::lock`]. While another process has the lock, `wait` gets the error that says so, and either
     /// returns it or waits a while.
     pub fn lock_waiting(self, wait: impl FnMut(Error) -> Result<()>) -> Result<LockedRepository> {
-        self.config.check_writable()?;
+        self.check_writable()?;
         self.lock_catalog_waiting(wait)
     }
 
@@ -201,8 +236,8 @@ impl Repository {
         self.open_catalog(lock)
     }
 
-    /// As [`Repository::lock_catalog_waiting`], but first removes the catalog unread, so that it can be rebuilt from the store
-    /// whatever its state.
+    /// As [`Repository::lock_catalog_waiting`], but first removes the catalog unread, so that it can be rebuilt from
+    /// the store whatever its state.
     pub fn lock_anew(self, wait: impl FnMut(Error) -> Result<()>) -> Result<LockedRepository> {
         let lock = self.take_lock(wait)?;
         for suffix in ["", "-wal", "-shm"] {
@@ -240,7 +275,8 @@ impl Repository {
         let mut catalog = CatalogWriter::open(&self.catalog_path(), self.keys.ids(), self.config.repository, client)?;
         catalog.config_keep(&self.config.encode(&self.keys)?)?;
         let (_, client) = catalog.read().identity()?;
-        Ok(LockedRepository { repository: self, catalog, client, _lock: lock })
+        let checkpoint_each = limits::CHECKPOINT_COMMITS;
+        Ok(LockedRepository { repository: self, catalog, client, run: None, checkpoint_each, _lock: lock })
     }
 
     /// Opens the catalog for reading; each thread opens its own.
@@ -290,7 +326,7 @@ impl Repository {
 
     /// Adds a key slot that opens with `secret`.
     pub fn slot_add(&self, secret: &Secret, label: &str, time: Time, kdf: KdfCost) -> Result<SlotId> {
-        self.config.check_writable()?;
+        self.check_writable()?;
         let found = slot_objects(&*self.place.store)?.len();
         if found >= limits::SLOTS_MAX {
             // Opening a repository would ignore one more.
@@ -300,31 +336,6 @@ impl Repository {
         let id = SlotId(random()?);
         let bytes = Slot::create(&self.master, &self.keys, id, secret.expose(), label, time, kdf)?;
         self.put(&slot_object(id), &bytes)?;
-        Ok(id)
-    }
-
-    /// Removes a key slot, but never the last intact one.
-    pub fn slot_remove(&self, id: SlotId) -> Result<()> {
-        self.config.check_writable()?;
-        let all = slots(&self.place.store, self.config.repository)?;
-        if !all.iter().any(|slot| slot.id() == id) {
-            return Err(Error::NotFound { what: format!("key slot {id}"), hint: "list them with `bygone key list`" });
-        }
-        if !all.iter().any(|slot| slot.id() != id && slot.info(&self.keys).is_ok()) {
-            let what =
-                "this is the only intact key slot: without it the repository could not be opened any more".into();
-            return Err(Error::Invalid { what });
-        }
-        self.place.store.delete(&slot_object(id))
-    }
-
-    /// Changes the passphrase of the slot that opened the repository: the new slot is durable before the old one is
-    /// removed.
-    pub fn slot_replace(&self, secret: &Secret, time: Time, kdf: KdfCost) -> Result<SlotId> {
-        let current = self.slots()?.into_iter().find(|slot| slot.is_current);
-        let label = current.and_then(|slot| slot.info).map(|info| info.label).unwrap_or_default();
-        let id = self.slot_add(secret, &label, time, kdf)?;
-        self.slot_remove(self.slot)?;
         Ok(id)
     }
 
@@ -338,6 +349,9 @@ pub struct LockedRepository {
     repository: Repository,
     catalog: CatalogWriter,
     client: ClientId,
+    /// The run that has been announced, with the client that it began under.
+    run: Option<(ClientId, RunId)>,
+    checkpoint_each: u64,
     // Dropped last: the lock outlives the connection that it guards.
     _lock: File,
 }
@@ -361,6 +375,32 @@ impl LockedRepository {
     /// The client whose chain of commits this machine writes.
     pub fn client(&self) -> ClientId {
         self.client
+    }
+
+    /// Fails if this program may only read the repository, by what is known now.
+    pub fn check_writable(&self) -> Result<()> {
+        self.repository.check_writable()?;
+        self.catalog.read().features()?.check_writable()
+    }
+
+    /// The run that was announced and has not ended.
+    pub fn run(&self) -> Option<(ClientId, RunId)> {
+        self.run
+    }
+
+    /// Notes that a run was announced or has ended.
+    pub(crate) fn set_run(&mut self, run: Option<(ClientId, RunId)>) {
+        self.run = run;
+    }
+
+    /// Writes a checkpoint after this many commits. The default is sensible; tests lower it.
+    pub fn with_checkpoint_each(self, checkpoint_each: u64) -> LockedRepository {
+        LockedRepository { checkpoint_each, ..self }
+    }
+
+    /// After how many commits a checkpoint is due.
+    pub fn checkpoint_each(&self) -> u64 {
+        self.checkpoint_each
     }
 
     /// Gives this machine a new client identity, and with it a new chain.
@@ -392,42 +432,4 @@ pub(crate) fn unlock(
     };
     let (path, source) = (format!("key slot {id}"), io::Error::new(io::ErrorKind::OutOfMemory, error));
     Err(Error::Local { doing: "derive the key of", path, source })
-}
-
-/// Objects that may be key slots, judging by their length.
-pub(crate) fn slot_objects(store: &dyn Store) -> Result<Vec<Listed>> {
-    let mut listed = store.list(KEYS)?;
-    listed.retain(|object| object.bytes == SLOT_BYTES as u64);
-    Ok(listed)
-}
-
-/// Every slot of this repository that lies under its own name. Damaged and unreadable ones are skipped, because any
-/// intact slot is enough.
-fn slots(store: &Arc<dyn Store>, repository: RepositoryId) -> Result<Vec<Slot>> {
-    let mut slots = Vec::new();
-    let mut others = None;
-    let mut trouble = None;
-    for object in slot_objects(&**store)?.iter().take(limits::SLOTS_MAX) {
-        match store.get(&object.name, ByteRange::Whole { bytes_max: SLOT_BYTES as u64 }) {
-            Ok(bytes) => match Slot::parse(&bytes) {
-                Ok(slot) if object.name.kind() != Some(ObjectKind::Slot(slot.id())) => {}
-                Ok(slot) if slot.repository() != repository => others = Some(slot.repository()),
-                Ok(slot) => slots.push(slot),
-                Err(_) => {}
-            },
-            Err(error) => trouble = Some(error),
-        }
-    }
-    match (slots.is_empty(), trouble, others) {
-        (false, _, _) => Ok(slots),
-        (true, Some(error), _) => Err(error),
-        (true, None, Some(other)) => {
-            let detail = format!(
-                "it describes repository {repository}, but the key slots beside it belong to repository {other}: \
-                 the store is a mixture of two; restore the objects that belong here"
-            );
-            Err(Error::disagree(Diagnosis::WrongRepo, CONFIG_NAME, detail))
-        }
-        (true, None, None) => Err(Error::corrupt(KEYS, "the store has no intact key slot of this repository")),
-    }
 }

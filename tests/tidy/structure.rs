@@ -31,7 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const FLOORS: &[(&str, &[&str])] = &[
     ("core", &[
         "diagnosis", "error", "id", "objects", "limits", "lock", "private", "noise", "wire", "attributes", // words
-        "entry", "facts", "snapshot", "watch", "parallel", // words
+        "entry", "facts", "features", "snapshot", "watch", "parallel", // words
         "hash", "split", "compress", "crypto", // transforms
         "frame", "volume", "tree", "commit", "config", // codecs
         "spool", "store", "catalog", // places

@@ -97,7 +97,7 @@ fn dry_run(
 
 fn backup(args: &Args, context: &mut Context, repository: Repository, what: &What, facts: Facts) -> Result<Exit> {
     let mut locked = context.lock(repository)?;
-    write::announce(&locked)?;
+    write::announce(&mut locked)?;
     // This records damaged volumes as lost, so the new snapshot never refers to them.
     let progress = context.progress();
     let learnt = recover::sync(&mut locked, &context.watch);

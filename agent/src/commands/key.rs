@@ -17,9 +17,12 @@ use bygone_cli::time::utc;
 use bygone_core::entry::printable;
 use bygone_core::error::Error;
 use bygone_core::id::SlotId;
+use bygone_core::recover;
+use bygone_core::repo::LockedRepository;
 use bygone_core::repo::Repository;
 use bygone_core::repo::Secret;
 use bygone_core::repo::SlotRow;
+use bygone_core::write;
 
 use crate::commands::Context;
 use crate::commands::init::Kdf;
@@ -44,12 +47,18 @@ enum Command {
         new: New,
     },
     /// Remove a key slot, so its passphrase no longer opens the repository
+    ///
+    /// A commit records the removal: if the slot comes back, it opens nothing, is never copied or repaired, and raises
+    /// an alarm. The key of the repository stays the same, so removing a slot does not lock out somebody who has kept a
+    /// copy of the slot and knows its passphrase.
     Remove {
         /// First digits of the slot's id
         #[arg(value_name = "ID")]
         id: String,
     },
     /// Change the passphrase of the key slot that this command opens the repository with
+    ///
+    /// Adds a key slot and removes the old one, with the same limits as `key remove`.
     Passwd {
         #[command(flatten)]
         new: New,
@@ -75,27 +84,46 @@ impl New {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
-    let repository = context.open()?;
     match &args.command {
-        Command::List => list(&repository, context)?,
+        Command::List => list(&context.open()?, context)?,
         Command::Add { label, new } => {
+            let repository = context.open()?;
             let label = label.clone().unwrap_or_else(|| context.settings.user_at_host());
             let cost = new.kdf.cost()?;
             let id = repository.slot_add(&new.passphrase(context)?, &label, context.now, cost)?;
             done(context, "added", id)?;
         }
         Command::Remove { id } => {
-            let id = find(id, &repository.slots()?)?;
-            repository.slot_remove(id)?;
+            let mut locked = lock(context)?;
+            let id = find(id, &locked.repository().slots()?)?;
+            write::slot_remove(&mut locked, id, context.now)?;
             done(context, "removed", id)?;
+            context.say(KEPT)?;
         }
         Command::Passwd { new } => {
             let cost = new.kdf.cost()?;
-            let id = repository.slot_replace(&new.passphrase(context)?, context.now, cost)?;
+            let mut locked = lock(context)?;
+            let id = write::slot_replace(&mut locked, &new.passphrase(context)?, context.now, cost)?;
             done(context, "added", id)?;
+            context.say(KEPT)?;
         }
     }
     Ok(Exit::Complete)
+}
+
+/// What removing a slot cannot do.
+const KEPT: &str = "the old key slot opens nothing here any more, but the key of the repository is the same: somebody \
+                    who has kept the old slot and knows its passphrase can still read everything; in that case, make \
+                    a new repository";
+
+/// Opens the repository for a commit. A catalog that is there is brought up to date first, because the commit follows
+/// on what this machine has written; a machine without one begins a chain.
+fn lock(context: &mut Context) -> Result<LockedRepository> {
+    let mut locked = context.lock(context.open()?)?;
+    if !locked.catalog().read().heads()?.is_empty() {
+        recover::sync(&mut locked, &context.watch)?;
+    }
+    Ok(locked)
 }
 
 fn done(context: &mut Context, verb: &str, id: SlotId) -> Result<()> {

@@ -44,10 +44,12 @@ pub(super) fn repair(
     let place = context.settings.place_to_repair(&context.watch)?;
     let secret = context.settings.passphrase(Purpose::Open, &context.watch)?;
     let mut repaired = Repaired::default();
-    let mut locked = context.lock(repair::open(&place, &secret, second, &mut repaired)?)?;
+    let opened = repair::open(&place, &secret, second, &mut repaired)?;
+    let mut locked = context.lock(opened.repository)?;
     let progress = context.progress();
     repair::repair_commits(&mut locked, second, &mut repaired)?;
     recover::sync_as_found(&mut locked, &context.watch)?;
+    repair::repair_slots(&mut locked, &opened.slots, &mut repaired)?;
     let read_data = read_data(&mut locked)?;
     let watch = &context.watch;
     let found = check::check(&mut locked, read_data, watch)?;

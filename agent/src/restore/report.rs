@@ -157,6 +157,7 @@ impl From<Error> for Failure {
             | Error::Exists { .. }
             | Error::WrongKey { .. }
             | Error::Locked { .. }
+            | Error::Overtaken { .. }
             | Error::Catalog { .. }
             | Error::Local { .. }
             | Error::Invalid { .. }

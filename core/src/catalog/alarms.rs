@@ -3,6 +3,8 @@
 //!
 //! An alarm is a durable row, so a finding outlives a message that nobody read.
 
+use std::collections::HashSet;
+
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
 
@@ -13,6 +15,7 @@ use crate::commit::Losses;
 use crate::diagnosis::Diagnosis;
 use crate::error::Result;
 use crate::id::ClientId;
+use crate::id::SlotId;
 use crate::id::VolumeName;
 
 /// Trouble with an object.
@@ -37,6 +40,8 @@ pub enum Subject {
     Volume(VolumeName),
     /// Commits.
     Chain(ChainLoss),
+    /// A key slot that was removed and is there again. Nothing is lost, so no commit can accept it.
+    Slot(SlotId),
 }
 
 impl Subject {
@@ -46,7 +51,7 @@ impl Subject {
     }
 }
 
-const COLUMNS: &str = "diagnosis, object, detail, volume, client, first, last, shown, accepted";
+const COLUMNS: &str = "diagnosis, object, detail, volume, client, first, last, shown, accepted, slot";
 
 impl Catalog {
     /// All alarms that nobody has accepted, those about commits first.
@@ -60,6 +65,15 @@ impl Catalog {
         self.run(|conn| {
             conn.prepare_cached(&format!("SELECT {COLUMNS} FROM alarm ORDER BY client IS NULL, object"))?
                 .query_map([], alarm)?
+                .collect()
+        })
+    }
+
+    /// Volumes that were accepted as lost, and are.
+    pub fn volume_losses(&self) -> Result<HashSet<VolumeName>> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT name FROM volume_loss")?
+                .query_map([], |row| row.get(0).map(VolumeName))?
                 .collect()
         })
     }
@@ -81,9 +95,10 @@ impl CatalogWriter {
     /// Raises an alarm, durably. An alarm that says the same about the same object stays as it is, accepted or not; one
     /// that says something else is replaced. True if the trouble was not known.
     pub fn alarm_raise(&mut self, alarm: &Alarm) -> Result<bool> {
-        let (volume, loss) = match &alarm.subject {
-            Subject::Volume(name) => (Some(name.0), None),
-            Subject::Chain(loss) => (None, Some(*loss)),
+        let (volume, loss, slot) = match &alarm.subject {
+            Subject::Volume(name) => (Some(name.0), None, None),
+            Subject::Chain(loss) => (None, Some(*loss), None),
+            Subject::Slot(id) => (None, None, Some(id.0)),
         };
         let number = |number: u64| number.cast_signed();
         self.transact(|conn| {
@@ -100,7 +115,7 @@ impl CatalogWriter {
             let is_accepted =
                 conn.prepare_cached("SELECT 1 FROM volume_loss WHERE name = ?1")?.exists([volume.as_ref()])?;
             conn.prepare_cached(&format!(
-                "INSERT OR REPLACE INTO alarm ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+                "INSERT OR REPLACE INTO alarm ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
             ))?
             .execute((
                 alarm.diagnosis.code(),
@@ -112,6 +127,7 @@ impl CatalogWriter {
                 last,
                 &alarm.shown,
                 is_accepted,
+                slot,
             ))?;
             Ok(!is_accepted)
         })
@@ -131,13 +147,19 @@ impl CatalogWriter {
     }
 }
 
-/// Takes in the losses of a commit: alarms about them become accepted, and the lost commits are no longer expected.
+/// Takes in the losses of a commit: alarms about them become accepted, and the lost commits are no longer expected. A
+/// checkpoint says losses again that are known. Then nothing happens, because a commit that was given up may have come
+/// back since.
 pub(super) fn accept(conn: &rusqlite::Transaction<'_>, losses: &Losses) -> rusqlite::Result<()> {
     for ChainLoss { client, first, last } in &losses.chains {
         let range = (&client.0, first.cast_signed(), last.cast_signed());
-        conn.prepare_cached("DELETE FROM commit_seen WHERE client = ?1 AND seq BETWEEN ?2 AND ?3")?.execute(range)?;
-        conn.prepare_cached("INSERT OR IGNORE INTO chain_loss (client, first, last) VALUES (?1, ?2, ?3)")?
+        let new = conn
+            .prepare_cached("INSERT OR IGNORE INTO chain_loss (client, first, last) VALUES (?1, ?2, ?3)")?
             .execute(range)?;
+        if new == 0 {
+            continue;
+        }
+        conn.prepare_cached("DELETE FROM commit_seen WHERE client = ?1 AND seq BETWEEN ?2 AND ?3")?.execute(range)?;
         conn.prepare_cached("UPDATE alarm SET accepted = 1 WHERE client = ?1 AND first >= ?2 AND last <= ?3")?
             .execute(range)?;
     }
@@ -151,9 +173,10 @@ pub(super) fn accept(conn: &rusqlite::Transaction<'_>, losses: &Losses) -> rusql
 fn alarm(row: &Row<'_>) -> rusqlite::Result<(Alarm, bool)> {
     let bad = |column| rusqlite::Error::InvalidColumnType(column, "alarm".into(), rusqlite::types::Type::Text);
     let diagnosis = Diagnosis::from_code(&row.get::<_, String>(0)?).ok_or_else(|| bad(0))?;
-    let subject = match row.get::<_, Option<[u8; 32]>>(3)? {
-        Some(name) => Subject::Volume(VolumeName(name)),
-        None => Subject::Chain(ChainLoss {
+    let subject = match (row.get::<_, Option<[u8; 32]>>(3)?, row.get::<_, Option<[u8; 16]>>(9)?) {
+        (Some(name), _) => Subject::Volume(VolumeName(name)),
+        (None, Some(id)) => Subject::Slot(SlotId(id)),
+        (None, None) => Subject::Chain(ChainLoss {
             client: ClientId(row.get(4)?),
             first: row.get::<_, i64>(5)?.cast_unsigned(),
             last: row.get::<_, i64>(6)?.cast_unsigned(),

@@ -10,6 +10,8 @@ use crate::catalog::Catalog;
 use crate::catalog::CatalogWriter;
 use crate::catalog::VolumeRow;
 use crate::error::Result;
+use crate::features::Features;
+use crate::id::SlotId;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
 use crate::snapshot::Snapshot;
@@ -23,6 +25,12 @@ pub struct Unannounced {
     pub snapshots: Vec<Snapshot>,
     /// Snapshots that were removed.
     pub snapshots_removed: Vec<SnapshotId>,
+    /// Volumes that were retired.
+    pub volumes_retired: Vec<VolumeName>,
+    /// Key slots that were removed.
+    pub slots_removed: Vec<SlotId>,
+    /// Features.
+    pub features: Features,
 }
 
 /// What must be announced again.
@@ -34,6 +42,12 @@ pub struct Again {
     pub snapshots: HashSet<SnapshotId>,
     /// Snapshots that were removed.
     pub snapshots_removed: HashSet<SnapshotId>,
+    /// Volumes that were retired.
+    pub volumes_retired: HashSet<VolumeName>,
+    /// Key slots that were removed.
+    pub slots_removed: HashSet<SlotId>,
+    /// Features, of any list.
+    pub features: HashSet<String>,
 }
 
 impl Catalog {
@@ -44,6 +58,9 @@ impl Catalog {
             volumes: self.volumes_where("state = 1 AND announced = 0")?,
             snapshots: snapshots.into_iter().map(|row| row.snapshot).collect(),
             snapshots_removed: self.snapshots_removed_where("announced = 0")?,
+            volumes_retired: self.volumes_retired_where("announced = 0")?,
+            slots_removed: self.slots_removed_where("announced = 0")?,
+            features: self.features_where("announced = 0")?,
         })
     }
 }
@@ -55,6 +72,12 @@ impl CatalogWriter {
             let mut volume = conn.prepare_cached("UPDATE volume SET announced = 0 WHERE name = ?1")?;
             let mut snapshot = conn.prepare_cached("UPDATE snapshot SET announced = 0 WHERE id = ?1")?;
             let mut removed = conn.prepare_cached("UPDATE snapshot_removed SET announced = 0 WHERE id = ?1")?;
+            let mut retired = conn.prepare_cached("UPDATE volume_retired SET announced = 0 WHERE name = ?1")?;
+            let mut slot = conn.prepare_cached("UPDATE slot_removed SET announced = 0 WHERE id = ?1")?;
+            let mut feature = conn.prepare_cached("UPDATE feature SET announced = 0 WHERE name = ?1")?;
+            again.volumes_retired.iter().try_for_each(|name| retired.execute([&name.0]).map(drop))?;
+            again.slots_removed.iter().try_for_each(|id| slot.execute([&id.0]).map(drop))?;
+            again.features.iter().try_for_each(|name| feature.execute([name]).map(drop))?;
             again.volumes.iter().try_for_each(|name| volume.execute([&name.0]).map(drop))?;
             again.snapshots.iter().try_for_each(|id| snapshot.execute([&id.0]).map(drop))?;
             again.snapshots_removed.iter().try_for_each(|id| removed.execute([&id.0]).map(drop))

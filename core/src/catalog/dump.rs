@@ -47,6 +47,19 @@ impl Catalog {
         for row in snapshots {
             line(&format!("snapshot {} {}", row.snapshot.id, hex(&encode_snapshot_record(&row.snapshot))))?;
         }
+        for id in self.snapshots_removed()? {
+            line(&format!("snapshot-removed {id}"))?;
+        }
+        for name in self.volumes_retired_where("true")? {
+            line(&format!("volume-retired {name}"))?;
+        }
+        for id in self.slots_removed()? {
+            line(&format!("slot-removed {id}"))?;
+        }
+        let features = self.features()?;
+        for (list, names) in [("read", features.read), ("write", features.write), ("optional", features.optional)] {
+            names.iter().try_for_each(|name| line(&format!("feature {list} {name}")))?;
+        }
         for head in self.heads()? {
             line(&format!("head {} {} {}", head.client, head.seq, head.hash))?;
         }

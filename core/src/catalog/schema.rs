@@ -100,6 +100,26 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE volume ADD COLUMN learn_bytes INTEGER NOT NULL DEFAULT 0;
     UPDATE volume SET nodes_at = plain_bytes WHERE kind = 0;
 ",
+    "
+    -- What commits have said for ever; announced as above.
+    CREATE TABLE slot_removed (id BLOB PRIMARY KEY, announced INTEGER NOT NULL DEFAULT 1) WITHOUT ROWID;
+    CREATE TABLE volume_retired (name BLOB PRIMARY KEY, announced INTEGER NOT NULL DEFAULT 1) WITHOUT ROWID;
+    INSERT INTO volume_retired (name) SELECT name FROM volume WHERE state = 2;
+    CREATE TABLE feature (
+        list TEXT NOT NULL, name TEXT NOT NULL, announced INTEGER NOT NULL DEFAULT 1, PRIMARY KEY (list, name)
+    ) WITHOUT ROWID;
+
+    -- Commits for which a checkpoint of their chain stands.
+    CREATE TABLE chain_covered (
+        client BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (client, first)
+    ) WITHOUT ROWID;
+
+    -- Runs that may have a marker in the store, each with the client that it began under.
+    CREATE TABLE run (id BLOB PRIMARY KEY, client BLOB NOT NULL) WITHOUT ROWID;
+
+    -- The key slot of an alarm, if it is about one.
+    ALTER TABLE alarm ADD COLUMN slot BLOB;
+",
 ];
 
 /// Version of the schema that this program writes.

@@ -173,11 +173,7 @@ impl CatalogWriter {
             for volume in &commit.volumes_added {
                 conn.prepare_cached("UPDATE volume SET announced = 1 WHERE name = ?1")?.execute([&volume.name.0])?;
             }
-            for name in &commit.volumes_retired {
-                conn.prepare_cached("UPDATE volume SET state = 2 WHERE name = ?1 AND state IN (0, 1, 4)")?
-                    .execute([&name.0])?;
-            }
-            Ok(())
+            super::lasting::adopt(conn, seen.client, seen.seq, commit)
         })
     }
 

@@ -8,6 +8,7 @@ use rusqlite::Row;
 use crate::catalog::Catalog;
 use crate::catalog::CatalogWriter;
 use crate::catalog::blocks::insert_blocks;
+use crate::catalog::lasting::is_retired;
 use crate::compress::Codec;
 use crate::error::Result;
 use crate::hash::IdKeys;
@@ -145,6 +146,8 @@ pub struct VolumeMark {
     pub etag: Option<String>,
     /// True if its index has been read, so that its blocks are known.
     pub is_learnt: bool,
+    /// True once a commit that was adopted has named it.
+    pub is_announced: bool,
 }
 
 const VOLUME_COLUMNS: &str =
@@ -169,19 +172,22 @@ impl Catalog {
     /// [`Catalog::volumes`].
     pub fn volume_marks(&self) -> Result<Vec<VolumeMark>> {
         self.run(|conn| {
-            conn.prepare_cached("SELECT id, name, kind, state, bytes, etag, frames <> x'' FROM volume ORDER BY id")?
-                .query_map([], |row| {
-                    Ok(VolumeMark {
-                        id: row.get(0)?,
-                        name: VolumeName(row.get(1)?),
-                        kind: VolumeKind::from_code(row.get(2)?).ok_or_else(|| bad_column(2))?,
-                        state: VolumeState::from_code(row.get(3)?),
-                        bytes: row.get::<_, i64>(4)?.cast_unsigned(),
-                        etag: row.get(5)?,
-                        is_learnt: row.get(6)?,
-                    })
-                })?
-                .collect()
+            conn.prepare_cached(
+                "SELECT id, name, kind, state, bytes, etag, frames <> x'', announced FROM volume ORDER BY id",
+            )?
+            .query_map([], |row| {
+                Ok(VolumeMark {
+                    id: row.get(0)?,
+                    name: VolumeName(row.get(1)?),
+                    kind: VolumeKind::from_code(row.get(2)?).ok_or_else(|| bad_column(2))?,
+                    state: VolumeState::from_code(row.get(3)?),
+                    bytes: row.get::<_, i64>(4)?.cast_unsigned(),
+                    etag: row.get(5)?,
+                    is_learnt: row.get(6)?,
+                    is_announced: row.get(7)?,
+                })
+            })?
+            .collect()
         })
     }
 
@@ -197,6 +203,16 @@ impl Catalog {
     /// Volumes that may or may not have been stored.
     pub fn volumes_intended(&self) -> Result<Vec<VolumeRow>> {
         self.volumes_where("state = 0")
+    }
+
+    /// One more than the highest row number that a volume has had so far.
+    pub fn volume_number_next(&self) -> Result<i64> {
+        self.run(|conn| {
+            conn.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'volume'")?
+                .query_row([], |row| row.get::<_, i64>(0))
+                .optional()
+        })
+        .map(|last| last.unwrap_or(0) + 1)
     }
 
     /// Names of all volumes, whatever their state.
@@ -262,9 +278,10 @@ impl CatalogWriter {
                     .prepare_cached("SELECT id FROM volume WHERE name = ?1")?
                     .query_row([&volume.name.0], |row| row.get::<_, i64>(0))
                     .optional()?;
+                let state = if is_retired(conn, &volume.name)? { VolumeState::Retired } else { *state };
                 let id = match known {
-                    Some(id) => rewrite_volume(conn, &ids, id, volume, *state)?,
-                    None => insert_volume(conn, &ids, volume, *state, *row)?,
+                    Some(id) => rewrite_volume(conn, &ids, id, volume, state)?,
+                    None => insert_volume(conn, &ids, volume, state, *row)?,
                 };
                 conn.prepare_cached("UPDATE volume SET etag = ?2 WHERE id = ?1")?.execute((id, etag))?;
             }
@@ -272,11 +289,10 @@ impl CatalogWriter {
         })
     }
 
-    /// Records that a volume was put and is durable.
+    /// Records that a volume was put and is durable. One that was retired in the meantime stays retired.
     pub fn volume_stored(&mut self, id: i64, etag: Option<&str>) -> Result<()> {
-        self.transact(|conn| {
-            conn.execute("UPDATE volume SET state = 1, etag = ?2 WHERE id = ?1", (id, etag)).map(|_| ())
-        })
+        let set = "UPDATE volume SET state = CASE WHEN state IN (2, 3) THEN state ELSE 1 END, etag = ?2 WHERE id = ?1";
+        self.transact(|conn| conn.execute(set, (id, etag)).map(|_| ()))
     }
 
     /// Records what the store calls the versions of volumes that it has.
@@ -287,9 +303,10 @@ impl CatalogWriter {
         })
     }
 
-    /// Records a volume's state.
+    /// Records a volume's state. A retired one can only be deleted.
     pub fn volume_state(&mut self, id: i64, state: VolumeState) -> Result<()> {
-        self.transact(|conn| conn.execute("UPDATE volume SET state = ?2 WHERE id = ?1", (id, state.code())).map(|_| ()))
+        let set = "UPDATE volume SET state = ?2 WHERE id = ?1 AND (state NOT IN (2, 3) OR ?2 = 3)";
+        self.transact(|conn| conn.execute(set, (id, state.code())).map(|_| ()))
     }
 
     /// Forgets an intended volume that was never stored, with its blocks.

@@ -125,7 +125,7 @@ pub fn check(locked: &mut LockedRepository, read_data: ReadData, watch: &Watch) 
         report.note(note, "");
     }
     let volumes = locked.catalog().read().volumes()?;
-    let is_expected = |volume: &&VolumeRow| !matches!(volume.state, VolumeState::Intended | VolumeState::Deleted);
+    let is_expected = |volume: &&VolumeRow| matches!(volume.state, VolumeState::Stored | VolumeState::Lost);
     report.volumes = volumes.iter().filter(is_expected).count() as u64;
     let wanted = choose(volumes, &look.listing, read_data);
     let mut lost = Lost::default();
@@ -176,7 +176,8 @@ pub fn affected(
 /// The volumes to read.
 fn choose(volumes: Vec<VolumeRow>, listing: &Listing, read_data: ReadData) -> Vec<VolumeRow> {
     let is_there = |volume: &VolumeRow| {
-        let is_expected = !matches!(volume.state, VolumeState::Intended | VolumeState::Deleted);
+        // Nothing needs a retired volume, and it may be deleted at any time.
+        let is_expected = matches!(volume.state, VolumeState::Stored | VolumeState::Lost);
         let shown = listing.volume(volume.kind, volume.name);
         is_expected && shown.is_some_and(|shown| shown.bytes == volume.bytes)
     };

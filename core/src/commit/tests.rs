@@ -1,5 +1,6 @@
 //! Commits open as what they were, and only as what they were.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -56,7 +57,7 @@ fn sample() -> Commit {
         volumes_added: vec![volume(None), volume(Some("\"abc\""))],
         volumes_retired: vec![VolumeName([6; 32])],
         heads: vec![Head { client: ClientId([5; 16]), seq: 12, hash: CommitHash([2; 32]) }],
-        losses: Losses::default(),
+        ..Commit::default()
     }
 }
 
@@ -97,22 +98,112 @@ fn a_commit_is_bound_to_its_client_its_number_and_every_bit() {
 }
 
 #[test]
-fn accepted_losses_are_a_commit_kind_of_their_own() {
-    let (client, mut commit) = (ClientId([1; 16]), sample());
-    let plain = commit.encode();
-    assert_eq!(plain[0], KIND_CHANGES);
-    let chains = vec![ChainLoss { client: ClientId([9; 16]), first: 3, last: 3 }];
+fn a_commit_gives_up_commits_of_other_chains_only() {
+    let (client, other, mut commit) = (ClientId([1; 16]), ClientId([9; 16]), sample());
+    let chains = vec![ChainLoss { client: other, first: 3, last: 3 }];
     commit.losses = Losses { chains, volumes: vec![VolumeName([4; 32])] };
     let object = commit.seal(&keys().commit(client, 4), client, 4).unwrap();
     assert_eq!(Commit::open(&object, &keys().commit(client, 4), client, 4).as_ref(), Ok(&commit));
-    let with = commit.encode();
-    assert_eq!((with[0], &with[1..plain.len()]), (KIND_LOSSES, &plain[1..]));
     for (first, last) in [(0, 3), (4, 3)] {
-        commit.losses.chains[0] = ChainLoss { client, first, last };
+        commit.losses.chains[0] = ChainLoss { client: other, first, last };
         assert_eq!(commit.seal(&keys().commit(client, 4), client, 4), Err(DecodeError::Invalid("a loss")));
     }
-    assert!(Commit::decode(&[&[KIND_LOSSES], &plain[1..], &[0, 0]].concat()).is_err());
-    assert_eq!(Commit::decode(&[&[2], &plain[1..]].concat()), Err(DecodeError::Invalid("the kind of commit")));
+    commit.losses.chains[0] = ChainLoss { client, first: 1, last: 3 };
+    assert_eq!(commit.seal(&keys().commit(client, 4), client, 4), Err(DecodeError::Invalid("the checkpoint")));
+}
+
+#[test]
+fn a_checkpoint_stands_for_the_commits_just_before_it() {
+    let (client, seq) = (ClientId([1; 16]), 4);
+    let of = |checkpoint| Commit { checkpoint, ..sample() };
+    for checkpoint in [Checkpoint::None, Checkpoint::At(1), Checkpoint::At(3)] {
+        let plain = of(checkpoint).encode(client, seq);
+        assert_eq!(Commit::decode(&plain, client, seq), Ok(of(checkpoint)));
+    }
+    for first in 1..seq {
+        let here = of(Checkpoint::Here { first });
+        assert_eq!(Commit::decode(&here.encode(client, seq), client, seq).as_ref(), Ok(&here));
+        // Under another number, or in another chain, the same bytes say something else or nothing.
+        for (client, seq) in [(client, seq - 1), (client, seq + 1), (ClientId([2; 16]), seq)] {
+            assert!(Commit::decode(&here.encode(ClientId([1; 16]), 4), client, seq).is_err());
+        }
+    }
+    let wrong = Err(DecodeError::Invalid("the checkpoint"));
+    let mut twice = of(Checkpoint::Here { first: 1 });
+    twice.losses.chains.push(ChainLoss { client, first: 2, last: 3 });
+    for commit in [of(Checkpoint::At(4)), of(Checkpoint::At(5)), twice] {
+        assert_eq!(commit.seal(&keys().commit(client, seq), client, seq), wrong);
+    }
+    let begins = [(Checkpoint::None, 7, 0), (Checkpoint::At(3), 7, 3), (Checkpoint::Here { first: 1 }, 7, 7)];
+    for (checkpoint, seq, number) in begins {
+        assert_eq!((checkpoint.number(seq), checkpoint.after(seq).number(seq + 1)), (number, number));
+    }
+}
+
+#[test]
+fn a_commit_is_padded_and_its_padding_is_zero() {
+    let client = ClientId([1; 16]);
+    let mut lengths = BTreeSet::new();
+    for tags in 0..40 {
+        let mut commit = sample();
+        commit.snapshots_added[0].tags = vec!["0123456789abcdef".into(); tags];
+        let object = commit.seal(&keys().commit(client, 4), client, 4).unwrap();
+        assert_eq!(Commit::open(&object, &keys().commit(client, 4), client, 4), Ok(commit));
+        lengths.insert(object.len());
+    }
+    assert!(lengths.len() <= 3 && lengths.iter().all(|length| length % 512 == 0), "{lengths:?}");
+    for (bytes, padded) in [(1, 512), (512, 512), (513, 1024), (20_000, 20_480), (100_000, 100_352), (1 << 26, 1 << 26)]
+    {
+        assert_eq!(padded_bytes(bytes), padded, "{bytes}");
+    }
+    for bytes in (64 << 20) - 9..=64 << 20 {
+        assert_eq!(padded_bytes(bytes), limits::COMMIT_BYTES_MAX, "padding leads over no limit");
+    }
+    let plain = sample().encode(client, 4);
+    assert_eq!(Commit::decode(&[plain.as_slice(), &[0; 9]].concat(), client, 4), Ok(sample()));
+    let followed = Commit::decode(&[plain.as_slice(), &[0, 0, 1]].concat(), client, 4);
+    assert_eq!(followed, Err(DecodeError::Trailing));
+}
+
+#[test]
+fn features_are_attributes_that_every_program_knows() {
+    let (client, mut commit) = (ClientId([1; 16]), sample());
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    commit.features = Features { read: owned(&["a", "b"]), write: owned(&["parity"]), optional: vec![] };
+    commit.attributes.set(Attribute { tag: 9, is_critical: false, value: vec![1] });
+    let opened = Commit::decode(&commit.encode(client, 4), client, 4).unwrap();
+    assert_eq!((&opened, opened.needs()), (&commit, commit.features.clone()));
+    commit.attributes.set(Attribute { tag: 77, is_critical: true, value: vec![] });
+    let opened = Commit::decode(&commit.encode(client, 4), client, 4).unwrap();
+    assert_eq!(opened.needs().read, ["a", "attribute 77", "b"]);
+    for (tag, value) in
+        [(1, vec![]), (1, vec![0]), (1, vec![1, 1, b'A']), (2, vec![2, 1, b'b', 1, b'a']), (3, vec![1, 2, b'x'])]
+    {
+        let mut wrong = sample();
+        wrong.attributes.set(Attribute { tag, is_critical: false, value });
+        assert!(Commit::decode(&wrong.encode(client, 4), client, 4).is_err(), "{tag}");
+    }
+}
+
+#[test]
+fn a_commit_that_only_takes_a_number_is_empty() {
+    let taken = Commit { previous: Some(CommitHash([1; 32])), heads: sample().heads, ..Commit::default() };
+    assert!(taken.is_empty() && Commit { checkpoint: Checkpoint::At(3), ..taken.clone() }.is_empty());
+    let one = Features { optional: vec!["x".into()], ..Features::default() };
+    let mut more = vec![
+        Commit { slots_removed: vec![SlotId([1; 16])], ..taken.clone() },
+        Commit { checkpoint: Checkpoint::Here { first: 1 }, ..taken.clone() },
+        Commit { features: one, ..taken.clone() },
+        Commit { losses: Losses { volumes: vec![VolumeName([1; 32])], ..Losses::default() }, ..taken.clone() },
+        Commit { snapshots_added: sample().snapshots_added, ..taken.clone() },
+        Commit { snapshots_removed: sample().snapshots_removed, ..taken.clone() },
+        Commit { volumes_added: sample().volumes_added, ..taken.clone() },
+        Commit { volumes_retired: sample().volumes_retired, ..taken.clone() },
+    ];
+    let mut attributes = taken;
+    attributes.attributes.set(Attribute { tag: 99, is_critical: false, value: vec![] });
+    more.push(attributes);
+    assert!(more.iter().all(|commit| !commit.is_empty()));
 }
 
 fn any_attributes() -> impl Strategy<Value = Attributes> {
@@ -124,7 +215,66 @@ fn any_attributes() -> impl Strategy<Value = Attributes> {
     })
 }
 
+/// Lists of anything, a checkpoint of any kind, features and attributes, for commit `seq` of client 1.
+fn any_commit(seq: u64) -> impl Strategy<Value = Commit> {
+    fn bytes<const N: usize>() -> impl Strategy<Value = Vec<[u8; N]>> {
+        prop::collection::vec(any::<[u8; N]>(), 0..5)
+    }
+    let names = || prop::collection::btree_set("[a-z0-9-]{1,9}", 0..4);
+    let checkpoint = prop_oneof![
+        Just(Checkpoint::None),
+        (1..seq).prop_map(Checkpoint::At),
+        (1..seq).prop_map(|first| Checkpoint::Here { first }),
+    ];
+    let losses = prop::collection::vec((any::<u64>(), 1..u64::MAX, 0u64..9), 0..4);
+    let lists = (bytes::<16>(), bytes::<32>(), bytes::<32>(), bytes::<16>());
+    (lists, losses, checkpoint, (names(), names()), any_attributes()).prop_map(
+        |((removed, retired, lost, slots), losses, checkpoint, (read, write), mut attributes)| {
+            (1..=3).for_each(|tag| drop(attributes.take(tag)));
+            let loss = |(client, first, more): (u64, u64, u64)| {
+                let client = ClientId([&client.to_le_bytes()[..], &[9; 8]].concat().try_into().unwrap());
+                ChainLoss { client, first, last: first.saturating_add(more) }
+            };
+            let write = write.difference(&read).cloned().collect();
+            Commit {
+                snapshots_removed: removed.into_iter().map(SnapshotId).collect(),
+                volumes_retired: retired.into_iter().map(VolumeName).collect(),
+                losses: Losses {
+                    chains: losses.into_iter().map(loss).collect(),
+                    volumes: lost.into_iter().map(VolumeName).collect(),
+                },
+                slots_removed: slots.into_iter().map(SlotId).collect(),
+                checkpoint,
+                features: Features { read: read.into_iter().collect(), write, optional: vec![] },
+                attributes,
+                ..sample()
+            }
+        },
+    )
+}
+
 proptest! {
+    #[test]
+    fn any_commit_opens_as_what_it_was(commit in any_commit(40)) {
+        let client = ClientId([1; 16]);
+        let object = commit.seal(&keys().commit(client, 40), client, 40).unwrap();
+        prop_assert_eq!(object.len() % 512, 0);
+        prop_assert_eq!(Commit::open(&object, &keys().commit(client, 40), client, 40), Ok(commit));
+    }
+
+    #[test]
+    fn bytes_that_decode_as_a_commit_encode_as_themselves(
+        commit in any_commit(40), at in any::<prop::sample::Index>(), bit in 0u32..8
+    ) {
+        let client = ClientId([1; 16]);
+        let mut plain = commit.encode(client, 40);
+        *at.get_mut(&mut plain) ^= 1 << bit;
+        if let Ok(other) = Commit::decode(&plain, client, 40) {
+            let again = other.encode(client, 40);
+            prop_assert_eq!(Commit::decode(&again, client, 40), Ok(other));
+        }
+    }
+
     #[test]
     fn attributes_of_a_snapshot_survive_whatever_they_say(attributes in any_attributes()) {
         let (client, mut commit) = (ClientId([1; 16]), sample());
@@ -143,7 +293,8 @@ fn a_critical_attribute_concerns_its_snapshot_alone() {
     let mut commit = sample();
     commit.snapshots_added.push(sample().snapshots_added.remove(0));
     commit.snapshots_added[0].attributes.set(Attribute { tag: 77, is_critical: true, value: vec![1] });
-    let opened = Commit::decode(&commit.encode()).unwrap();
+    let client = ClientId([1; 16]);
+    let opened = Commit::decode(&commit.encode(client, 4), client, 4).unwrap();
     let text = opened.snapshots_added[0].check_readable().unwrap_err().to_string();
     assert!(text.ends_with("made by a newer bygone: it needs attribute 77 of snapshots; get a newer bygone"), "{text}");
     assert!(opened.snapshots_added[1].is_readable());

@@ -18,6 +18,7 @@ use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
+use crate::survey::Needed;
 use crate::watch::Watch;
 
 /// The next commit of a chain that the copy lacks.
@@ -49,6 +50,7 @@ pub(super) fn copy(
         left.insert(*client, missing.map(|(seq, _)| *seq).collect());
     }
     let mut nexts: BTreeMap<ClientId, Next> = BTreeMap::new();
+    let mut needed = None;
     loop {
         for (client, seqs) in &mut left {
             while !nexts.contains_key(client) {
@@ -57,6 +59,14 @@ pub(super) fn copy(
                 match read(repository, *client, seq) {
                     Ok(next) => drop(nexts.insert(*client, next)),
                     Err(error) if error.is_object_fault() => {
+                        let store = repository.store().as_ref();
+                        if needed.is_none() {
+                            needed = Some(Needed::read(store, repository.keys())?);
+                        }
+                        // Nobody needs what a checkpoint says again.
+                        if needed.as_ref().is_some_and(|needed| needed.covers(*client, seq)) {
+                            continue;
+                        }
                         copied.damaged.push((commit_object(*client, seq).to_string(), error.to_string()));
                     }
                     Err(error) => return Err(error),
@@ -82,6 +92,8 @@ fn read(repository: &Repository, client: ClientId, seq: u64) -> Result<Next> {
     let bytes = repository.store().get(&object, ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX })?;
     let commit = Commit::open(&bytes, &repository.keys().commit(client, seq), client, seq)
         .map_err(|e| Error::corrupt(&object, e))?;
+    // What this program does not know must not be mixed with what it writes elsewhere.
+    commit.needs().check_writable()?;
     let heads = commit.heads.iter().map(|head| (head.client, head.seq)).collect();
     Ok(Next { seq, object, bytes, heads })
 }

@@ -10,6 +10,7 @@ mod commits;
 mod plan;
 mod transfer;
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::crypto::Slot;
 use crate::error::Error;
 use crate::error::Result;
+use crate::id::SlotId;
 use crate::lock::into_inner;
 use crate::lock::lock;
 use crate::objects::KEYS;
@@ -34,6 +36,7 @@ use crate::store::ByteRange;
 use crate::store::ObjectName;
 use crate::store::Source;
 use crate::store::Store;
+use crate::survey::Needed;
 use crate::watch::Watch;
 
 pub(crate) use transfer::fetch_volume;
@@ -82,7 +85,7 @@ pub fn copy(repository: &Repository, to: &dyn Store, options: CopyOptions, watch
         return Err(Error::Invalid { what: format!("{} is the repository itself: name another place", to.address()) });
     }
     // This program might not know all objects that such a repository needs.
-    repository.config().check_writable()?;
+    repository.check_writable()?;
     check_target(repository, to)?;
     let plan = Plan::new(repository, to, options)?;
     let mut copied = plan.outlook();
@@ -93,7 +96,11 @@ pub fn copy(repository: &Repository, to: &dyn Store, options: CopyOptions, watch
     watch.bytes_total.store(plan.bytes(), Ordering::Relaxed);
     copy_volumes(repository, to, &plan.volumes, watch, &mut copied)?;
     commits::copy(repository, to, &plan, watch, &mut copied)?;
-    for name in plan.keys.iter().chain(&plan.texts) {
+    let removed = if plan.keys.is_empty() { HashSet::new() } else { slots_removed(repository)? };
+    let is_back = |name: &&ObjectName| removed.iter().any(|slot| **name == slot_object(*slot));
+    let back = plan.keys.iter().filter(is_back).map(|name| (name.to_string(), BACK.to_owned()));
+    copied.damaged.extend(back);
+    for name in plan.keys.iter().filter(|name| !is_back(name)).chain(&plan.texts) {
         let bytes = from.get(name, ByteRange::Whole { bytes_max: SMALL_BYTES_MAX })?;
         match check_small(repository, name, &bytes) {
             Ok(()) => put(to, name, Source::Bytes(&bytes), plan.is_replaced(name), watch, &mut copied)?,
@@ -109,6 +116,14 @@ pub fn copy(repository: &Repository, to: &dyn Store, options: CopyOptions, watch
     }
     Ok(copied)
 }
+
+/// Key slots that were removed, as the commits say. A machine that copies need not have a catalog.
+fn slots_removed(repository: &Repository) -> Result<HashSet<SlotId>> {
+    Ok(Needed::read(repository.store().as_ref(), repository.keys())?.slots_removed())
+}
+
+const BACK: &str =
+    "this key slot was removed, and is in the store again: it is not copied; `bygone key remove` deletes it";
 
 /// Refuses a place that belongs to another repository or to something else.
 fn check_target(repository: &Repository, to: &dyn Store) -> Result<()> {

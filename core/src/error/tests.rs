@@ -22,6 +22,7 @@ fn an_error_given_again_is_the_same() {
         Error::Local { doing: "open", path: path(), source: io::ErrorKind::StorageFull.into() },
         Error::TooNew { what: what(), found: 2, known: 1 },
         Error::Newer { what: what(), needs: "n".into() },
+        Error::Overtaken { object: what() },
         Error::Limit { what: "w", found: 2, max: 1 },
         Error::Invalid { what: what() },
         Error::defect("d"),

@@ -28,6 +28,7 @@ use crate::catalog::VolumeState;
 use crate::commit::VolumeAdded;
 use crate::diagnosis::Diagnosis;
 use crate::error::Result;
+use crate::id::VolumeName;
 use crate::objects::volume_object;
 use crate::repo::LockedRepository;
 use crate::repo::Repository;
@@ -156,6 +157,11 @@ impl Plan {
     ) -> Result<Learnt> {
         let (repository, catalog) = locked.parts();
         watch.bytes_total.store(self.work().bytes, Ordering::Relaxed);
+        let retired = self.look.commits.iter().flat_map(|unseen| &unseen.commit.volumes_retired);
+        let retired: Vec<VolumeName> = retired.copied().collect();
+        if !retired.is_empty() {
+            catalog.volumes_retire(&retired)?;
+        }
         let volumes: Vec<&VolumeAdded> = self.volumes.iter().map(|(volume, _)| volume).collect();
         let mut taking = Taking::new(&self, repository);
         // Ids are random, so rows are written all over the file.
@@ -176,11 +182,11 @@ impl Plan {
             fetch(self.small_end..volumes.len(), catalog, &mut taking, tell)
         })??;
         let mut learnt = taking.learnt;
+        learnt.snapshots = self.snapshots_new;
         for unseen in &self.look.commits {
             watch.check()?;
-            adopt(locked, unseen, &self.look.listing)?;
+            adopt(locked, unseen)?;
             learnt.commits += 1;
-            learnt.snapshots += unseen.commit.snapshots_added.len() as u64;
         }
         let (news, back) = compare_volumes(locked, &self.look.listing, watch)?;
         learnt.troubles = self.look.troubles.iter().map(Finding::of).collect();

@@ -49,6 +49,8 @@ pub struct Plan {
     pub(super) trees_end: usize,
     /// New snapshots, newest first, each with its intended number.
     pub(super) snapshots: Vec<(Snapshot, u64)>,
+    /// How many snapshots the commits add that were not known.
+    pub(super) snapshots_new: u64,
     /// With this many bytes in meta volumes, bringing the newest snapshot ahead is worth while.
     pub(super) newest_worth_bytes: u64,
 }
@@ -57,17 +59,21 @@ impl Plan {
     /// Only what commits announce.
     pub(super) fn of_commits(locked: &mut LockedRepository, look: Look) -> Result<Plan> {
         let catalog = locked.catalog();
-        let rows: HashMap<VolumeName, i64> =
-            catalog.read().volume_marks()?.into_iter().map(|mark| (mark.name, mark.id)).collect();
+        let marks = catalog.read().volume_marks()?;
+        let rows: HashMap<VolumeName, i64> = marks.iter().map(|mark| (mark.name, mark.id)).collect();
+        // What a checkpoint says again has its number already. Other known volumes are those of an interrupted run, whose
+        // numbers go on.
+        let said: HashSet<VolumeName> = marks.iter().filter(|mark| mark.is_announced).map(|mark| mark.name).collect();
         let mut announced: HashSet<VolumeName> = HashSet::new();
         let all: Vec<&VolumeAdded> = look
             .commits
             .iter()
             .flat_map(|unseen| &unseen.commit.volumes_added)
-            .filter(|volume| announced.insert(volume.name))
+            .filter(|volume| announced.insert(volume.name) && !said.contains(&volume.name))
             .collect();
-        let retired = retired(&look.commits);
-        let next = rows.values().max().copied().unwrap_or(0) + 1;
+        let mut retired = catalog.read().volumes_retired()?;
+        retired.extend(look.commits.iter().flat_map(|unseen| &unseen.commit.volumes_retired));
+        let next = catalog.read().volume_number_next()?;
         let first = first_number(all.iter().map(|volume| rows.get(&volume.name).copied()), next);
         let numbered = all.iter().zip(first..).filter(|(volume, _)| !rows.contains_key(&volume.name));
         let (mut volumes, mut lost) = (Vec::new(), Vec::new());
@@ -87,9 +93,10 @@ impl Plan {
                 _ => volumes.push((added, Some(row))),
             }
         }
-        let snapshots = new_snapshots(catalog, &look.commits)?;
+        let (snapshots, snapshots_new) = new_snapshots(catalog, &look.commits)?;
         let (small_end, trees_end, newest_worth_bytes) = (0, 0, WORTH_BYTES);
-        let mut plan = Plan { look, volumes, lost, small_end, trees_end, snapshots, newest_worth_bytes };
+        let mut plan =
+            Plan { look, volumes, lost, small_end, trees_end, snapshots, snapshots_new, newest_worth_bytes };
         plan.sort();
         Ok(plan)
     }
@@ -100,6 +107,9 @@ impl Plan {
         let mut known = locked.catalog().read().volume_names()?;
         let announced = plan.look.commits.iter().flat_map(|unseen| &unseen.commit.volumes_added);
         known.extend(announced.map(|volume| volume.name));
+        // One that was retired is not to be used, even if nothing says any more what it was.
+        known.extend(locked.catalog().read().volumes_retired()?);
+        known.extend(plan.look.commits.iter().flat_map(|unseen| &unseen.commit.volumes_retired));
         let unknown = plan.look.listing.volumes().filter(|(_, name, _)| !known.contains(name));
         let orphans = unknown.map(|(kind, name, shown)| {
             let (bytes, etag) = (shown.bytes, shown.etag.clone());
@@ -142,23 +152,19 @@ impl Plan {
     }
 }
 
-/// Volumes that the commits retire and do not announce again: they are gone, or will be.
-fn retired(commits: &[Unseen]) -> HashSet<VolumeName> {
-    let mut retired = HashSet::new();
-    for Unseen { commit, .. } in commits {
-        commit.volumes_added.iter().for_each(|volume| _ = retired.remove(&volume.name));
-        retired.extend(&commit.volumes_retired);
-    }
-    retired
-}
-
-/// The snapshots that the commits add and do not remove, newest first.
-fn new_snapshots(catalog: &CatalogWriter, commits: &[Unseen]) -> Result<Vec<(Snapshot, u64)>> {
-    let removed: HashSet<SnapshotId> =
-        commits.iter().flat_map(|unseen| &unseen.commit.snapshots_removed).copied().collect();
+/// The snapshots that the commits add and no commit has removed, newest first, without those that are shown already;
+/// and the number of those that the commits add and that were not known.
+fn new_snapshots(catalog: &CatalogWriter, commits: &[Unseen]) -> Result<(Vec<(Snapshot, u64)>, u64)> {
+    // A catalog that has adopted nothing may have those that an interrupted recovery has shown, whose numbers go on.
+    let is_first = catalog.read().heads()?.is_empty();
+    let mut removed: HashSet<SnapshotId> = catalog.read().snapshots_removed()?.into_iter().collect();
+    removed.extend(commits.iter().flat_map(|unseen| &unseen.commit.snapshots_removed));
     let rows: HashMap<SnapshotId, u64> =
         catalog.read().snapshots()?.into_iter().map(|row| (row.snapshot.id, row.number)).collect();
-    let all: Vec<&Snapshot> = commits.iter().flat_map(|unseen| &unseen.commit.snapshots_added).collect();
+    let mut added: HashSet<SnapshotId> = HashSet::new();
+    let all = commits.iter().flat_map(|unseen| &unseen.commit.snapshots_added);
+    let all = all.filter(|snapshot| added.insert(snapshot.id) && (is_first || !rows.contains_key(&snapshot.id)));
+    let all: Vec<&Snapshot> = all.collect();
     let row = |snapshot: &&Snapshot| rows.get(&snapshot.id).map(|number| number.cast_signed());
     let first = first_number(all.iter().map(row), catalog.snapshot_number_next()?.cast_signed());
     let numbered = all.iter().zip(first.cast_unsigned()..);
@@ -167,7 +173,7 @@ fn new_snapshots(catalog: &CatalogWriter, commits: &[Unseen]) -> Result<Vec<(Sna
         .map(|(snapshot, number)| ((*snapshot).clone(), number))
         .collect();
     new.sort_by_key(|(snapshot, number)| std::cmp::Reverse((snapshot.time, *number)));
-    Ok(new)
+    Ok((new, all.len() as u64))
 }
 
 /// The number of the first of several items in order, some of which may have a number from an interrupted run.

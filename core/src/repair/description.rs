@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use crate::compress::Compression;
 use crate::config::Config;
-use crate::config::Features;
 use crate::crypto::Keys;
 use crate::error::Result;
+use crate::features::Features;
 use crate::id::RepositoryId;
 use crate::limits;
 use crate::objects::ObjectKind;

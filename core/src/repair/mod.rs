@@ -42,8 +42,10 @@ use crate::volume::ItemKind;
 use crate::watch::Watch;
 use crate::write;
 
+pub use objects::Opened;
 pub use objects::open;
 pub use objects::repair_commits;
+pub use objects::repair_slots;
 
 /// Volumes that are rebuilt at a time: each takes as much room in the spool as it has content.
 const VOLUMES_AT_ONCE: usize = 8;
@@ -88,7 +90,8 @@ pub fn repair_volumes(
     watch: &Watch,
     repaired: &mut Repaired,
 ) -> Result<()> {
-    let is_lost = |row: &VolumeRow| row.state == VolumeState::Lost || changed.contains(&row.name);
+    let is_gone = |row: &VolumeRow| matches!(row.state, VolumeState::Retired | VolumeState::Deleted);
+    let is_lost = |row: &VolumeRow| row.state == VolumeState::Lost || changed.contains(&row.name) && !is_gone(row);
     let lost: Vec<VolumeRow> = locked.catalog().read().volumes()?.into_iter().filter(is_lost).collect();
     watch.bytes_total.store(lost.iter().map(|row| row.bytes).sum(), Ordering::Relaxed);
     for rows in lost.chunks(VOLUMES_AT_ONCE) {

@@ -36,12 +36,21 @@ use crate::repo::slot_objects;
 use crate::store::ByteRange;
 use crate::store::Source;
 use crate::store::Store;
+use crate::survey::Needed;
 
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
-/// Opens a repository that may lack `bygone.json` or its key slots, and puts back those that a second store or this
-/// machine's catalog still has. A description that nothing has is made anew.
-pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired: &mut Repaired) -> Result<Repository> {
+/// A repository that was opened for repair.
+pub struct Opened {
+    /// The repository.
+    pub repository: Repository,
+    /// Key slots of the second store that this one lacks or has damaged, for [`repair_slots`].
+    pub slots: Vec<Slot>,
+}
+
+/// Opens a repository that may lack `bygone.json` or its key slots. Puts back the description, if a second store or
+/// this machine's catalog still has it, or else makes it anew.
+pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired: &mut Repaired) -> Result<Opened> {
     let store = place.store.as_ref();
     let slots_here = slots(store)?;
     let slots_there = second.map(slots).transpose()?.unwrap_or_default();
@@ -80,6 +89,7 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
         }
     };
     config.check_writable()?;
+    let mut missing = Vec::new();
     for other in there.iter().filter(|slot| slot.info(&keys).is_ok()) {
         let name = slot_object(other.id());
         let ours = here.iter().find(|slot| slot.id() == other.id());
@@ -90,13 +100,29 @@ pub fn open(place: &Place, secret: &Secret, second: Option<&dyn Store>, repaired
                 repaired.left.push((name.to_string(), reason.into()));
             }
             Some(_) => {}
-            None => {
-                replace_object(&place.store, &name, Source::Bytes(other.bytes()))?;
-                repaired.restored.push((name.to_string(), "copied from the second store"));
-            }
+            None => missing.push(other.clone()),
         }
     }
-    Ok(Repository::of(place, config, keys, master, slot))
+    let repository = Repository::of(place, config, keys, master, slot)?;
+    repository.check_writable()?;
+    Ok(Opened { repository, slots: missing })
+}
+
+/// Puts back key slots that a second store still has, but none that was removed. The catalog has been synced, because
+/// commits say which those are.
+pub fn repair_slots(locked: &mut LockedRepository, slots: &[Slot], repaired: &mut Repaired) -> Result<()> {
+    let removed = locked.catalog().read().slots_removed()?;
+    for slot in slots {
+        let name = slot_object(slot.id());
+        if removed.contains(&slot.id()) {
+            let reason = "it was removed: delete it from the second store too, with `bygone sync --remove-keys`";
+            repaired.left.push((name.to_string(), reason.into()));
+            continue;
+        }
+        replace_object(locked.repository().store(), &name, Source::Bytes(slot.bytes()))?;
+        repaired.restored.push((name.to_string(), "copied from the second store"));
+    }
+    Ok(())
 }
 
 /// The key slots of a store that are well-formed and lie under their own names.
@@ -188,9 +214,15 @@ pub fn repair_commits(
         }
     }
     known.extend(catalog.commits_seen()?.into_iter().map(|head| ((head.client, head.seq), Some(head.hash))));
-    // Commits that a person has given up are not missed.
+    // Commits that a person has given up are not missed, nor are those for which a checkpoint stands.
     let accepted = catalog.chain_losses()?;
     known.retain(|(client, seq), _| !accepted.iter().any(|loss| loss.covers(*client, *seq)));
+    let covered = catalog.chains_covered()?;
+    known.retain(|(client, seq), _| !covered.iter().any(|range| range.covers(*client, *seq)));
+    for store in [Some(repository.store().as_ref()), second].into_iter().flatten() {
+        let needed = Needed::read(store, repository.keys())?;
+        known.retain(|(client, seq), _| !needed.covers(*client, *seq));
+    }
     for ((client, seq), hash) in known {
         let name = commit_object(client, seq);
         let is_right = |object: &Vec<u8>| match hash {

@@ -9,17 +9,17 @@ use crate::catalog::Again;
 use crate::catalog::Alarm;
 use crate::catalog::Subject;
 use crate::catalog::VolumeState;
+use crate::commit::ChainLoss;
 use crate::commit::Commit;
 use crate::commit::Losses;
 use crate::entry::Time;
 use crate::error::Result;
-use crate::limits;
-use crate::objects::commit_object;
-use crate::objects::marker_object;
+use crate::features::Features;
 use crate::repo::LockedRepository;
-use crate::store::ByteRange;
 use crate::survey::Depth;
 use crate::survey::Finding;
+use crate::survey::Listing;
+use crate::survey::Needed;
 use crate::survey::alarms_open;
 use crate::survey::chain_of_its_own;
 use crate::survey::compare_volumes;
@@ -28,6 +28,7 @@ use crate::watch::Watch;
 use crate::write::Changes;
 use crate::write::announce;
 use crate::write::commit_changes;
+use crate::write::end;
 
 /// What was accepted.
 #[derive(Debug, Default)]
@@ -55,14 +56,17 @@ pub fn accept_loss(
     let seen = look(locked, Depth::New)?;
     // New commits are not adopted here: that needs their volumes, and is left to the next backup.
     compare_volumes(locked, &seen.listing, watch)?;
-    let chosen: Vec<Alarm> = locked.catalog().read().alarms_open()?.into_iter().filter(is_chosen).collect();
+    // A key slot that is back is no loss.
+    let is_loss = |alarm: &Alarm| !matches!(alarm.subject, Subject::Slot(_));
+    let open = locked.catalog().read().alarms_open()?.into_iter();
+    let chosen: Vec<Alarm> = open.filter(|alarm| is_loss(alarm) && is_chosen(alarm)).collect();
     let mut accepted = Accepted { findings: chosen.iter().map(Finding::of).collect(), ..Accepted::default() };
     if !chosen.is_empty() {
-        let losses = losses(&chosen);
+        let losses = losses(&chosen, &locked.catalog().read().chains_covered()?);
         let again = if losses.chains.is_empty() { Again::default() } else { announced_by_none(locked, &seen.listing)? };
         let own = locked.client();
         if losses.chains.iter().any(|loss| loss.client == own) {
-            chain_of_its_own(locked, true)?;
+            chain_of_its_own(locked)?;
             accepted.is_new_chain = true;
         }
         accepted.snapshots_again = again.snapshots.len() as u64;
@@ -70,17 +74,22 @@ pub fn accept_loss(
         locked.catalog().announce_again(&again)?;
         commit_changes(locked, time, Changes { losses, ..Changes::default() })?;
     }
-    locked.repository().store().delete(&marker_object(locked.client()))?;
+    end(locked)?;
     accepted.open = alarms_open(locked)?;
     Ok(accepted)
 }
 
-fn losses(chosen: &[Alarm]) -> Losses {
+fn losses(chosen: &[Alarm], covered: &[ChainLoss]) -> Losses {
     let mut losses = Losses::default();
     for alarm in chosen {
         match alarm.subject {
-            Subject::Chain(loss) => losses.chains.push(loss),
+            Subject::Chain(loss) => {
+                losses.chains.push(loss);
+                // Without its checkpoint, what that stood for would be missed.
+                losses.chains.extend(covered.iter().filter(|covered| loss.covers(covered.client, covered.last + 1)));
+            }
             Subject::Volume(name) => losses.volumes.push(name),
+            Subject::Slot(_) => {}
         }
     }
     losses
@@ -110,25 +119,23 @@ fn add_announced(announced: &mut Again, commit: &Commit) {
     announced.volumes.extend(commit.volumes_added.iter().map(|volume| volume.name));
     announced.snapshots.extend(commit.snapshots_added.iter().map(|snapshot| snapshot.id));
     announced.snapshots_removed.extend(&commit.snapshots_removed);
+    announced.volumes_retired.extend(&commit.volumes_retired);
+    announced.slots_removed.extend(&commit.slots_removed);
+    let Features { read, write, optional } = &commit.features;
+    announced.features.extend([read, write, optional].into_iter().flatten().cloned());
 }
 
-/// What the catalog knows and no commit in the store announces. Every commit in the store is read; commits that do not
-/// open announce nothing.
-fn announced_by_none(locked: &mut LockedRepository, listing: &super::Listing) -> Result<Again> {
+/// What the catalog knows and no commit in the store announces. Every commit that a new reader would need is read;
+/// commits that do not open announce nothing.
+fn announced_by_none(locked: &mut LockedRepository, listing: &Listing) -> Result<Again> {
     let mut announced = Again::default();
     let repository = locked.repository();
-    for (client, seq) in listing.commits.keys() {
-        let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
-        let bytes = match repository.store().get(&commit_object(*client, *seq), range) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_object_fault() => continue,
-            Err(error) => return Err(error),
-        };
-        if let Ok(commit) = Commit::open(&bytes, &repository.keys().commit(*client, *seq), *client, *seq) {
-            add_announced(&mut announced, &commit);
-        }
+    for commit in &Needed::of(repository.store().as_ref(), repository.keys(), listing)?.commits {
+        add_announced(&mut announced, commit);
     }
     let catalog = locked.catalog().read();
+    let Features { read, write, optional } = catalog.features()?;
+    let features = [read, write, optional].into_iter().flatten();
     let snapshots = catalog.snapshots()?.into_iter().map(|row| row.snapshot.id);
     let volumes = catalog.volume_marks()?.into_iter().filter(|mark| mark.state == VolumeState::Stored);
     Ok(Again {
@@ -138,6 +145,13 @@ fn announced_by_none(locked: &mut LockedRepository, listing: &super::Listing) ->
             .into_iter()
             .filter(|id| !announced.snapshots_removed.contains(id))
             .collect(),
+        volumes_retired: catalog.volumes_retired()?.difference(&announced.volumes_retired).copied().collect(),
+        slots_removed: catalog
+            .slots_removed()?
+            .into_iter()
+            .filter(|id| !announced.slots_removed.contains(id))
+            .collect(),
+        features: features.filter(|name| !announced.features.contains(name)).collect(),
         volumes: volumes.map(|mark| mark.name).filter(|name| !announced.volumes.contains(name)).collect(),
     })
 }

@@ -1,12 +1,15 @@
 //! The chains of commits in the store, compared with what this machine has seen of them.
 //!
 //! Every commit that was seen must be there, in the same version. A store that keeps marks (ETags) shows that in its
-//! list; in other stores the newest commit of each chain is read. New commits are read in the order of their chain,
-//! each naming the hash of the one before. And what one chain says of another must be true, so even a new machine can
-//! detect a missing commit.
+//! list; in other stores the newest commit of each chain is read. New commits are read from the newest one down to the
+//! checkpoint that it names, each naming the hash of the one before. And what one chain says of another must be true,
+//! so even a new machine can detect a missing commit.
+
+mod reading;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::catalog::Alarm;
 use crate::catalog::Catalog;
@@ -14,21 +17,24 @@ use crate::catalog::SeenCommit;
 use crate::catalog::Subject;
 use crate::commit::ChainLoss;
 use crate::commit::Commit;
+use crate::crypto::Keys;
 use crate::diagnosis::Diagnosis;
-use crate::error::Error;
 use crate::error::Result;
-use crate::hash::sha256;
 use crate::id::ClientId;
 use crate::id::CommitHash;
-use crate::limits;
+use crate::id::SlotId;
 use crate::objects::commit_object;
-use crate::parallel::side_by_side;
 use crate::repo::Repository;
-use crate::store::ByteRange;
-use crate::store::TRANSFERS_MAX;
+use crate::store::Store;
 use crate::survey::Depth;
+use crate::survey::covered::Covered;
 use crate::survey::listing::Listing;
 use crate::survey::listing::Shown;
+use crate::survey::texts::FORKED;
+use crate::survey::texts::MISSING;
+use crate::survey::texts::ROLLED_BACK;
+use crate::survey::texts::SEEN_BY_OTHERS;
+use crate::survey::texts::UNSEEN;
 
 /// A commit that the catalog has not adopted yet.
 pub struct Unseen {
@@ -49,9 +55,9 @@ pub(super) struct Chains {
     pub troubles: Vec<Alarm>,
     /// Seen commits that were read again, as the store lists them now.
     pub confirmed: Vec<SeenCommit>,
-    /// Accepted losses, including those in new commits.
-    pub accepted: Vec<ChainLoss>,
-    /// Commits of this machine's own chain that its catalog neither knows nor started.
+    /// Commits that nobody needs: accepted losses, and what checkpoints stand for, including those in new commits.
+    pub given_up: Vec<ChainLoss>,
+    /// Commits of this machine's own chain that its catalog neither knows nor started, and that say something.
     pub stale: u64,
     /// Commits that should be listed but are not, for a second look.
     pub absent: Vec<(ClientId, u64)>,
@@ -64,7 +70,8 @@ enum Read {
 }
 
 struct Comparison<'a> {
-    repository: &'a Repository,
+    store: &'a dyn Store,
+    keys: &'a Keys,
     listing: &'a Listing,
     own: ClientId,
     /// Hashes of all known commits: those seen earlier and those read just now.
@@ -74,6 +81,8 @@ struct Comparison<'a> {
     /// Commits that were read just now.
     read: BTreeMap<(ClientId, u64), Unseen>,
     accepted: Vec<ChainLoss>,
+    /// Commits for which a checkpoint stands.
+    covered: Covered,
     out: Chains,
 }
 
@@ -87,28 +96,16 @@ pub(super) fn compare(
 ) -> Result<Chains> {
     let seen = catalog.commits_seen()?;
     let mut comparison = Comparison {
-        repository,
-        listing,
         own,
         hashes: seen.iter().map(|seen| ((seen.client, seen.seq), seen.hash)).collect(),
         places: seen.iter().map(|seen| (seen.hash, (seen.client, seen.seq))).collect(),
-        read: BTreeMap::new(),
         accepted: catalog.chain_losses()?,
-        out: Chains::default(),
+        covered: catalog.chains_covered()?.into_iter().collect(),
+        ..Comparison::new(repository.store().as_ref(), repository.keys(), listing)
     };
     let heads: BTreeMap<ClientId, u64> = seen.iter().map(|seen| (seen.client, seen.seq)).collect();
     // New commits are read before anything is judged, because one of them may accept a loss.
-    let mut bad = Vec::new();
-    for ((client, seq), read) in comparison.read_all(&comparison.unseen(), |read| read)? {
-        match read {
-            Read::Good(unseen) => {
-                comparison.hashes.insert((client, seq), unseen.seen.hash);
-                comparison.accepted.extend_from_slice(&unseen.commit.losses.chains);
-                comparison.read.insert((client, seq), *unseen);
-            }
-            Read::Bad(diagnosis, detail) => bad.push((client, seq, diagnosis, detail)),
-        }
-    }
+    let bad = comparison.read_new()?;
     for (client, seq, diagnosis, detail) in bad {
         comparison.trouble(diagnosis, client, seq, seq, &format!("{detail}{UNSEEN}"));
     }
@@ -121,24 +118,79 @@ pub(super) fn compare(
     comparison.hold_against_each_other();
     comparison.order(&heads);
     comparison.out.stale = comparison.stale(catalog.committing()?, heads.get(&own).copied());
-    comparison.out.accepted = comparison.accepted;
+    comparison.out.given_up = comparison.accepted.into_iter().chain(comparison.covered.ranges()).collect();
     Ok(comparison.out)
 }
 
-impl Comparison<'_> {
-    /// Listed commits that were not seen, chain by chain in order.
-    fn unseen(&self) -> Vec<(ClientId, u64)> {
-        self.listing.commits.keys().filter(|place| !self.hashes.contains_key(place)).copied().collect()
+/// What a reader who knows nothing would read of all chains.
+pub(crate) struct Needed {
+    /// The commits, as far as they open.
+    pub commits: Vec<Commit>,
+    covered: Covered,
+}
+
+impl Needed {
+    /// Reads the chains of a store.
+    pub fn read(store: &dyn Store, keys: &Keys) -> Result<Needed> {
+        Needed::of(store, keys, &Listing::of(store)?)
+    }
+
+    /// Reads the chains of a store that has been listed.
+    pub fn of(store: &dyn Store, keys: &Keys, listing: &Listing) -> Result<Needed> {
+        let mut comparison = Comparison::new(store, keys, listing);
+        comparison.read_new()?;
+        let commits = comparison.read.into_values().map(|unseen| unseen.commit).collect();
+        Ok(Needed { commits, covered: comparison.covered })
+    }
+
+    /// True if a checkpoint stands for this commit.
+    pub fn covers(&self, client: ClientId, seq: u64) -> bool {
+        self.covered.covers(client, seq)
+    }
+
+    /// Key slots that the commits remove.
+    pub fn slots_removed(&self) -> HashSet<SlotId> {
+        self.commits.iter().flat_map(|commit| &commit.slots_removed).copied().collect()
+    }
+}
+
+impl<'a> Comparison<'a> {
+    /// Of someone who knows nothing.
+    fn new(store: &'a dyn Store, keys: &'a Keys, listing: &'a Listing) -> Comparison<'a> {
+        Comparison {
+            store,
+            keys,
+            listing,
+            own: ClientId([0; 16]),
+            hashes: BTreeMap::new(),
+            places: HashMap::new(),
+            read: BTreeMap::new(),
+            accepted: Vec::new(),
+            covered: Covered::default(),
+            out: Chains::default(),
+        }
+    }
+
+    fn is_covered(&self, client: ClientId, seq: u64) -> bool {
+        self.covered.covers(client, seq)
     }
 
     fn is_accepted(&self, client: ClientId, seq: u64) -> bool {
         self.accepted.iter().any(|loss| loss.covers(client, seq))
     }
 
+    /// True if nobody needs the commit.
+    fn is_given_up(&self, client: ClientId, seq: u64) -> bool {
+        self.is_accepted(client, seq) || self.is_covered(client, seq)
+    }
+
     fn trouble(&mut self, diagnosis: Diagnosis, client: ClientId, first: u64, last: u64, detail: &str) {
         let object = commit_object(client, first).to_string();
         let is_known = self.out.troubles.iter().any(|trouble| trouble.object == object);
-        if is_known || (first..=last).all(|seq| self.is_accepted(client, seq)) {
+        // Another history is trouble even if a checkpoint of it stands for the commits that differ.
+        let is_fork = diagnosis == Diagnosis::RemoteForked;
+        let needs = |seq| !self.is_accepted(client, seq) && (is_fork || !self.is_covered(client, seq));
+        if is_known || !(first..=last).any(needs) {
             return;
         }
         let whose = if client == self.own { "this machine's own chain" } else { "the chain of another machine" };
@@ -151,61 +203,6 @@ impl Comparison<'_> {
             subject: Subject::Chain(ChainLoss { client, first, last }),
             shown,
         });
-    }
-
-    /// Reads commits, as many at a time as the store has connections, and keeps the result of `keep` for each.
-    fn read_all<T: Send>(
-        &self,
-        places: &[(ClientId, u64)],
-        keep: impl Fn(Read) -> T + Sync,
-    ) -> Result<BTreeMap<(ClientId, u64), T>> {
-        let threads = self.repository.store().connections().clamp(1, TRANSFERS_MAX);
-        let read = |(client, seq): &(ClientId, u64)| Ok(((*client, *seq), keep(self.read(*client, *seq)?)));
-        let mut kept = BTreeMap::new();
-        side_by_side(threads, places, read, |read: Result<_>| {
-            kept.extend([read?]);
-            Ok(true)
-        })?;
-        Ok(kept)
-    }
-
-    /// Reads a commit without trusting anything.
-    fn read(&self, client: ClientId, seq: u64) -> Result<Read> {
-        let name = commit_object(client, seq);
-        let range = ByteRange::Whole { bytes_max: limits::COMMIT_BYTES_MAX };
-        let shown = self.listing.commits.get(&(client, seq));
-        let bytes = match self.repository.store().get(&name, range) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_absent() => {
-                return Ok(Read::Bad(Diagnosis::RemoteMissing, "the store lists it but does not have it".into()));
-            }
-            Err(Error::Limit { found, .. }) => {
-                return Ok(Read::Bad(
-                    Diagnosis::RemoteCorrupt,
-                    format!("it has {found} bytes, and no commit is that long"),
-                ));
-            }
-            Err(error) if error.is_bad_sector() => {
-                return Ok(Read::Bad(Diagnosis::RemoteCorrupt, format!("it cannot be read: {error}")));
-            }
-            Err(error) => return Err(error),
-        };
-        let hash = CommitHash(sha256(&bytes));
-        match Commit::open(&bytes, &self.repository.keys().commit(client, seq), client, seq) {
-            Ok(commit) => {
-                let (length, etag) = (Some(bytes.len() as u64), shown.and_then(|shown| shown.etag.clone()));
-                let seen = SeenCommit { client, seq, hash, bytes: length, etag };
-                Ok(Read::Good(Box::new(Unseen { seen, object: bytes, commit })))
-            }
-            Err(too_new @ crate::wire::DecodeError::TooNew(_)) => Err(Error::corrupt(name, too_new)),
-            Err(error) => Ok(match self.places.get(&hash) {
-                Some((of, number)) => {
-                    let other = commit_object(*of, *number);
-                    Read::Bad(Diagnosis::RemoteSwapped, format!("in its place lies {other}"))
-                }
-                None => Read::Bad(Diagnosis::RemoteCorrupt, format!("it does not open: {error}")),
-            }),
-        }
     }
 
     /// Reads again the commits that are listed differently, and those with an alarm, which may be readable again.
@@ -221,7 +218,7 @@ impl Comparison<'_> {
         for commit in seen {
             let (client, seq) = (commit.client, commit.seq);
             let Some(shown) = self.listing.commits.get(&(client, seq)) else {
-                if !self.is_accepted(client, seq) {
+                if !self.is_given_up(client, seq) {
                     lost.entry(client).or_default().push(seq);
                 }
                 continue;
@@ -289,7 +286,7 @@ impl Comparison<'_> {
         let mut forked = Vec::new();
         for head in self.read.values().flat_map(|unseen| &unseen.commit.heads) {
             let place = (head.client, head.seq);
-            if self.is_accepted(head.client, head.seq) {
+            if self.is_given_up(head.client, head.seq) {
                 continue;
             }
             if self.listing.commits.contains_key(&place) {
@@ -326,7 +323,7 @@ impl Comparison<'_> {
             let first_unseen = heads.get(&client).map_or(1, |head| head + 1);
             let last = numbers.last().copied().unwrap_or(0);
             let gaps: Vec<u64> = (first_unseen..last)
-                .filter(|seq| !numbers.contains(seq) && !self.is_accepted(client, *seq))
+                .filter(|seq| !numbers.contains(seq) && !self.is_given_up(client, *seq))
                 .filter(|seq| !self.listing.commits.contains_key(&(client, *seq)))
                 .collect();
             self.out.absent.extend(gaps.iter().map(|seq| (client, *seq)));
@@ -360,13 +357,13 @@ impl Comparison<'_> {
         }
     }
 
-    /// New commits of our own chain. One that we were about to put when we were interrupted is ours; all others were
-    /// written by another copy of this catalog.
+    /// New commits of our own chain. One that we were about to put when we were interrupted is ours, and one that says
+    /// nothing took a number; all others were written by another copy of this catalog.
     fn stale(&self, committing: Option<(u64, CommitHash)>, head: Option<u64>) -> u64 {
         let is_ours = |unseen: &&Unseen| committing == Some((unseen.seen.seq, unseen.seen.hash));
         let own = self.out.commits.iter().filter(|unseen| unseen.seen.client == self.own);
         let above = own.filter(|unseen| head.is_none_or(|head| unseen.seen.seq > head));
-        above.filter(|unseen| !is_ours(unseen)).count() as u64
+        above.filter(|unseen| !is_ours(unseen) && !unseen.commit.is_empty()).count() as u64
     }
 }
 
@@ -381,15 +378,3 @@ fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
     }
     runs
 }
-
-const ROLLED_BACK: &str = "it was seen before and is gone: the store was rolled back to an earlier state, or somebody \
-                           deleted commits";
-const SEEN_BY_OTHERS: &str = "another machine has seen it, but it is gone: the store was rolled back to an earlier \
-                              state, or somebody deleted commits";
-const MISSING: &str = "the store has lost it: later commits of the same chain are there";
-const UNSEEN: &str = "; this machine has never seen it, so it is either a damaged commit of another machine, which \
-                      that machine can put back with `bygone check --repair`, or a planted object, which `bygone \
-                      accept-loss` makes bygone ignore for ever";
-const FORKED: &str = "it is not the commit that was there before, or does not follow the one before it: two machines \
-                      have written one chain (a copied home, a cloned machine), or the store shows a different history \
-                      than before";

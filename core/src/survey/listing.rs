@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::id::ClientId;
+use crate::id::SlotId;
 use crate::id::VolumeName;
 use crate::objects::ObjectKind;
 use crate::objects::VolumeKind;
-use crate::repo::Repository;
 use crate::store::Listed;
+use crate::store::Store;
 
 /// How the store lists an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,17 +37,17 @@ pub struct Listing {
     volumes: BTreeMap<(VolumeKind, VolumeName), Shown>,
     /// Commits.
     pub(super) commits: BTreeMap<(ClientId, u64), Shown>,
-    /// Markers of running or interrupted backups.
-    markers: Vec<ClientId>,
+    /// Key slots.
+    slots: Vec<SlotId>,
     /// Objects whose names bygone does not use.
     strange: Vec<String>,
 }
 
 impl Listing {
     /// Asks the store: one LIST.
-    pub fn of(repository: &Repository) -> Result<Listing> {
+    pub fn of(store: &dyn Store) -> Result<Listing> {
         let mut listing = Listing::default();
-        for object in repository.store().list("")? {
+        for object in store.list("")? {
             listing.add(object);
         }
         Ok(listing)
@@ -56,8 +57,9 @@ impl Listing {
         let Listed { name, bytes, etag } = object;
         let shown = Shown { bytes, etag };
         match name.kind() {
-            Some(ObjectKind::Config | ObjectKind::Readme | ObjectKind::Slot(_)) => {}
-            Some(ObjectKind::Marker(client)) => self.markers.push(client),
+            // Readers have no use for markers.
+            Some(ObjectKind::Config | ObjectKind::Readme | ObjectKind::Marker(..)) => {}
+            Some(ObjectKind::Slot(slot)) => self.slots.push(slot),
             Some(ObjectKind::Commit(client, seq)) => drop(self.commits.insert((client, seq), shown)),
             Some(ObjectKind::Volume(kind, volume)) => drop(self.volumes.insert((kind, volume), shown)),
             None => self.strange.push(name.to_string()),
@@ -74,9 +76,9 @@ impl Listing {
         self.volumes.iter().map(|((kind, name), shown)| (*kind, *name, shown))
     }
 
-    /// Clients whose markers say that they are working or were interrupted.
-    pub fn markers(&self) -> &[ClientId] {
-        &self.markers
+    /// Key slots.
+    pub fn slots(&self) -> &[SlotId] {
+        &self.slots
     }
 
     /// Names of objects that bygone does not use.
@@ -103,7 +105,7 @@ mod tests {
             CONFIG_NAME,
             README_NAME,
             &format!("keys/{client}"),
-            &format!("running/{client}"),
+            &format!("running/{client}.{client}"),
             commit.as_str(),
             data.as_str(),
             &misplaced,
@@ -120,7 +122,7 @@ mod tests {
         assert_eq!(listing.commits.keys().collect::<Vec<_>>(), [&(client, 7)]);
         assert_eq!(listing.volume(VolumeKind::Data, volume).map(Shown::to_line).as_deref(), Some("5 e"));
         assert_eq!((listing.volume(VolumeKind::Meta, volume), listing.volumes().count()), (None, 1));
-        assert_eq!(listing.markers(), [client]);
+        assert_eq!(listing.slots(), [SlotId(client.0)]);
         assert_eq!(listing.strange(), &names[6..]);
     }
 }

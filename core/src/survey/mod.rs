@@ -7,37 +7,43 @@
 
 mod accept;
 mod chains;
+mod covered;
+mod descent;
 mod listing;
+mod slots;
+mod texts;
 mod volumes;
 
-use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::io;
 
 use crate::catalog::Alarm;
+use crate::catalog::CatalogWriter;
 use crate::catalog::Subject;
 use crate::catalog::VolumeState;
 use crate::commit::ChainLoss;
+use crate::commit::Losses;
 use crate::crypto::random;
 use crate::diagnosis::Diagnosis;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::counted;
+use crate::features::Features;
 use crate::id::ClientId;
 use crate::id::VolumeName;
 use crate::objects::ObjectName;
 use crate::objects::VolumeKind;
 use crate::objects::chain_title;
 use crate::objects::commit_object;
-use crate::objects::marker_object;
 use crate::objects::volume_object;
 use crate::repo::LockedRepository;
 use crate::store::ByteRange;
-use crate::write::announce;
+use crate::write::announce_anew;
 use crate::write::settle_listed;
 
 pub use accept::Accepted;
 pub use accept::accept_loss;
+pub(crate) use chains::Needed;
 pub use chains::Unseen;
 pub use listing::Listing;
 pub use listing::Shown;
@@ -89,8 +95,8 @@ pub struct Look {
     pub news: News,
     /// Volumes of an interrupted run of this catalog that turned out to be stored, and are used from now on.
     pub settled: u64,
-    /// Accepted losses of commits.
-    accepted: Vec<ChainLoss>,
+    /// Commits that nobody needs: accepted losses, and what checkpoints stand for.
+    given_up: Vec<ChainLoss>,
     /// Seen commits that this look has read and found unchanged.
     confirmed: HashSet<(ClientId, u64)>,
 }
@@ -138,12 +144,13 @@ pub fn look(locked: &mut LockedRepository, depth: Depth) -> Result<Look> {
             look.news.raised.push(Finding::of(trouble));
         }
     }
+    slots::compare_slots(locked, &look.listing, &mut look.news)?;
     let wrong: HashSet<&str> = look.troubles.iter().map(|trouble| trouble.object.as_str()).collect();
     let alarms = locked.catalog().read().alarms()?.into_iter();
     let quiet: Vec<(Alarm, bool)> = alarms.filter(|(alarm, _)| !wrong.contains(alarm.object.as_str())).collect();
     for (alarm, is_accepted) in quiet {
         let Subject::Chain(loss) = alarm.subject else { continue };
-        let covers = |seq| look.accepted.iter().any(|accepted| accepted.covers(loss.client, seq));
+        let covers = |seq| look.given_up.iter().any(|given_up| given_up.covers(loss.client, seq));
         let is_accepted = is_accepted || (loss.first..=loss.last).all(covers);
         if is_accepted || is_back(&look, &alarm, loss) {
             locked.catalog().alarm_end(&alarm.object)?;
@@ -169,7 +176,7 @@ fn is_back(look: &Look, alarm: &Alarm, loss: ChainLoss) -> bool {
 
 /// One look, and the objects that should be listed but are not.
 fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<ObjectName>)> {
-    let listing = Listing::of(locked.repository())?;
+    let listing = Listing::of(locked.repository().store().as_ref())?;
     let settled =
         settle_listed(locked, |kind, name| listing.volume(kind, name).map(|shown| (shown.bytes, shown.etag.clone())))?;
     let own = locked.client();
@@ -178,18 +185,23 @@ fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<O
     if !chains.confirmed.is_empty() {
         catalog.commits_listed(&chains.confirmed)?;
     }
+    learn_features(catalog, &chains.commits)?;
     let mut absent: Vec<ObjectName> = chains.absent.iter().map(|(client, seq)| commit_object(*client, *seq)).collect();
-    let retired: HashSet<VolumeName> =
-        chains.commits.iter().flat_map(|unseen| &unseen.commit.volumes_retired).copied().collect();
-    for mark in catalog.read().volume_marks()? {
+    let mut retired = catalog.read().volumes_retired()?;
+    retired.extend(chains.commits.iter().flat_map(|unseen| &unseen.commit.volumes_retired));
+    let marks = catalog.read().volume_marks()?;
+    for mark in &marks {
         let is_expected = mark.state == VolumeState::Stored && !retired.contains(&mark.name);
         if is_expected && listing.volume(mark.kind, mark.name).is_none() {
             absent.push(volume_object(mark.kind, mark.name));
         }
     }
-    // The list may have passed their folder before another machine stored them and then its commit.
+    // The list may have passed their folder before another machine stored them and then its commit. Those that a
+    // checkpoint says again are known.
+    let known: HashSet<VolumeName> = marks.iter().map(|mark| mark.name).collect();
     for volume in chains.commits.iter().flat_map(|unseen| &unseen.commit.volumes_added) {
-        if !retired.contains(&volume.name) && listing.volume(volume.kind, volume.name).is_none() {
+        let is_expected = !retired.contains(&volume.name) && !known.contains(&volume.name);
+        if is_expected && listing.volume(volume.kind, volume.name).is_none() {
             absent.push(volume_object(volume.kind, volume.name));
         }
     }
@@ -198,8 +210,22 @@ fn look_once(locked: &mut LockedRepository, depth: Depth) -> Result<(Look, Vec<O
         notes.push(stale(own, chains.stale));
     }
     let confirmed = chains.confirmed.iter().map(|seen| (seen.client, seen.seq)).collect();
-    let chains::Chains { commits, troubles, accepted, .. } = chains;
-    Ok((Look { listing, commits, troubles, notes, news: News::default(), settled, accepted, confirmed }, absent))
+    let chains::Chains { commits, troubles, given_up, .. } = chains;
+    Ok((Look { listing, commits, troubles, notes, news: News::default(), settled, given_up, confirmed }, absent))
+}
+
+/// Takes in the features that new commits name, and fails if this program must not read what needs them. They are
+/// remembered even then: the catalog alone may not be read either.
+fn learn_features(catalog: &mut CatalogWriter, commits: &[Unseen]) -> Result<()> {
+    let mut new = Features::default();
+    commits.iter().for_each(|unseen| new.add(&unseen.commit.needs()));
+    let mut all = catalog.read().features()?;
+    let known = all.clone();
+    all.add(&new);
+    if all != known {
+        catalog.features_learn(&new)?;
+    }
+    all.check_readable()
 }
 
 /// The catalog is older than the chain that it writes.
@@ -238,32 +264,29 @@ fn ask_for(locked: &LockedRepository, absent: &[ObjectName]) -> Result<()> {
 /// Adopts a commit that is in the store. If it accepts the loss of this machine's own commits, this machine starts a
 /// new chain, because the numbers of lost commits are never reused. This machine's next commit announces again what the
 /// lost commits said, as far as they were seen here.
-pub fn adopt(locked: &mut LockedRepository, unseen: &Unseen, listing: &Listing) -> Result<()> {
-    accept::announce_again(locked, &unseen.commit.losses)?;
+pub fn adopt(locked: &mut LockedRepository, unseen: &Unseen) -> Result<()> {
+    // A checkpoint says losses again that are known.
+    let known = locked.catalog().read().chain_losses()?;
+    let new = unseen.commit.losses.chains.iter().filter(|loss| !known.contains(loss));
+    let new = Losses { chains: new.copied().collect(), volumes: Vec::new() };
+    accept::announce_again(locked, &new)?;
     let own = locked.client();
-    if unseen.commit.losses.chains.iter().any(|loss| loss.client == own) && unseen.seen.client != own {
-        chain_of_its_own(locked, listing.markers().contains(&own))?;
+    if new.chains.iter().any(|loss| loss.client == own) {
+        chain_of_its_own(locked)?;
     }
     locked.catalog().commit_adopt(&unseen.seen, &unseen.object, &unseen.commit)
 }
 
-/// Gives this machine a new client identity. If the old one has a marker, the new marker is put before the old one is
-/// deleted.
-fn chain_of_its_own(locked: &mut LockedRepository, is_announced: bool) -> Result<()> {
-    let old = marker_object(locked.client());
-    let client = ClientId(random()?);
-    locked.client_renew(client)?;
-    // A repository that this program may only read keeps its markers.
-    if is_announced && locked.repository().config().check_writable().is_ok() {
-        announce(locked)?;
-        locked.repository().store().delete(&old)?;
-    }
-    Ok(())
+/// Gives this machine a new client identity, and its run a new marker.
+fn chain_of_its_own(locked: &mut LockedRepository) -> Result<()> {
+    locked.client_renew(ClientId(random()?))?;
+    announce_anew(locked)
 }
 
 /// Objects in the store that nothing explains. They are never deleted.
 pub fn unexplained(locked: &mut LockedRepository, listing: &Listing) -> Result<Vec<Finding>> {
-    let known: BTreeSet<VolumeName> = locked.catalog().read().volume_names()?.into_iter().collect();
+    let mut known = locked.catalog().read().volume_names()?;
+    known.extend(locked.catalog().read().volumes_retired()?);
     let unknown = |object: String, detail: &str| Finding {
         diagnosis: Diagnosis::RemoteUnknownObject,
         object,

@@ -16,12 +16,16 @@
 //! and forgets ([`settle`]). A crash between 4 and 5 leaves a commit, which the next run adopts like those of other
 //! machines. Blocks of stored volumes are reused by the next run whatever happened afterwards.
 
+mod checkpoint;
+mod commits;
 mod cutter;
 mod framer;
 mod held;
 mod keeper;
 mod packer;
+mod run;
 mod settle;
+mod slots;
 mod writer;
 
 use std::num::NonZero;
@@ -31,37 +35,29 @@ use std::thread;
 use crossbeam_channel::bounded;
 use crossbeam_channel::unbounded;
 
-use crate::catalog::SeenCommit;
-use crate::catalog::Unannounced;
-use crate::commit::Commit;
-use crate::commit::Head;
-use crate::commit::Losses;
-use crate::commit::VolumeAdded;
 use crate::crypto::random;
-use crate::diagnosis::Diagnosis;
 use crate::entry::Time;
 use crate::error::Error;
 use crate::error::Result;
 use crate::facts::Facts;
-use crate::hash::sha256;
-use crate::id::ClientId;
-use crate::id::CommitHash;
 use crate::id::SnapshotId;
-use crate::id::VolumeName;
-use crate::limits;
 use crate::lock::lock;
-use crate::objects::commit_object;
-use crate::objects::marker_object;
 use crate::repo::LockedRepository;
 use crate::snapshot::Snapshot;
-use crate::store::Source;
 use crate::watch::Watch;
 
+pub use commits::Changes;
+pub use commits::commit_changes;
 pub use cutter::Block;
 pub use cutter::Cutter;
 pub use cutter::Piece;
+pub use run::announce;
+pub(crate) use run::announce_anew;
+pub(crate) use run::end;
 pub use settle::settle;
 pub use settle::settle_listed;
+pub use slots::slot_remove;
+pub use slots::slot_replace;
 pub use writer::Writer;
 
 /// The description of a backup; the tree comes through the [`Writer`].
@@ -112,15 +108,6 @@ impl FirstError {
     }
 }
 
-/// Puts the marker that announces a backup of this client. It comes before the catalog is synced with the store, and is
-/// deleted when the backup is committed; after a crash it stays until the client's next backup.
-pub fn announce(locked: &LockedRepository) -> Result<()> {
-    // The lock may have been taken for the catalog only.
-    locked.repository().config().check_writable()?;
-    let marker = marker_object(locked.client());
-    locked.repository().store().put(&marker, Source::Bytes(b"a backup is running\n")).map(|_| ())
-}
-
 /// Makes a snapshot of the tree that `body` passes to the writer. If `body` fails, nothing is committed; volumes stored
 /// by then are found and reused by the next backup.
 ///
@@ -131,7 +118,9 @@ pub fn backup<T, E: Into<Ended>>(
     watch: &Watch,
     body: impl FnOnce(&mut Writer<'_>) -> Result<(T, E)>,
 ) -> Result<(T, Snapshot)> {
+    locked.check_writable()?;
     settle(locked)?;
+    run::bury(locked)?;
     let (result, ended, tree) = run_stages(locked, watch, |mut writer| {
         let (result, ended) = body(&mut writer)?;
         Ok((result, ended.into(), writer.finish()?))
@@ -153,7 +142,7 @@ pub fn backup<T, E: Into<Ended>>(
         attributes: facts.attributes(),
     };
     commit_changes(locked, options.time, Changes { snapshots_added: vec![snapshot.clone()], ..Changes::default() })?;
-    locked.repository().store().delete(&marker_object(locked.client()))?;
+    run::end(locked)?;
     locked.catalog().checkpoint()?;
     Ok((result, snapshot))
 }
@@ -174,7 +163,7 @@ pub fn store_again<T>(
         Ok(result)
     })?;
     commit_changes(locked, time, Changes::default())?;
-    locked.repository().store().delete(&marker_object(locked.client()))?;
+    run::end(locked)?;
     Ok(result)
 }
 
@@ -222,81 +211,5 @@ fn run_stages<T>(
     match first_error.take() {
         Some(error) => Err(error),
         None => outcome,
-    }
-}
-
-/// The changes in a commit, besides announcing what no commit has announced yet.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// Snapshots that exist from now on.
-    pub snapshots_added: Vec<Snapshot>,
-    /// Snapshots that are removed.
-    pub snapshots_removed: Vec<SnapshotId>,
-    /// Volumes that no snapshot needs and that must not be used from now on.
-    pub volumes_retired: Vec<VolumeName>,
-    /// Losses that a person has accepted.
-    pub losses: Losses,
-}
-
-/// Puts the next commit of this client's chain and adopts it. Very many volumes are announced by additional commits
-/// before it.
-pub fn commit_changes(locked: &mut LockedRepository, time: Time, changes: Changes) -> Result<()> {
-    loop {
-        let mut unannounced = locked.catalog().read().unannounced()?;
-        if unannounced.volumes.len() <= limits::COMMIT_VOLUMES_EACH {
-            return commit_once(locked, time, unannounced, changes);
-        }
-        unannounced.volumes.truncate(limits::COMMIT_VOLUMES_EACH);
-        let some = Unannounced { volumes: unannounced.volumes, ..Unannounced::default() };
-        commit_once(locked, time, some, Changes::default())?;
-    }
-}
-
-fn commit_once(locked: &mut LockedRepository, time: Time, unannounced: Unannounced, changes: Changes) -> Result<()> {
-    let client = locked.client();
-    let (repository, catalog) = locked.parts();
-    repository.config().check_writable()?;
-    let is_lost = |head: &Head| changes.losses.chains.iter().any(|loss| loss.covers(head.client, head.seq));
-    let heads = catalog.read().heads()?;
-    let own = heads.iter().find(|head| head.client == client).copied();
-    let added = unannounced.volumes.into_iter().map(|volume| VolumeAdded {
-        name: volume.name,
-        kind: volume.kind,
-        bytes: volume.bytes,
-        learn_bytes: volume.learn_bytes,
-        etag: volume.etag,
-    });
-    let commit = Commit {
-        previous: own.map(|head| head.hash),
-        time,
-        snapshots_added: [unannounced.snapshots, changes.snapshots_added].concat(),
-        snapshots_removed: [unannounced.snapshots_removed, changes.snapshots_removed].concat(),
-        volumes_added: added.collect(),
-        volumes_retired: changes.volumes_retired,
-        heads: heads.iter().filter(|head| head.client != client && !is_lost(head)).copied().collect(),
-        losses: changes.losses,
-    };
-    let seq = own.map_or(0, |head| head.seq) + 1;
-    let name = commit_object(client, seq);
-    let object = commit.seal(&repository.keys().commit(client, seq), client, seq).map_err(|e| Error::Invalid {
-        what: format!("the snapshot cannot be committed: {e}: shorten its tags, host name or paths"),
-    })?;
-    let hash = CommitHash(sha256(&object));
-    // Lets the next run recognise the commit if this one is interrupted after the put.
-    catalog.commit_intend(seq, hash)?;
-    match repository.store().put(&name, Source::Bytes(&object)) {
-        Err(Error::Exists { .. }) => {
-            // The second writer starts its own chain. Its stored volumes remain and are used by its next run.
-            locked.client_renew(ClientId(random()?))?;
-            let detail = "another machine has written this commit with a copy of this machine's catalog (a copied \
-                          home, a cloned machine). Nothing is lost, and this machine now has its own chain: run the \
-                          backup again, it reuses what was stored";
-            Err(Error::disagree(Diagnosis::RemoteForked, name, detail))
-        }
-        Err(error) => Err(error),
-        Ok(stored) => {
-            let bytes = Some(object.len() as u64);
-            catalog.commit_adopt(&SeenCommit { client, seq, hash, bytes, etag: stored.etag }, &object, &commit)
-        }
     }
 }

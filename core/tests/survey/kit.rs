@@ -12,7 +12,11 @@ use bygone_core::check::Report;
 use bygone_core::commit::Commit;
 use bygone_core::entry::Time;
 use bygone_core::error::Result;
+use bygone_core::id::ClientId;
+use bygone_core::id::CommitHash;
+use bygone_core::limits;
 use bygone_core::noise::noise;
+use bygone_core::objects::commit_object;
 use bygone_core::objects::volume_object;
 use bygone_core::read::Order;
 use bygone_core::recover;
@@ -22,6 +26,7 @@ use bygone_core::repo::Place;
 use bygone_core::repo::Repository;
 use bygone_core::snapshot::Snapshot;
 use bygone_core::store::ObjectName;
+use bygone_core::store::Source;
 use bygone_core::store::Store;
 use bygone_core::store::testing::memory::MemoryStore;
 use bygone_core::survey;
@@ -29,6 +34,7 @@ use bygone_core::survey::Accepted;
 use bygone_core::survey::Finding;
 use bygone_core::watch::Watch;
 use bygone_core::write;
+use bygone_core::write::Changes;
 
 use crate::common;
 use crate::common::secret;
@@ -38,6 +44,7 @@ pub type File = (String, Vec<u8>);
 
 pub struct Machine {
     place: Place,
+    checkpoint_each: u64,
     _dir: TempDir,
 }
 
@@ -52,17 +59,22 @@ impl Machine {
     pub fn new(store: Arc<dyn Store>) -> Machine {
         let dir = tempfile::tempdir().unwrap();
         let place = Place { store, catalog_base: dir.path().join("catalogs") };
-        Machine { place, _dir: dir }
+        Machine { place, checkpoint_each: limits::CHECKPOINT_COMMITS, _dir: dir }
+    }
+
+    /// The same machine, which writes a checkpoint after this many commits.
+    pub fn with_checkpoint_each(self, checkpoint_each: u64) -> Machine {
+        Machine { checkpoint_each, ..self }
     }
 
     /// The same machine with another store.
     pub fn on(self, store: Arc<dyn Store>) -> Machine {
-        Machine { place: Place { store, catalog_base: self.place.catalog_base }, _dir: self._dir }
+        Machine { place: Place { store, catalog_base: self.place.catalog_base }, ..self }
     }
 
     /// Another machine with a copy of this one's home.
     pub fn cloned(&self) -> Machine {
-        let clone = Machine::new(self.place.store.clone());
+        let clone = Machine::new(self.place.store.clone()).with_checkpoint_each(self.checkpoint_each);
         copy(&self.place.catalog_base, &clone.place.catalog_base);
         clone
     }
@@ -107,7 +119,7 @@ impl Machine {
     }
 
     pub fn try_open(&self) -> Result<LockedRepository> {
-        Repository::open(&self.place, &secret())?.lock()
+        Ok(Repository::open(&self.place, &secret())?.lock()?.with_checkpoint_each(self.checkpoint_each))
     }
 
     pub fn sync(&self) -> Result<Learnt> {
@@ -121,9 +133,32 @@ impl Machine {
     /// A backup as the agent makes it.
     pub fn backup(&self, files: &[File]) -> Result<(Learnt, Snapshot)> {
         let mut locked = self.try_open()?;
-        write::announce(&locked)?;
+        write::announce(&mut locked)?;
         let learnt = recover::sync(&mut locked, &Watch::new())?;
         Ok((learnt, common::backup(&mut locked, files)?))
+    }
+
+    /// Puts the next commit of its chain.
+    pub fn commit(&self, changes: Changes) -> Result<()> {
+        write::commit_changes(&mut self.open(), Time::default(), changes)
+    }
+
+    /// Puts a commit that is not of its making.
+    pub fn plant(&self, client: ClientId, seq: u64, commit: &Commit) {
+        let locked = self.open();
+        let keys = locked.repository().keys().commit(client, seq);
+        let object = commit.seal(&keys, client, seq).unwrap();
+        self.place.store.put(&commit_object(client, seq), Source::Bytes(&object)).unwrap();
+    }
+
+    /// The newest commit of its chain, by number and hash, and the checkpoint that it names.
+    pub fn head(&self) -> (u64, CommitHash, u64) {
+        let newest = self.commits().pop().unwrap();
+        let mut locked = self.open();
+        let client = locked.client();
+        let heads = locked.catalog().read().heads().unwrap();
+        let head = heads.into_iter().find(|head| head.client == client).unwrap();
+        (head.seq, head.hash, newest.checkpoint.number(head.seq))
     }
 
     pub fn accept_all(&self) -> Accepted {

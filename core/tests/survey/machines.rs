@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 
+use bygone_core::features::Features;
+use bygone_core::id::SlotId;
 use bygone_core::id::SnapshotId;
+use bygone_core::objects::commit_object;
 use bygone_core::store::testing::faulty::Fault;
 use bygone_core::store::testing::faulty::FaultyStore;
 use bygone_core::store::testing::memory::MemoryStore;
+use bygone_core::write::Changes;
 
 use crate::kit::File;
 use crate::kit::Machine;
@@ -21,7 +25,7 @@ use crate::kit::nothing_deleted;
 
 /// The number of seeds, unless BYGONE_TESTS_SEEDS gives another.
 const SEEDS: u64 = 9;
-const STEPS: u32 = 22;
+const STEPS: u32 = 26;
 
 #[test]
 fn machines_use_each_others_blocks() {
@@ -132,12 +136,12 @@ struct World {
 }
 
 impl World {
-    fn new(count: u64) -> World {
+    fn new(count: u64, checkpoint_each: u64) -> World {
         let memory = Arc::new(MemoryStore::new());
         drop(first_machine(memory.clone()));
         let machine = |_| {
             let faulty = Arc::new(FaultyStore::new(memory.clone()).with_connections(1));
-            (Machine::new(faulty.clone()), faulty)
+            (Machine::new(faulty.clone()).with_checkpoint_each(checkpoint_each), faulty)
         };
         let machines: Vec<_> = (0..count).map(machine).collect();
         World {
@@ -152,7 +156,7 @@ impl World {
     fn step(&mut self, choices: &mut Choices) -> String {
         let which = usize::try_from(choices.below(self.machines.len() as u64)).unwrap();
         let (machine, faulty) = &self.machines[which];
-        match choices.below(12) {
+        match choices.below(14) {
             0..5 => {
                 let files = choices.files();
                 let (learnt, snapshot) = machine.backup(&files).unwrap();
@@ -195,6 +199,21 @@ impl World {
                 }
                 format!("{which} has its old catalog put back")
             }
+            11 => {
+                machine.sync().unwrap();
+                let removed: Vec<SnapshotId> = self.truth.keys().take(1).copied().collect();
+                removed.iter().for_each(|id| drop(self.truth.remove(id)));
+                let slots_removed = vec![SlotId([choices.below(5) as u8; 16])];
+                machine.commit(Changes { snapshots_removed: removed, slots_removed, ..Changes::default() }).unwrap();
+                format!("{which} removes the first snapshot and a key slot")
+            }
+            12 => {
+                machine.sync().unwrap();
+                let optional = vec![format!("feature-{}", choices.below(4))];
+                let features = Features { optional, ..Features::default() };
+                machine.commit(Changes { features, ..Changes::default() }).unwrap();
+                format!("{which} uses a feature")
+            }
             _ => {
                 let learnt = machine.sync().unwrap();
                 assert_eq!((codes(&learnt.news.raised), codes(&learnt.troubles)), (vec![], vec![]));
@@ -225,6 +244,34 @@ impl World {
             assert_eq!(machine.alarms(), []);
         }
         nothing_deleted(&self.memory);
+        self.agree_on_commits(&fresh);
+    }
+
+    /// Whatever part of the chains a machine has read, it knows the same.
+    fn agree_on_commits(&self, fresh: &Machine) {
+        // A recovery also takes in volumes, and so nodes, that no commit names.
+        let said = ["snapshot", "volume-retired", "slot-removed", "feature", "head", "path"];
+        let of = |machine: &Machine| {
+            machine.sync().unwrap();
+            let lines = machine.dump().into_iter();
+            lines.filter(|line| said.iter().any(|word| line.starts_with(word))).collect::<Vec<_>>()
+        };
+        let expected = of(fresh);
+        for (machine, _) in &self.machines {
+            let found = of(machine);
+            let differs = found.iter().zip(&expected).find(|(here, there)| here != there);
+            assert!(found == expected, "{differs:?}");
+        }
+    }
+
+    /// Removes the commits for which checkpoints stand.
+    fn lose_what_is_covered(&self) {
+        let (machine, _) = &self.machines[0];
+        machine.sync().unwrap();
+        let covered = machine.open().catalog().read().chains_covered().unwrap();
+        for range in covered {
+            (range.first..=range.last).for_each(|seq| self.memory.tamper(&commit_object(range.client, seq), None));
+        }
     }
 }
 
@@ -233,7 +280,8 @@ fn random_histories_of_one_to_three_machines_lose_nothing() {
     let seeds = std::env::var("BYGONE_TESTS_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
     for seed in 0..seeds {
         let mut choices = Choices(seed);
-        let mut world = World::new(1 + seed % 3);
+        let checkpoint_each = [2, 64, 3][seed as usize % 3];
+        let mut world = World::new(1 + seed % 3, checkpoint_each);
         let mut history = Vec::new();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..STEPS {
@@ -241,6 +289,10 @@ fn random_histories_of_one_to_three_machines_lose_nothing() {
                 history.push(step);
             }
             world.verify();
+            if checkpoint_each < 64 {
+                world.lose_what_is_covered();
+                world.verify();
+            }
         }));
         if let Err(cause) = outcome {
             // The step that failed is the one after these.

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chains;
+mod checkpoints;
 #[path = "../common/mod.rs"]
 mod common;
 mod kit;
 mod lists;
 mod machines;
+mod runs;
 mod volumes;

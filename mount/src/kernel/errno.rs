@@ -39,6 +39,7 @@ fn repository_errno(error: &Error) -> Errno {
         | Error::NoRepository { .. }
         | Error::TooNew { .. }
         | Error::Newer { .. }
+        | Error::Overtaken { .. }
         | Error::Limit { .. }
         | Error::WrongKey { .. }
         | Error::Exists { .. }

@@ -1,14 +1,23 @@
 //! Features by name: what a program must know to use a repository.
 //!
 //! A later bygone may store things that this one does not know. It then names the feature in the description of the
-//! repository, in one of three lists, and so decides what an older program still does: nothing at all, reading, or
-//! everything. Names are compared as they are, and nothing is negotiated.
+//! repository, or later in a commit, in one of three lists, and so decides what an older program still does: nothing at
+//! all, reading, or everything. Names are compared as they are, and nothing is negotiated.
 
 use std::collections::BTreeSet;
 
+use crate::attributes::Attribute;
+use crate::attributes::Attributes;
 use crate::error::Error;
 use crate::error::Result;
 use crate::limits;
+use crate::wire::DecodeError;
+use crate::wire::Decoder;
+use crate::wire::Encoder;
+
+/// Tags of the attributes of commits that name features: those needed to read, those needed to write, the optional
+/// ones.
+const TAGS: [u64; 3] = [1, 2, 3];
 
 /// The features that this program knows.
 const KNOWN: &[&str] = &[];
@@ -25,6 +34,45 @@ pub struct Features {
 }
 
 impl Features {
+    /// True if no feature is named.
+    pub fn is_empty(&self) -> bool {
+        self.read.is_empty() && self.write.is_empty() && self.optional.is_empty()
+    }
+
+    /// Adds those of `others`. A name stays in the strictest of its lists.
+    pub fn add(&mut self, others: &Features) {
+        let lists = [(&mut self.read, &others.read), (&mut self.write, &others.write)];
+        for (own, more) in lists.into_iter().chain([(&mut self.optional, &others.optional)]) {
+            own.extend_from_slice(more);
+            own.sort_unstable();
+            own.dedup();
+        }
+        self.write.retain(|name| !self.read.contains(name));
+        self.optional.retain(|name| !self.read.contains(name) && !self.write.contains(name));
+    }
+
+    /// Adds them to the attributes of a commit; an empty list takes no byte.
+    pub(crate) fn put_into(&self, attributes: &mut Attributes) {
+        for (tag, names) in TAGS.into_iter().zip([&self.read, &self.write, &self.optional]) {
+            if !names.is_empty() {
+                let mut out = Encoder::new();
+                out.varint(names.len() as u64);
+                names.iter().for_each(|name| out.string(name.as_bytes()));
+                attributes.set(Attribute { tag, is_critical: false, value: out.finish() });
+            }
+        }
+    }
+
+    /// Removes them from the attributes of a commit.
+    pub(crate) fn take_from(attributes: &mut Attributes) -> std::result::Result<Features, DecodeError> {
+        let [read, write, optional] = TAGS.map(|tag| match attributes.take(tag) {
+            Some(value) => decode_names(&value),
+            None => Ok(Vec::new()),
+        });
+        let features = Features { read: read?, write: write?, optional: optional? };
+        features.validate().map(|()| features).map_err(DecodeError::Invalid)
+    }
+
     /// Fails unless the names and their order are valid.
     pub fn validate(&self) -> std::result::Result<(), &'static str> {
         let lists = [&self.read, &self.write, &self.optional];
@@ -62,10 +110,23 @@ impl Features {
     }
 
     /// The part of the MAC's message that covers the lists.
-    pub(super) fn mac_message(&self) -> String {
+    pub(crate) fn mac_message(&self) -> String {
         let Features { read, write, optional } = self;
         format!("read={};write={};optional={}", read.join(","), write.join(","), optional.join(","))
     }
+}
+
+fn decode_names(value: &[u8]) -> std::result::Result<Vec<String>, DecodeError> {
+    let mut input = Decoder::new(value);
+    let name = |input: &mut Decoder<'_>| {
+        let bytes = input.string(limits::FEATURE_NAME_BYTES_MAX, "the name of a feature")?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Invalid("the name of a feature"))
+    };
+    let count = input.count(limits::FEATURES_MAX, "the number of features")?;
+    let names = (0..count).map(|_| name(&mut input)).collect::<std::result::Result<Vec<_>, _>>()?;
+    input.end()?;
+    // One commit has one encoding.
+    if names.is_empty() { Err(DecodeError::Invalid("an empty list of features")) } else { Ok(names) }
 }
 
 fn newer(needs: String) -> Error {
