@@ -36,6 +36,8 @@ const COARSE_NANOS: i128 = 2_000_000_000;
 /// The rules by which a file counts as unchanged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Compare {
+    /// Nothing counts as unchanged: the parent only tells what was there.
+    pub(super) force: bool,
     pub(super) ignore_ctime: bool,
     pub(super) ignore_inode: bool,
     /// When the backup that made the parent began.
@@ -70,7 +72,7 @@ impl Compare {
         let same_size = !knows_size || meta.size == stat.size;
         let same_inode = self.ignore_inode || meta.inode == stat.inode;
         let same_ctime = meta.ctime == stat.ctime;
-        let settled = self.settled(if self.ignore_ctime { meta.mtime } else { meta.ctime });
+        let settled = !self.force && self.settled(if self.ignore_ctime { meta.mtime } else { meta.ctime });
         if !(same_kind && same_size && same_inode && settled && meta.mtime == stat.mtime) {
             return Verdict::Changed;
         }
@@ -94,7 +96,7 @@ impl Compare {
     pub(super) fn keeps_attributes(&self, entry: &Entry, stat: &Stat) -> bool {
         let meta = &entry.meta;
         // What could not be read did not show its attributes.
-        let is_known = entry.directory().is_some();
+        let is_known = entry.directory().is_some() && !self.force;
         is_known && (meta.inode, meta.ctime) == (stat.inode, stat.ctime) && self.settled(meta.ctime)
     }
 

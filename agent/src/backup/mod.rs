@@ -149,7 +149,7 @@ fn run(
     watch: &Watch,
     bounds: &Bounds,
 ) -> Result<Report> {
-    let parent = parent.filter(|_| !options.force).unwrap_or_else(Parent::none);
+    let parent = parent.unwrap_or_else(Parent::none);
     let found = roots.look()?;
     let (issues, owners) = (Issues::default(), Owners::default());
     for (path, errno) in found.lost {
@@ -165,8 +165,12 @@ fn run(
     let scope = Scope { rules: &options.rules, past, own, issues: &issues };
     let describe = Describer { owners: &owners, issues: &issues };
     let reader = cutter.map(|cutter| FileReader { cutter, describe });
-    let compare =
-        Compare { ignore_ctime: options.ignore_ctime, ignore_inode: options.ignore_inode, began: parent.began };
+    let compare = Compare {
+        force: options.force,
+        ignore_ctime: options.ignore_ctime,
+        ignore_inode: options.ignore_inode,
+        began: parent.began,
+    };
     let counts = thread::scope(|threads| {
         let block_bytes = reader.as_ref().map_or(1, |reader| reader.cutter.block_bytes()).max(1);
         let (batch_in, batch_out) = bounded(BATCHES_AHEAD.min(JOB_BYTES_AHEAD / block_bytes).max(1));

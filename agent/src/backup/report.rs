@@ -66,7 +66,7 @@ impl fmt::Display for Issue {
 pub struct Counts {
     /// Files whose path is not in the parent snapshot.
     pub files_new: u64,
-    /// Files that differ from the parent snapshot and were read.
+    /// Files that the parent snapshot has and that were read, because they differ or because everything is read.
     pub files_changed: u64,
     /// Files taken from the parent snapshot without reading them.
     pub files_unchanged: u64,

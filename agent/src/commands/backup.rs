@@ -207,8 +207,7 @@ fn ended(args: &Args, report: &Report, facts: Facts, exit: Exit, is_compared: bo
         files: Some(FileCounts { new: files_new, changed: files_changed, unchanged: files_unchanged }),
         changed_while_read: Some(report.changed),
         exit: Some(exit.code()),
-        // A run that trusts nothing of its parent has compared nothing with it.
-        gone: (is_compared && !args.force).then_some(gone),
+        gone: is_compared.then_some(gone),
         ..facts
     };
     Ended { unreadable: report.unreadable, facts }

@@ -119,7 +119,14 @@ impl Walker<'_> {
                                     troubles.push((path, bytes, reason));
                                 }
                             }
-                            _ => {}
+                            // These refer to nothing, the last one as far as this program knows.
+                            Kind::Symlink(_)
+                            | Kind::Fifo
+                            | Kind::Socket
+                            | Kind::CharDevice { .. }
+                            | Kind::BlockDevice { .. }
+                            | Kind::Unreadable { .. }
+                            | Kind::Newer { .. } => {}
                         }
                     }
                 }

@@ -155,3 +155,14 @@ fn a_record_ends_with_its_attributes() {
     assert_eq!(decode_snapshot_record(&[record.as_slice(), &[0]].concat()), Err(DecodeError::Trailing));
     assert_eq!(decode_snapshot_record(&record[..record.len() - 1]), Err(DecodeError::Short));
 }
+
+#[test]
+fn a_root_that_is_not_understood_costs_only_its_snapshot() {
+    let mut snapshot = sample().snapshots_added.remove(0);
+    for (is_critical, is_readable) in [(false, true), (true, false)] {
+        snapshot.root_attributes.set(Attribute { tag: 50, is_critical, value: b"later".to_vec() });
+        let read = decode_snapshot_record(&encode_snapshot_record(&snapshot));
+        assert_eq!(read.as_ref(), Ok(&snapshot));
+        assert_eq!(read.is_ok_and(|read| read.is_readable()), is_readable);
+    }
+}

@@ -69,6 +69,6 @@ fn an_unchanged_tree_has_the_same_root_and_changes_are_found() {
 
     fixture.options.force = true;
     let (report, fourth) = back_up(&fixture, &mut locked);
-    assert_eq!((report.counts.files_new, report.counts.files_unchanged), (2_501, 0), "everything is read");
+    assert_eq!((report.counts.files_changed, report.counts.files_unchanged), (2_501, 0), "everything is read");
     assert_eq!((top(&fixture, &locked, &fourth), fourth.totals.bytes_new), (third_top, 0), "and found to be the same");
 }
