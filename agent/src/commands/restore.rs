@@ -67,9 +67,9 @@ pub(super) struct Args {
     exclude: Vec<OsString>,
     /// Delete entries of the target that the snapshot does not have (requires --overwrite)
     ///
-    /// This happens last, and only if everything could be restored. Only directories at or below the paths that were
-    /// backed up are touched. What the backup left out stays, and so does everything behind a mount and in the
-    /// directories of bygone itself.
+    /// This happens last, and only if everything that the snapshot has could be restored. Only directories at or below
+    /// the paths that were backed up are touched. What the backup left out or could not read stays, and so does
+    /// everything behind a mount and in the directories of bygone itself.
     #[arg(long, requires = "overwrite")]
     delete: bool,
     /// When to replace existing entries: always, if-changed (size or time differs), if-newer, never
