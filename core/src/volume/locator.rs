@@ -191,7 +191,8 @@ mod tests {
     #[test]
     fn sections_of_unknown_kinds_are_skipped() {
         let locator = decode(&[(FRAMES, 100), (99, 50), (INDEX, 30), (1 << 40, 0), (GAP, END - 180)]).unwrap();
-        assert_eq!(locator, Locator { frames_bytes: 100, indexes: vec![198..228] });
+        assert_eq!(locator.frames_bytes, 100);
+        assert!(locator.indexes.iter().eq([&(198..228)]));
     }
 
     #[test]
