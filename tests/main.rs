@@ -40,6 +40,7 @@ mod s3_parts;
 mod s3_store;
 mod semantics;
 mod site;
+mod small_runs;
 mod sources;
 mod store_link;
 mod stored_again;

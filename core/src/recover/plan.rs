@@ -95,8 +95,7 @@ impl Plan {
         }
         let (snapshots, snapshots_new) = new_snapshots(catalog, &look.commits)?;
         let (small_end, trees_end, newest_worth_bytes) = (0, 0, WORTH_BYTES);
-        let mut plan =
-            Plan { look, volumes, lost, small_end, trees_end, snapshots, snapshots_new, newest_worth_bytes };
+        let mut plan = Plan { look, volumes, lost, small_end, trees_end, snapshots, snapshots_new, newest_worth_bytes };
         plan.sort();
         Ok(plan)
     }

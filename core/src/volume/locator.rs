@@ -222,7 +222,8 @@ mod tests {
     #[test]
     fn sections_of_unknown_kinds_are_skipped() {
         let locator = decode(&[(FRAMES, 100), (99, 50), (INDEX, 30), (1 << 40, 0), (GAP, END - 180)]).unwrap();
-        assert_eq!(locator, Locator { frames: 48..148, indexes: vec![198..228] });
+        assert_eq!(locator.frames, 48..148);
+        assert!(locator.indexes.iter().eq([&(198..228)]));
         let locator = decode(&[(99, 50), (INDEX, 30), (FRAMES, 100), (INDEX, END - 180)]).unwrap();
         assert_eq!(locator, Locator { frames: 128..228, indexes: vec![98..128, 228..48 + END] });
     }
