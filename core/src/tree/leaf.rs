@@ -235,7 +235,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_example_of_the_document_is_a_leaf() {
-        let text = "0101e80764026d65057573657273018110011a046e6f746580a4030080c49fd50c05020003f40300180368690a";
+        let text = "0101e80764026d65057573657273018110011a046e6f746580a4030080c49fd50c05020903e80700180368690a";
         let bytes: Vec<u8> =
             (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
         let entries = decode_leaf(&bytes).unwrap();
