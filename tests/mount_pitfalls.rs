@@ -291,7 +291,7 @@ fn unreadable_content_is_an_input_output_error() {
     if !root() {
         return;
     }
-    let (site, tree, mounted) = mounted(|tree| drop(tree.file("f", random(1, 1 << 20))));
+    let (site, tree, mounted) = mounted(|tree| drop(tree.file("f", random(1, 5 << 20))));
     fs::rename(site.repository().join("data"), site.at("data")).unwrap();
     let failed = fs::read(mounted.latest(&tree.at("f"))).unwrap_err();
     assert_eq!(failed.raw_os_error(), Some(nix::libc::EIO));

@@ -19,7 +19,7 @@ fn bucket() -> (FakeS3, Site, Tree) {
     site.set_bucket(&server.store("backups"));
     site.bygone(["init", "--kdf-memory", "8MiB"]).ok();
     let tree = Tree::new(&site.at("source"));
-    (0..4).for_each(|n| drop(tree.file(format!("{n}"), random(n, 300_000))));
+    (0..4).for_each(|n| drop(tree.file(format!("{n}"), random(n, 1_200_000))));
     // Files written just before a backup are read again by the next one in any case.
     sleep(Duration::from_millis(100));
     site.backup(tree.top());

@@ -8,35 +8,36 @@
 //! a checkpoint. Every commit names the newest checkpoint of its chain, so a reader that has the newest commit knows
 //! where to begin. docs/FORMAT.md draws the bytes.
 
+mod record;
+
 use crate::attributes::Attributes;
 use crate::crypto::SealKey;
 use crate::crypto::siv::TAG_BYTES;
-use crate::entry::Entry;
-use crate::entry::Kind;
 use crate::entry::Time;
 use crate::features::Features;
 use crate::id::ClientId;
 use crate::id::CommitHash;
-use crate::id::NodeId;
 use crate::id::SlotId;
 use crate::id::SnapshotId;
 use crate::id::VolumeName;
 use crate::limits;
 use crate::objects::VolumeKind;
 use crate::snapshot::Snapshot;
-use crate::snapshot::Totals;
-use crate::tree::decode_leaf;
-use crate::tree::encode_leaf;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;
+
+pub use record::decode_snapshot_record;
+pub use record::encode_snapshot_record;
+
+use record::decode_time;
+use record::encode_time;
+use record::label;
 
 const MAGIC: &[u8; 8] = b"BYGNCOMM";
 const SUITE_AES_256_SIV: u8 = 1;
 const KEY_MODE_MASTER: u8 = 1;
 const HEADER_BYTES: usize = 16;
-/// The number of the kind of a directory.
-const ROOT_KIND: u8 = 3;
 
 /// A volume as a commit announces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -318,21 +319,6 @@ fn items<T>(
     (0..input.count(limits::COMMIT_ITEMS_MAX, what)?).map(|_| item(input)).collect()
 }
 
-fn encode_time(out: &mut Encoder, time: Time) {
-    out.signed(time.secs);
-    out.varint(u64::from(time.nanos));
-}
-
-fn decode_time(input: &mut Decoder<'_>) -> Result<Time, DecodeError> {
-    let (secs, nanos) = (input.signed()?, input.varint32("a time")?);
-    if nanos < 1_000_000_000 { Ok(Time { secs, nanos }) } else { Err(DecodeError::Invalid("a time")) }
-}
-
-fn label(input: &mut Decoder<'_>) -> Result<String, DecodeError> {
-    let bytes = input.string(limits::LABEL_BYTES_MAX, "a label")?;
-    String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Invalid("a label"))
-}
-
 fn decode_volume(input: &mut Decoder<'_>) -> Result<VolumeAdded, DecodeError> {
     let name = VolumeName(input.array()?);
     let kind = VolumeKind::from_code(input.u8()?).ok_or(DecodeError::Invalid("the kind of a volume"))?;
@@ -375,93 +361,6 @@ fn padded_bytes(bytes: u64) -> u64 {
     let exponent = bytes.max(2).ilog2();
     let step = 1u64 << exponent.saturating_sub(exponent.ilog2() + 1);
     bytes.next_multiple_of(step.max(limits::COMMIT_STEP_BYTES_MIN))
-}
-
-fn encode_snapshot(out: &mut Encoder, snapshot: &Snapshot) {
-    out.raw(&snapshot.id.0);
-    encode_time(out, snapshot.time);
-    out.string(snapshot.host.as_bytes());
-    out.string(snapshot.user.as_bytes());
-    out.varint(snapshot.paths.len() as u64);
-    snapshot.paths.iter().for_each(|path| out.string(path));
-    out.varint(snapshot.tags.len() as u64);
-    snapshot.tags.iter().for_each(|tag| out.string(tag.as_bytes()));
-    out.string(snapshot.parent.as_ref().map_or(&[], |id| id.0.as_slice()));
-    out.string(snapshot.program.as_bytes());
-    // The root directory has metadata like any other, so it is written as a leaf of one entry.
-    out.string(&encode_leaf(snapshot.root_entry().as_slice()));
-    let totals = &snapshot.totals;
-    [totals.files, totals.directories, totals.others, totals.bytes, totals.bytes_new, totals.unreadable]
-        .into_iter()
-        .for_each(|count| out.varint(count));
-    snapshot.attributes.encode(out);
-}
-
-fn decode_snapshot(input: &mut Decoder<'_>) -> Result<Snapshot, DecodeError> {
-    let id = SnapshotId(input.array()?);
-    let time = decode_time(input)?;
-    let (host, user) = (label(input)?, label(input)?);
-    let path = |input: &mut Decoder<'_>| Ok(input.string(limits::PATH_BYTES_MAX, "a path")?.to_vec());
-    let count = input.count(limits::SNAPSHOT_PATHS_MAX, "the number of paths")?;
-    let paths = (0..count).map(|_| path(input)).collect::<Result<_, DecodeError>>()?;
-    let count = input.count(limits::SNAPSHOT_PATHS_MAX, "the number of tags")?;
-    let tags = (0..count).map(|_| label(input)).collect::<Result<_, _>>()?;
-    let parent = match input.string(SnapshotId::BYTES, "the parent")? {
-        [] => None,
-        id => Some(SnapshotId::from_bytes(id).ok_or(DecodeError::Invalid("the parent"))?),
-    };
-    let program = label(input)?;
-    let leaf = decode_leaf(input.string(limits::NODE_BYTES_MAX, "the root")?)?;
-    let [Entry { kind, meta: root_meta, attributes: root_attributes, .. }] = leaf.as_slice() else {
-        return Err(DecodeError::Invalid("the root"));
-    };
-    let root = match kind {
-        Kind::Directory(root) => Some(*root),
-        // A critical attribute withholds the tree, which costs this snapshot and not the commit.
-        Kind::Newer { code: ROOT_KIND, body } => <[u8; 32]>::try_from(body.as_slice()).ok().map(NodeId),
-        _ => None,
-    };
-    let root = root.ok_or(DecodeError::Invalid("the root"))?;
-    let (root_meta, root_attributes) = (root_meta.clone(), root_attributes.clone());
-    let totals = Totals {
-        files: input.varint()?,
-        directories: input.varint()?,
-        others: input.varint()?,
-        bytes: input.varint()?,
-        bytes_new: input.varint()?,
-        unreadable: input.varint()?,
-    };
-    let attributes = Attributes::decode(input)?;
-    Ok(Snapshot {
-        id,
-        time,
-        host,
-        user,
-        paths,
-        tags,
-        parent,
-        program,
-        root_meta,
-        root,
-        root_attributes,
-        totals,
-        attributes,
-    })
-}
-
-/// A snapshot's record on its own, as a commit holds it; the catalog keeps it in this form.
-pub fn encode_snapshot_record(snapshot: &Snapshot) -> Vec<u8> {
-    let mut out = Encoder::new();
-    encode_snapshot(&mut out, snapshot);
-    out.finish()
-}
-
-/// Reads what [`encode_snapshot_record`] wrote.
-pub fn decode_snapshot_record(bytes: &[u8]) -> Result<Snapshot, DecodeError> {
-    let mut input = Decoder::new(bytes);
-    let snapshot = decode_snapshot(&mut input)?;
-    input.end()?;
-    Ok(snapshot)
 }
 
 #[cfg(test)]

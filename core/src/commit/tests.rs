@@ -12,6 +12,7 @@ use crate::crypto::MasterKey;
 use crate::entry::Meta;
 use crate::id::NodeId;
 use crate::id::RepositoryId;
+use crate::snapshot::Totals;
 
 fn sample() -> Commit {
     let root_meta = Meta {

@@ -17,6 +17,7 @@
 //! machines. Blocks of stored volumes are reused by the next run whatever happened afterwards.
 
 mod checkpoint;
+mod claims;
 mod commits;
 mod cutter;
 mod framer;

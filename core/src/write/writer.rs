@@ -4,8 +4,6 @@
 //! order in which a listing would read them. Only this module decides whether a block is new: a block is known if an
 //! open volume of this run has it, or if the catalog locates it in a volume that is stored or about to be.
 
-use std::collections::HashSet;
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
@@ -35,6 +33,7 @@ use crate::tree::Node;
 use crate::tree::build_list;
 use crate::volume::BlockInfo;
 use crate::watch::Watch;
+use crate::write::claims::Claims;
 use crate::write::cutter::Block;
 use crate::write::cutter::Cutter;
 use crate::write::cutter::Piece;
@@ -62,45 +61,6 @@ pub(super) struct Root {
 pub(super) struct Tree {
     pub root: Root,
     pub totals: Totals,
-}
-
-/// Blocks of this run that the catalog cannot find yet: ids by volume.
-struct Claims<'a> {
-    intended: &'a Intended,
-    /// Ended volumes that may not be in the catalog yet, oldest first, each with its place in the order.
-    ended: VecDeque<(u64, HashSet<[u8; 32]>)>,
-    ended_count: u64,
-    open: [HashSet<[u8; 32]>; 2],
-}
-
-impl Claims<'_> {
-    fn contains(&self, id: &[u8; 32]) -> bool {
-        self.open.iter().any(|set| set.contains(id)) || self.ended.iter().any(|(_, set)| set.contains(id))
-    }
-
-    fn open(&mut self, kind: VolumeKind) -> &mut HashSet<[u8; 32]> {
-        let [data, meta] = &mut self.open;
-        match kind {
-            VolumeKind::Data => data,
-            VolumeKind::Meta => meta,
-        }
-    }
-
-    fn volume_ended(&mut self, kind: VolumeKind) {
-        let set = std::mem::take(self.open(kind));
-        self.ended_count += 1;
-        self.ended.push_back((self.ended_count, set));
-    }
-
-    /// Forgets volumes that the catalog knows by now. True if there were any.
-    fn trim(&mut self) -> bool {
-        let count = self.intended.count();
-        let before = self.ended.len();
-        while self.ended.front().is_some_and(|(place, _)| *place <= count) {
-            self.ended.pop_front();
-        }
-        self.ended.len() < before
-    }
 }
 
 /// Takes a tree in order. Made by [`super::backup`].
@@ -142,7 +102,7 @@ impl<'a> Writer<'a> {
         let is_damaged = catalog.has_volumes_not_stored()?;
         let Stages { jobs, order, intended } = stages;
         let (keys, config) = (repository.keys(), repository.config());
-        let claims = Claims { intended, ended: VecDeque::new(), ended_count: 0, open: Default::default() };
+        let claims = Claims::new(intended);
         Ok(Writer {
             ids: keys.ids().clone(),
             block_bytes: config.block_bytes,
