@@ -259,8 +259,8 @@ fn what_the_backup_could_not_read_stays() {
     let gone = ["broken/whole/gone/x", "gone"];
     let check = |top: &Path, report: &Report, prefix: &str| {
         let is_there = |path: &&str| top.join(path.strip_prefix(prefix).unwrap()).exists();
-        assert!(kept.iter().filter(|path| path.starts_with(prefix)).all(|path| is_there(&path)), "{:?}", paths(top));
-        assert!(!gone.iter().filter(|path| path.starts_with(prefix)).any(|path| is_there(&path)), "{:?}", paths(top));
+        assert!(kept.iter().filter(|path| path.starts_with(prefix)).all(&is_there), "{:?}", paths(top));
+        assert!(!gone.iter().filter(|path| path.starts_with(prefix)).any(is_there), "{:?}", paths(top));
         let blocked = report.issues.iter().filter(|issue| issue.reason != Reason::Snapshot);
         assert_eq!(blocked.map(|issue| issue.path.as_slice()).collect::<Vec<_>>(), [b"/broken/place"]);
         assert!(!report.deletion_skipped);
