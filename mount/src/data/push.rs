@@ -5,6 +5,9 @@
 //! the directory that it lists next. So these files are decoded and handed to the kernel, which then has nothing to
 //! request. Listings without reads (`find`, `ls -lR`) push nothing.
 //!
+//! A batch ends with the leaf of the directory that its files stand in, because nothing leads from a file to the next
+//! leaf.
+//!
 //! One file of each batch, the marker, is left out on purpose. The other files cause no requests, so the request for
 //! the marker tells how far the reader has come, in time to prepare the next batch while the rest of this one is read.
 //!
@@ -333,7 +336,8 @@ mod tests {
     fn a_directory_read_in_order_is_pushed_once() {
         let (_sample, mut planner, files) = planner(240);
         let (requested, mut pushed) = walk(&mut planner, &files, Vec::new());
-        assert!(requested <= 12, "{requested} of {} files were requested", files.len());
+        // A batch ends with its leaf, which has about 13 entries.
+        assert!(requested <= files.len() / 9, "{requested} of {} files were requested", files.len());
         assert_eq!(pushed.len() + requested, files.len(), "each file is requested or pushed");
         pushed.sort();
         pushed.dedup();
@@ -405,10 +409,11 @@ mod tests {
 
     #[test]
     fn batches_leave_out_what_does_not_fit() {
-        let (_sample, planner, files) = planner(30);
+        // All in one leaf.
+        let (_sample, planner, files) = planner(20);
         let around = planner.tree.neighbours(files[0]).unwrap().unwrap();
         let all = planner.tree.small_files(around.entries(0..usize::MAX), FILE_BYTES_MAX).unwrap();
-        assert_eq!(all.len(), 27, "no links, no long and no empty files");
+        assert_eq!(all.len(), 18, "no links, no long and no empty files");
         assert_eq!(versions(within(3_500, all)), files[..3]);
         let root = planner.tree.neighbours(u64::MAX >> 8).unwrap();
         assert!(root.is_none(), "no such version");
