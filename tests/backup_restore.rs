@@ -33,9 +33,7 @@ fn the_zoo_comes_back_as_it_was() {
     compare::assert_same(zoo.top(), &restored(&site.at("target"), zoo.top()));
     holes_are_still_holes(zoo.top(), &restored(&site.at("target"), zoo.top()));
 
-    let before = site.objects("data");
-    site.backup(zoo.top());
-    assert_eq!(site.objects("data"), before, "a backup of what has not changed stores no content");
+    assert_eq!(site.backup_new_bytes(zoo.top()), 0, "a backup of what has not changed stores no content");
     site.bygone(["check", "--read-data"]).ok();
 }
 
@@ -99,11 +97,9 @@ fn a_moved_file_and_a_copied_file_store_no_content() {
     let site = new_site();
     let tree = small_tree(&site);
     site.backup(tree.top());
-    let before = site.objects("data");
     fs::rename(tree.at("moved"), tree.at("directory/elsewhere")).unwrap();
     fs::copy(tree.at("unchanged"), tree.at("a copy")).unwrap();
-    site.backup(tree.top());
-    assert_eq!(site.objects("data"), before, "the same bytes under other names are the same blocks");
+    assert_eq!(site.backup_new_bytes(tree.top()), 0, "the same bytes under other names are the same blocks");
 }
 
 #[test]

@@ -18,7 +18,6 @@ use serde_json::json;
 
 use bygone_tests::compare;
 use bygone_tests::program::PASSPHRASE;
-use bygone_tests::program::Ran;
 use bygone_tests::program::Site;
 use bygone_tests::root;
 use bygone_tests::tool;
@@ -30,6 +29,7 @@ use crate::site::new_site;
 use crate::site::programs;
 use crate::site::restored;
 use crate::site::snapshot_ids;
+use crate::site::with_environment;
 
 fn with_snapshot() -> (Site, Tree) {
     let site = new_site();
@@ -39,13 +39,6 @@ fn with_snapshot() -> (Site, Tree) {
     tree.symlink("link", "tiny");
     site.backup(tree.top());
     (site, tree)
-}
-
-/// Runs `bygone ARGUMENTS` with changes to its environment.
-fn with_environment(site: &Site, arguments: &[&str], change: impl FnOnce(&mut Command) -> &mut Command) -> Ran {
-    let mut command = site.bygone_command(arguments);
-    change(&mut command);
-    site.run(command)
 }
 
 #[test]

@@ -54,10 +54,14 @@ impl Far {
         mounted
     }
 
-    /// The number of requests for data since the last call.
+    /// The number of requests for content since the last call. The tree is in the catalog, so all that is read of
+    /// volumes is content.
     pub fn gets(&self) -> usize {
         let asked = self.server.take_asked();
-        asked.iter().filter(|(verb, name)| *verb == Verb::Get && name.contains("data/")).count()
+        asked
+            .iter()
+            .filter(|(verb, name)| *verb == Verb::Get && (name.contains("data/") || name.contains("meta/")))
+            .count()
     }
 
     /// The files of the cache.

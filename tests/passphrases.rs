@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::Command;
 
 use bygone_tests::program::PASSPHRASE;
-use bygone_tests::program::Ran;
 use bygone_tests::program::Site;
 use bygone_tests::tree::Tree;
 
 use crate::site::new_site;
 use crate::site::programs;
+use crate::site::with_environment;
 
 fn with_snapshot() -> (Site, Tree) {
     let site = new_site();
@@ -18,13 +18,6 @@ fn with_snapshot() -> (Site, Tree) {
     tree.file("tiny", "tiny");
     site.backup(tree.top());
     (site, tree)
-}
-
-/// Runs `bygone ARGUMENTS` with changes to its environment.
-fn with_environment(site: &Site, arguments: &[&str], change: impl FnOnce(&mut Command) -> &mut Command) -> Ran {
-    let mut command = site.bygone_command(arguments);
-    change(&mut command);
-    site.run(command)
 }
 
 /// Without the passphrase that every command gets.

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 
 use bygone_tests::program::Programs;
+use bygone_tests::program::Ran;
 use bygone_tests::program::SMALL_VOLUMES;
 use bygone_tests::program::Site;
 
@@ -35,4 +37,11 @@ pub fn snapshot_ids(site: &Site) -> Vec<String> {
     let listed = site.bygone(["snapshots", "--json"]).ok().json();
     let listed = listed.as_array().expect("an array of snapshots").clone();
     listed.iter().map(|snapshot| snapshot["id"].as_str().expect("each has an id").to_string()).collect()
+}
+
+/// Runs `bygone ARGUMENTS` with changes to its environment.
+pub fn with_environment(site: &Site, arguments: &[&str], change: impl FnOnce(&mut Command) -> &mut Command) -> Ran {
+    let mut command = site.bygone_command(arguments);
+    change(&mut command);
+    site.run(command)
 }

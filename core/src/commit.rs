@@ -26,6 +26,7 @@ use crate::snapshot::Snapshot;
 use crate::wire::DecodeError;
 use crate::wire::Decoder;
 use crate::wire::Encoder;
+use crate::wire::padded_bytes;
 
 pub use record::decode_snapshot_record;
 pub use record::encode_snapshot_record;
@@ -198,7 +199,7 @@ impl Commit {
         let (header, mut plain) = (header(), self.encode(client, seq));
         Commit::decode(&plain, client, seq)?;
         let bytes = (HEADER_BYTES + TAG_BYTES + plain.len()) as u64;
-        plain.resize(plain.len() + usize::try_from(padded_bytes(bytes) - bytes).unwrap_or(0), 0);
+        plain.resize(plain.len() + usize::try_from(padded_bytes(bytes, u64::MAX) - bytes).unwrap_or(0), 0);
         let sealed = key.seal(&associated_data(&header, client, seq), &plain);
         let object = [header.as_slice(), &sealed].concat();
         match object.len() as u64 <= limits::COMMIT_BYTES_MAX {
@@ -353,14 +354,6 @@ fn decode_checkpoint(
         }
         _ => wrong,
     }
-}
-
-/// `bytes` rounded up as PADME does (docs/FORMAT.md names the source), but in steps that are not too short: the size of
-/// a commit shows little more than its order of magnitude.
-fn padded_bytes(bytes: u64) -> u64 {
-    let exponent = bytes.max(2).ilog2();
-    let step = 1u64 << exponent.saturating_sub(exponent.ilog2() + 1);
-    bytes.next_multiple_of(step.max(limits::COMMIT_STEP_BYTES_MIN))
 }
 
 #[cfg(test)]

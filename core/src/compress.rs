@@ -45,15 +45,6 @@ impl Compression {
     pub const ZSTD_LEVEL_MAX: i32 = 19;
     /// The level of plain `zstd`.
     pub const ZSTD_LEVEL_DEFAULT: i32 = 3;
-
-    /// How the frames of a small volume are compressed. There is so little in it that a denser compression takes no
-    /// noticeable time.
-    pub fn of_small_volumes(self) -> Compression {
-        match self {
-            Compression::Lz4 => Compression::Zstd(Compression::ZSTD_LEVEL_DEFAULT),
-            Compression::None | Compression::Zstd(_) => self,
-        }
-    }
 }
 
 impl fmt::Display for Compression {

@@ -124,7 +124,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// The metadata of an entry of which nothing is known.
+    /// The metadata of an entry of which nothing is known: where to start from if only some of it counts.
     pub fn unknown() -> Meta {
         Meta {
             mode: 0,

@@ -62,8 +62,6 @@ pub const NODE_LEVELS_MAX: u8 = 8;
 
 /// Longest commit object.
 pub const COMMIT_BYTES_MAX: u64 = 64 << 20;
-/// Steps in which sizes of commits grow are at least this long: a commit that adds one snapshot has one step or two.
-pub const COMMIT_STEP_BYTES_MIN: u64 = 512;
 /// After this many commits of a chain, one of them says again what the others have said.
 pub const CHECKPOINT_COMMITS: u64 = 64;
 /// Most bytes of commits that one commit says again.

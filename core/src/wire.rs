@@ -24,6 +24,17 @@ pub enum DecodeError {
     TooNew(u8),
 }
 
+/// Steps in which padded lengths grow are at least this long, because a short length tells little.
+const PADDING_STEP_BYTES_MIN: u64 = 512;
+
+/// `bytes` rounded up as PADME does (Nikitin et al., PETS 2019): the length's floating-point form keeps only as many
+/// mantissa bits as its exponent has. Steps have 512 bytes at least and `step_bytes_max` at most.
+pub fn padded_bytes(bytes: u64, step_bytes_max: u64) -> u64 {
+    let exponent = bytes.max(2).ilog2();
+    let step = 1u64 << exponent.saturating_sub(exponent.ilog2() + 1);
+    bytes.next_multiple_of(step.clamp(PADDING_STEP_BYTES_MIN, step_bytes_max))
+}
+
 /// Appends fields to a buffer.
 #[derive(Debug, Default)]
 pub struct Encoder {

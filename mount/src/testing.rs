@@ -10,7 +10,6 @@ use bygone_core::entry::Entry;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Name;
-use bygone_core::entry::Owner;
 use bygone_core::entry::Time;
 use bygone_core::entry::Xattr;
 use bygone_core::id::NodeId;
@@ -38,19 +37,7 @@ use crate::tree::shape::Shape;
 
 /// Metadata with nothing special in it.
 pub fn meta() -> Meta {
-    Meta {
-        mode: 0o644,
-        owner: Arc::new(Owner::default()),
-        mtime: Time::default(),
-        ctime: Time::default(),
-        birth: None,
-        size: 0,
-        nlink: 1,
-        device: 0,
-        inode: 0,
-        flags: 0,
-        xattrs: Vec::new(),
-    }
+    Meta { mode: 0o644, ..Meta::unknown() }
 }
 
 /// An entry.

@@ -193,19 +193,7 @@ fn meta(inode: u64, version: u64, size: u64) -> Meta {
     let nanos = (inode.wrapping_mul(7_919) % 1_000_000_000) as u32;
     let time = Time { secs: 1_600_000_000 + (inode % 10_000_000) as i64 + version as i64, nanos };
     let mode = if size == 0 { 0o755 } else { 0o644 };
-    Meta {
-        mode,
-        owner: Arc::default(),
-        mtime: time,
-        ctime: time,
-        birth: None,
-        size,
-        nlink: 1,
-        device: 1,
-        inode,
-        flags: 0,
-        xattrs: vec![],
-    }
+    Meta { mode, mtime: time, ctime: time, size, device: 1, inode, ..Meta::unknown() }
 }
 
 /// Recovers with an empty catalog and prints the cost.

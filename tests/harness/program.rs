@@ -114,6 +114,13 @@ impl Site {
         self.at("state/bygone")
     }
 
+    /// Backs up `path`, and returns how many bytes of content were new. Lists of objects do not tell that: a little content
+    /// lies in one volume with the tree.
+    pub fn backup_new_bytes(&self, path: &Path) -> u64 {
+        let made = self.bygone(["backup".as_ref(), "--json".as_ref(), path.as_os_str()]).ok().json();
+        made["bytes_new"].as_u64().expect("a backup says how much was new")
+    }
+
     /// The objects of the repository below `folder` (all of them if it is empty), by name, with their sizes.
     pub fn objects(&self, folder: &str) -> BTreeMap<String, u64> {
         let top = self.repository();

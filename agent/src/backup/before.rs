@@ -273,19 +273,7 @@ mod tests {
     use bygone_core::snapshot::Totals;
 
     fn row(number: u64, host: &str, paths: &[&str]) -> SnapshotRow {
-        let root_meta = Meta {
-            mode: 0,
-            owner: Arc::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            birth: None,
-            size: 0,
-            nlink: 1,
-            device: 0,
-            inode: 0,
-            flags: 0,
-            xattrs: Vec::new(),
-        };
+        let root_meta = Meta::unknown();
         let snapshot = Snapshot {
             id: SnapshotId([0; 16]),
             time: Time { secs: number as i64, nanos: 0 },

@@ -49,8 +49,8 @@ enum Command {
     /// Remove a key slot, so its passphrase no longer opens the repository
     ///
     /// A commit records the removal: if the slot comes back, it opens nothing, is never copied or repaired, and raises
-    /// an alarm. The key of the repository stays the same, so removing a slot does not lock out somebody who has kept a
-    /// copy of the slot and knows its passphrase.
+    /// an alarm. The repository keeps its key, so a person who has a copy of the slot and knows its passphrase can still
+    /// read everything.
     Remove {
         /// First digits of the slot's id
         #[arg(value_name = "ID")]
@@ -112,9 +112,9 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<Exit> {
 }
 
 /// What removing a slot cannot do.
-const KEPT: &str = "the old key slot opens nothing here any more, but the key of the repository is the same: somebody \
-                    who has kept the old slot and knows its passphrase can still read everything; in that case, make \
-                    a new repository";
+const KEPT: &str = "the old key slot opens nothing any more, but the repository keeps its key: with a copy of the old \
+                    slot and its passphrase, everything can still be read. If somebody may have both, make a new \
+                    repository";
 
 /// Opens the repository for a commit. A catalog that is there is brought up to date first, because the commit follows
 /// on what this machine has written; a machine without one begins a chain.

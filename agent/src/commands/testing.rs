@@ -1,7 +1,5 @@
 //! Entries and snapshots for the tests of commands.
 
-use std::sync::Arc;
-
 use bygone_core::attributes::Attributes;
 use bygone_core::entry::Content;
 use bygone_core::entry::Entry;
@@ -16,19 +14,7 @@ use bygone_core::snapshot::Totals;
 
 /// Metadata of a plain entry.
 pub(crate) fn meta(mode: u16, size: u64) -> Meta {
-    Meta {
-        mode,
-        owner: Arc::default(),
-        mtime: Time { secs: 0, nanos: 7 },
-        ctime: Time::default(),
-        birth: None,
-        size,
-        nlink: 1,
-        device: 0,
-        inode: 0,
-        flags: 0,
-        xattrs: Vec::new(),
-    }
+    Meta { mode, mtime: Time { secs: 0, nanos: 7 }, size, ..Meta::unknown() }
 }
 
 /// An entry of this kind.

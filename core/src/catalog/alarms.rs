@@ -80,8 +80,13 @@ impl Catalog {
 
     /// Commits that were accepted as lost.
     pub fn chain_losses(&self) -> Result<Vec<ChainLoss>> {
+        self.chain_ranges("chain_loss")
+    }
+
+    /// The ranges of commits in a table of them.
+    pub(super) fn chain_ranges(&self, table: &'static str) -> Result<Vec<ChainLoss>> {
         self.run(|conn| {
-            conn.prepare_cached("SELECT client, first, last FROM chain_loss ORDER BY client, first, last")?
+            conn.prepare_cached(&format!("SELECT client, first, last FROM {table} ORDER BY client, first, last"))?
                 .query_map([], |row| {
                     let (first, last) = (row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned());
                     Ok(ChainLoss { client: ClientId(row.get(0)?), first, last })

@@ -72,14 +72,7 @@ impl Catalog {
 
     /// Commits that nobody needs any more, because a checkpoint says what they said.
     pub fn chains_covered(&self) -> Result<Vec<ChainLoss>> {
-        self.run(|conn| {
-            conn.prepare_cached("SELECT client, first, last FROM chain_covered ORDER BY client, first")?
-                .query_map([], |row| {
-                    let (first, last) = (row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned());
-                    Ok(ChainLoss { client: ClientId(row.get(0)?), first, last })
-                })?
-                .collect()
-        })
+        self.chain_ranges("chain_covered")
     }
 }
 

@@ -93,8 +93,7 @@ const MIGRATIONS: &[&str] = &[
 ",
     "
     -- frames_at: where the frames begin in the object of a volume. nodes_at: where the nodes begin in its plaintext;
-    -- blocks lie before. learn_bytes: how many bytes at its
-    -- end hold what a catalog learns from it, 0 if unknown.
+    -- blocks lie before. learn_bytes: how many bytes at its end hold what a catalog learns from it, 0 if unknown.
     ALTER TABLE volume ADD COLUMN frames_at INTEGER NOT NULL DEFAULT 48;
     ALTER TABLE volume ADD COLUMN nodes_at INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE volume ADD COLUMN learn_bytes INTEGER NOT NULL DEFAULT 0;

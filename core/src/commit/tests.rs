@@ -155,10 +155,10 @@ fn a_commit_is_padded_and_its_padding_is_zero() {
     assert!(lengths.len() <= 3 && lengths.iter().all(|length| length % 512 == 0), "{lengths:?}");
     for (bytes, padded) in [(1, 512), (512, 512), (513, 1024), (20_000, 20_480), (100_000, 100_352), (1 << 26, 1 << 26)]
     {
-        assert_eq!(padded_bytes(bytes), padded, "{bytes}");
+        assert_eq!(padded_bytes(bytes, u64::MAX), padded, "{bytes}");
     }
     for bytes in (64 << 20) - 9..=64 << 20 {
-        assert_eq!(padded_bytes(bytes), limits::COMMIT_BYTES_MAX, "padding leads over no limit");
+        assert_eq!(padded_bytes(bytes, u64::MAX), limits::COMMIT_BYTES_MAX, "padding leads over no limit");
     }
     let plain = sample().encode(client, 4);
     assert_eq!(Commit::decode(&[plain.as_slice(), &[0; 9]].concat(), client, 4), Ok(sample()));

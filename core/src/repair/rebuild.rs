@@ -334,11 +334,7 @@ impl Rebuild {
     fn seal(&mut self, repository: &Repository) -> Result<bool> {
         let key = repository.keys().volume(&self.layout.salt);
         let first_index = FirstIndex::given_by(self.layout.frames_at);
-        let compression = repository.config().compression;
-        let mut compressor = Compressor::new(match first_index {
-            FirstIndex::BeforeFrames => compression.of_small_volumes(),
-            FirstIndex::AfterFrames => compression,
-        });
+        let mut compressor = Compressor::new(first_index.compression(repository.config().compression));
         for (ordinal, info) in (0u32..).zip(self.layout.frames.clone()) {
             if self.sealed.get(ordinal as usize).copied().unwrap_or(false) {
                 continue;

@@ -212,19 +212,7 @@ pub(super) mod tests {
     }
 
     fn one(kind: Kind) -> Entry {
-        let meta = Meta {
-            mode: 0o600,
-            owner: Arc::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            birth: None,
-            size: 0,
-            nlink: 1,
-            device: 0,
-            inode: 0,
-            flags: 0,
-            xattrs: vec![],
-        };
+        let meta = Meta { mode: 0o600, ..Meta::unknown() };
         Entry::new(Name::new(b"x").unwrap(), meta, kind)
     }
 

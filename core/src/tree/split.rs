@@ -145,25 +145,11 @@ mod tests {
     use super::super::Node;
     use super::*;
     use crate::entry::Meta;
-    use crate::entry::Time;
     use std::collections::BTreeMap;
     use std::convert::Infallible;
-    use std::sync::Arc;
 
     fn entry(name: &str) -> Entry {
-        let meta = Meta {
-            mode: 0o644,
-            owner: Arc::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            birth: None,
-            size: 0,
-            nlink: 1,
-            device: 1,
-            inode: 1,
-            flags: 0,
-            xattrs: vec![],
-        };
+        let meta = Meta { mode: 0o644, device: 1, inode: 1, ..Meta::unknown() };
         Entry::new(Name::new(name.as_bytes()).unwrap(), meta, Kind::Fifo)
     }
 

@@ -10,6 +10,7 @@
 use std::ops::Range;
 use std::ops::RangeInclusive;
 
+use crate::compress::Compression;
 use crate::crypto::Message;
 use crate::crypto::SealKey;
 use crate::frame::SEAL_BYTES;
@@ -66,6 +67,15 @@ impl FirstIndex {
     /// Where it lies in a volume whose frames begin at `frames_at`.
     pub fn given_by(frames_at: u64) -> FirstIndex {
         if frames_at > HEADER_BYTES { FirstIndex::BeforeFrames } else { FirstIndex::AfterFrames }
+    }
+
+    /// How the frames of a volume of this form are compressed, where the repository says `compression`. A small volume
+    /// is compressed densely even then: it has so few bytes.
+    pub fn compression(self, compression: Compression) -> Compression {
+        match (self, compression) {
+            (FirstIndex::BeforeFrames, Compression::Lz4) => Compression::Zstd(Compression::ZSTD_LEVEL_DEFAULT),
+            (FirstIndex::BeforeFrames | FirstIndex::AfterFrames, as_set) => as_set,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::crypto::SealKey;
 use crate::frame::SEAL_BYTES;
 use crate::limits;
 use crate::objects::VolumeKind;
+use crate::wire::padded_bytes;
 
 pub use header::HEADER_BYTES;
 pub use header::Salt;
@@ -43,6 +44,9 @@ use locator::Layout;
 /// Bytes that lie at least between the two copies of whatever stands twice, so that one damaged stretch of as many
 /// bytes never hits both.
 const GAP_BYTES_MIN: u64 = 4 << 10;
+
+/// Longest step in which lengths of volumes grow, so that a full volume wastes no more than 0.4 %.
+const PADDING_STEP_BYTES_MAX: u64 = 256 << 10;
 
 /// Bytes of an object besides frames and index entries, before padding.
 pub const OVERHEAD_BYTES: u64 =
@@ -87,7 +91,7 @@ pub fn seal_ends(
     };
     let mut layout = Layout { first_index, frames_bytes, index_bytes: seal.bytes(), gap_bytes };
     let unpadded = layout.object_bytes();
-    layout.gap_bytes += padded_bytes(unpadded) - unpadded;
+    layout.gap_bytes += padded_bytes(unpadded, PADDING_STEP_BYTES_MAX) - unpadded;
     index.frames_at = layout.frames_at();
     let (first, second) = (layout.first_index_offset(), layout.second_index_offset());
     let object_bytes = layout.object_bytes();
@@ -113,16 +117,6 @@ fn seal_gap(key: &SealKey, kind: VolumeKind, header: &[u8], bytes: u64) -> Vec<u
     let mut gap = key.seal(&[b"bygone/1 gap".as_slice(), &[kind.code()], header].concat(), &vec![0; bytes.max(1)]);
     gap.truncate(bytes);
     gap
-}
-
-/// `bytes` rounded up as PADME does (Nikitin et al., PETS 2019: the length's floating-point form keeps only as many
-/// mantissa bits as its exponent has). Steps are at least 512 bytes, because the size of a small volume tells little,
-/// and at most 256 KiB, so that a full volume wastes no more than 0.4 %.
-fn padded_bytes(bytes: u64) -> u64 {
-    let exponent = u64::from(bytes.max(2).ilog2());
-    let mantissa_bits = u64::from(exponent.max(1).ilog2()) + 1;
-    let step = (1u64 << exponent.saturating_sub(mantissa_bits)).clamp(512, 256 << 10);
-    bytes.next_multiple_of(step)
 }
 
 #[cfg(test)]

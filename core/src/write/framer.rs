@@ -241,7 +241,7 @@ pub(super) fn seal_frames(compression: Compression, jobs: &Receiver<SealJob>) {
             let plain_bytes = u32::try_from(plain.len()).unwrap_or(u32::MAX);
             let compressor = match volume.first_index {
                 FirstIndex::BeforeFrames => {
-                    small.get_or_insert_with(|| Compressor::new(compression.of_small_volumes()))
+                    small.get_or_insert_with(|| Compressor::new(volume.first_index.compression(compression)))
                 }
                 FirstIndex::AfterFrames => &mut compressor,
             };

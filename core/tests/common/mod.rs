@@ -30,20 +30,7 @@ use bygone_core::write::Writer;
 
 pub fn meta(size: u64) -> Meta {
     let time = Time { secs: 1_700_000_000, nanos: 1 };
-    let owner = Arc::default();
-    Meta {
-        mode: 0o644,
-        owner,
-        mtime: time,
-        ctime: time,
-        birth: None,
-        size,
-        nlink: 1,
-        device: 1,
-        inode: size,
-        flags: 0,
-        xattrs: vec![],
-    }
+    Meta { mode: 0o644, mtime: time, ctime: time, size, device: 1, inode: size, ..Meta::unknown() }
 }
 
 pub fn place(store: Arc<dyn Store>) -> (tempfile::TempDir, Place) {

@@ -8,16 +8,16 @@ use fuser::FileAttr;
 use fuser::FileType;
 use fuser::INodeNo;
 
+use bygone_core::entry;
 use bygone_core::entry::Time;
 
 use crate::tree::attr::Attr;
 use crate::tree::attr::READ_BYTES;
-use crate::tree::attr::Type;
 
 /// The answer "there is no such name": the number 0.
 pub const ABSENT: Attr = Attr {
     number: 0,
-    kind: Type::File,
+    kind: entry::FileType::File,
     mode: 0,
     nlink: 0,
     uid: 0,
@@ -51,15 +51,15 @@ pub fn file_attr(attr: &Attr) -> FileAttr {
 }
 
 /// `kind` in the terms of fuser.
-pub fn file_type(kind: Type) -> FileType {
+pub fn file_type(kind: entry::FileType) -> FileType {
     match kind {
-        Type::File => FileType::RegularFile,
-        Type::Directory => FileType::Directory,
-        Type::Symlink => FileType::Symlink,
-        Type::Fifo => FileType::NamedPipe,
-        Type::Socket => FileType::Socket,
-        Type::CharDevice => FileType::CharDevice,
-        Type::BlockDevice => FileType::BlockDevice,
+        entry::FileType::File => FileType::RegularFile,
+        entry::FileType::Directory => FileType::Directory,
+        entry::FileType::Symlink => FileType::Symlink,
+        entry::FileType::Fifo => FileType::NamedPipe,
+        entry::FileType::Socket => FileType::Socket,
+        entry::FileType::CharDevice => FileType::CharDevice,
+        entry::FileType::BlockDevice => FileType::BlockDevice,
     }
 }
 

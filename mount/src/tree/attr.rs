@@ -19,32 +19,13 @@ const SPACE_BYTES: u64 = 4_096;
 /// The unit of `st_blocks`.
 const SECTOR_BYTES: u64 = 512;
 
-/// The kind of an inode, in the terms of `readdir` and `stat`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Type {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A named pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-    /// A character device.
-    CharDevice,
-    /// A block device.
-    BlockDevice,
-}
-
 /// The attributes of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {
     /// Inode number.
     pub number: u64,
     /// What it is.
-    pub kind: Type,
+    pub kind: FileType,
     /// The low 12 bits of `st_mode`.
     pub mode: u16,
     /// Number of hard links.
@@ -83,7 +64,7 @@ impl Attr {
         let attr =
             Attr { kind: type_of(entry), rdev, sectors: sectors(bytes), ..Attr::of_directory(number, &entry.meta) };
         // The kernel reads nothing of an empty file, so it would not notice that it cannot be read.
-        let is_withheld_file = attr.kind == Type::File && entry.withheld().is_some();
+        let is_withheld_file = attr.kind == FileType::File && entry.withheld().is_some();
         Attr { size: if is_withheld_file { attr.size.max(1) } else { attr.size }, ..attr }
     }
 
@@ -91,7 +72,7 @@ impl Attr {
     pub fn of_directory(number: u64, meta: &Meta) -> Attr {
         Attr {
             number,
-            kind: Type::Directory,
+            kind: FileType::Directory,
             mode: meta.mode & 0o7777,
             nlink: meta.nlink.max(1),
             uid: meta.owner.uid,
@@ -109,7 +90,7 @@ impl Attr {
         let nlink = u32::try_from(subdirectories).unwrap_or(u32::MAX).saturating_add(2);
         Attr {
             number,
-            kind: Type::Directory,
+            kind: FileType::Directory,
             mode: 0o555,
             nlink,
             uid: owner.0,
@@ -132,21 +113,13 @@ impl Attr {
     /// The attributes of a symbolic link of the mount itself.
     pub fn of_synthetic_link(number: u64, target: &str, nlink: u32, owner: (u32, u32), changed: Time) -> Attr {
         let directory = Attr::of_synthetic_directory(number, 0, owner, changed);
-        Attr { kind: Type::Symlink, mode: 0o777, nlink, size: target.len() as u64, ..directory }
+        Attr { kind: FileType::Symlink, mode: 0o777, nlink, size: target.len() as u64, ..directory }
     }
 }
 
-/// The kind of `entry`.
-pub fn type_of(entry: &Entry) -> Type {
-    match entry.file_type() {
-        Some(FileType::File) | None => Type::File,
-        Some(FileType::Directory) => Type::Directory,
-        Some(FileType::Symlink) => Type::Symlink,
-        Some(FileType::Fifo) => Type::Fifo,
-        Some(FileType::Socket) => Type::Socket,
-        Some(FileType::CharDevice) => Type::CharDevice,
-        Some(FileType::BlockDevice) => Type::BlockDevice,
-    }
+/// The type that `entry` is shown with: a file, if nobody knows.
+pub fn type_of(entry: &Entry) -> FileType {
+    entry.file_type().unwrap_or(FileType::File)
 }
 
 fn sectors(bytes: u64) -> u64 {
@@ -186,14 +159,14 @@ mod tests {
     fn what_could_not_be_read_has_its_type_and_is_never_empty() {
         let unreadable = |was, size| attr(Kind::Unreadable { errno: 5, was }, size);
         let file = unreadable(Some(FileType::File), 1_000);
-        assert_eq!((file.kind, file.size, file.sectors), (Type::File, 1_000, 0));
+        assert_eq!((file.kind, file.size, file.sectors), (FileType::File, 1_000, 0));
         assert_eq!(unreadable(Some(FileType::File), 0).size, 1);
-        assert_eq!((unreadable(None, 0).kind, unreadable(None, 0).size), (Type::File, 1));
+        assert_eq!((unreadable(None, 0).kind, unreadable(None, 0).size), (FileType::File, 1));
         assert_eq!(
             (unreadable(Some(FileType::Symlink), 0).kind, unreadable(Some(FileType::Symlink), 0).size),
-            (Type::Symlink, 0)
+            (FileType::Symlink, 0)
         );
-        assert_eq!(attr(Kind::Newer { code: 10, body: vec![] }, 0).kind, Type::File);
+        assert_eq!(attr(Kind::Newer { code: 10, body: vec![] }, 0).kind, FileType::File);
     }
 
     #[test]

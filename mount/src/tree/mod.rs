@@ -23,6 +23,7 @@ use std::sync::atomic::AtomicBool;
 
 use bygone_cli::clock::now;
 use bygone_core::entry::Entry;
+use bygone_core::entry::FileType;
 use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::printable;
@@ -34,7 +35,6 @@ use bygone_core::read::View;
 
 use crate::caches::recent::Recent;
 use crate::tree::attr::Attr;
-use crate::tree::attr::Type;
 use crate::tree::attr::type_of;
 use crate::tree::derived_rows::DerivedRow;
 use crate::tree::folders::Folder;
@@ -61,7 +61,7 @@ pub struct Row<'a> {
     /// Inode number.
     pub number: u64,
     /// What it is.
-    pub kind: Type,
+    pub kind: FileType,
 }
 
 /// How much a listing shows.
@@ -164,7 +164,7 @@ impl Tree {
                     cookie: ordinal as u64 + 1,
                     name: name.as_bytes(),
                     number: shown.number()?,
-                    kind: Type::Directory,
+                    kind: FileType::Directory,
                 };
                 let attr = if detail == Detail::Attributes { Some(self.attr_of(view, moment, shown)?) } else { None };
                 if add(&row, attr.as_ref()) {
@@ -234,7 +234,7 @@ impl Tree {
                     cookie: place + 3,
                     name: derived.name.as_bytes(),
                     number: derived.inode.number()?,
-                    kind: attr.as_ref().map_or(Type::Directory, |attr| attr.kind),
+                    kind: attr.as_ref().map_or(FileType::Directory, |attr| attr.kind),
                 };
                 if add(&row, attr.as_ref().filter(|_| detail == Detail::Attributes)) {
                     return Ok(());

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use bygone_cli::when::parse_moment;
+use bygone_core::entry::FileType;
 use bygone_core::entry::Time;
 
 use crate::tree::attr::Attr;
-use crate::tree::attr::Type;
 use crate::tree::inode::Change;
 use crate::tree::inode::Inode;
 use crate::tree::inode::ROOT_PATH;
@@ -47,10 +47,10 @@ const CHANGE_DIRECTORIES: [(&str, Change); 3] =
     [("added", Change::Added), ("modified", Change::Modified), ("deleted", Change::Deleted)];
 
 /// The kind of `inode`.
-pub fn kind(inode: Inode) -> Type {
+pub fn kind(inode: Inode) -> FileType {
     match inode {
-        Inode::Link(_) | Inode::Latest(_) | Inode::Near(_) | Inode::Beside(_) => Type::Symlink,
-        _ => Type::Directory,
+        Inode::Link(_) | Inode::Latest(_) | Inode::Near(_) | Inode::Beside(_) => FileType::Symlink,
+        _ => FileType::Directory,
     }
 }
 
@@ -199,7 +199,7 @@ pub fn attr(listing: &Listing, inode: Inode, owner: (u32, u32)) -> Option<Attr> 
         }
         _ => {
             let directories =
-                children(listing, inode)?.iter().filter(|child| kind(child.inode) == Type::Directory).count();
+                children(listing, inode)?.iter().filter(|child| kind(child.inode) == FileType::Directory).count();
             Some(Attr::of_synthetic_directory(number, directories, owner, listing.changed))
         }
     }

@@ -71,19 +71,7 @@ fn meta() -> Meta {
     let owner =
         Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), ..Owner::default() };
     let time = Time { secs: 1_500_000_000, nanos: 123_456_789 };
-    Meta {
-        mode: 0o644,
-        owner: Arc::new(owner),
-        mtime: time,
-        ctime: time,
-        birth: None,
-        size: 0,
-        nlink: 1,
-        device: 1,
-        inode: 0,
-        flags: 0,
-        xattrs: vec![],
-    }
+    Meta { mode: 0o644, owner: Arc::new(owner), mtime: time, ctime: time, device: 1, ..Meta::unknown() }
 }
 
 fn mode(mode: u16) -> Meta {

@@ -38,7 +38,7 @@ fn walk(tree: &Tree, number: u64, above: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (_, name, child, kind) in listed(tree, number, 2, Detail::Names, usize::MAX) {
         let path = format!("{above}{}", String::from_utf8(name).unwrap());
-        if kind == Type::Directory {
+        if kind == FileType::Directory {
             found.push(format!("{path}/"));
             found.extend(walk(tree, child, &format!("{path}/")));
         } else {

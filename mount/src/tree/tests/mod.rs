@@ -47,7 +47,7 @@ pub(super) fn listed(
     cookie: u64,
     detail: Detail,
     most: usize,
-) -> Vec<(u64, Vec<u8>, u64, Type)> {
+) -> Vec<(u64, Vec<u8>, u64, FileType)> {
     let mut rows = Vec::new();
     tree.list(number, cookie, detail, |row, attr| {
         assert_eq!(attr.is_some(), detail == Detail::Attributes);
@@ -73,7 +73,7 @@ pub(super) fn at(tree: &Tree, path: &str) -> u64 {
 pub(super) fn directories(tree: &Tree, number: u64) -> Vec<u64> {
     let mut found = vec![number];
     for (_, name, child, kind) in listed(tree, number, 2, Detail::Names, usize::MAX) {
-        if kind == Type::Directory {
+        if kind == FileType::Directory {
             assert_ne!(name, b"..");
             found.extend(directories(tree, child));
         }
