@@ -57,7 +57,6 @@ pub use history::Era;
 pub use history::Lifetime;
 pub use map::FileMap;
 pub use stored::StoredContent;
-pub use view::Neighbours;
 pub use view::Totals;
 pub use view::View;
 pub use volume::VolumeFile;

@@ -5,7 +5,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,45 +54,6 @@ struct Kept {
     weight: usize,
 }
 
-/// The entries of one node of a directory, and the place of one of them.
-pub struct Neighbours {
-    node: NodeId,
-    place: usize,
-    leaf: Arc<Decoded>,
-}
-
-impl Neighbours {
-    /// The node.
-    pub fn node(&self) -> NodeId {
-        self.node
-    }
-
-    /// The place of the requested entry.
-    pub fn place(&self) -> usize {
-        self.place
-    }
-
-    /// Number of entries.
-    pub fn len(&self) -> usize {
-        self.rows().len()
-    }
-
-    /// True if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.rows().is_empty()
-    }
-
-    /// The entries at these places, as far as they exist, with their file versions (0 for a directory).
-    pub fn entries(&self, places: Range<usize>) -> &[(Arc<Entry>, u64)] {
-        let rows = self.rows();
-        rows.get(places.start.min(rows.len())..places.end.min(rows.len())).unwrap_or_default()
-    }
-
-    fn rows(&self) -> &[(Arc<Entry>, u64)] {
-        self.leaf.rows()
-    }
-}
-
 /// Sums for statfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
@@ -141,10 +101,9 @@ impl View {
         })
     }
 
-    /// The entries around a file version in the directory where it was first seen: for reading ahead.
-    pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>> {
-        let Some((node, ordinal)) = self.catalog.version_place(version)? else { return Ok(None) };
-        Ok(Some(Neighbours { node, place: ordinal as usize, leaf: self.node(node)? }))
+    /// A leaf that a file version stands in, and its place there.
+    pub fn version_place(&self, version: u64) -> Result<Option<(NodeId, u64)>> {
+        Ok(self.catalog.version_place(version)?.map(|(leaf, place)| (leaf, place.into())))
     }
 
     /// The number of a directory's path, from the number of its parent's; the root is 1.

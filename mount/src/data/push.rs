@@ -5,9 +5,6 @@
 //! the directory that it lists next. So these files are decoded and handed to the kernel, which then has nothing to
 //! request. Listings without reads (`find`, `ls -lR`) push nothing.
 //!
-//! A batch ends with the leaf of the directory that its files stand in, because nothing leads from a file to the next
-//! leaf.
-//!
 //! One file of each batch, the marker, is left out on purpose. The other files cause no requests, so the request for
 //! the marker tells how far the reader has come, in time to prepare the next batch while the rest of this one is read.
 //!
@@ -17,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -39,6 +37,7 @@ use crate::data::ahead::Streams;
 use crate::data::gate::Gate;
 use crate::data::pool::Pool;
 use crate::tree::Tree;
+use crate::tree::folders::Around;
 use crate::tree::inode::Inode;
 use crate::tree::operation_error::OperationError;
 
@@ -254,18 +253,22 @@ impl Planner {
         }
     }
 
+    fn small_files(&self, around: &Around, places: Range<u64>) -> Result<Batch, OperationError> {
+        self.tree.moments().with(|view, _| around.small_files(view, places, FILE_BYTES_MAX))
+    }
+
     /// The files that are likely to be read after `version`, and `version` itself unless it was read.
     fn look_around(&self, version: u64, was_read: bool, needs_marker: bool) -> Result<Batch, OperationError> {
-        let Some(around) = self.tree.neighbours(version)? else { return Ok(Vec::new()) };
-        let place = around.place() as u64;
+        let Some(around) = self.tree.around(version)? else { return Ok(Vec::new()) };
+        let (place, entries) = (around.place(), around.entries());
         let mut streams = self.directories.get(around.node()).unwrap_or_default();
         let plan = streams.step(&ahead::DIRECTORY, place..place + u64::from(was_read));
         self.directories.insert(around.node(), streams);
-        let index = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(around.len());
-        let entries = around.entries(index(plan.start)..index(plan.end));
-        let mut batch = within(BATCH_BYTES_MAX, self.tree.small_files(entries, FILE_BYTES_MAX)?);
+        let places = plan.start.min(entries)..plan.end.min(entries);
+        let is_last = places.end == entries;
+        let mut batch = within(BATCH_BYTES_MAX, self.small_files(&around, places)?);
         // The marker. At the end of a directory it is needed only to tell that the reading of directories goes on.
-        if index(plan.end) < around.len() && !batch.is_empty() {
+        if !is_last && !batch.is_empty() {
             batch.remove(batch.len() / 2);
         } else if needs_marker {
             batch.pop();
@@ -336,8 +339,7 @@ mod tests {
     fn a_directory_read_in_order_is_pushed_once() {
         let (_sample, mut planner, files) = planner(240);
         let (requested, mut pushed) = walk(&mut planner, &files, Vec::new());
-        // A batch ends with its leaf, which has about 13 entries.
-        assert!(requested <= files.len() / 9, "{requested} of {} files were requested", files.len());
+        assert!(requested <= 12, "{requested} of {} files were requested", files.len());
         assert_eq!(pushed.len() + requested, files.len(), "each file is requested or pushed");
         pushed.sort();
         pushed.dedup();
@@ -409,13 +411,12 @@ mod tests {
 
     #[test]
     fn batches_leave_out_what_does_not_fit() {
-        // All in one leaf.
-        let (_sample, planner, files) = planner(20);
-        let around = planner.tree.neighbours(files[0]).unwrap().unwrap();
-        let all = planner.tree.small_files(around.entries(0..usize::MAX), FILE_BYTES_MAX).unwrap();
-        assert_eq!(all.len(), 18, "no links, no long and no empty files");
+        let (_sample, planner, files) = planner(30);
+        let around = planner.tree.around(files[0]).unwrap().unwrap();
+        let all = planner.small_files(&around, 0..around.entries()).unwrap();
+        assert_eq!(all.len(), 27, "no links, no long and no empty files");
         assert_eq!(versions(within(3_500, all)), files[..3]);
-        let root = planner.tree.neighbours(u64::MAX >> 8).unwrap();
+        let root = planner.tree.around(u64::MAX >> 8).unwrap();
         assert!(root.is_none(), "no such version");
     }
 }

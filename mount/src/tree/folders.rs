@@ -4,17 +4,20 @@
 //! that is known already, or at the snapshot's root. From there it descends name by name through the tree nodes. Found
 //! directories are kept for a while, so there is rarely anything to climb.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bygone_core::diagnosis::Diagnosis;
 use bygone_core::entry::Entry;
 use bygone_core::entry::FileType;
+use bygone_core::entry::Kind;
 use bygone_core::entry::Meta;
 use bygone_core::entry::Withheld;
 use bygone_core::error::Error;
 use bygone_core::id::NodeId;
 use bygone_core::limits;
 use bygone_core::read::Directory;
+use bygone_core::read::FileMap;
 use bygone_core::read::Item;
 use bygone_core::read::View;
 
@@ -56,6 +59,49 @@ impl Folder {
     }
 }
 
+/// A place in a directory.
+pub struct Around {
+    node: NodeId,
+    directory: Arc<Directory>,
+    place: u64,
+}
+
+impl Around {
+    /// The root node of the directory.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The place of the entry that was asked for.
+    pub fn place(&self) -> u64 {
+        self.place
+    }
+
+    /// Number of entries of the directory.
+    pub fn entries(&self) -> u64 {
+        self.directory.len()
+    }
+
+    /// The version of each regular file of 1 to `bytes_max` bytes at these places, and where its bytes lie.
+    pub fn small_files(
+        &self,
+        view: &View,
+        places: Range<u64>,
+        bytes_max: u64,
+    ) -> Result<Vec<(u64, FileMap)>, OperationError> {
+        let count = usize::try_from(places.end.saturating_sub(places.start)).unwrap_or(usize::MAX);
+        let mut files = Vec::new();
+        for item in self.directory.from(view, places.start, count)? {
+            if let Kind::File(content) = &item.entry.kind
+                && (1..=bytes_max).contains(&item.entry.meta.size)
+            {
+                files.push((item.version, view.file(content)?));
+            }
+        }
+        Ok(files)
+    }
+}
+
 /// The directories that were found recently.
 pub struct Folders {
     by_place: Recent<(u64, u64), Arc<Folder>>,
@@ -77,6 +123,11 @@ impl Folders {
         let directory = Arc::new(view.directory(node)?);
         self.by_node.insert(node, Arc::clone(&directory));
         Ok(directory)
+    }
+
+    /// The place `place` of the directory with this root node.
+    pub fn around(&self, view: &View, node: NodeId, place: u64) -> Result<Around, OperationError> {
+        Ok(Around { node, directory: self.directory(view, node)?, place })
     }
 
     /// The directory at `path` in `snapshot`.

@@ -30,13 +30,13 @@ use bygone_core::entry::printable;
 use bygone_core::limits;
 use bygone_core::read::FileMap;
 use bygone_core::read::Item;
-use bygone_core::read::Neighbours;
 use bygone_core::read::View;
 
 use crate::caches::recent::Recent;
 use crate::tree::attr::Attr;
 use crate::tree::attr::type_of;
 use crate::tree::derived_rows::DerivedRow;
+use crate::tree::folders::Around;
 use crate::tree::folders::Folder;
 use crate::tree::folders::Folders;
 use crate::tree::inode::Inode;
@@ -293,26 +293,20 @@ impl Tree {
         })
     }
 
-    /// The entries around a file version: see [`View::neighbours`].
-    pub fn neighbours(&self, version: u64) -> Result<Option<Neighbours>, OperationError> {
-        self.moments.with(|view, _| Ok(view.neighbours(version)?))
-    }
-
-    /// The version of each of `entries` that is a regular file of 1 to `bytes_max` bytes, and the places of its bytes.
-    pub fn small_files(
-        &self,
-        entries: &[(Arc<Entry>, u64)],
-        bytes_max: u64,
-    ) -> Result<Vec<(u64, FileMap)>, OperationError> {
-        self.moments.with(|view, _| {
-            let mut files = Vec::new();
-            let fits = |entry: &Entry| (1..=bytes_max).contains(&entry.meta.size);
-            for (entry, version) in entries.iter().filter(|(entry, _)| fits(entry)) {
-                if let Kind::File(content) = &entry.kind {
-                    files.push((*version, view.file(content)?));
+    /// The place of a file version in the directory that it was last seen in. Of one that nobody has looked up, only the
+    /// leaf that it stands in is known.
+    pub fn around(&self, version: u64) -> Result<Option<Around>, OperationError> {
+        self.moments.with(|view, moment| {
+            let seen = self.files.get(version);
+            if let Some((seen, (snapshot, path))) = seen.and_then(|seen| seen.place.map(|place| (seen, place))) {
+                let node = self.folders.find(view, &moment.listing, snapshot, path)?.node()?;
+                let found = self.folders.directory(view, node)?.find(view, seen.entry.name.as_bytes())?;
+                if let Some(item) = found.filter(|item| item.version == version) {
+                    return self.folders.around(view, node, item.ordinal).map(Some);
                 }
             }
-            Ok(files)
+            let place = view.version_place(version)?;
+            place.map(|(leaf, place)| self.folders.around(view, leaf, place)).transpose()
         })
     }
 
